@@ -1,0 +1,264 @@
+"""Train a small text-to-image pipeline on labelled images, for domains that no public diffusion model knows.
+
+Two phases, each continuing from its last checkpoint: the autoencoder, then denoiser and text encoder together on its
+latents (v-prediction, Salimans and Ho 2022). Step i draws its images and noise from seed (seed, phase, process, i), so
+an interrupted run ends with the weights of an undisturbed one. Not covered: augmentation, captions beyond class names.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import EMAModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torchvision.utils import save_image
+
+from common.checkpoint import load_training, save_training, write_bytes, write_json
+from fedlmg_server.diffusion import tiny_pipeline
+
+PROMPT = "an image of {}"
+"""The prompt of a class (paper, section 3; the authors' code)."""
+ENCODE_BATCH_SIZE = 512
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Steps are optimiser steps; learning rates are peaks of a cosine after `warmup_steps`."""
+
+    seed: int = 0
+    batch_size: int = 64
+    vae_steps: int = 2000
+    vae_learning_rate: float = 2e-3
+    denoiser_steps: int = 15_000
+    denoiser_learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    kl_weight: float = 1e-5
+    """Weight of the autoencoder's KL term per latent value."""
+    condition_dropout: float = 0.1
+    """Share of training prompts left empty, for classifier-free guidance."""
+    ema_decay: float = 0.9995
+    checkpoint_seconds: float = 120.0
+    mixed_precision: str = "no"
+    """`bf16` on hardware that has it."""
+
+
+class Autoencoding(torch.nn.Module):
+    """Loss of the autoencoder on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
+
+    def __init__(self, vae: torch.nn.Module, kl_weight: float):
+        super().__init__()
+        self.vae, self.kl_weight = vae, kl_weight
+
+    def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        posterior = self.vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + self.kl_weight * kl
+
+
+class Denoising(torch.nn.Module):
+    """Squared error of the predicted velocity on scaled latents (B, C, H, W), prompts as token ids (B, T)."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline):
+        super().__init__()
+        self.unet, self.text_encoder, self.scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
+
+    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+        t = t.to(latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, t)
+        velocity = self.scheduler.get_velocity(latents, noise, t)
+        states = self.text_encoder(tokens)[0]
+        return F.mse_loss(self.unet(noisy, t, states).sample.float(), velocity)
+
+
+def train(
+    images: torch.Tensor, labels: torch.Tensor, class_names: list[str], out: Path, config: PretrainConfig
+) -> StableDiffusionPipeline:
+    """Train on images uint8 (N, 3, h, w) with labels int64 (N,); save the pipeline (fp16) and a sample grid in `out`.
+
+    Checkpoints lie in `out/checkpoints`; the same call continues from them.
+    """
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    started = time.monotonic()
+    pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
+    pipeline.set_progress_bar_config(disable=True)
+    device = accelerator.device
+
+    def batch_rows(generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(len(images), (config.batch_size,), generator=generator)
+
+    def to_unit(rows: torch.Tensor) -> torch.Tensor:
+        return images[rows].to(device).float() / 127.5 - 1
+
+    _optimise(
+        Autoencoding(pipeline.vae, config.kl_weight),
+        lambda generator: (to_unit(batch_rows(generator)),),
+        ("autoencoder", config.vae_steps, config.vae_learning_rate),
+        (accelerator, config, out),
+    )
+    mean, std = encode(pipeline, images)
+    sampled = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(config.seed))
+    pipeline.vae.register_to_config(scaling_factor=float(1 / sampled.std()))
+
+    tokens = tokenize(pipeline, [PROMPT.format(name) for name in class_names])
+    empty = tokenize(pipeline, [""])
+
+    def latents_and_tokens(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = batch_rows(generator)
+        noise = torch.randn((len(rows), *mean.shape[1:]), generator=generator)
+        latents = (mean[rows] + std[rows] * noise) * pipeline.vae.config.scaling_factor
+        dropped = torch.rand(len(rows), 1, generator=generator) < config.condition_dropout
+        return latents.to(device), torch.where(dropped, empty, tokens[labels[rows]]).to(device)
+
+    def snapshot() -> None:
+        save(pipeline, out)
+        grid = sample(pipeline, class_names, per_class=10, seed=config.seed)
+        save_image(grid, out / "samples.png", nrow=len(class_names), padding=1)
+
+    _optimise(
+        Denoising(pipeline),
+        latents_and_tokens,
+        ("denoiser", config.denoiser_steps, config.denoiser_learning_rate),
+        (accelerator, config, out),
+        ema=True,
+        snapshot=snapshot,
+    )
+    if accelerator.is_main_process:
+        write_json(out / "training.json", {"seconds": time.monotonic() - started, "num_images": len(images)})
+    return pipeline
+
+
+def _optimise(
+    objective: torch.nn.Module,
+    draw: Callable[[torch.Generator], tuple[torch.Tensor, ...]],
+    phase: tuple[str, int, float],
+    run: tuple[Accelerator, PretrainConfig, Path],
+    ema: bool = False,
+    snapshot: Callable[[], None] | None = None,
+) -> None:
+    """AdamW on one objective for a number of steps; leaves the averaged weights in its modules when `ema`."""
+    name, num_steps, peak = phase
+    accelerator, config, out = run
+    checkpoint = out / "checkpoints" / f"{name}.safetensors"
+    objective.to(accelerator.device).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75)
+    averaged = torch.nn.ParameterList(average.shadow_params)
+    keeper = torch.nn.ModuleDict({"objective": objective, "averaged": averaged}) if ema else objective
+    step = 0
+    if checkpoint.exists():
+        progress = load_training(checkpoint, keeper, optimizer)
+        step, average.optimization_step = progress["step"], progress["step"]
+        average.shadow_params = [parameter.detach().clone() for parameter in averaged]
+    model, optimizer = accelerator.prepare(objective, optimizer)
+
+    def keep() -> None:
+        if not accelerator.is_main_process:
+            return
+        for kept, current in zip(averaged, average.shadow_params, strict=True):
+            kept.data.copy_(current)
+        save_training(checkpoint, keeper, optimizer, {"step": step})
+        if snapshot is not None:
+            with_average(snapshot)
+
+    def with_average(action: Callable[[], None]) -> None:
+        average.store(parameters)
+        average.copy_to(parameters)
+        action()
+        average.restore(parameters)
+
+    last_kept, losses = time.monotonic(), []
+    with _progress(accelerator.is_main_process) as bar:
+        task = bar.add_task(name, total=num_steps, completed=step)
+        while step < num_steps:
+            generator = _step_generator(config.seed, name == "denoiser", accelerator.process_index, step)
+            for group in optimizer.param_groups:
+                group["lr"] = peak * _learning_rate_factor(step, num_steps, config.warmup_steps)
+            loss = model(*draw(generator), generator)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if ema:
+                average.step(parameters)
+            step += 1
+            losses.append(loss.detach())
+            if step % 50 == 0:
+                bar.update(task, completed=step, description=f"{name} loss {torch.stack(losses).mean().item():.4f}")
+                losses.clear()
+            if time.monotonic() - last_kept > config.checkpoint_seconds or step == num_steps:
+                keep()
+                last_kept = time.monotonic()
+    if ema:
+        average.copy_to(parameters)
+    if snapshot is not None and accelerator.is_main_process:
+        snapshot()
+    accelerator.wait_for_everyone()
+
+
+def _step_generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
+    return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def _progress(visible: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not visible)
+
+
+@torch.no_grad()
+def encode(pipeline: StableDiffusionPipeline, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior means and standard deviations, unscaled, (N, C, H, W) each on the CPU, of images uint8 (N, 3, h, w)."""
+    pipeline.vae.eval()
+    means, stds = [], []
+    for part in images.split(ENCODE_BATCH_SIZE):
+        posterior = pipeline.vae.encode(part.to(pipeline.vae.device).float() / 127.5 - 1).latent_dist
+        means.append(posterior.mean.cpu())
+        stds.append(posterior.std.cpu())
+    return torch.cat(means), torch.cat(stds)
+
+
+def tokenize(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
+    """Token ids int64 (len(prompts), T), padded to the tokenizer's length."""
+    tokenizer = pipeline.tokenizer
+    options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+    return tokenizer(prompts, return_tensors="pt", **options).input_ids
+
+
+def save(pipeline: StableDiffusionPipeline, out: Path) -> None:
+    """Write the pipeline folder in half precision; the pipeline itself keeps its dtype."""
+    for name in ("vae", "unet", "text_encoder"):
+        module = getattr(pipeline, name)
+        weights = {key: value.detach().clone() for key, value in module.state_dict().items()}
+        module.half().save_pretrained(out / name)
+        module.float().load_state_dict(weights)
+    pipeline.tokenizer.save_pretrained(out / "tokenizer")
+    pipeline.scheduler.save_pretrained(out / "scheduler")
+    write_bytes(out / "model_index.json", pipeline.to_json_string().encode())
+
+
+@torch.no_grad()
+def sample(pipeline: StableDiffusionPipeline, class_names: list[str], per_class: int, seed: int) -> torch.Tensor:
+    """Unguided images (per_class * classes, 3, h, w) in [0, 1], class varying fastest."""
+    for name in ("vae", "unet", "text_encoder"):
+        getattr(pipeline, name).eval()
+    prompts = [PROMPT.format(name) for name in class_names] * per_class
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in range(len(prompts))]
+    output = pipeline(
+        prompts, num_inference_steps=20, guidance_scale=3.0, generator=generators, output_type="pt", return_dict=True
+    )
+    return output.images
