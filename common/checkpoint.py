@@ -1,4 +1,4 @@
-"""Files that survive a crash: written under a temporary name, synced, renamed. Tensors as safetensors, the rest as JSON."""
+"""Files that survive a crash: written under a temporary name, synced, renamed. Tensors: safetensors; the rest: JSON."""
 
 import json
 import os

@@ -3,7 +3,7 @@
 `mnist`      handwriting, white on black
 `optdigits`  the UCI optical digits, 8 x 8 pixels enlarged, grey on black
 `mnist-m`    handwriting blended over photo patches by absolute difference, as in MNIST-M (Ganin et al., 2016)
-`printed`    printed digits in two font families, random colours
+`printed`    printed digits in two font families, dark coloured ink on light coloured paper
 """
 
 from dataclasses import dataclass
@@ -116,5 +116,5 @@ def _printed_image(digit: int, rng: np.random.Generator) -> np.ndarray:
     shift = tuple(rng.integers(-7, 8, 2).tolist())
     glyph = glyph.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR, translate=shift)
     ink = np.asarray(glyph.resize((glyphs.IMAGE_SIZE, glyphs.IMAGE_SIZE), Image.Resampling.BOX), np.float32)[..., None]
-    foreground, background = glyphs.contrasting_colors(rng)
-    return (background + (foreground - background) * ink / 255).astype(np.uint8)
+    paper, color = rng.uniform(150, 255, 3), rng.uniform(0, 110, 3)
+    return (paper + (color - paper) * ink / 255).astype(np.uint8)

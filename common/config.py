@@ -1,0 +1,180 @@
+"""Every setting of a run: frozen dataclasses, one per stage, filled from Flower's flat run config (kebab-case keys)."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class FederationConfig:
+    """Who takes part."""
+
+    federation: str = "digits"
+    """Embedded federation of virtual clients; empty for clients with folders of their own."""
+    num_clients: int = 4
+    """Clients expected; the server stops waiting as soon as it has heard from so many."""
+    min_clients: int = 2
+    """Quorum: with fewer uploads at the deadline the run stops."""
+    deadline_seconds: float = 3600.0
+    """Longest wait for uploads, and again for evaluations, in seconds."""
+
+
+@dataclass(frozen=True)
+class LocalTrainingConfig:
+    """A client's own training. Source: ours, chosen on the embedded federation's validation images."""
+
+    architectures: str = "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet"
+    """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first."""
+    image_size: int = 32
+    """Pixels on a side that every classifier sees."""
+    local_epochs: int = 30
+    local_batch_size: int = 32
+    local_learning_rate: float = 0.05
+    """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
+    upload_dtype: str = "float16"
+    """Weights on the wire: `float16` or `float32`."""
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """Guided synthesis. Defaults: ours, measured on the embedded federation, where the paper's do not apply."""
+
+    diffusion_model: str = "digits"
+    """`digits` (embedded), a diffusers folder, or a hub id."""
+    images_per_class: int = 30
+    """Images per class and client (paper, section 4.1: 30)."""
+    synthesis_batch_size: int = 60
+    """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
+    num_inference_steps: int = 10
+    guidance_scale: float = 3.0
+    """Classifier-free guidance (paper: 3)."""
+    classification_weight: float = 1.0
+    statistics_weight: float = 0.1
+    """Weight of the statistics loss in the guidance loss (paper, Eq. 9, appendix: 0.2; authors' code: 0.1)."""
+    guidance_strength: float = 0.3
+    """Length of a guidance step as a share of the noise estimate's norm."""
+    guidance_gradient: str = "shortcut"
+    """`full`: through the denoiser (paper, Eq. 10); `shortcut`: on the x_0 estimate only (MPGD)."""
+    guidance_start: float = 0.0
+    guidance_stop: float = 1.0
+    """Guided part of the schedule, as fractions of its steps."""
+    statistics_reduction: str = "per-image"
+    """`per-image`: moments of each image alone (paper); `per-batch`: of a client's class-balanced batch (ours)."""
+    noise_editing_steps: int = 5
+    """M of Algorithm 1."""
+    noise_editing_strength: float = 0.15
+    """Length of a noise-editing step as a share of the noise's norm (eta, made scale-free)."""
+    min_confidence: float = 0.5
+    """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """The aggregated model. Source: paper, Eqs. 11-13; optimiser settings ours."""
+
+    aggregation: str = "specific-teacher"
+    """`fine-tuning`, `multi-teacher` or `specific-teacher`: the model that goes back to the clients."""
+    student_architecture: str = "small_resnet"
+    student_initialisation: str = ""
+    """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
+    student_epochs: int = 25
+    student_batch_size: int = 64
+    student_learning_rate: float = 0.1
+    distillation_weight: float = 1.0
+    temperature: float = 1.0
+    compare: bool = True
+    """Also measure every rival (simulation only)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: int = 0
+    workspace: str = "~/fedlmg/default"
+    """Folder on the server (for virtual clients also their cache)."""
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    training: LocalTrainingConfig = field(default_factory=LocalTrainingConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    @classmethod
+    def from_run_config(cls, run_config: dict[str, Any]) -> "Config":
+        """Flat kebab-case keys to a Config; missing keys take their defaults.
+
+        Raises
+        ------
+        ConfigError: unknown key (names the nearest), or a value of the wrong type or outside its choices.
+        """
+        known = {key: None for key in cls().to_run_config()}
+        for key in run_config:
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
+                raise ConfigError(f"unknown config key '{key}'; did you mean '{nearest[0]}'?")
+        config = _fill(cls, run_config)
+        _check(config)
+        return config
+
+    def to_run_config(self) -> dict[str, Any]:
+        """The flat kebab-case form: what `pyproject.toml` lists and `run.json` keeps."""
+        flat = {}
+        for name, value in dataclasses.asdict(self).items():
+            for key, leaf in value.items() if isinstance(value, dict) else [(name, value)]:
+                flat[key.replace("_", "-")] = leaf
+        return flat
+
+
+def _fill(kind: type, run_config: dict[str, Any]) -> Any:
+    values = {}
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            values[name] = _fill(hint, run_config)
+        elif (key := name.replace("_", "-")) in run_config:
+            values[name] = _convert(key, run_config[key], hint)
+    return kind(**values)
+
+
+def _convert(key: str, value: Any, hint: type) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"config key '{key}' wants {hint.__name__}, not {value!r}")
+    return value
+
+
+CHOICES = {
+    "federation": ("", "digits"),
+    "upload-dtype": ("float16", "float32"),
+    "guidance-gradient": ("full", "shortcut"),
+    "statistics-reduction": ("per-image", "per-batch"),
+    "aggregation": ("fine-tuning", "multi-teacher", "specific-teacher"),
+}
+AT_LEAST_ONE = (
+    *("num-clients", "min-clients", "image-size", "local-epochs", "local-batch-size", "images-per-class"),
+    *("synthesis-batch-size", "num-inference-steps", "student-epochs", "student-batch-size"),
+)
+
+
+def _check(config: Config) -> None:
+    flat = config.to_run_config()
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices:
+            raise ConfigError(f"config key '{key}' is {flat[key]!r}; choose one of {', '.join(map(repr, choices))}")
+    for key in AT_LEAST_ONE:
+        if flat[key] < 1:
+            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 1")
+    if not 0 <= flat["guidance-start"] <= flat["guidance-stop"] <= 1:
+        raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
+    if flat["min-clients"] > flat["num-clients"]:
+        raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each key whose value differs between two flat configs."""
+    keys = sorted(set(old) | set(new))
+    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]

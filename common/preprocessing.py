@@ -1,0 +1,37 @@
+"""The one resize and normalisation that a client trains with and the server guides through."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """Differentiable; `mean` and `std` are per RGB channel of images in [0, 1]."""
+
+    image_size: int = 32
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+    def resize(self, images: torch.Tensor) -> torch.Tensor:
+        """(..., 3, h, w), any size and dtype, to (..., 3, image_size, image_size); bilinear, antialiased."""
+        if images.shape[-2:] == (self.image_size, self.image_size):
+            return images
+        return F.resize(images, [self.image_size] * 2, v2.InterpolationMode.BILINEAR, antialias=True)
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Float images in [0, 1] to zero mean and unit deviation under `mean` and `std`."""
+        return F.normalize(images, list(self.mean), list(self.std))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Float images (B, 3, h, w) in [0, 1] to a classifier's input (B, 3, image_size, image_size)."""
+        return self.normalize(self.resize(images))
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict) -> "PreprocessSpec":
+        return cls(int(content["image_size"]), tuple(content["mean"]), tuple(content["std"]))

@@ -1,0 +1,121 @@
+"""Feature statistics: channel moments that a classifier's layers saw in training.
+
+Layers with BatchNorm carry them as running moments of their input (paper, Eq. 7; the authors' code hooks the input).
+For nets without BatchNorm the client taps the inputs of its LayerNorm and GroupNorm layers, or of its convolutions when
+there are none, over its training set, and uploads their moments in the same form (ours).
+"""
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Per-channel mean and (biased) variance, float32 (channels,)."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+
+
+FeatureStatistics = dict[str, Moments]
+"""Layer name -> moments of that layer's input."""
+
+
+def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose inputs are matched: BatchNorm2d, else normalisation layers, else convolutions and linears."""
+    for kinds in ((nn.BatchNorm2d,), (nn.LayerNorm, nn.GroupNorm), (nn.Conv2d, nn.Linear)):
+        layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+        if layers:
+            return layers
+    return {}
+
+
+def channel_dimension(layer: nn.Module, features: torch.Tensor) -> int:
+    """Where the channels of a layer's input lie: last for LayerNorm and Linear over tokens, 1 for maps (B, C, H, W)."""
+    if isinstance(layer, nn.LayerNorm) and features.shape[-1] == layer.normalized_shape[-1]:
+        channels_first = features.dim() == 4 and features.shape[1] == layer.normalized_shape[-1]
+        return 1 if channels_first and type(layer) is not nn.LayerNorm else features.dim() - 1
+    return features.dim() - 1 if isinstance(layer, nn.Linear) else 1
+
+
+def per_image_moments(layer: nn.Module, features: torch.Tensor) -> Moments:
+    """Moments of each image alone: (B, ...) with C channels to mean and variance, float32 (B, C) each."""
+    flat = features.float().movedim(channel_dimension(layer, features), 1).flatten(2)
+    if flat.shape[2] == 1:
+        return Moments(flat.mean(2), torch.zeros_like(flat[:, :, 0]))
+    return Moments(flat.mean(2), flat.var(2, correction=0))
+
+
+def pool(moments: Moments) -> Moments:
+    """Moments of a batch from those of its images, by the law of total variance: (B, C) to (1, C)."""
+    mean = moments.mean.mean(0, keepdim=True)
+    variance = moments.variance.mean(0, keepdim=True) + (moments.mean - mean).square().mean(0, keepdim=True)
+    return Moments(mean, variance)
+
+
+@contextmanager
+def recording(model: nn.Module, names: Iterable[str]):
+    """Record per-image moments of the named layers' inputs during forward passes; hooks are gone afterwards."""
+    recorded: dict[str, Moments] = {}
+    layers, handles = dict(model.named_modules()), []
+    for name in names:
+
+        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+            recorded[name] = per_image_moments(layer, inputs[0])
+
+        handles.append(layers[name].register_forward_pre_hook(hook))
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def of_batch_norm(model: nn.Module) -> FeatureStatistics:
+    """The running moments of every BatchNorm2d layer; empty for a net without them."""
+    return {
+        name: Moments(layer.running_mean.float().clone(), layer.running_var.float().clone())
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
+    }
+
+
+@torch.no_grad()
+def gather(model: nn.Module, batches: Iterable[torch.Tensor]) -> FeatureStatistics:
+    """Running moments of a BatchNorm net, else tapped moments over `batches` of preprocessed images (B, 3, S, S)."""
+    if statistics := of_batch_norm(model):
+        return statistics
+    model.eval()
+    total: dict[str, list[torch.Tensor]] = {}
+    count = 0
+    with recording(model, tapped_layers(model)) as recorded:
+        for images in batches:
+            model(images)
+            count += len(images)
+            for name, moments in recorded.items():
+                sums = (moments.mean.sum(0), (moments.variance + moments.mean.square()).sum(0))
+                total[name] = (
+                    [old + new for old, new in zip(total[name], sums, strict=True)] if name in total else [*sums]
+                )
+    statistics = {}
+    for name, (first, second) in total.items():
+        mean = first / count
+        statistics[name] = Moments(mean.cpu(), (second / count - mean.square()).clamp(min=0).cpu())
+    return statistics
+
+
+def to_tensors(statistics: FeatureStatistics) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{kind}": getattr(moments, kind)
+        for name, moments in statistics.items()
+        for kind in ("mean", "variance")
+    }
+
+
+def from_tensors(tensors: dict[str, torch.Tensor]) -> FeatureStatistics:
+    names = [key.removesuffix(".mean") for key in tensors if key.endswith(".mean")]
+    return {name: Moments(tensors[f"{name}.mean"], tensors[f"{name}.variance"]) for name in names}

@@ -1,0 +1,116 @@
+"""The run's folder on the server: every stage reads what the stage before left here, and skips what is already there.
+
+run.json, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
+"""
+
+import fcntl
+import hashlib
+import json
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.checkpoint import write_json
+from common.config import Config, ConfigError, difference
+
+
+def safe_name(name: str) -> str:
+    """A name from a client as a file name: itself when harmless, else its harmless characters and a hash."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        return name
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + "." + hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @classmethod
+    def open(cls, config: Config, versions: dict[str, str]) -> "Workspace":
+        """Make the folder, or continue one that was made with the same config.
+
+        Raises
+        ------
+        ConfigError: it was made with another config; the message lists the differences.
+        """
+        workspace = cls(Path(config.workspace).expanduser().resolve())
+        run = workspace.root / "run.json"
+        flat = {key: value for key, value in config.to_run_config().items() if key != "workspace"}
+        if run.exists():
+            made_with = json.loads(run.read_text())["config"]
+            if changes := difference(made_with, flat):
+                raise ConfigError(
+                    f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
+                    "use that config again, or another workspace"
+                )
+        else:
+            write_json(run, {"seed": config.seed, "config": flat, "versions": versions})
+        return workspace
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    def upload(self, client: str) -> Path:
+        return self.uploads / safe_name(client)
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    def synthetic(self, client: str, method: str = "fedlmg") -> Path:
+        """Images of one client; method `fedlmg`, or `prompts-only` for the unguided rival."""
+        folder = "synthetic" if method == "fedlmg" else f"synthetic-{method}"
+        return self.root / folder / safe_name(client)
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    def log(self, kind: str, **details: object) -> None:
+        """Append one event, a line of JSON with the time in seconds since the epoch."""
+        with open(self.events, "a") as file:
+            file.write(json.dumps({"time": time.time(), "kind": kind, **details}) + "\n")
+
+    @contextmanager
+    def stage(self, name: str):
+        """Log a stage's start, its end and its seconds."""
+        self.log("stage", name=name, state="started")
+        started = time.monotonic()
+        yield
+        self.log("stage", name=name, state="finished", seconds=round(time.monotonic() - started, 3))
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each finished stage, added up over all runs of this workspace."""
+        seconds: dict[str, float] = {}
+        for line in self.events.read_text().splitlines():
+            event = json.loads(line)
+            if event["kind"] == "stage" and event["state"] == "finished":
+                seconds[event["name"]] = seconds.get(event["name"], 0.0) + event["seconds"]
+        return seconds
+
+    @contextmanager
+    def lock(self):
+        """Hold the workspace alone.
+
+        Raises
+        ------
+        ConfigError: another run holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"another run is using workspace {self.root}: wait for it, or name another") from None
+            yield

@@ -1,0 +1,206 @@
+"""A client trains its own classifier on its own images, resumes where it was cut off, and keeps the finished upload."""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from common import architectures, statistics
+from common.augmentation import augment
+from common.checkpoint import load_training, read_tensors, save_training, write_tensors
+from common.config import LocalTrainingConfig
+from common.datasets.client_data import ClientData
+from common.datasets.digits import LabeledImages
+from common.metrics import accuracy, predict
+from common.preprocessing import PreprocessSpec
+from common.upload import SCHEMA, Upload, is_whole, weights_digest
+
+ADAMW_LEARNING_RATE_FACTOR = 1 / 50
+WARMUP_SHARE = 0.05
+
+
+def train(
+    data: ClientData,
+    architecture: str,
+    config: LocalTrainingConfig,
+    seed: int,
+    client: str,
+    cache: Path,
+    device: str | torch.device,
+) -> Upload:
+    """The client's upload: read from `cache` if it was trained before, else trained, an epoch's checkpoint at a time.
+
+    Raises
+    ------
+    ValueError: unknown architecture (names the nearest), or fewer than two training images.
+    """
+    folder = cache / _cache_key(data, architecture, config, seed)
+    if is_whole(folder / "upload"):
+        return Upload.load(folder / "upload")
+    if len(data.train) < 2:
+        raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
+    preprocess = PreprocessSpec(config.image_size)
+    torch.manual_seed(seed)
+    model = architectures.build(architecture, len(data.class_names)).to(device)
+    progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device))
+    upload = _upload(model, data, architecture, preprocess, config, client, progress)
+    upload.save(folder / "upload")
+    for name in ("checkpoint.safetensors", "best.safetensors"):
+        (folder / name).unlink()
+    return upload
+
+
+def _cache_key(data: ClientData, architecture: str, config: LocalTrainingConfig, seed: int) -> str:
+    settings = asdict(config) | {"architectures": architecture}
+    key = [settings, data.name, data.class_names, data.fingerprint, seed, SCHEMA]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+
+def _fit(
+    model: torch.nn.Module,
+    data: ClientData,
+    preprocess: PreprocessSpec,
+    config: LocalTrainingConfig,
+    seed: int,
+    client: str,
+    folder: Path,
+    device: torch.device,
+) -> dict:
+    """Train `model` in place and leave it with its best weights; returns `best`, `seconds` and `history`."""
+    optimizer = _optimizer(model, config)
+    images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
+    best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
+    progress = {"best": -1.0, "seconds": 0.0, "history": []}
+    if checkpoint.exists():
+        progress = load_training(checkpoint, model, optimizer)
+    for epoch in range(len(progress["history"]), config.local_epochs):
+        started = time.monotonic()
+        loss = _train_epoch(model, optimizer, images, labels, preprocess, config, epoch, seed)
+        validation = _accuracy(model, preprocess, data.validation)
+        progress["history"].append(
+            {"epoch": epoch + 1, "train_loss": round(loss, 5), "validation_accuracy": validation}
+        )
+        # Without validation images the latest weights are the best known.
+        if validation is None or validation >= progress["best"]:
+            progress["best"] = -1.0 if validation is None else validation
+            write_tensors(best_file, {name: tensor.clone() for name, tensor in model.state_dict().items()})
+        progress["seconds"] += time.monotonic() - started
+        save_training(checkpoint, model, optimizer, progress)
+        _print_progress(client, config.local_epochs, progress)
+    model.load_state_dict(read_tensors(best_file)[0])
+    model.eval()
+    return progress
+
+
+def _optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torch.optim.Optimizer:
+    rate = config.local_learning_rate
+    if architectures.has_batch_norm(model):
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return torch.optim.AdamW(model.parameters(), rate * ADAMW_LEARNING_RATE_FACTOR, weight_decay=0.05)
+
+
+def _train_epoch(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,  # uint8 (N, 3, S, S)
+    labels: torch.Tensor,  # (N,)
+    preprocess: PreprocessSpec,
+    config: LocalTrainingConfig,
+    epoch: int,
+    seed: int,
+) -> float:
+    """Mean loss of one epoch, whose order, augmentation and dropout follow from the seed and the epoch alone."""
+    epoch_seed = seed * 1_000_003 + epoch
+    torch.manual_seed(epoch_seed)
+    generator = torch.Generator().manual_seed(epoch_seed)
+    batches = torch.randperm(len(labels), generator=generator).split(config.local_batch_size)
+    # BatchNorm has no variance of a single image.
+    batches = [rows for rows in batches if len(rows) > 1]
+    peak = config.local_learning_rate
+    if isinstance(optimizer, torch.optim.AdamW):
+        peak *= ADAMW_LEARNING_RATE_FACTOR
+    model.train()
+    losses = []
+    for index, rows in enumerate(batches):
+        factor = _learning_rate_factor(epoch * len(batches) + index, config.local_epochs * len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = peak * factor
+        inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            loss = F.cross_entropy(model(inputs), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean().item()
+
+
+def _learning_rate_factor(update: int, num_updates: int) -> float:
+    warmup = max(1, round(num_updates * WARMUP_SHARE))
+    return min(1.0, (update + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * update / num_updates))
+
+
+def _accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:
+    """Accuracy in [0, 1]; None without images."""
+    return accuracy(predict(model, preprocess, data.images), data.labels) if len(data) else None
+
+
+def _upload(
+    model: torch.nn.Module,
+    data: ClientData,
+    architecture: str,
+    preprocess: PreprocessSpec,
+    config: LocalTrainingConfig,
+    client: str,
+    progress: dict,
+) -> Upload:
+    device = next(model.parameters()).device
+    batches = (preprocess(part.to(device).float() / 255) for part in data.train.images.split(config.local_batch_size))
+    moments = statistics.gather(model, batches)
+    test_accuracy = _accuracy(model, preprocess, data.test)
+    dtype = getattr(torch, config.upload_dtype)
+    arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(arrays)
+    counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
+    manifest = {
+        "schema": SCHEMA,
+        "client": client,
+        "architecture": architecture,
+        "class_names": data.class_names,
+        "class_counts": counts,
+        "preprocessing": preprocess.to_json(),
+        "training": {
+            "num_examples": len(data.train),
+            "validation_accuracy": progress["best"] if progress["best"] >= 0 else None,
+            "test_accuracy": test_accuracy,
+            "test_accuracy_wire": _accuracy(model, preprocess, data.test),
+            "seconds": round(progress["seconds"], 3),
+            "history": progress["history"],
+        },
+        "upload_dtype": config.upload_dtype,
+        "data": data.source,
+        "sha256": weights_digest(arrays),
+    }
+    return Upload(arrays, moments, manifest)
+
+
+def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating tensors in the wire's dtype; integer and 0-dim buffers as they are. On the CPU."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() else tensor.clone()
+
+
+def _print_progress(client: str, num_epochs: int, progress: dict) -> None:
+    latest = progress["history"][-1]
+    left = progress["seconds"] / latest["epoch"] * (num_epochs - latest["epoch"])
+    validation = latest["validation_accuracy"]
+    print(
+        f"{client}: epoch {latest['epoch']}/{num_epochs}, loss {latest['train_loss']:.3f}, "
+        f"validation {'not measured' if validation is None else f'{100 * validation:.1f} %'}, {left:.0f} s left",
+        flush=True,
+    )

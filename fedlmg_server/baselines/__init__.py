@@ -1,0 +1,1 @@
+"""What one would do without FedLMG, measured on the same uploads, data and seeds."""

@@ -1,0 +1,150 @@
+"""`fedlmg`: the server's command line."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from flwr.common.config import parse_config_args
+from rich.console import Console
+from rich.markup import escape
+
+from common.config import Config, ConfigError
+from common.workspace import Workspace
+from fedlmg_server import flower
+from fedlmg_server.progress import Follower
+from fedlmg_server.report.table import print_results
+from fedlmg_server.server_app import versions
+
+LOCAL = "local"
+STATUS_SECONDS = 20
+"""Between two questions to Flower whether the run still lives; the workspace tells sooner."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.callback()
+def main() -> None:
+    """FedLMG: one-shot federated learning with guided diffusion."""
+
+
+@app.command()
+def run(
+    connection: Annotated[
+        str, typer.Argument(help="SuperLink connection of your Flower configuration; `local` simulates every client.")
+    ] = LOCAL,
+    config: Annotated[Path | None, typer.Option(help="TOML file of run config keys.")] = None,
+    run_config: Annotated[
+        list[str] | None, typer.Option(help="Keys over those of --config: \"key=value key='text'\".")
+    ] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="The run's folder on the server; `local` defaults to runs/default.")
+    ] = None,
+) -> None:
+    """Collect one upload from each client, synthesise, distil, report; the same command continues a run."""
+    # So that a polite kill, too, stops what was started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        overrides = read_overrides(config, run_config or [])
+        if connection == LOCAL:
+            overrides["workspace"] = str(Path(workspace or overrides.get("workspace", "runs/default")).resolve())
+            reason = run_locally(overrides)
+        else:
+            overrides |= {"workspace": workspace} if workspace else {}
+            reason = run_remotely(connection, overrides)
+    except (ConfigError, flower.FlowerError) as error:
+        reason = str(error)
+    except KeyboardInterrupt:
+        reason = "interrupted: the same command continues"
+    if reason:
+        console.print(f"[red]The run failed:[/] {escape(reason)}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def read_overrides(file: Path | None, texts: list[str]) -> dict:
+    """Run config keys of a TOML file, and over them those of `key=value` texts, checked.
+
+    Raises
+    ------
+    ConfigError: an unreadable file or text, an unknown key or an impossible value.
+    """
+    overrides: dict = {}
+    if file is not None:
+        try:
+            overrides |= tomllib.loads(file.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"config file {file} cannot be read: {error}") from None
+    for text in texts:
+        try:
+            overrides |= parse_config_args([text])
+        except Exception as error:
+            raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"') from error
+    Config.from_run_config(overrides)
+    return overrides
+
+
+def run_locally(overrides: dict) -> str:
+    """A run over virtual clients; returns why it failed, empty when it did not."""
+    config = Config.from_run_config(overrides)
+    workspace = Workspace.open(config, versions())
+    with workspace.lock():
+        follower = Follower(workspace.events, console)
+    num_clients = config.federation.num_clients
+    simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
+    if torch.cuda.is_available():
+        simulation["client-resources-num-gpus"] = round(min(1.0, torch.cuda.device_count() / num_clients), 3)
+    log_file = workspace.root / "flower.log"
+    with flower.temporary_folder() as folder, flower.private_superlink(folder / "home", log_file) as connection:
+        run_id = connection.submit(flower.write_app(folder), overrides, simulation)
+        with follower:
+            reason = _wait(connection, run_id, follower)
+    if reason:
+        return reason
+    results = json.loads((workspace.report / "results.json").read_text())
+    print_results(results, workspace.report / "index.html", console)
+    return ""
+
+
+def _wait(connection: flower.Connection, run_id: str, follower: Follower) -> str:
+    """Why the run failed, empty when it did not: by its own last event, or by Flower when it died without one."""
+    next_look = time.monotonic() + STATUS_SECONDS
+    while True:
+        if (end := follower.poll()) is not None:
+            return end
+        if time.monotonic() >= next_look:
+            status, details = connection.status(run_id)
+            if status.startswith("finished"):
+                end = follower.poll()
+                return end if end is not None else details or f"Flower says {status}"
+            next_look = time.monotonic() + STATUS_SECONDS
+        time.sleep(0.3)
+
+
+def run_remotely(name: str, overrides: dict) -> str:
+    """A run on a SuperLink of the user's own; returns why it failed, empty when it did not."""
+    connection = flower.Connection(name, flower.environment())
+    with flower.temporary_folder() as folder:
+        run_id = connection.submit(flower.write_app(folder), overrides)
+    console.print(f"Run {run_id} on {name}")
+    log = connection.follow_log(run_id)
+    try:
+        while not (status := connection.status(run_id))[0].startswith("finished"):
+            time.sleep(5)
+    finally:
+        log.terminate()
+        log.wait()
+    if status[0] != "finished:completed":
+        return status[1] or f"Flower says {status[0]}"
+    console.print("Finished: the report is in the workspace on the server")
+    return ""
+
+
+if __name__ == "__main__":
+    app()

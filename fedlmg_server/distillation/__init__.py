@@ -1,0 +1,1 @@
+"""The aggregated model, trained on synthetic images."""

@@ -1,0 +1,125 @@
+"""One aggregated model from a synthetic set and the clients' classifiers as teachers."""
+
+import json
+
+import torch
+
+from common import architectures
+from common.checkpoint import read_tensors, write_json, write_tensors
+from common.config import Config, ConfigError
+from common.labels import to_global, union
+from common.preprocessing import PreprocessSpec
+from common.upload import Upload
+from common.workspace import Workspace
+from fedlmg_server.distillation import teachers, trainer
+from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.distillation.trainer import TrainingSet
+
+AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
+
+
+class TeacherCache:
+    """Each teacher reads each set once."""
+
+    def __init__(self, synthetic: SyntheticSet, uploads: list[Upload], device: torch.device):
+        self.synthetic = synthetic
+        self.per_client = {
+            upload.client: teachers.probabilities(upload, synthetic.images, synthetic.class_names, device)
+            for upload in uploads
+        }
+        self.known = {}
+        for upload in uploads:
+            mask = torch.zeros(len(synthetic.class_names), dtype=torch.bool)
+            mask[to_global(upload.class_names, synthetic.class_names)] = True
+            self.known[upload.client] = mask
+
+    def targets(self, aggregation: str) -> torch.Tensor | None:
+        if aggregation == "fine-tuning":
+            return None
+        if aggregation == "multi-teacher":
+            return teachers.multi_teacher(self.per_client, self.known)
+        return teachers.specific_teacher(self.per_client, self.synthetic.clients)
+
+
+def student(config: Config, num_classes: int, uploads: list[Upload], device: torch.device) -> torch.nn.Module:
+    """The untrained student, initialised as the config asks.
+
+    Raises
+    ------
+    ConfigError: the initialisation does not fit the architecture.
+    """
+    settings = config.distillation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = architectures.build(settings.student_architecture, num_classes)
+    if settings.student_initialisation == "average":
+        alike = [upload for upload in uploads if upload.manifest["architecture"] == settings.student_architecture]
+        if not alike:
+            raise ConfigError(
+                f"no client uploaded a '{settings.student_architecture}' to average: clear the config key "
+                "'student-initialisation'"
+            )
+        states = [upload.classifier().state_dict() for upload in alike]
+        model.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    elif settings.student_initialisation:
+        weights, _ = read_tensors(settings.student_initialisation)
+        fitting = {
+            k: v for k, v in weights.items() if k in model.state_dict() and v.shape == model.state_dict()[k].shape
+        }
+        model.load_state_dict(fitting, strict=False)
+    return model.to(device)
+
+
+def signature(uploads: list[Upload]) -> list[str]:
+    """What an aggregated model was made from: the uploads' digests."""
+    return sorted(upload.manifest["sha256"] for upload in uploads)
+
+
+def save(
+    workspace: Workspace, config: Config, uploads: list[Upload], model: torch.nn.Module, history: list[dict]
+) -> None:
+    """Write `model/model.safetensors`, then `model/model.json`, which makes it whole."""
+    write_tensors(workspace.model / "model.safetensors", model.state_dict())
+    description = {
+        "architecture": config.distillation.student_architecture,
+        "class_names": union([upload.class_names for upload in uploads]),
+        "preprocessing": preprocessing(config).to_json(),
+        "aggregation": config.distillation.aggregation,
+        "made_from": signature(uploads),
+        "history": history,
+    }
+    write_json(workspace.model / "model.json", description)
+
+
+def is_saved(workspace: Workspace, uploads: list[Upload]) -> bool:
+    """Whether the workspace holds a whole model made from just these uploads."""
+    path = workspace.model / "model.json"
+    return path.exists() and json.loads(path.read_text())["made_from"] == signature(uploads)
+
+
+def load(workspace: Workspace, device: torch.device) -> tuple[torch.nn.Module, list[dict]]:
+    """The saved aggregated model and its loss history."""
+    description = json.loads((workspace.model / "model.json").read_text())
+    model = architectures.build(description["architecture"], len(description["class_names"]))
+    model.load_state_dict(read_tensors(workspace.model / "model.safetensors")[0])
+    return model.to(device).eval(), description["history"]
+
+
+def num_updates(config: Config, uploads: list[Upload]) -> int:
+    """Batches that every student trains for: `student_epochs` over the planned images."""
+    planned = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    return max(1, config.distillation.student_epochs * planned // config.distillation.student_batch_size)
+
+
+def preprocessing(config: Config) -> PreprocessSpec:
+    return PreprocessSpec(image_size=config.training.image_size)
+
+
+def distil(
+    config: Config, uploads: list[Upload], data: TrainingSet, num_classes: int, device: torch.device
+) -> tuple[torch.nn.Module, list[dict]]:
+    """Train one student; returns it and its loss history."""
+    model = student(config, num_classes, uploads, device)
+    updates = num_updates(config, uploads)
+    history = trainer.train(model, data, preprocessing(config), config.distillation, config.seed, updates)
+    return model, history

@@ -1,0 +1,94 @@
+"""Train one classifier on labelled images, with or without a teacher's probabilities. Not covered: mixed precision."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from common.augmentation import augment
+from common.config import DistillationConfig
+from common.preprocessing import PreprocessSpec
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices; teacher: float (N, classes) or None."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    teacher: torch.Tensor | None = None
+
+
+def train(
+    model: torch.nn.Module,
+    data: TrainingSet,
+    preprocess: PreprocessSpec,
+    config: DistillationConfig,
+    seed: int,
+    num_updates: int,
+) -> list[dict[str, float]]:
+    """Train `model` in place, end to end, for `num_updates` batches; returns `{"epoch", "loss"}` per epoch.
+
+    Loss: cross-entropy + w KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
+    The number of updates, not of epochs, is given, so that rivals with fewer images train as long.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = preprocess.resize(data.images).to(device), data.labels.to(device)
+    teacher = None if data.teacher is None else soften(data.teacher, config.temperature).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.student_learning_rate,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=WEIGHT_DECAY,
+    )
+    batch_size = min(config.student_batch_size, len(labels))
+    per_epoch = max(1, len(labels) // batch_size)
+    model.train()
+    history, losses = [], []
+    for update in range(num_updates):
+        if update % per_epoch == 0:
+            order = torch.randperm(len(labels), generator=generator)
+        rows = order[(update % per_epoch) * batch_size :][:batch_size]
+        for group in optimizer.param_groups:
+            group["lr"] = config.student_learning_rate * _learning_rate_factor(update, num_updates)
+        inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+        loss = distillation_loss(model(inputs), labels[rows], None if teacher is None else teacher[rows], config)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        if (update + 1) % per_epoch == 0:
+            history.append({"epoch": len(history) + 1, "loss": round(torch.stack(losses).mean().item(), 5)})
+            losses.clear()
+    model.eval()
+    return history
+
+
+def distillation_loss(
+    logits: torch.Tensor,  # (B, classes)
+    labels: torch.Tensor,  # (B,)
+    teacher: torch.Tensor | None,  # (B, classes), softened
+    config: DistillationConfig,
+) -> torch.Tensor:
+    loss = F.cross_entropy(logits, labels)
+    if teacher is None:
+        return loss
+    student = (logits / config.temperature).log_softmax(1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean") * config.temperature**2
+    return loss + config.distillation_weight * divergence
+
+
+def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Probabilities (N, classes) at a temperature; classes at 0 stay at 0."""
+    powered = probabilities ** (1 / temperature)
+    return powered / powered.sum(1, keepdim=True)
+
+
+def _learning_rate_factor(update: int, num_updates: int) -> float:
+    warmup = max(1, num_updates // 20)
+    return min(1.0, (update + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * update / num_updates))

@@ -1,0 +1,195 @@
+"""Flower's command line, driven: a private SuperLink for the simulation, submission, status. Not covered: its Python API.
+
+`flwr run` exits 0 when the run fails, leaves its SuperLink running, and would install the app's dependencies anew.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from common.config import Config
+
+PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
+START_SECONDS, STOP_SECONDS = 60, 10
+PRIVATE = "fedlmg"
+"""Name of the connection to the private SuperLink."""
+
+
+class FlowerError(RuntimeError):
+    """Flower refused; the message says what it said."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A SuperLink by the name that Flower's configuration gives it, and the environment to reach it in."""
+
+    name: str
+    environment: dict[str, str]
+
+    def flwr(self, *arguments: str) -> dict:
+        """One `flwr` command's JSON.
+
+        Raises
+        ------
+        FlowerError: it failed.
+        """
+        command = [executable("flwr"), *arguments, "--format", "json"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        with suppress(ValueError):
+            # Notices may stand before the JSON.
+            answer = json.loads(done.stdout[done.stdout.index("{") :])
+            if done.returncode == 0 and answer.get("success", True):
+                return answer
+            raise FlowerError(answer.get("error-message") or str(answer))
+        raise FlowerError(" ".join((done.stderr + done.stdout).split()) or f"flwr exited with {done.returncode}")
+
+    def submit(self, app: Path, config: dict, simulation: dict[str, object] | None = None) -> str:
+        """Start a run of the app with this flat config; returns its id."""
+        settings = app.parent / "run-config.toml"
+        settings.write_text(to_toml(config))
+        options = ["--run-config", str(settings)]
+        if simulation:
+            options += ["--federation-config", " ".join(f"{key}={value}" for key, value in simulation.items())]
+        return self.flwr("run", str(app), self.name, *options)["run-id"]
+
+    def status(self, run_id: str) -> tuple[str, str]:
+        """Status (`finished:completed`, say) and its details."""
+        run = self.flwr("list", self.name, "--run-id", run_id)["runs"][0]
+        return run["status"], run.get("status-details") or ""
+
+    def follow_log(self, run_id: str) -> subprocess.Popen:
+        return subprocess.Popen([executable("flwr"), "log", run_id, self.name], env=self.environment)
+
+
+def executable(name: str) -> str:
+    """The command beside this Python, else on the path."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name) or name
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This one, with Flower quiet: no telemetry, no look for updates, no installation of dependencies."""
+    switches = {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | switches | {"PATH": path} | extra
+
+
+def to_toml(config: dict) -> str:
+    """A flat config as TOML; JSON's numbers, strings and booleans are TOML's."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
+
+
+def write_app(folder: Path) -> Path:
+    """A Flower app of the packages as installed; returns its folder, `folder`/fedlmg.
+
+    From a checkout, too: Flower would look through the whole of it, virtual environment included.
+    """
+    app = folder / "fedlmg"
+    for package in PACKAGES:
+        source = Path(__file__).resolve().parents[1] / package
+        for file in source.rglob("*.py"):
+            target = app / package / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    (app / "pyproject.toml").write_text(
+        f'[project]\nname = "fedlmg"\nversion = "{metadata.version("fedlmg")}"\n'
+        'description = "One-shot federated learning"\nlicense = { text = "Apache-2.0" }\n'
+        '[tool.flwr.app]\npublisher = "fedlmg"\n[tool.flwr.app.components]\n'
+        'serverapp = "fedlmg_server.server_app:app"\nclientapp = "fedlmg_client.client_app:app"\n'
+        f"[tool.flwr.app.config]\n{to_toml(Config().to_run_config())}"
+    )
+    return app
+
+
+@contextmanager
+def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
+    """A SuperLink in simulation mode on a free loopback port, its state under `home`, stopped at the end.
+
+    Raises
+    ------
+    FlowerError: it does not start.
+    """
+    port = _free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    command = [executable("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--disable-runtime-dependency-installation"]
+    with open(log_file, "ab") as log:
+        process = subprocess.Popen(
+            command, env=environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _wait_until_healthy(process, port, log_file)
+        yield Connection(PRIVATE, environment(FLWR_HOME=str(home)))
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Removed at the end, whatever a dying process still writes there."""
+    folder = Path(tempfile.mkdtemp(prefix="fedlmg-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(process: subprocess.Popen, port: int, log_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with (
+            suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer,
+        ):
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the SuperLink and all it started; its SuperExec and Ray lead sessions of their own."""
+    descendants = _descendants(process.pid)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for pid in [process.pid, *descendants]:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _descendants(root: int) -> list[int]:
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]

@@ -1,0 +1,149 @@
+"""The server's stages after the uploads: admission, plan, synthesis, distillation, report. Data flows down this list.
+
+Each stage reads what the stage before left in the workspace and skips what is already there.
+"""
+
+import json
+from dataclasses import dataclass
+
+import torch
+
+from common.checkpoint import read_tensors, write_bytes, write_json
+from common.config import Config, ConfigError
+from common.upload import Upload
+from common.workspace import Workspace
+from fedlmg_server.admission import admit
+from fedlmg_server.baselines import compare
+from fedlmg_server.diffusion import latent
+from fedlmg_server.distillation import aggregate as aggregation
+from fedlmg_server.distillation import synthetic_set
+from fedlmg_server.distillation.aggregate import TeacherCache
+from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.report import page, results
+from fedlmg_server.synthesis.draw import draw_client
+
+NUM_RIVALS = 7
+"""Students that `compare` trains or reads."""
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """What goes back to the clients."""
+
+    arrays: dict[str, torch.Tensor]
+    model_json: dict
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def aggregate(config: Config, workspace: Workspace) -> Aggregated:
+    """From the uploads in the workspace to the aggregated model in `model/`.
+
+    Raises
+    ------
+    ConfigError: fewer fit uploads than the quorum, or a setting that does not work out.
+    """
+    with workspace.stage("admission"):
+        uploads, refused = admit(workspace)
+    if len(uploads) < config.federation.min_clients:
+        reasons = "; ".join(f"{client}: {reason}" for client, reason in refused.items())
+        raise ConfigError(
+            f"{len(uploads)} fit uploads, but 'min-clients' is {config.federation.min_clients} ({reasons})"
+        )
+    synthesise(config, workspace, uploads, guided=True)
+    if not aggregation.is_saved(workspace, uploads):
+        with workspace.stage("distillation"):
+            synthetic = synthetic_set.load(config, workspace, uploads)
+            targets = TeacherCache(synthetic, uploads, device()).targets(config.distillation.aggregation)
+            data = TrainingSet(synthetic.images, synthetic.labels, targets)
+            model, history = aggregation.distil(config, uploads, data, len(synthetic.class_names), device())
+            aggregation.save(workspace, config, uploads, model, history)
+    description = json.loads((workspace.model / "model.json").read_text())
+    return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
+
+
+def synthesise(config: Config, workspace: Workspace, uploads: list[Upload], guided: bool) -> None:
+    """Draw what is missing for every client; one classifier in memory at a time."""
+    name = "synthesis" if guided else "prompts-only"
+    total = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    completed = 0
+
+    def on_progress(count: int) -> None:
+        nonlocal completed
+        completed += count
+        workspace.log("progress", stage=name, completed=completed, total=total, unit="images")
+
+    with workspace.stage(name):
+        backend = latent.load(config.synthesis.diffusion_model, device())
+        for upload in uploads:
+            expected = completed + config.synthesis.images_per_class * len(upload.class_names)
+            draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, on_progress)
+            on_progress(expected - completed)
+
+
+def report(
+    config: Config,
+    workspace: Workspace,
+    evaluations: dict[str, float],
+    missing: dict[str, str],
+    seconds: dict[str, float],
+) -> None:
+    """Measure rivals where their data is at hand, and write `report/results.json` and `report/index.html`.
+
+    evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client; seconds: of the
+    exchanges, by stage.
+    """
+    uploads, refused = admit(workspace)
+    methods, histories, own = {}, {}, {}
+    if config.distillation.compare and compare.test_sets(uploads):
+        synthesise(config, workspace, uploads, guided=False)
+        with workspace.stage("rivals"):
+            methods, own = compare.without_training(uploads, device())
+            completed = 0
+
+            def on_progress(count: int) -> None:
+                nonlocal completed
+                completed += count
+                workspace.log("progress", stage="rivals", completed=completed, total=NUM_RIVALS, unit="models")
+
+            trained, histories = compare.with_training(config, workspace, uploads, device(), on_progress)
+            methods |= trained
+    description = json.loads((workspace.model / "model.json").read_text())
+    histories.setdefault(f"fedlmg-{description['aggregation']}", description["history"])
+    clients = {
+        upload.client: {
+            "architecture": upload.manifest["architecture"],
+            "num_examples": upload.manifest["training"]["num_examples"],
+            "upload_bytes": upload.num_bytes,
+            "own_accuracy": upload.manifest["training"]["test_accuracy"],
+            "own_accuracy_all_clients": own.get(upload.client),
+            "aggregated_accuracy": evaluations.get(upload.client),
+        }
+        for upload in uploads
+    }
+    stages = workspace.stage_seconds()
+    num_images = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    measured = [accuracy for accuracy in evaluations.values()]
+    content = results.build(
+        seed=config.seed,
+        config=config.to_run_config(),
+        clients=clients,
+        aggregated={
+            "aggregation": description["aggregation"],
+            "architecture": description["architecture"],
+            "accuracy": sum(measured) / len(measured) if measured else None,
+        },
+        methods=methods,
+        synthesis={
+            "num_images": num_images,
+            "seconds": stages["synthesis"],
+            "images_per_second": num_images / max(stages["synthesis"], 1e-9),
+        },
+        stages=stages,
+        missing=missing | refused,
+    )
+    write_json(workspace.report / "histories.json", histories)
+    write_json(workspace.report / "results.json", content)
+    write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())

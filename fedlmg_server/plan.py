@@ -1,0 +1,40 @@
+"""Which images to draw: seeds for each client and class, in batches whose make-up depends on the plan alone."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.workspace import safe_name
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One image to draw; its seed gives its initial noise."""
+
+    class_name: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        """Where it lies below a client's synthetic folder."""
+        return folder / safe_name(self.class_name) / f"{self.seed}.png"
+
+
+def image_seed(run_seed: int, client: str, class_name: str, index: int) -> int:
+    """Seed of image `index` of a class, below 2**48; the same for the guided image and its prompts-only rival."""
+    key = f"{run_seed}/{client}/{class_name}/{index}"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6])
+
+
+def drawings(run_seed: int, client: str, class_names: list[str], images_per_class: int) -> list[Drawing]:
+    """A client's images, classes in turn, so that every stretch of them is class-balanced."""
+    return [
+        Drawing(name, image_seed(run_seed, client, name, index))
+        for index in range(images_per_class)
+        for name in class_names
+    ]
+
+
+def missing_batches(planned: list[Drawing], batch_size: int, folder: Path) -> list[list[Drawing]]:
+    """The batches with an image still to draw; a batch is drawn whole, so interruption changes no image."""
+    batches = [planned[start : start + batch_size] for start in range(0, len(planned), batch_size)]
+    return [batch for batch in batches if not all(drawing.path(folder).exists() for drawing in batch)]

@@ -1,0 +1,73 @@
+"""A run's progress in the terminal, read from the workspace's events: a bar for each stage, with the time left."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Follower:
+    """Shows the events written after it was made; use as a context manager, and call `poll` every now and then."""
+
+    def __init__(self, events: Path, console: Console) -> None:
+        self._events, self._console = events, console
+        self._offset = events.stat().st_size if events.exists() else 0
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[amount]:>18}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Follower":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def poll(self) -> str | None:
+        """Show what is new; at the run's end why it failed, empty when it did not, until then None."""
+        if not self._events.exists():
+            return None
+        with open(self._events, "rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                event = json.loads(line)
+                if event["kind"] == "run":
+                    return "" if event["state"] == "finished" else event["reason"]
+                self._show(event)
+        return None
+
+    def _show(self, event: dict) -> None:
+        if event["kind"] == "client":
+            reason = f": {event['reason']}" if event.get("reason") else ""
+            self._progress.console.print(f"  {escape(event['name'])} {event['state']}{escape(reason)}", soft_wrap=True)
+        elif event["kind"] == "progress":
+            amount = f"{event['completed']}/{event['total']} {event['unit']}"
+            task = self._task(event["stage"])
+            self._progress.update(task, completed=event["completed"], total=event["total"], amount=amount)
+        elif event["kind"] == "stage" and event["state"] == "started":
+            self._task(event["name"])
+        elif event["kind"] == "stage":
+            task = self._task(event["name"])
+            total = self._progress.tasks[task].total or 1
+            self._progress.update(task, completed=total, total=total)
+            if not self._console.is_terminal:
+                self._console.print(f"{event['name']}: {event['seconds']:.1f} s")
+
+    def _task(self, name: str) -> TaskID:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None, amount="")
+        return self._tasks[name]

@@ -1,0 +1,127 @@
+"""The figures of a run, checked: what `report/results.json` holds and every table and plot shows.
+
+Accuracies are fractions in [0, 1]; `None` means not measured (a client that left, a rival outside simulation).
+"""
+
+import math
+
+SCHEMA = 1
+DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
+METHODS = (
+    *("local", "ensemble"),
+    *(f"{source}-{distillation}" for source in ("prompts-only", "fedlmg") for distillation in DISTILLATIONS),
+    "ceiling",
+)
+"""The order in which methods are shown; others come before `ceiling`."""
+CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
+
+
+def build(
+    *,
+    seed: int,
+    config: dict,
+    clients: dict,
+    aggregated: dict,
+    methods: dict,
+    synthesis: dict,
+    stages: dict,
+    missing: dict,
+) -> dict:
+    """The content of results.json, methods in the order they are shown.
+
+    Parameters
+    ----------
+    config: the run's flat config.
+    clients: name -> architecture, num_examples, upload_bytes, own_accuracy (on the client's own test images),
+        aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients.
+    aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
+    methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
+    synthesis: num_images, seconds, images_per_second.
+    stages: name -> seconds.
+    missing: client -> why it is not in the model.
+
+    Raises
+    ------
+    ValueError: a key is missing or a value out of range; the message names the key.
+    """
+    results = {
+        "schema": SCHEMA,
+        "seed": seed,
+        "config": dict(config),
+        "clients": {name: {"own_accuracy_all_clients": None, **client} for name, client in clients.items()},
+        "aggregated": dict(aggregated),
+        "methods": {name: methods[name] for name in sorted(methods, key=_place) if methods[name] is not None},
+        "synthesis": dict(synthesis),
+        "stages": dict(stages),
+        "missing": dict(missing),
+    }
+    check(results)
+    return results
+
+
+def check(results: dict) -> None:
+    """Raises ValueError, naming the key, unless `results` is what `build` returns."""
+    keys = ("schema", "seed", "config", "clients", "aggregated", "methods", "synthesis", "stages", "missing")
+    _require(results, keys, "")
+    if results["schema"] != SCHEMA:
+        raise ValueError(f"results.json has schema {results['schema']!r}; this version reads {SCHEMA}")
+    for name, client in results["clients"].items():
+        _require(client, ("architecture", "num_examples", "upload_bytes", *CLIENT_ACCURACIES), f"clients.{name}.")
+        for key in CLIENT_ACCURACIES:
+            _accuracy(client[key], f"clients.{name}.{key}")
+        for key in ("num_examples", "upload_bytes"):
+            _amount(client[key], f"clients.{name}.{key}")
+    _require(results["aggregated"], ("aggregation", "architecture", "accuracy"), "aggregated.")
+    _accuracy(results["aggregated"]["accuracy"], "aggregated.accuracy")
+    for name, method in results["methods"].items():
+        _require(method, ("accuracy", "per_client"), f"methods.{name}.")
+        _accuracy(method["accuracy"], f"methods.{name}.accuracy")
+        for client, value in method["per_client"].items():
+            _accuracy(value, f"methods.{name}.per_client.{client}")
+    _require(results["synthesis"], ("num_images", "seconds", "images_per_second"), "synthesis.")
+    for section in ("synthesis", "stages"):
+        for key, value in results[section].items():
+            _amount(value, f"{section}.{key}")
+
+
+def percent(accuracy: float | None) -> str:
+    """0.8123 -> `81.2`; a dash where not measured."""
+    return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
+
+
+def points(accuracy: float | None, reference: float | None) -> str:
+    """Difference in percentage points with its sign; a dash where either is not measured."""
+    if accuracy is None or reference is None:
+        return "\N{EN DASH}"
+    return f"{100 * (accuracy - reference):+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def best(results: dict, client: str | None = None) -> float | None:
+    """Highest accuracy of any method, for one client or on average, except the ceiling, which sees real data."""
+    rivals = [method for name, method in results["methods"].items() if name != "ceiling"]
+    values = [method["per_client"].get(client) if client is not None else method["accuracy"] for method in rivals]
+    return max((value for value in values if value is not None), default=None)
+
+
+def _place(method: str) -> float:
+    return METHODS.index(method) if method in METHODS else len(METHODS) - 1.5
+
+
+def _require(section: dict, keys: tuple[str, ...], prefix: str) -> None:
+    for key in keys:
+        if key not in section:
+            raise ValueError(f"results lack '{prefix}{key}'")
+
+
+def _accuracy(value: object, key: str) -> None:
+    if value is not None and not (_is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"results: '{key}' is {value!r}; an accuracy is a fraction between 0 and 1")
+
+
+def _amount(value: object, key: str) -> None:
+    if not (_is_number(value) and value >= 0 and math.isfinite(value)):
+        raise ValueError(f"results: '{key}' is {value!r}; it must be a number, at least 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

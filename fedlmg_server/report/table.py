@@ -1,0 +1,79 @@
+"""The run's figures in the terminal."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fedlmg_server.report.results import best, percent, points
+
+
+def print_results(results: dict, report: Path, console: Console | None = None) -> None:
+    """Clients, methods, who is missing; ends with the report's path. Accuracies in percent, differences in points."""
+    console = console or Console()
+    console.print(_clients(results))
+    if results["methods"]:
+        console.print(_methods(results))
+    for name, reason in results["missing"].items():
+        console.print(f"[yellow]not in the model:[/] {_plain(name)}: {_plain(reason)}")
+    synthesis = results["synthesis"]
+    console.print(
+        f"{synthesis['num_images']} synthetic images in {synthesis['seconds']:.0f} s "
+        f"({synthesis['images_per_second']:.1f} a second); all stages {sum(results['stages'].values()):.0f} s"
+    )
+    console.print(f"Report: {escape(str(report))}", soft_wrap=True)
+
+
+def _clients(results: dict) -> Table:
+    aggregated = results["aggregated"]
+    model = f"{aggregated['architecture']} by {aggregated['aggregation']}"
+    table = Table(
+        title=f"Clients, accuracy in % (one model: {model})", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+    table.add_column("client")
+    table.add_column("own model")
+    for header in ("images", "MB", "own", "on all", "one model", "points"):
+        table.add_column(header, justify="right")
+    for name, client in results["clients"].items():
+        own, returned = client["own_accuracy"], client["aggregated_accuracy"]
+        table.add_row(
+            _plain(name),
+            _plain(client["architecture"]),
+            str(client["num_examples"]),
+            f"{client['upload_bytes'] / 1e6:.1f}",
+            percent(own),
+            percent(client["own_accuracy_all_clients"]),
+            f"[bold]{percent(returned)}[/]",
+            points(returned, own),
+        )
+    return table
+
+
+def _methods(results: dict) -> Table:
+    table = Table(
+        title="Methods, accuracy in % on each client's test images",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("method")
+    names = list(results["clients"])
+    for header in ("mean", *names):
+        table.add_column(_plain(header), justify="right")
+    for name, method in results["methods"].items():
+        cells = [_cell(method["accuracy"], best(results), name)]
+        cells += [_cell(method["per_client"].get(client), best(results, client), name) for client in names]
+        table.add_row(_plain(name), *cells)
+    return table
+
+
+def _plain(text: object) -> str:
+    """Text from a client: neither markup nor control characters reach the terminal."""
+    return escape("".join(character if character.isprintable() else " " for character in str(text)))
+
+
+def _cell(accuracy: float | None, highest: float | None, method: str) -> str:
+    text = percent(accuracy)
+    return f"[bold green]{text}[/]" if accuracy is not None and accuracy == highest and method != "ceiling" else text

@@ -1,0 +1,42 @@
+"""The Flower ServerApp: uploads, aggregation, evaluation, report, in a workspace that the same command continues."""
+
+import platform
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.config import Config
+from common.workspace import Workspace
+from fedlmg_server import pipeline
+from fedlmg_server.strategy import FedLMG
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = Config.from_run_config(context.run_config)
+    workspace = Workspace.open(config, versions())
+    with workspace.lock():
+        try:
+            strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
+            strategy.start(grid)
+            seconds = {stage: workspace.stage_seconds()[stage] for stage in ("uploads", "evaluation")}
+            pipeline.report(config, workspace, strategy.evaluations, strategy.missing, seconds)
+        except Exception as error:
+            workspace.log("run", state="failed", reason=str(error) or type(error).__name__)
+            raise
+        workspace.log("run", state="finished", reason="")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide what a run yields."""
+    found = {"python": platform.python_version()}
+    for package in ("fedlmg", "flwr", "torch", "torchvision", "diffusers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

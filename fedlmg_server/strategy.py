@@ -1,0 +1,215 @@
+"""FedLMG as a Flower strategy: one TRAIN exchange that fills the workspace, one EVALUATE exchange, nothing else.
+
+Every reply is written to the workspace as it arrives, so that memory does not grow with the number of clients.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from logging import INFO
+from typing import Protocol
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from common.config import Config
+from common.upload import Upload, is_whole
+from common.workspace import Workspace
+from fedlmg_server.exchange import Exchange, ReplyError
+
+
+class QuorumError(RuntimeError):
+    """Too few clients by the deadline; the message is one sentence that says why each missing one is missing."""
+
+
+class Aggregated(Protocol):
+    """What `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
+
+    arrays: dict[str, torch.Tensor]
+    model_json: dict
+
+
+class FedLMG(Strategy):
+    """One-shot federated learning: every client is asked once for its upload, and once for an evaluation.
+
+    Parameters
+    ----------
+    config, workspace: of this run.
+    aggregate_fn: from the uploads in the workspace to the model that goes back to the clients.
+    poll_seconds: between two looks for replies.
+    grace_seconds: how long more clients may appear when those expected have all answered or failed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        aggregate_fn: Callable[[], Aggregated],
+        poll_seconds: float = 0.5,
+        grace_seconds: float = 5.0,
+    ) -> None:
+        self.config, self.workspace, self.aggregate_fn = config.federation, workspace, aggregate_fn
+        self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
+        self.clients: dict[int, str] = {}
+        """Node -> name of the clients that answered."""
+        self.missing: dict[str, str] = {}
+        """Client, or its node where the name is not known -> why its upload did not come."""
+        self.evaluations: dict[str, float] = {}
+        """Client -> the aggregated model's accuracy on its own test images, in [0, 1]."""
+
+    def summary(self) -> None:
+        log(INFO, "\t├──> clients: %s expected, at least %s", self.config.num_clients, self.config.min_clients)
+        log(INFO, "\t├──> deadline of each exchange: %.0f s", self.config.deadline_seconds)
+        log(INFO, "\t└──> workspace: %s", self.workspace.root)
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:
+        """Collect the uploads, aggregate, evaluate: one round within the config's deadlines, whatever else is passed.
+
+        Raises
+        ------
+        QuorumError: fewer uploads than `min-clients` by the deadline.
+        """
+        self.summary()
+        with self.workspace.stage("uploads"):
+            self.collect(grid)
+        model = self.aggregate_fn()
+        arrays = ArrayRecord(model.arrays)
+        with self.workspace.stage("evaluation"):
+            metrics = self.evaluate(grid, arrays, model.model_json)
+        return Result(arrays=arrays, evaluate_metrics_clientapp={1: metrics})
+
+    def collect(self, grid: Grid) -> None:
+        """The TRAIN exchange: uploads go to the workspace, their clients to `clients`, the others to `missing`.
+
+        Raises
+        ------
+        QuorumError: the workspace ends with fewer uploads than `min-clients`.
+        """
+        num_expected = self.config.num_clients
+        self.clients = {}
+        exchange = Exchange(
+            grid,
+            lambda nodes: self._messages(self._question(), MessageType.TRAIN, nodes),
+            self._receive_upload,
+            lambda exchange: self._log_progress("uploads", exchange, num_expected),
+            self.poll_seconds,
+        )
+        self.clients = exchange.answered
+        # An upload of an earlier run counts as an answer, so that a late client is not waited for together with all.
+        exchange.run(
+            self.config.deadline_seconds,
+            is_enough=lambda exchange: len(exchange.answered) >= num_expected,
+            is_settled=lambda exchange: len(self._have()) + len(exchange.failed) >= num_expected,
+            grace_seconds=self.grace_seconds,
+        )
+        for node, (name, reason) in exchange.unanswered().items():
+            self._miss(name or f"node {node}", reason)
+        if (num_absent := num_expected - len(self._have()) - len(self.missing)) > 0:
+            self._miss(f"{num_absent} more", "never connected")
+        if len(self._have()) < self.config.min_clients:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
+            raise QuorumError(
+                f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
+                f"({reasons})"
+            )
+
+    def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
+        """The EVALUATE exchange: hands the model to the clients that answered, and fills `evaluations`."""
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
+        exchange = Exchange(
+            grid,
+            lambda nodes: self._messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
+            self._receive_evaluation,
+            lambda exchange: self._log_progress("evaluation", exchange, len(self.clients)),
+            self.poll_seconds,
+        )
+        exchange.run(
+            self.config.deadline_seconds,
+            is_enough=lambda exchange: len(exchange.answered) + len(exchange.failed) >= len(self.clients),
+        )
+        unanswered = exchange.unanswered()
+        for node, name in self.clients.items():
+            if node not in exchange.answered:
+                _, reason = unanswered.get(node, ("", "it did not come back"))
+                self.workspace.log("client", name=name, state="failed", reason=f"no evaluation: {reason}")
+        accuracies = self.evaluations.values()
+        return MetricRecord({"accuracy": sum(accuracies) / len(accuracies)} if accuracies else {})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A message for each connected node; `arrays` and `config` are not sent, for there is no global model yet."""
+        return self._messages(self._question(), MessageType.TRAIN, grid.get_node_ids())
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Uploads go to the workspace; the model comes from `aggregate_fn`."""
+        names = [self._receive_upload(reply) for reply in replies if reply.has_content()]
+        return None, MetricRecord({"num-uploads": len(names)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """`config` holds `model`, the JSON that describes `arrays`."""
+        content = RecordDict({"arrays": arrays, "config": config})
+        return self._messages(content, MessageType.EVALUATE, grid.get_node_ids())
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        for reply in replies:
+            if reply.has_content():
+                self._receive_evaluation(reply)
+        return MetricRecord(dict(self.evaluations))
+
+    def _messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
+        ttl = self.config.deadline_seconds
+        return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
+
+    def _question(self) -> RecordDict:
+        """What the server already holds, so that a client need not send it again."""
+        return RecordDict({"config": ConfigRecord({"have": json.dumps(self._have())})})
+
+    def _have(self) -> dict[str, str]:
+        """Client -> sha256 of its weights, for every upload in the workspace."""
+        folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
+        manifests = (json.loads((folder / "manifest.json").read_text()) for folder in folders if is_whole(folder))
+        return {manifest["client"]: manifest["sha256"] for manifest in manifests}
+
+    def _receive_upload(self, reply: Message) -> str:
+        """Write one reply to the workspace; returns the client's name."""
+        _raise_client_error(reply)
+        manifest = json.loads(reply.content["manifest"]["json"])
+        name, digest = manifest["client"], manifest["sha256"]
+        if not isinstance(name, str) or not isinstance(digest, str):
+            raise ReplyError("its manifest has no proper 'client' and 'sha256'")
+        if name in self.clients.values():
+            raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
+        if "arrays" in reply.content:
+            Upload.from_records(reply.content).save(self.workspace.upload(name))
+        elif self._have().get(name) != digest:
+            raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
+        self.workspace.log("client", name=name, state="answered", reason="")
+        return name
+
+    def _receive_evaluation(self, reply: Message) -> str:
+        _raise_client_error(reply)
+        name, metrics = str(reply.content["client"]["name"]), reply.content["metrics"]
+        if metrics["num-examples"] > 0:
+            self.evaluations[name] = min(max(float(metrics["accuracy"]), 0.0), 1.0)
+        return name
+
+    def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
+        self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")
+
+    def _miss(self, name: str, reason: str) -> None:
+        self.missing[name] = reason
+        self.workspace.log("client", name=name, state="failed", reason=reason)
+
+
+def _raise_client_error(reply: Message) -> None:
+    """A client that knows why it cannot answer says so in the record `error`."""
+    if "error" in reply.content:
+        error = reply.content["error"]
+        raise ReplyError(str(error["reason"]), str(error["client"]))

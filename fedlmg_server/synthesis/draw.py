@@ -1,0 +1,122 @@
+"""Draw one client's missing images and their scores into the workspace."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torchvision.transforms.v2.functional import to_pil_image
+
+from common.checkpoint import write_bytes
+from common.config import SynthesisConfig
+from common.upload import Upload
+from common.workspace import Workspace
+from fedlmg_server import plan
+from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.plan import Drawing
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.noise_editing import edit_noise
+from fedlmg_server.synthesis.sampler import SamplingSettings, sample
+
+SCORES = "scores.jsonl"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a client's classifier makes of an image drawn for it, as saved: probability of the class asked for, in
+    [0, 1], and whether that class is the most probable."""
+
+    file: str
+    class_name: str
+    confidence: float
+    agrees: bool
+
+
+def settings(config: SynthesisConfig) -> SamplingSettings:
+    return SamplingSettings(
+        config.num_inference_steps,
+        config.guidance_scale,
+        config.guidance_strength,
+        config.guidance_gradient == "full",
+        config.guidance_start,
+        config.guidance_stop,
+    )
+
+
+def draw_client(
+    backend: DiffusionBackend,
+    upload: Upload,
+    workspace: Workspace,
+    config: SynthesisConfig,
+    run_seed: int,
+    guided: bool = True,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Draw what is missing; returns the number of images drawn. `guided=False` draws the prompts-only rival.
+
+    Calls `on_progress` with the number of images after each batch.
+    """
+    folder = workspace.synthetic(upload.client, "fedlmg" if guided else "prompts-only")
+    planned = plan.drawings(run_seed, upload.client, upload.class_names, config.images_per_class)
+    batches = plan.missing_batches(planned, config.synthesis_batch_size, folder)
+    guidance = ClassifierGuidance.of_upload(
+        upload,
+        backend.device,
+        classification_weight=config.classification_weight,
+        statistics_weight=config.statistics_weight,
+        per_batch=config.statistics_reduction == "per-batch",
+    )
+    for batch in batches:
+        images = draw_batch(backend, guidance if guided else None, batch, upload.class_names, config)
+        save_batch(folder, batch, images, guidance, upload.class_names)
+        on_progress(len(batch))
+    return sum(map(len, batches))
+
+
+def draw_batch(
+    backend: DiffusionBackend,
+    guidance: ClassifierGuidance | None,
+    batch: list[Drawing],
+    class_names: list[str],
+    config: SynthesisConfig,
+) -> torch.Tensor:
+    """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings."""
+    backend.scheduler.set_timesteps(config.num_inference_steps, device=backend.device)
+    x_T = backend.initial_noise([drawing.seed for drawing in batch])
+    condition = backend.condition([drawing.class_name for drawing in batch])
+    if guidance is None:
+        return sample(backend, x_T, condition, settings(config))
+    targets = torch.tensor([class_names.index(drawing.class_name) for drawing in batch], device=backend.device)
+    if guidance.has_statistics:
+        steps, strength = config.noise_editing_steps, config.noise_editing_strength
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only, steps, strength)
+    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets))
+
+
+@torch.no_grad()
+def save_batch(
+    folder: Path, batch: list[Drawing], images: torch.Tensor, guidance: ClassifierGuidance, class_names: list[str]
+) -> None:
+    """Write a batch: first the scores, then the images, so that an image on disk always has its score."""
+    pixels = (images * 255).round().to(torch.uint8)
+    probabilities = guidance.classifier(guidance.preprocess(pixels.float() / 255)).softmax(1).cpu()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / SCORES, "a") as scores:
+        for drawing, row in zip(batch, probabilities, strict=True):
+            asked = class_names.index(drawing.class_name)
+            file = str(drawing.path(folder).relative_to(folder))
+            score = Score(file, drawing.class_name, round(row[asked].item(), 4), bool(row.argmax() == asked))
+            scores.write(json.dumps(score.__dict__) + "\n")
+    for drawing, image in zip(batch, pixels.cpu(), strict=True):
+        buffer = BytesIO()
+        to_pil_image(image).save(buffer, "png")
+        write_bytes(drawing.path(folder), buffer.getvalue())
+
+
+def read_scores(folder: Path) -> dict[str, Score]:
+    """The newest score of each image file of a client's synthetic folder."""
+    with open(folder / SCORES) as file:
+        scores = [Score(**json.loads(line)) for line in file if line.endswith("\n")]
+    return {score.file: score for score in scores}

@@ -1,0 +1,86 @@
+"""Guidance by one client's classifier: from images to loss, from loss to a gradient.
+
+Two losses: `full_loss` (classification + statistics, for sampling) and `statistics_only` (for noise editing).
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from common import statistics
+from common.preprocessing import PreprocessSpec
+from common.statistics import FeatureStatistics, Moments
+from common.upload import Upload
+from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+"""Images (B, 3, h, w) in [0, 1] to a loss per image (B,), or per batch (1,)."""
+
+
+class ClassifierGuidance:
+    """One frozen classifier with its preprocessing and statistics; `targets` are its own class indices, (B,)."""
+
+    def __init__(
+        self,
+        classifier: torch.nn.Module,
+        preprocess: PreprocessSpec,
+        target_statistics: FeatureStatistics,
+        classification_weight: float,
+        statistics_weight: float,
+        per_batch: bool,
+    ):
+        self.classifier, self.preprocess, self.per_batch = classifier, preprocess, per_batch
+        self.classification_weight, self.statistics_weight = classification_weight, statistics_weight
+        device = next(classifier.parameters()).device
+        self.target_statistics = {
+            name: Moments(moments.mean.to(device), moments.variance.to(device))
+            for name, moments in target_statistics.items()
+        }
+
+    @classmethod
+    def of_upload(cls, upload: Upload, device: torch.device, **weights) -> "ClassifierGuidance":
+        return cls(upload.classifier(device), upload.preprocess, upload.statistics, **weights)
+
+    @property
+    def has_statistics(self) -> bool:
+        return self.statistics_weight > 0 and bool(self.target_statistics)
+
+    def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Logits (B, classes), and the statistics loss."""
+        if not self.has_statistics:
+            return self.classifier(self.preprocess(images)), 0.0
+        with statistics.recording(self.classifier, self.target_statistics) as recorded:
+            logits = self.classifier(self.preprocess(images))
+        return logits, statistics_loss(recorded, self.target_statistics, self.per_batch)
+
+    def full_loss(self, targets: torch.Tensor) -> Loss:
+        """Classification and statistics, weighted (paper, Eq. 9)."""
+
+        def loss(images: torch.Tensor) -> torch.Tensor:
+            logits, moments_loss = self._forward(images)
+            classification = self.classification_weight * classification_loss(logits, targets)
+            if self.per_batch:
+                classification = classification.mean(0, keepdim=True)
+            return classification + self.statistics_weight * moments_loss
+
+        return loss
+
+    def statistics_only(self, images: torch.Tensor) -> torch.Tensor:
+        """The statistics loss (paper, Algorithm 1, lines 6-12)."""
+        return self._forward(images)[1]
+
+
+def gradient(loss: torch.Tensor, variable: torch.Tensor) -> torch.Tensor:
+    """Gradient of each image's loss in its own slice of `variable` (B, C, H, W): summed, so images do not mix."""
+    return torch.autograd.grad(loss.sum(), variable)[0]
+
+
+def unit(gradients: torch.Tensor) -> torch.Tensor:
+    """Each image's gradient at length 1: the step becomes scale-free (ours)."""
+    norms = torch.linalg.vector_norm(gradients, dim=(1, 2, 3), keepdim=True)
+    return gradients / norms.clamp(min=torch.finfo(gradients.dtype).tiny ** 0.5)
+
+
+def length(x: torch.Tensor) -> torch.Tensor:
+    """Norm of each image, (B, 1, 1, 1)."""
+    return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)

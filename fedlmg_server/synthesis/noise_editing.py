@@ -1,0 +1,31 @@
+"""Editing the initial noise (paper, Algorithm 1, lines 6-12), with a scale-free step (ours)."""
+
+from typing import Any
+
+import torch
+
+from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.synthesis.guidance import Loss, gradient, length, unit
+
+
+def edit_noise(
+    backend: DiffusionBackend,
+    x_T: torch.Tensor,  # (B, C, H, W)
+    condition: Any,
+    loss: Loss,
+    num_steps: int,
+    strength: float,
+) -> torch.Tensor:
+    """x_T after M = `num_steps` steps down the loss of the x_0 estimate at T, through the denoiser.
+
+    Each step is `strength` of the noise's norm long, and the norm is kept, so that the result is still noise of the
+    right size. The estimate uses the prompt without classifier-free guidance: half the cost.
+    """
+    norm, T = length(x_T), backend.scheduler.timesteps[0]
+    for _ in range(num_steps):
+        x_T = x_T.detach().requires_grad_()
+        x_0 = backend.predict(x_T, T, condition, guidance_scale=1).x_0
+        step = unit(gradient(loss(backend.decode(x_0)), x_T))
+        x_T = (x_T - strength * norm * step).detach()
+        x_T = x_T * norm / length(x_T)
+    return x_T.detach()

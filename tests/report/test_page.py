@@ -1,0 +1,122 @@
+import base64
+import io
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fedlmg_server.report import montage, page, results
+from tests.report.tiny import HOSTILE, figures, make_workspace, write_json
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    make_workspace(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    workspace = tmp_path_factory.mktemp("workspace")
+    return page.render(workspace, make_workspace(workspace))
+
+
+def rows(html: str) -> list[list[str]]:
+    """Texts of every table row's cells."""
+    found = re.findall(r"<tr.*?</tr>", html, re.S)
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<td.*?</td>", row, re.S)] for row in found]
+
+
+def test_page_asks_the_network_for_nothing(html: str):
+    assert not re.search(r"https?://|<script|<link|@import|url\(", html)
+
+
+def test_figures_are_those_of_the_results(html: str):
+    for name, method in figures()["methods"].items():
+        if method is not None:
+            per_client = [results.percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
+            assert [name, results.percent(method["accuracy"]), *per_client] in rows(html)
+
+
+def test_headline_compares_in_points(html: str):
+    assert "75.0 % of their images, 35.0 points more than" in html
+    assert "4.5 points more than each client" in html
+
+
+def test_texts_from_clients_are_escaped(html: str):
+    assert HOSTILE not in html
+    assert [HOSTILE, "50.0", "62.7", "+12.7", "\N{EN DASH}", "small_resnet", "40", "1.5"] in rows(html)
+
+
+def test_reasons_of_missing_clients_are_shown(html: str):
+    assert ["late", "no answer by the <deadline>"] in rows(html)
+    assert ["broken", "weights hold a NaN"] in rows(html)
+
+
+def test_every_picture_has_a_text(html: str):
+    pictures = re.findall(r"<img.*?>", html, re.S)
+    assert len(pictures) == 8  # bars, two clients guided and unguided, three plots
+    assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
+
+
+def test_every_plot_is_an_image(html: str):
+    plots = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html)
+    assert all(base64.b64decode(plot).startswith(b"<?xml") for plot in plots)
+
+
+def test_nothing_but_results_is_needed(tmp_path: Path):
+    bare = figures() | {"clients": {}, "methods": {}, "stages": {}, "missing": {}}
+    bare["aggregated"]["accuracy"] = None
+
+    html = page.render(tmp_path, results.build(**bare))
+
+    assert "not been measured" in html
+    assert "<img" not in html
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        [],
+        {"training": 5},
+        {"training": {"history": [None, {"epoch": "1", "train_loss": float("nan")}]}, "class_names": 3},
+    ],
+)
+def test_odd_manifests_are_passed_over(workspace: Path, manifest: object):
+    write_json(workspace / "uploads" / "odd" / "manifest.json", manifest)
+
+    assert "Clients: training loss" in page.render(workspace, results.build(**figures()))
+
+
+def test_bad_results_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="results lack 'stages'"):
+        page.render(tmp_path, {key: value for key, value in results.build(**figures()).items() if key != "stages"})
+
+
+def test_same_run_same_page(workspace: Path):
+    pages = [page.render(workspace, results.build(**figures())) for _ in range(2)]
+
+    assert pages[0] == pages[1]
+
+
+def test_montage_has_a_column_a_class(workspace: Path):
+    grid = montage.grid(workspace / "synthetic")
+
+    picture = Image.open(io.BytesIO(grid.clients["mnist"]))
+    assert grid.classes == ["cat", "dog"]
+    assert picture.size == (2 * montage.SMALLEST_TILE, 2 * montage.SMALLEST_TILE)
+
+
+def test_many_large_noisy_images_stay_within_the_budget(tmp_path: Path):
+    for client in range(3):
+        for label in range(25):
+            path = tmp_path / f"client{client}" / str(label) / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.effect_noise((70, 70), 90).convert("RGB").save(path)
+
+    grid = montage.grid(tmp_path)
+
+    assert (len(grid.classes), grid.num_classes) == (montage.MAX_CLASSES, 25)
+    assert sum(map(len, grid.clients.values())) <= montage.MAX_BYTES

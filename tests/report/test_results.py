@@ -1,0 +1,71 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fedlmg_server.report import results, table
+from tests.report.tiny import HOSTILE, figures
+
+
+def test_methods_come_in_the_order_they_are_shown():
+    built = results.build(**figures())
+
+    assert list(built["methods"]) == ["local", "fedlmg-fine-tuning", "fedavg", "ceiling"]
+
+
+def test_what_was_not_measured_is_none():
+    built = results.build(**figures())
+
+    assert built["clients"][HOSTILE]["own_accuracy_all_clients"] is None
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("aggregated", "accuracy"), ("synthesis", "seconds"), ("clients", "upload_bytes")]
+)
+def test_missing_key_is_named(section: str, key: str):
+    bad = figures()
+    del (bad["clients"]["mnist"] if section == "clients" else bad[section])[key]
+
+    with pytest.raises(ValueError, match=rf"results lack '{section}\..*{key}'"):
+        results.build(**bad)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 87.3, float("nan"), "0.5", True])
+def test_accuracy_outside_zero_to_one_is_named(value: object):
+    bad = figures()
+    bad["methods"]["local"]["per_client"]["mnist"] = value
+
+    with pytest.raises(ValueError, match=r"methods\.local\.per_client\.mnist"):
+        results.build(**bad)
+
+
+def test_negative_seconds_are_named():
+    bad = figures() | {"stages": {"upload": -1.0}}
+
+    with pytest.raises(ValueError, match=r"stages\.upload"):
+        results.build(**bad)
+
+
+def test_best_leaves_out_the_ceiling():
+    built = results.build(**figures())
+
+    assert results.best(built) == 0.75
+
+
+def test_terminal_shows_figures_names_and_path():
+    output = io.StringIO()
+
+    table.print_results(results.build(**figures()), Path("report/index.html"), Console(file=output, width=160))
+
+    shown = output.getvalue()
+    assert all(text in shown for text in ("87.3", "95.2", HOSTILE, "no answer by the <deadline>"))
+    assert shown.rstrip().endswith("Report: report/index.html")
+
+
+def test_terminal_gets_no_control_characters_from_clients():
+    output, hostile = io.StringIO(), figures() | {"missing": {"late\x1b[2J": "[red]lost\x07"}}
+
+    table.print_results(results.build(**hostile), Path("index.html"), Console(file=output, width=160))
+
+    assert "late [2J: [red]lost " in output.getvalue()

@@ -1,0 +1,58 @@
+"""A tiny finished run: two clients, one with a hostile name, two classes, every file the page reads."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from common.workspace import safe_name
+from fedlmg_server.report import results
+
+HOSTILE = "<b>$x_$</b>"
+
+
+def figures() -> dict:
+    """Keyword arguments of `results.build`."""
+    client = {"architecture": "small_resnet", "num_examples": 40, "upload_bytes": 1_500_000}
+    return {
+        "seed": 3,
+        "config": {"seed": 3, "aggregation": "fine-tuning"},
+        "clients": {
+            "mnist": client | {"own_accuracy": 0.91, "own_accuracy_all_clients": 0.4, "aggregated_accuracy": 0.873},
+            HOSTILE: client | {"own_accuracy": 0.5, "aggregated_accuracy": 0.627},
+        },
+        "aggregated": {"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
+        "methods": {
+            "ceiling": {"accuracy": 0.952, "per_client": {"mnist": 0.97, HOSTILE: 0.934}},
+            "fedlmg-fine-tuning": {"accuracy": 0.75, "per_client": {"mnist": 0.873, HOSTILE: 0.627}},
+            "dense": None,
+            "fedavg": {"accuracy": 0.312, "per_client": {"mnist": 0.5}},
+            "local": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
+        },
+        "synthesis": {"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},
+        "stages": {"upload": 60.0, "synthesis": 2.0},
+        "missing": {"late": "no answer by the <deadline>"},
+    }
+
+
+def make_workspace(root: Path) -> dict:
+    """Write the run under `root`; returns its results."""
+    for name, shade in (("mnist", 40), (HOSTILE, 200)):
+        history = [{"epoch": e, "train_loss": 2 / e, "validation_accuracy": 1 - 1 / e} for e in range(1, 4)]
+        manifest = {"class_names": ["cat", "dog"], "training": {"history": history}}
+        write_json(root / "uploads" / safe_name(name) / "manifest.json", manifest)
+        for folder in ("synthetic", "synthetic-prompts-only"):
+            for label in ("cat", "dog"):
+                for seed in range(2):
+                    path = root / folder / safe_name(name) / label / f"{seed}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.new("RGB", (8, 8), (shade, 40 * seed, 90)).save(path)
+    write_json(root / "quarantine" / "broken" / "reason.json", {"reason": "weights hold a NaN"})
+    write_json(root / "report" / "histories.json", {"fedlmg-fine-tuning": [{"epoch": 1, "loss": 0.5}]})
+    write_json(root / "run.json", {"versions": {"torch": "2.99.1"}})
+    return results.build(**figures())
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
