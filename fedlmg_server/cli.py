@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 import tomllib
@@ -20,7 +19,7 @@ from common.workspace import Workspace
 from fedlmg_server import flower
 from fedlmg_server.progress import Follower
 from fedlmg_server.report.table import print_results
-from fedlmg_server.server_app import versions
+from fedlmg_server.versions import versions
 
 LOCAL = "local"
 STATUS_SECONDS = 20

@@ -1,4 +1,4 @@
-"""Flower's command line, driven: a private SuperLink for the simulation, submission, status. Not covered: its Python API.
+"""Flower's command line, driven: a private SuperLink for the simulation, submission, status.
 
 `flwr run` exits 0 when the run fails, leaves its SuperLink running, and would install the app's dependencies anew.
 """

@@ -22,9 +22,6 @@ from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.report import page, results
 from fedlmg_server.synthesis.draw import draw_client
 
-NUM_RIVALS = 7
-"""Students that `compare` trains or reads."""
-
 
 @dataclass(frozen=True)
 class Aggregated:
@@ -106,7 +103,9 @@ def report(
             def on_progress(count: int) -> None:
                 nonlocal completed
                 completed += count
-                workspace.log("progress", stage="rivals", completed=completed, total=NUM_RIVALS, unit="models")
+                workspace.log(
+                    "progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models"
+                )
 
             trained, histories = compare.with_training(config, workspace, uploads, device(), on_progress)
             methods |= trained

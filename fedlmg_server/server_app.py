@@ -1,8 +1,6 @@
 """The Flower ServerApp: uploads, aggregation, evaluation, report, in a workspace that the same command continues."""
 
-import platform
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -11,6 +9,7 @@ from common.config import Config
 from common.workspace import Workspace
 from fedlmg_server import pipeline
 from fedlmg_server.strategy import FedLMG
+from fedlmg_server.versions import versions
 
 app = ServerApp()
 
@@ -29,14 +28,3 @@ def main(grid: Grid, context: Context) -> None:
             workspace.log("run", state="failed", reason=str(error) or type(error).__name__)
             raise
         workspace.log("run", state="finished", reason="")
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that decide what a run yields."""
-    found = {"python": platform.python_version()}
-    for package in ("fedlmg", "flwr", "torch", "torchvision", "diffusers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

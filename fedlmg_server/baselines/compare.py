@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,11 @@ from common.workspace import Workspace
 from fedlmg_server.baselines import ceiling, teachers_alone
 from fedlmg_server.distillation import aggregate, synthetic_set, teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
+from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.trainer import TrainingSet
+
+TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "ceiling")
+"""Methods with a student of their own."""
 
 
 def test_sets(uploads: list[Upload]) -> dict[str, digits.LabeledImages]:
@@ -61,40 +66,55 @@ def with_training(
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[dict[str, dict], dict[str, list[dict]]]:
     """Rows and loss histories of every trained method; finished ones are read from `report/methods`."""
-    rows, histories = {}, {}
-
-    def finish(method: str, data: TrainingSet) -> None:
-        rows[method], histories[method] = _train_and_evaluate(method, data, config, workspace, uploads, device)
-        on_progress(1)
-
-    for method in ("prompts-only", "fedlmg"):
-        synthetic = synthetic_set.load(config, workspace, uploads, method)
-        cache = TeacherCache(synthetic, uploads, device)
-        for name in AGGREGATIONS:
-            finish(f"{method}-{name}", TrainingSet(synthetic.images, synthetic.labels, cache.targets(name)))
-    finish("ceiling", ceiling.pooled([upload.manifest["data"].removeprefix("digits/") for upload in uploads]))
-    return rows, histories
-
-
-def _train_and_evaluate(
-    method: str,
-    data: TrainingSet,
-    config: Config,
-    workspace: Workspace,
-    uploads: list[Upload],
-    device: torch.device,
-) -> tuple[dict, list[dict]]:
-    path = workspace.report / "methods" / f"{method}.json"
     signature = aggregate.signature(uploads)
-    if path.exists() and (finished := json.loads(path.read_text()))["made_from"] == signature:
-        return finished["row"], finished["history"]
-    if method == f"fedlmg-{config.distillation.aggregation}":
+    finished = {method: _read(workspace, method, signature) for method in TRAINED}
+    aggregated = f"fedlmg-{config.distillation.aggregation}"
+    if finished[aggregated] is None:
         model, history = aggregate.load(workspace, device)
-    else:
-        model, history = aggregate.distil(config, uploads, data, len(digits.CLASS_NAMES), device)
-    row = evaluate(model, config, uploads)
-    write_json(path, {"made_from": signature, "row": row, "history": history})
-    return row, history
+        finished[aggregated] = _write(workspace, aggregated, signature, evaluate(model, config, uploads), history)
+    on_progress(sum(result is not None for result in finished.values()))
+    missing = [method for method, result in finished.items() if result is None]
+    jobs = _training_sets(missing, config, workspace, uploads, device)
+    for method, (weights, history) in distil_all(config, uploads, jobs, len(digits.CLASS_NAMES), device):
+        model = aggregate.student(config, len(digits.CLASS_NAMES), uploads, device)
+        model.load_state_dict(weights)
+        finished[method] = _write(workspace, method, signature, evaluate(model, config, uploads), history)
+        on_progress(1)
+    rows = {method: result["row"] for method, result in finished.items()}
+    return rows, {method: result["history"] for method, result in finished.items()}
+
+
+def _training_sets(
+    methods: list[str], config: Config, workspace: Workspace, uploads: list[Upload], device: torch.device
+) -> dict[str, TrainingSet]:
+    sets = {}
+    for images in ("prompts-only", "fedlmg"):
+        wanted = [name for name in AGGREGATIONS if f"{images}-{name}" in methods]
+        if wanted:
+            synthetic = synthetic_set.load(config, workspace, uploads, images)
+            cache = TeacherCache(synthetic, uploads, device)
+            for name in wanted:
+                sets[f"{images}-{name}"] = TrainingSet(synthetic.images, synthetic.labels, cache.targets(name))
+    if "ceiling" in methods:
+        sets["ceiling"] = ceiling.pooled([upload.manifest["data"].removeprefix("digits/") for upload in uploads])
+    return sets
+
+
+def _path(workspace: Workspace, method: str) -> Path:
+    return workspace.report / "methods" / f"{method}.json"
+
+
+def _read(workspace: Workspace, method: str, signature: list[str]) -> dict | None:
+    path = _path(workspace, method)
+    if path.exists() and (result := json.loads(path.read_text()))["made_from"] == signature:
+        return result
+    return None
+
+
+def _write(workspace: Workspace, method: str, signature: list[str], row: dict, history: list[dict]) -> dict:
+    result = {"made_from": signature, "row": row, "history": history}
+    write_json(_path(workspace, method), result)
+    return result
 
 
 def _row(per_client: dict[str, float]) -> dict:

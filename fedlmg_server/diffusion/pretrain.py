@@ -89,7 +89,6 @@ def train(
     Checkpoints lie in `out/checkpoints`; the same call continues from them.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    started = time.monotonic()
     pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
@@ -100,7 +99,7 @@ def train(
     def to_unit(rows: torch.Tensor) -> torch.Tensor:
         return images[rows].to(device).float() / 127.5 - 1
 
-    _optimise(
+    vae_seconds = _optimise(
         Autoencoding(pipeline.vae, config.kl_weight),
         lambda generator: (to_unit(batch_rows(generator)),),
         ("autoencoder", config.vae_steps, config.vae_learning_rate),
@@ -125,7 +124,7 @@ def train(
         grid = sample(pipeline, class_names, per_class=10, seed=config.seed)
         save_image(grid, out / "samples.png", nrow=len(class_names), padding=1)
 
-    _optimise(
+    denoiser_seconds = _optimise(
         Denoising(pipeline),
         latents_and_tokens,
         ("denoiser", config.denoiser_steps, config.denoiser_learning_rate),
@@ -134,7 +133,7 @@ def train(
         snapshot=snapshot,
     )
     if accelerator.is_main_process:
-        write_json(out / "training.json", {"seconds": time.monotonic() - started, "num_images": len(images)})
+        write_json(out / "training.json", {"seconds": round(vae_seconds + denoiser_seconds), "num_images": len(images)})
     return pipeline
 
 
@@ -145,8 +144,11 @@ def _optimise(
     run: tuple[Accelerator, PretrainConfig, Path],
     ema: bool = False,
     snapshot: Callable[[], None] | None = None,
-) -> None:
-    """AdamW on one objective for a number of steps; leaves the averaged weights in its modules when `ema`."""
+) -> float:
+    """AdamW on one objective for a number of steps; leaves the averaged weights in its modules when `ema`.
+
+    Returns the seconds of training, over all runs that continued each other.
+    """
     name, num_steps, peak = phase
     accelerator, config, out = run
     checkpoint = out / "checkpoints" / f"{name}.safetensors"
@@ -156,19 +158,23 @@ def _optimise(
     average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75)
     averaged = torch.nn.ParameterList(average.shadow_params)
     keeper = torch.nn.ModuleDict({"objective": objective, "averaged": averaged}) if ema else objective
-    step = 0
+    step, seconds_before, started = 0, 0.0, time.monotonic()
     if checkpoint.exists():
         progress = load_training(checkpoint, keeper, optimizer)
         step, average.optimization_step = progress["step"], progress["step"]
+        seconds_before = progress["seconds"]
         average.shadow_params = [parameter.detach().clone() for parameter in averaged]
     model, optimizer = accelerator.prepare(objective, optimizer)
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
 
     def keep() -> None:
         if not accelerator.is_main_process:
             return
         for kept, current in zip(averaged, average.shadow_params, strict=True):
             kept.data.copy_(current)
-        save_training(checkpoint, keeper, optimizer, {"step": step})
+        save_training(checkpoint, keeper, optimizer, {"step": step, "seconds": seconds()})
         if snapshot is not None:
             with_average(snapshot)
 
@@ -205,6 +211,7 @@ def _optimise(
     if snapshot is not None and accelerator.is_main_process:
         snapshot()
     accelerator.wait_for_everyone()
+    return seconds()
 
 
 def _step_generator(*key: int) -> torch.Generator:

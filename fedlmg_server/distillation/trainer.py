@@ -48,7 +48,7 @@ def train(
     )
     batch_size = min(config.student_batch_size, len(labels))
     per_epoch = max(1, len(labels) // batch_size)
-    model.train()
+    model.to(memory_format=torch.channels_last).train()
     history, losses = [], []
     for update in range(num_updates):
         if update % per_epoch == 0:
