@@ -1,0 +1,96 @@
+"""A client's training can be cut off, continued and repeated without changing its upload."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import LocalTrainingConfig
+from common.datasets.client_data import ClientData
+from common.datasets.digits import LabeledImages
+from fedlmg_client import training
+
+CONFIG = LocalTrainingConfig(local_epochs=3, local_batch_size=4, image_size=16)
+
+
+class CutOffError(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture
+def data() -> ClientData:
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> LabeledImages:
+        images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        return LabeledImages(images, torch.arange(count) % 2)
+
+    # Nine training images in batches of four leave a last batch of one.
+    return ClientData("tiny", ["cat", "dog"], split(9), split(4), split(4), "fingerprint", "folder")
+
+
+def run(data: ClientData, cache: Path, architecture: str = "small_resnet", **changes: object):
+    return training.train(data, architecture, replace(CONFIG, **changes), 0, data.name, cache, "cpu")
+
+
+@pytest.mark.parametrize("architecture", ["small_mobilenet_v3", "small_convnext"])
+def test_training_cut_off_after_an_epoch_ends_with_the_same_weights(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+):
+    whole = run(data, tmp_path / "whole", architecture)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_print_progress", _cut_off)
+        with pytest.raises(CutOffError):
+            run(data, tmp_path / "cut", architecture)
+
+    resumed = run(data, tmp_path / "cut", architecture)
+
+    assert resumed.manifest["sha256"] == whole.manifest["sha256"]
+
+
+def _cut_off(*_: object) -> None:
+    raise CutOffError
+
+
+def test_second_call_returns_the_cached_upload(data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = run(data, tmp_path)
+    monkeypatch.setattr(training, "_train_epoch", _cut_off)
+
+    second = run(data, tmp_path)
+
+    assert second.manifest == first.manifest
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "other"}, {"class_names": ["cat", "fox"]}])
+def test_other_data_is_trained_anew(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+):
+    run(data, tmp_path)
+    monkeypatch.setattr(training, "_train_epoch", _cut_off)
+
+    with pytest.raises(CutOffError):
+        run(replace(data, **change), tmp_path)
+
+
+def test_float16_upload_keeps_integer_and_0_dim_buffers(data: ClientData, tmp_path: Path):
+    upload = run(data, tmp_path, upload_dtype="float16")
+
+    counters = {tensor.dtype for name, tensor in upload.arrays.items() if name.endswith("num_batches_tracked")}
+    others = {tensor.dtype for name, tensor in upload.arrays.items() if not name.endswith("num_batches_tracked")}
+    assert (counters, others) == ({torch.int64}, {torch.float16})
+
+
+def test_upload_without_validation_images_has_the_last_weights(data: ClientData, tmp_path: Path):
+    empty = LabeledImages(data.validation.images[:0], data.validation.labels[:0])
+
+    upload = run(replace(data, validation=empty), tmp_path)
+
+    assert upload.manifest["training"]["validation_accuracy"] is None
+
+
+def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData, tmp_path: Path):
+    single = LabeledImages(data.train.images[:1], data.train.labels[:1])
+
+    with pytest.raises(ValueError, match="client 'tiny' has 1 training images"):
+        run(replace(data, train=single), tmp_path)

@@ -1,0 +1,69 @@
+"""Settings: one place for the defaults, one clear sentence for a bad key or value."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from common.config import Config, ConfigError
+from common.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_pyproject_lists_the_defaults():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    assert project["tool"]["flwr"]["app"]["config"] == Config().to_run_config()
+
+
+def test_run_config_round_trip():
+    flat = Config().to_run_config() | {"local-epochs": 3, "federation": "", "statistics-weight": 0.5}
+
+    assert Config.from_run_config(flat).to_run_config() == flat
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(ConfigError, match="unknown config key 'local-epoch'; did you mean 'local-epochs'"):
+        Config.from_run_config({"local-epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("local-epochs", "3"),
+        ("local-epochs", 0),
+        ("local-epochs", True),
+        ("compare", 1),
+        ("upload-dtype", "int8"),
+        ("aggregation", "fedavg"),
+        ("guidance-start", 2.0),
+        ("min-clients", 9),
+    ],
+)
+def test_impossible_value_names_the_key(key: str, value: object):
+    with pytest.raises(ConfigError, match=f"'{key}'"):
+        Config.from_run_config({key: value})
+
+
+def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Path):
+    Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {})
+
+    with pytest.raises(ConfigError, match="local-epochs: 40 -> 3"):
+        Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
+
+
+def test_workspace_that_another_run_holds_is_refused(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+
+    with workspace.lock(), pytest.raises(ConfigError, match="another run is using"), workspace.lock():
+        pass
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 300, "Klinik Süd"])
+def test_client_name_becomes_a_harmless_folder_inside_uploads(tmp_path: Path, name: str):
+    workspace = Workspace(tmp_path)
+
+    folder = workspace.upload(name)
+
+    assert folder.resolve().parent == workspace.uploads.resolve()

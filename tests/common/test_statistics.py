@@ -1,0 +1,58 @@
+"""Channel moments: what BatchNorm keeps, what is tapped where there is none, and how batches pool."""
+
+import pytest
+import torch
+
+from common import architectures, statistics
+from common.statistics import Moments
+
+
+@pytest.mark.parametrize("name", architectures.SMALL)
+def test_every_small_architecture_has_statistics_that_round_trip(name):
+    model = architectures.build(name, 3)
+
+    gathered = statistics.gather(model, [torch.randn(4, 3, 32, 32)])
+
+    restored = statistics.from_tensors(statistics.to_tensors(gathered))
+    assert gathered
+    assert restored.keys() == gathered.keys()
+    assert all(torch.equal(restored[layer].mean, gathered[layer].mean) for layer in gathered)
+
+
+def test_tapped_moments_are_those_of_the_whole_set():
+    model = architectures.build("small_convnext", 3)
+    images = torch.randn(12, 3, 32, 32)
+    layer = next(name for name in statistics.tapped_layers(model))
+    seen = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.eval()(images)
+    handle.remove()
+    channel = statistics.channel_dimension(model.get_submodule(layer), seen[0])
+    flat = seen[0].movedim(channel, 0).flatten(1)
+
+    gathered = statistics.gather(model, images.split(5))
+
+    torch.testing.assert_close(gathered[layer].mean, flat.mean(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(gathered[layer].variance, flat.var(1, correction=0), atol=1e-5, rtol=1e-4)
+
+
+def test_pooled_moments_are_those_of_the_batch():
+    features = torch.randn(6, 5, 4, 4)
+    per_image = statistics.per_image_moments(torch.nn.BatchNorm2d(5), features)
+
+    pooled = statistics.pool(per_image)
+
+    torch.testing.assert_close(pooled.mean[0], features.mean((0, 2, 3)))
+    torch.testing.assert_close(pooled.variance[0], features.var((0, 2, 3), correction=0))
+
+
+def test_batch_norm_moments_are_taken_from_the_layers_input():
+    layer = torch.nn.BatchNorm2d(2)
+    net = torch.nn.Sequential(layer)
+    images = torch.randn(3, 2, 4, 4)
+
+    with statistics.recording(net, ["0"]) as recorded:
+        net(images)
+
+    assert isinstance(recorded["0"], Moments)
+    torch.testing.assert_close(recorded["0"].mean, images.mean((2, 3)))

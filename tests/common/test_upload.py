@@ -1,0 +1,61 @@
+"""An upload survives the wire and the disk unchanged."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import architectures
+from common.preprocessing import PreprocessSpec
+from common.statistics import gather, to_tensors
+from common.upload import SCHEMA, Upload, is_whole, weights_digest
+
+
+@pytest.fixture(params=list(architectures.SMALL))
+def upload(request: pytest.FixtureRequest) -> Upload:
+    torch.manual_seed(0)
+    model = architectures.build(request.param, 3)
+    arrays = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "client": "Klinik Süd",
+        "architecture": request.param,
+        "class_names": ["a", "b", "c"],
+        "preprocessing": PreprocessSpec().to_json(),
+        "sha256": weights_digest(arrays),
+    }
+    return Upload(arrays, gather(model, [torch.rand(2, 3, 32, 32)]), manifest)
+
+
+def assert_same(left: Upload, right: Upload) -> None:
+    assert left.manifest == right.manifest
+    assert weights_digest(left.arrays) == weights_digest(right.arrays)
+    assert {name: tensor.dtype for name, tensor in left.arrays.items()} == {
+        name: tensor.dtype for name, tensor in right.arrays.items()
+    }
+    assert weights_digest(to_tensors(left.statistics)) == weights_digest(to_tensors(right.statistics))
+
+
+def test_record_dict_round_trip(upload: Upload):
+    assert_same(Upload.from_records(upload.to_records()), upload)
+
+
+def test_folder_round_trip(upload: Upload, tmp_path: Path):
+    upload.save(tmp_path)
+
+    assert_same(Upload.load(tmp_path), upload)
+
+
+def test_classifier_has_the_uploaded_weights(upload: Upload):
+    classifier = upload.classifier()
+
+    assert all((tensor == upload.arrays[name].float()).all() for name, tensor in classifier.state_dict().items())
+
+
+def test_folder_without_a_manifest_is_not_whole(upload: Upload, tmp_path: Path):
+    upload.save(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+
+    assert not is_whole(tmp_path)

@@ -1,0 +1,46 @@
+"""Parts that many tests share: a tiny untrained pipeline and tiny untrained clients."""
+
+import pytest
+import torch
+
+from common import architectures, statistics
+from common.preprocessing import PreprocessSpec
+from common.upload import Upload, weights_digest
+
+
+def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> Upload:
+    """An untrained client whose statistics were gathered on noise."""
+    torch.manual_seed(seed)
+    model = architectures.build(architecture, len(class_names))
+    spec = PreprocessSpec()
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(spec(torch.rand(16, 3, 32, 32)))
+    gathered = statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
+    arrays = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    manifest = {
+        "schema": 1,
+        "client": client,
+        "architecture": architecture,
+        "class_names": class_names,
+        "class_counts": [1] * len(class_names),
+        "preprocessing": spec.to_json(),
+        "training": {"num_examples": len(class_names), "validation_accuracy": 0.5, "test_accuracy": 0.5, "history": []},
+        "data": "folder",
+        "sha256": weights_digest(arrays),
+    }
+    return Upload(arrays, gathered, manifest)
+
+
+@pytest.fixture(scope="session")
+def backend():
+    from fedlmg_server.diffusion import tiny_pipeline
+    from fedlmg_server.diffusion.latent import LatentBackend
+
+    return LatentBackend(tiny_pipeline.build(channels=(16, 32)))
+
+
+@pytest.fixture
+def upload() -> Upload:
+    return make_upload("site-a", ["cat", "dog"])

@@ -1,0 +1,113 @@
+"""Teachers, losses and training of the aggregated model."""
+
+import pytest
+import torch
+
+from common import labels
+from common.config import Config, ConfigError, DistillationConfig
+from common.metrics import accuracy, predict
+from fedlmg_server.distillation import aggregate, teachers, trainer
+from fedlmg_server.distillation.parallel import distil_all
+from fedlmg_server.distillation.trainer import TrainingSet
+from tests.conftest import make_upload
+
+
+def two_colors(count: int = 64) -> TrainingSet:
+    """Dark images of class 0, bright ones of class 1."""
+    targets = torch.arange(count) % 2
+    images = torch.randint(0, 100, (count, 3, 32, 32)) + 150 * targets[:, None, None, None]
+    return TrainingSet(images.to(torch.uint8), targets)
+
+
+CONFIG = Config(distillation=DistillationConfig(student_batch_size=16, student_learning_rate=0.05))
+
+
+def test_student_learns_end_to_end():
+    data = two_colors()
+    model = aggregate.student(CONFIG, 2, [], torch.device("cpu"))
+    stem = next(model.parameters()).clone()
+
+    trainer.train(model, data, aggregate.preprocessing(CONFIG), CONFIG.distillation, seed=0, num_updates=24)
+
+    assert accuracy(predict(model, aggregate.preprocessing(CONFIG), data.images), data.labels) == 1.0
+    assert not torch.equal(next(model.parameters()), stem)
+
+
+def test_same_seed_gives_the_same_student():
+    def weights() -> torch.Tensor:
+        model = aggregate.student(CONFIG, 2, [], torch.device("cpu"))
+        trainer.train(model, two_colors(), aggregate.preprocessing(CONFIG), CONFIG.distillation, 5, num_updates=3)
+        return model.head.weight
+
+    torch.manual_seed(0)
+    first = weights()
+    torch.manual_seed(0)
+
+    assert torch.equal(weights(), first)
+
+
+def test_teacher_equal_to_the_student_adds_nothing_to_the_loss():
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+
+    with_teacher = trainer.distillation_loss(logits, targets, logits.softmax(1), CONFIG.distillation)
+
+    torch.testing.assert_close(with_teacher, torch.nn.functional.cross_entropy(logits, targets))
+
+
+def test_multi_teacher_averages_only_over_clients_that_know_a_class():
+    per_client = {"a": torch.tensor([[0.6, 0.4, 0.0]]), "b": torch.tensor([[0.0, 0.2, 0.8]])}
+    known = {"a": torch.tensor([True, True, False]), "b": torch.tensor([False, True, True])}
+
+    mean = teachers.multi_teacher(per_client, known)
+
+    unnormalised = torch.tensor([[0.6, 0.3, 0.8]])
+    torch.testing.assert_close(mean, unnormalised / unnormalised.sum())
+
+
+def test_specific_teacher_is_the_client_an_image_was_drawn_for():
+    per_client = {"a": torch.tensor([[0.9, 0.1], [0.8, 0.2]]), "b": torch.tensor([[0.3, 0.7], [0.4, 0.6]])}
+
+    targets = teachers.specific_teacher(per_client, ["b", "a"])
+
+    assert torch.equal(targets, torch.stack([per_client["b"][0], per_client["a"][1]]))
+
+
+def test_probabilities_are_spread_by_class_name():
+    spread = labels.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
+
+    assert spread.tolist() == [[0.75, 0.0, 0.25]]
+
+
+def test_union_of_label_spaces_orders_numbers_by_value():
+    assert labels.union([["10", "9"], ["9", "2"]]) == ["2", "9", "10"]
+
+
+def test_average_initialisation_is_the_mean_of_like_uploads():
+    uploads = [make_upload("a", ["0", "1"], seed=1), make_upload("b", ["0", "1"], seed=2)]
+    config = Config(distillation=DistillationConfig(student_initialisation="average"))
+
+    model = aggregate.student(config, 2, uploads, torch.device("cpu"))
+
+    mean = (uploads[0].arrays["head.weight"] + uploads[1].arrays["head.weight"]) / 2
+    torch.testing.assert_close(model.head.weight.detach(), mean)
+
+
+def test_average_of_unlike_uploads_is_refused():
+    config = Config(distillation=DistillationConfig(student_initialisation="average"))
+
+    with pytest.raises(ConfigError, match="no client uploaded a 'small_resnet'"):
+        aggregate.student(config, 2, [make_upload("a", ["0", "1"], "small_convnext")], torch.device("cpu"))
+
+
+def test_students_trained_side_by_side_are_those_trained_alone():
+    uploads = [make_upload("a", ["0", "1"])]
+    config = Config(distillation=DistillationConfig(student_epochs=1, student_batch_size=16))
+    jobs = {"one": two_colors(), "other": two_colors(32)}
+
+    together = dict(distil_all(config, uploads, jobs, 2, torch.device("cpu")))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone, _ = aggregate.distil(config, uploads, jobs["one"], 2, torch.device("cpu"))
+    torch.set_num_threads(threads)
+    torch.testing.assert_close(together["one"][0]["head.weight"], alone.head.weight.detach())

@@ -1,0 +1,203 @@
+"""Guided sampling is the paper's, image by image."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from fedlmg_server.diffusion.backend import (
+    from_model_output,
+    signal_and_noise,
+    straight_through_clamp,
+    to_model_output,
+)
+from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient, unit
+from fedlmg_server.synthesis.noise_editing import edit_noise
+from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
+
+SEEDS = [11, 12, 13, 14]
+CLASSES = ["cat", "dog", "cat", "dog"]
+
+
+def make_settings(**changes) -> SamplingSettings:
+    settings = dict(
+        num_inference_steps=3, guidance_scale=3.0, guidance_strength=0.3, through_denoiser=False, start=0.0, stop=1.0
+    )
+    return SamplingSettings(**{**settings, **changes})
+
+
+@pytest.fixture
+def guidance(upload) -> ClassifierGuidance:
+    return ClassifierGuidance.of_upload(
+        upload, torch.device("cpu"), classification_weight=1.0, statistics_weight=0.1, per_batch=False
+    )
+
+
+@pytest.fixture
+def start(backend):
+    backend.scheduler.set_timesteps(3)
+    return backend.initial_noise(SEEDS), backend.condition(CLASSES)
+
+
+TARGETS = torch.tensor([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_model_output_and_prediction_are_inverse(kind):
+    scheduler = DDIMScheduler(prediction_type=kind)
+    x_t, output, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor(500)
+
+    prediction = from_model_output(scheduler, output, x_t, t)
+
+    signal, sigma = signal_and_noise(scheduler, t, x_t)
+    torch.testing.assert_close(signal * prediction.x_0 + sigma * prediction.noise, x_t, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(to_model_output(scheduler, prediction, t), output, atol=1e-4, rtol=1e-4)
+
+
+def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidance, start):
+    x_t, condition = start
+    t = backend.scheduler.timesteps[1]
+    abar = backend.scheduler.alphas_cumprod[int(t)].double()
+    exact = copy.deepcopy(backend)
+    for part in (exact.pipeline.unet, exact.pipeline.vae):
+        part.double()
+    classifier = copy.deepcopy(guidance.classifier).double()
+    moments = {}
+    for name, layer in classifier.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: moments.update({name: inputs[0]}))
+
+    x = x_t.double().requires_grad_()
+    without, with_prompt = exact.pipeline.unet(torch.cat([x, x]), t, condition.double()).sample.chunk(2)
+    v = without + 3.0 * (with_prompt - without)
+    noise = abar.sqrt() * v + (1 - abar).sqrt() * x
+    x_0 = (x - (1 - abar).sqrt() * noise) / abar.sqrt()
+    decoded = exact.pipeline.vae.decode(x_0 / exact.pipeline.vae.config.scaling_factor).sample / 2 + 0.5
+    images = decoded + (decoded.clamp(0, 1) - decoded).detach()
+    logits = classifier((images - 0.5) / 0.25)
+    loss = torch.nn.functional.cross_entropy(logits, TARGETS, reduction="sum")
+    for name, features in moments.items():
+        target = guidance.target_statistics[name]
+        for image in features:
+            loss = loss + 0.1 * (image.mean((1, 2)) - target.mean.double()).norm()
+            loss = loss + 0.1 * (image.var((1, 2), correction=0) - target.variance.double()).norm()
+    (g,) = torch.autograd.grad(loss, x)
+    lengths = noise.flatten(1).norm(dim=1) / g.flatten(1).norm(dim=1)
+    expected_noise = noise + 0.3 * lengths[:, None, None, None] * g
+    expected_x_0 = (x - (1 - abar).sqrt() * expected_noise) / abar.sqrt()
+
+    step = guide(backend, x_t, t, condition, make_settings(through_denoiser=True), guidance.full_loss(TARGETS))
+
+    torch.testing.assert_close(step.noise.double(), expected_noise.detach(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(step.x_0.double(), expected_x_0.detach(), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("through_denoiser", [True, False])
+def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser):
+    x_t, condition = start
+    t = backend.scheduler.timesteps[1]
+    loss = guidance.full_loss(TARGETS)
+    settings = make_settings(through_denoiser=through_denoiser, guidance_strength=0.02)
+    with torch.no_grad():
+        plain = loss(backend.decode(backend.predict(x_t, t, condition, 3.0).x_0))
+
+    guided = loss(backend.decode(guide(backend, x_t, t, condition, settings, loss).x_0))
+
+    assert (guided < plain).all()
+
+
+def test_gradient_of_a_batch_equals_those_of_its_images_alone(backend, guidance, start):
+    x_T, condition = start
+    T = backend.scheduler.timesteps[0]
+
+    def loss_gradient(rows: list[int]) -> torch.Tensor:
+        x = x_T[rows].clone().requires_grad_()
+        both = torch.cat([condition[:4][rows], condition[4:][rows]])
+        x_0 = backend.predict(x, T, both, 3.0).x_0
+        return gradient(guidance.full_loss(TARGETS[rows])(backend.decode(x_0)), x)
+
+    together = loss_gradient([0, 1, 2, 3])
+
+    alone = torch.cat([loss_gradient([row]) for row in range(4)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-3)
+
+
+def test_image_does_not_depend_on_its_batch(backend, guidance, start):
+    x_T, condition = start
+    together = sample(backend, x_T, condition, make_settings(), guidance.full_loss(TARGETS))
+
+    alone = sample(backend, x_T[2:3], condition[[2, 6]], make_settings(), guidance.full_loss(TARGETS[2:3]))
+
+    torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
+
+
+def test_initial_noise_of_a_seed_is_the_same_in_any_batch(backend):
+    torch.testing.assert_close(backend.initial_noise(SEEDS)[3:], backend.initial_noise([14]), atol=0, rtol=0)
+
+
+def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, guidance, start):
+    x_T, condition = start
+    T = backend.scheduler.timesteps[0]
+
+    def statistics_at(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return guidance.statistics_only(backend.decode(backend.predict(x, T, condition, 1).x_0))
+
+    edited = edit_noise(backend, x_T, condition, guidance.statistics_only, num_steps=3, strength=0.02)
+
+    assert (statistics_at(edited) < statistics_at(x_T)).all()
+    torch.testing.assert_close(edited.flatten(1).norm(dim=1), x_T.flatten(1).norm(dim=1))
+
+
+def test_guidance_leaves_no_hook_and_moves_no_weight(backend, guidance, start):
+    x_T, condition = start
+    modules = [guidance.classifier, backend.pipeline.unet, backend.pipeline.vae]
+    before = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module in modules]
+
+    sample(backend, x_T, condition, make_settings(through_denoiser=True), guidance.full_loss(TARGETS))
+
+    for module, state in zip(modules, before, strict=True):
+        assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
+        assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+        assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_window_without_steps_is_plain_sampling(backend, guidance, start):
+    x_T, condition = start
+
+    guided = sample(backend, x_T, condition, make_settings(stop=0.0), guidance.full_loss(TARGETS))
+
+    assert torch.equal(guided, sample(backend, x_T, condition, make_settings()))
+
+
+def test_sampling_loop_never_waits_for_the_device(backend, guidance, start, monkeypatch):
+    x_T, condition = start
+    loss = guidance.full_loss(TARGETS)
+    calls = []
+    for name in ("item", "cpu", "tolist", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, _name=name, _original=original, **kwargs):
+            if self.dim() > 1 or self.requires_grad:
+                calls.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    sample(backend, x_T, condition, make_settings(), loss)
+
+    assert calls == []
+
+
+def test_saturated_pixels_keep_their_gradient():
+    images = torch.tensor([-1.0, 0.5, 2.0], requires_grad=True)
+
+    clamped = straight_through_clamp(images)
+
+    assert clamped.tolist() == [0.0, 0.5, 1.0]
+    assert torch.autograd.grad(clamped.sum(), images)[0].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_unit_gradient_of_nothing_is_nothing():
+    assert torch.equal(unit(torch.zeros(1, 1, 2, 2)), torch.zeros(1, 1, 2, 2))
