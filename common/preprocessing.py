@@ -1,6 +1,6 @@
 """The one resize and normalisation that a client trains with and the server guides through."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torchvision.transforms import v2
@@ -30,7 +30,7 @@ class PreprocessSpec:
         return self.normalize(self.resize(images))
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, content: dict) -> "PreprocessSpec":

@@ -1,6 +1,7 @@
 """`fedlmg`: the server's command line."""
 
 import json
+import re
 import signal
 import sys
 import time
@@ -10,7 +11,6 @@ from typing import Annotated
 
 import torch
 import typer
-from flwr.common.config import parse_config_args
 from rich.console import Console
 from rich.markup import escape
 
@@ -22,7 +22,8 @@ from fedlmg_server.report.table import print_results
 from fedlmg_server.versions import versions
 
 LOCAL = "local"
-STATUS_SECONDS = 20
+PAIR = re.compile(r"([\w-]+)=('[^']*'|\"[^\"]*\"|\S+)")
+STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -81,12 +82,22 @@ def read_overrides(file: Path | None, texts: list[str]) -> dict:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"config file {file} cannot be read: {error}") from None
     for text in texts:
-        try:
-            overrides |= parse_config_args([text])
-        except Exception as error:
-            raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"') from error
+        overrides |= parse_pairs(text)
     Config.from_run_config(overrides)
     return overrides
+
+
+def parse_pairs(text: str) -> dict:
+    """`key=value key='text'` as Flower reads it, except that text without blanks needs no quotes."""
+    if PAIR.sub("", text).strip():
+        raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"')
+    pairs: dict = {}
+    for key, value in PAIR.findall(text):
+        try:
+            pairs |= {key: tomllib.loads(f"value = {value}")["value"]}
+        except tomllib.TOMLDecodeError:
+            pairs |= {key: value}
+    return pairs
 
 
 def run_locally(overrides: dict) -> str:
@@ -104,8 +115,10 @@ def run_locally(overrides: dict) -> str:
         run_id = connection.submit(flower.write_app(folder), overrides, simulation)
         with follower:
             reason = _wait(connection, run_id, follower)
-    if reason:
-        return reason
+        if reason:
+            with open(log_file, "a") as log:
+                log.write(connection.log(run_id))
+            return reason
     results = json.loads((workspace.report / "results.json").read_text())
     print_results(results, workspace.report / "index.html", console)
     return ""

@@ -53,7 +53,8 @@ class Connection:
             answer = json.loads(done.stdout[done.stdout.index("{") :])
             if done.returncode == 0 and answer.get("success", True):
                 return answer
-            raise FlowerError(answer.get("error-message") or str(answer))
+            # The message stands below what else the command printed.
+            raise FlowerError(str(answer.get("error-message") or answer).strip().splitlines()[-1])
         raise FlowerError(" ".join((done.stderr + done.stdout).split()) or f"flwr exited with {done.returncode}")
 
     def submit(self, app: Path, config: dict, simulation: dict[str, object] | None = None) -> str:
@@ -69,6 +70,11 @@ class Connection:
         """Status (`finished:completed`, say) and its details."""
         run = self.flwr("list", self.name, "--run-id", run_id)["runs"][0]
         return run["status"], run.get("status-details") or ""
+
+    def log(self, run_id: str) -> str:
+        """What the ServerApp, and in simulation the clients, printed so far."""
+        command = [executable("flwr"), "log", run_id, self.name, "--show"]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
     def follow_log(self, run_id: str) -> subprocess.Popen:
         return subprocess.Popen([executable("flwr"), "log", run_id, self.name], env=self.environment)
@@ -138,11 +144,14 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
         process = subprocess.Popen(
             command, env=environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
         )
+    groups = [process.pid]
     try:
         _wait_until_healthy(process, port, log_file)
+        # Its SuperExec leads a process group of its own, which Ray belongs to and which may outlive the SuperLink.
+        groups += _children(process.pid)
         yield Connection(PRIVATE, environment(FLWR_HOME=str(home)))
     finally:
-        _stop(process)
+        _stop(process, groups)
 
 
 @contextmanager
@@ -174,22 +183,16 @@ def _wait_until_healthy(process: subprocess.Popen, port: int, log_file: Path) ->
     raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
 
 
-def _stop(process: subprocess.Popen) -> None:
-    """End the SuperLink and all it started; its SuperExec and Ray lead sessions of their own."""
-    descendants = _descendants(process.pid)
+def _stop(process: subprocess.Popen, groups: list[int]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    for pid in [process.pid, *descendants]:
+    for group in groups:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
     process.wait()
 
 
-def _descendants(root: int) -> list[int]:
+def _children(parent: int) -> list[int]:
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
+    return [int(pid) for pid, ppid in (line.split() for line in listing.splitlines()) if int(ppid) == parent]

@@ -20,7 +20,7 @@ from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.distillation.aggregate import TeacherCache
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.report import page, results
-from fedlmg_server.synthesis.draw import draw_client
+from fedlmg_server.synthesis import launch
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,16 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
 
 
 def synthesise(config: Config, workspace: Workspace, uploads: list[Upload], guided: bool) -> None:
-    """Draw what is missing for every client; one classifier in memory at a time."""
+    """Draw what is missing for every client, on all of this machine's GPUs or cores."""
     name = "synthesis" if guided else "prompts-only"
     total = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
-    completed = 0
 
-    def on_progress(count: int) -> None:
-        nonlocal completed
-        completed += count
-        workspace.log("progress", stage=name, completed=completed, total=total, unit="images")
+    def on_progress(drawn: int) -> None:
+        workspace.log("progress", stage=name, completed=drawn, total=total, unit="images")
 
     with workspace.stage(name):
-        backend = latent.load(config.synthesis.diffusion_model, device())
-        for upload in uploads:
-            expected = completed + config.synthesis.images_per_class * len(upload.class_names)
-            draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, on_progress)
-            on_progress(expected - completed)
+        latent.check(config.synthesis.diffusion_model)
+        launch.draw_all(workspace, guided, on_progress)
 
 
 def report(

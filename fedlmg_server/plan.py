@@ -34,7 +34,10 @@ def drawings(run_seed: int, client: str, class_names: list[str], images_per_clas
     ]
 
 
-def missing_batches(planned: list[Drawing], batch_size: int, folder: Path) -> list[list[Drawing]]:
-    """The batches with an image still to draw; a batch is drawn whole, so interruption changes no image."""
-    batches = [planned[start : start + batch_size] for start in range(0, len(planned), batch_size)]
-    return [batch for batch in batches if not all(drawing.path(folder).exists() for drawing in batch)]
+def batches(planned: list[Drawing], batch_size: int) -> list[list[Drawing]]:
+    """The plan in batches; a batch is drawn whole, so that interruption changes no image."""
+    return [planned[start : start + batch_size] for start in range(0, len(planned), batch_size)]
+
+
+def is_drawn(batch: list[Drawing], folder: Path) -> bool:
+    return all(drawing.path(folder).exists() for drawing in batch)

@@ -36,24 +36,34 @@ def embedded_folder() -> Path:
     )
 
 
+def check(name: str) -> str:
+    """What `from_pretrained` opens for `digits` (embedded), a diffusers folder, or a hub id.
+
+    Raises
+    ------
+    ConfigError: a folder that holds no pipeline.
+    """
+    source = embedded_folder() if name == "digits" else Path(name).expanduser()
+    if source.is_dir() and not (source / "model_index.json").exists():
+        raise ConfigError(f"'{source}' is no diffusers pipeline: it has no model_index.json")
+    return str(source) if source.is_dir() else name
+
+
 def load(name: str, device: torch.device) -> "LatentBackend":
     """A backend from `digits` (embedded), a diffusers folder, or a hub id.
 
     Raises
     ------
-    ConfigError: the folder is no Stable Diffusion pipeline.
+    ConfigError: it is no Stable Diffusion pipeline.
     """
-    source = embedded_folder() if name == "digits" else Path(name).expanduser()
-    if source.is_dir() and not (source / "model_index.json").exists():
-        raise ConfigError(f"'{source}' is no diffusers pipeline: it has no model_index.json")
+    source = check(name)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            str(source) if source.is_dir() else name, safety_checker=None, use_safetensors=True, dtype=torch.float32
+            source, safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot open '{name}' as a Stable Diffusion pipeline: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot open '{name}' as a Stable Diffusion pipeline: {reason}") from None
     return LatentBackend(pipeline.to(device))
 
 

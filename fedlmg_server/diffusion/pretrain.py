@@ -152,7 +152,7 @@ def _optimise(
     name, num_steps, peak = phase
     accelerator, config, out = run
     checkpoint = out / "checkpoints" / f"{name}.safetensors"
-    objective.to(accelerator.device).train()
+    objective.to(accelerator.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75)
@@ -162,7 +162,7 @@ def _optimise(
     if checkpoint.exists():
         progress = load_training(checkpoint, keeper, optimizer)
         step, average.optimization_step = progress["step"], progress["step"]
-        seconds_before = progress["seconds"]
+        seconds_before = progress.get("seconds", 0.0)
         average.shadow_params = [parameter.detach().clone() for parameter in averaged]
     model, optimizer = accelerator.prepare(objective, optimizer)
 

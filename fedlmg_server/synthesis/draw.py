@@ -1,7 +1,7 @@
 """Draw one client's missing images and their scores into the workspace."""
 
 import json
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +20,8 @@ from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, sample
 
-SCORES = "scores.jsonl"
+Share = tuple[int, int]
+"""(rank, world size): this process draws every world-size-th missing batch, from number rank."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,14 @@ def draw_client(
     config: SynthesisConfig,
     run_seed: int,
     guided: bool = True,
-    on_progress: Callable[[int], None] = lambda count: None,
+    share: Share = (0, 1),
 ) -> int:
-    """Draw what is missing; returns the number of images drawn. `guided=False` draws the prompts-only rival.
-
-    Calls `on_progress` with the number of images after each batch.
-    """
+    """Draw what is missing; returns the number of images drawn. `guided=False` draws the prompts-only rival."""
     folder = workspace.synthetic(upload.client, "fedlmg" if guided else "prompts-only")
     planned = plan.drawings(run_seed, upload.client, upload.class_names, config.images_per_class)
-    batches = plan.missing_batches(planned, config.synthesis_batch_size, folder)
+    rank, world_size = share
+    batches = plan.batches(planned, config.synthesis_batch_size)[rank::world_size]
+    batches = [batch for batch in batches if not plan.is_drawn(batch, folder)]
     guidance = ClassifierGuidance.of_upload(
         upload,
         backend.device,
@@ -70,8 +70,7 @@ def draw_client(
     )
     for batch in batches:
         images = draw_batch(backend, guidance if guided else None, batch, upload.class_names, config)
-        save_batch(folder, batch, images, guidance, upload.class_names)
-        on_progress(len(batch))
+        save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names)
     return sum(map(len, batches))
 
 
@@ -97,13 +96,19 @@ def draw_batch(
 
 @torch.no_grad()
 def save_batch(
-    folder: Path, batch: list[Drawing], images: torch.Tensor, guidance: ClassifierGuidance, class_names: list[str]
+    folder: Path,
+    scores_file: str,
+    batch: list[Drawing],
+    images: torch.Tensor,
+    guidance: ClassifierGuidance,
+    class_names: list[str],
 ) -> None:
     """Write a batch: first the scores, then the images, so that an image on disk always has its score."""
     pixels = (images * 255).round().to(torch.uint8)
     probabilities = guidance.classifier(guidance.preprocess(pixels.float() / 255)).softmax(1).cpu()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / SCORES, "a") as scores:
+    with open(folder / scores_file, "a") as scores:
+        scores.write("\n")
         for drawing, row in zip(batch, probabilities, strict=True):
             asked = class_names.index(drawing.class_name)
             file = str(drawing.path(folder).relative_to(folder))
@@ -116,7 +121,11 @@ def save_batch(
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
-    """The newest score of each image file of a client's synthetic folder."""
-    with open(folder / SCORES) as file:
-        scores = [Score(**json.loads(line)) for line in file if line.endswith("\n")]
-    return {score.file: score for score in scores}
+    """The score of each image file of a client's synthetic folder; a line that a crash cut short is passed over."""
+    scores = {}
+    for file in sorted(folder.glob("scores-*.jsonl")):
+        for line in file.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                score = Score(**json.loads(line))
+                scores[score.file] = score
+    return scores

@@ -49,7 +49,7 @@ def test_impossible_value_names_the_key(key: str, value: object):
 def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Path):
     Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {})
 
-    with pytest.raises(ConfigError, match="local-epochs: 40 -> 3"):
+    with pytest.raises(ConfigError, match=r"local-epochs: \d+ -> 3"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
 
 

@@ -57,6 +57,27 @@ def test_guidance_changes_the_images(backend, upload, workspace):
     assert all(guided[name] != plain[name] for name in guided)
 
 
+def test_two_shares_draw_the_whole_plan_with_the_same_images(backend, upload, workspace, tmp_path):
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+    shared = Workspace(tmp_path / "shared")
+
+    draw_client(backend, upload, shared, TINY, run_seed=0, share=(0, 2))
+    draw_client(backend, upload, shared, TINY, run_seed=0, share=(1, 2))
+
+    assert images(shared, upload.client) == images(workspace, upload.client)
+    assert read_scores(shared.synthetic(upload.client)).keys() == images(shared, upload.client).keys()
+
+
+def test_score_cut_short_by_a_crash_is_passed_over(backend, upload, workspace):
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+    folder = workspace.synthetic(upload.client)
+    whole = read_scores(folder)
+    with open(folder / "scores-0.jsonl", "a") as file:
+        file.write('{"file": "dog/1.p')
+
+    assert read_scores(folder) == whole
+
+
 def test_every_image_has_a_score(backend, upload, workspace):
     draw_client(backend, upload, workspace, TINY, run_seed=0)
 

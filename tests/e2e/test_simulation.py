@@ -1,0 +1,114 @@
+"""`fedlmg run` as its user runs it: real SuperLink, Ray, clients, pipeline; tiny settings, the tests' tiny pipeline."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FEDLMG = Path(sys.executable).parent / "fedlmg"
+TINY = {
+    "num-clients": 2,
+    "local-epochs": 1,
+    "images-per-class": 1,
+    "num-inference-steps": 2,
+    "noise-editing-steps": 1,
+    "min-confidence": 0.0,
+    "student-epochs": 1,
+    "compare": False,
+}
+
+
+def fedlmg_run(folder: Path, settings: dict[str, object], **options: object) -> subprocess.CompletedProcess:
+    return subprocess.run(command(folder, settings), cwd=folder, capture_output=True, text=True, **options)
+
+
+def command(folder: Path, settings: dict[str, object]) -> list[str]:
+    pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+    return [str(FEDLMG), "run", "--workspace", str(folder / "workspace"), "--run-config", pairs]
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained pipeline: what it draws does not matter here."""
+    from fedlmg_server.diffusion import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.build().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_ends_well_and_the_same_command_keeps_its_images(tmp_path: Path, pipeline_folder: Path):
+    settings = TINY | {"diffusion-model": str(pipeline_folder)}
+    first = fedlmg_run(tmp_path, settings)
+    images = {path: path.stat().st_mtime_ns for path in (tmp_path / "workspace" / "synthetic").rglob("*.png")}
+
+    second = fedlmg_run(tmp_path, settings)
+
+    results = json.loads((tmp_path / "workspace" / "report" / "results.json").read_text())
+    assert (first.returncode, second.returncode) == (0, 0), first.stdout + second.stdout
+    assert all(client["aggregated_accuracy"] is not None for client in results["clients"].values())
+    assert len(images) == 20
+    assert {path: path.stat().st_mtime_ns for path in images} == images
+
+
+@pytest.mark.slow
+def test_a_failing_run_exits_1_with_its_reason(tmp_path: Path):
+    (tmp_path / "no-pipeline").mkdir()
+
+    run = fedlmg_run(tmp_path, TINY | {"diffusion-model": str(tmp_path / "no-pipeline")})
+
+    assert run.returncode == 1
+    assert "no-pipeline" in run.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_no_process(tmp_path: Path):
+    run = subprocess.Popen(command(tmp_path, TINY), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "workspace" / "events.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    started = descendants(run.pid)
+
+    os.kill(run.pid, signal.SIGINT)
+    run.wait(60)
+
+    assert run.returncode == 1
+    assert len(started) > 2
+    assert [pid for pid in started if is_alive(pid)] == []
+
+
+def test_an_unknown_key_is_refused_before_anything_starts(tmp_path: Path):
+    run = fedlmg_run(tmp_path, {"local-epoch": 1})
+
+    assert run.returncode == 1
+    assert "did you mean 'local-epochs'?" in run.stdout
+    assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize("text", ["local-epochs", "local-epochs = 3", "local-epochs=3 rest"])
+def test_a_run_config_that_is_no_pairs_is_refused(tmp_path: Path, text: str):
+    from common.config import ConfigError
+    from fedlmg_server.cli import read_overrides
+
+    with pytest.raises(ConfigError, match="is not of the form"):
+        read_overrides(None, [text])
+
+
+def descendants(root: int) -> list[int]:
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+def is_alive(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")

@@ -1,0 +1,287 @@
+"""The two exchanges over a grid that behaves as Flower's: replies by message id, errors from the SuperLink."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from common import architectures
+from common.config import Config
+from common.preprocessing import PreprocessSpec
+from common.statistics import of_batch_norm
+from common.upload import SCHEMA, Upload, weights_digest
+from common.workspace import Workspace
+from fedlmg_server.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
+from fedlmg_server.strategy import FedLMG, QuorumError
+
+SUPERLINK = 1
+RAISED = 2
+
+Answer = Callable[[Message], Message | None]
+
+
+class TinyGrid:
+    """Nodes that answer a message at the next pull of its id, once; `script` gives each node its answers in turn."""
+
+    def __init__(self, script: dict[int, list[Answer]], online: Callable[[int], set[int]] | None = None) -> None:
+        self.script, self.polls, self.pushed = script, 0, []
+        self._online = online or (lambda polls: set(script))
+        self._waiting: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.polls += 1
+        return self._online(self.polls)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            ids.append(f"message-{len(self.pushed)}")
+            message.metadata.__dict__["_message_id"] = ids[-1]
+            self.pushed.append(message)
+            self._waiting[ids[-1]] = message
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = []
+        for message_id in message_ids:
+            if message_id in self._waiting:
+                question = self._waiting[message_id]
+                reply = self.script[question.metadata.dst_node_id][0](question)
+                if reply is not None:
+                    self.script[question.metadata.dst_node_id].pop(0)
+                    del self._waiting[message_id]
+                    replies.append(reply)
+        return replies
+
+
+@dataclass
+class Model:
+    arrays: dict[str, torch.Tensor]
+    model_json: dict
+
+
+def make_upload(name: str) -> Upload:
+    torch.manual_seed(0)
+    model = architectures.build("small_mobilenet_v3", 2)
+    arrays = model.state_dict()
+    manifest = {
+        "schema": SCHEMA,
+        "client": name,
+        "architecture": "small_mobilenet_v3",
+        "class_names": ["cat", "dog"],
+        "preprocessing": PreprocessSpec().to_json(),
+        "sha256": weights_digest(arrays),
+    }
+    return Upload(arrays, of_batch_norm(model), manifest)
+
+
+def uploads(name: str) -> Answer:
+    return lambda question: Message(make_upload(name).to_records(), reply_to=question)
+
+
+def sends(records: RecordDict) -> Answer:
+    return lambda question: Message(records, reply_to=question)
+
+
+def evaluates(name: str, accuracy: float, num_examples: int = 10) -> Answer:
+    records = {
+        "metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples}),
+        "client": ConfigRecord({"name": name}),
+    }
+    return sends(RecordDict(records))
+
+
+def fails(code: int, reason: str) -> Answer:
+    def answer(question: Message) -> Message:
+        reply = Message(Error(code, reason), reply_to=question)
+        reply.metadata.__dict__["_src_node_id"] = SUPERLINK
+        return reply
+
+    return answer
+
+
+def silent(question: Message) -> None:
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower stamps every message with the task, the run and the node of its process."""
+    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
+    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
+    monkeypatch.setattr(TaskIdentity, "_node_id", SUPERLINK)
+
+
+@pytest.fixture
+def make_strategy(tmp_path: Path) -> Callable[..., FedLMG]:
+    def make(**changes: object) -> FedLMG:
+        settings = {"num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2, "workspace": str(tmp_path), **changes}
+        config = Config.from_run_config(settings)
+        model = Model({"weight": torch.ones(2)}, {"class_names": ["cat"]})
+        workspace = Workspace.open(config, {})
+        return FedLMG(config, workspace, lambda: model, poll_seconds=0.01, grace_seconds=0.02)
+
+    return make
+
+
+def stored(strategy: FedLMG) -> list[str]:
+    return sorted(folder.name for folder in strategy.workspace.uploads.glob("*") if (folder / "manifest.json").exists())
+
+
+def test_every_upload_reaches_the_workspace(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
+
+    assert stored(strategy) == ["mnist", "printed"]
+
+
+def test_error_from_the_superlink_is_laid_to_the_node_that_was_asked(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [fails(RAISED, "Traceback\nValueError: no images")], 8: [uploads("printed")]}))
+
+    assert strategy.missing == {"node 7": "ValueError: no images"}
+
+
+def test_a_clients_own_reason_is_kept_under_its_name(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    record = RecordDict({"error": ConfigRecord({"client": "hospital", "reason": "there is no folder /data"})})
+
+    strategy.collect(TinyGrid({7: [sends(record)], 8: [uploads("printed")]}))
+
+    assert strategy.missing == {"hospital": "there is no folder /data"}
+
+
+def test_a_node_that_was_away_is_asked_again_when_it_returns(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"deadline-seconds": 5.0})
+    script = {7: [fails(NODE_UNAVAILABLE, "node is gone"), uploads("mnist")], 8: [uploads("printed")]}
+    grid = TinyGrid(script, online=lambda polls: {8} if 1 < polls < 10 else {7, 8})
+
+    strategy.collect(grid)
+
+    assert (stored(strategy), strategy.missing) == (["mnist", "printed"], {})
+
+
+def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"deadline-seconds": 5.0})
+    grid = TinyGrid({7: [fails(CLIENT_APP_CRASHED, "killed")] * 9, 8: [uploads("printed")]})
+
+    strategy.collect(grid)
+
+    assert (strategy.missing, len(grid.pushed)) == ({"node 7": "killed"}, 4)
+
+
+def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"deadline-seconds": 5.0})
+    script = {7: [uploads("mnist")], 8: [uploads("printed")]}
+
+    strategy.collect(TinyGrid(script, online=lambda polls: {7} if polls < 5 else {7, 8}))
+
+    assert stored(strategy) == ["mnist", "printed"]
+
+
+def test_no_answer_by_the_deadline_is_a_reason(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [silent], 8: [uploads("printed")]}))
+
+    assert strategy.missing == {"node 7": "no answer by the deadline"}
+
+
+def test_a_missed_quorum_names_how_many_and_why(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"min-clients": 2})
+
+    with pytest.raises(QuorumError, match=r"1 of 2 uploads came.*node 7: no answer by the deadline"):
+        strategy.collect(TinyGrid({7: [silent], 8: [uploads("printed")]}))
+
+
+def test_a_client_that_never_connected_is_missing(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({8: [uploads("printed")]}))
+
+    assert strategy.missing == {"1 more": "never connected"}
+
+
+def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
+
+    assert "another client answered as 'mnist'" in strategy.missing["mnist"]
+
+
+def test_a_malformed_reply_is_a_failure_of_its_node_alone(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    nonsense = RecordDict({"manifest": ConfigRecord({"json": "[]"})})
+
+    strategy.collect(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
+
+    assert (list(strategy.missing), stored(strategy)) == (["node 7"], ["printed"])
+
+
+def test_a_held_upload_is_offered_and_its_manifest_is_an_answer(make_strategy: Callable[..., FedLMG]):
+    held = make_upload("mnist")
+    strategy = make_strategy(**{"num-clients": 1})
+    held.save(strategy.workspace.upload("mnist"))
+    grid = TinyGrid({7: [sends(RecordDict({"manifest": held.to_records()["manifest"]}))]})
+
+    strategy.collect(grid)
+
+    assert json.loads(grid.pushed[0].content["config"]["have"]) == {"mnist": held.manifest["sha256"]}
+    assert strategy.clients == {7: "mnist"}
+
+
+def test_a_manifest_without_weights_that_nobody_holds_is_refused(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    manifest = RecordDict({"manifest": make_upload("mnist").to_records()["manifest"]})
+
+    strategy.collect(TinyGrid({7: [sends(manifest)], 8: [uploads("printed")]}))
+
+    assert "without the weights" in strategy.missing["mnist"]
+
+
+def test_the_model_goes_to_those_who_answered_and_their_accuracies_come_back(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {
+        6: [fails(RAISED, "broken")],
+        7: [uploads("mnist"), evaluates("mnist", 0.5)],
+        8: [uploads("printed"), evaluates("printed", 0.9)],
+    }
+    grid = TinyGrid(script)
+
+    strategy.start(grid)
+
+    asked = {m.metadata.dst_node_id for m in grid.pushed if m.metadata.message_type == MessageType.EVALUATE}
+    assert (strategy.evaluations, asked) == ({"mnist": 0.5, "printed": 0.9}, {7, 8})
+
+
+def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates("mnist", 0.0, num_examples=0)]}))
+
+    assert strategy.evaluations == {}
+
+
+def test_a_client_lost_before_evaluation_does_not_stop_the_run(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates("printed", 0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.evaluations == {"printed": 0.9}
+
+
+def test_stages_are_logged_with_their_seconds(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates("mnist", 0.5)]}))
+
+    assert set(strategy.workspace.stage_seconds()) == {"uploads", "evaluation"}

@@ -1,0 +1,71 @@
+"""Synthesis processes: started for the whole machine, continued after a kill."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.config import Config, ConfigError
+from common.workspace import Workspace
+from fedlmg_server.diffusion import latent, pretrain, tiny_pipeline
+from fedlmg_server.synthesis import launch
+
+
+@pytest.fixture
+def workspace(tmp_path, upload) -> Workspace:
+    pretrain.save(tiny_pipeline.build(channels=(16, 32)), tmp_path / "pipeline")
+    config = Config.from_run_config(
+        {
+            "workspace": str(tmp_path / "workspace"),
+            "diffusion-model": str(tmp_path / "pipeline"),
+            "images-per-class": 4,
+            "synthesis-batch-size": 2,
+            "num-inference-steps": 2,
+        }
+    )
+    workspace = Workspace.open(config, versions={})
+    upload.save(workspace.upload(upload.client))
+    return workspace
+
+
+def drawn(workspace: Workspace) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in workspace.root.glob("synthetic/*/*/[!.]*.png")}
+
+
+@pytest.mark.slow
+def test_all_processes_draw_the_whole_plan(workspace):
+    launch.draw_all(workspace, guided=True)
+
+    assert len(drawn(workspace)) == launch.num_drawn(workspace, "fedlmg") == 8
+
+
+@pytest.mark.slow
+def test_killed_worker_leaves_the_same_images_in_the_end(workspace):
+    launch.draw_all(workspace, guided=True)
+    undisturbed = drawn(workspace)
+    for path in workspace.root.glob("synthetic/*/*/*"):
+        path.unlink()
+    worker = subprocess.Popen([sys.executable, "-m", launch.MODULE, str(workspace.root)])
+    while not drawn(workspace):
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+
+    launch.draw_all(workspace, guided=True)
+
+    assert drawn(workspace) == undisturbed
+
+
+@pytest.mark.slow
+def test_failing_process_is_told_with_its_log(workspace, tmp_path):
+    (tmp_path / "pipeline" / "unet" / "config.json").unlink()
+
+    with pytest.raises(RuntimeError, match="a synthesis process ended with 1"):
+        launch.draw_all(workspace, guided=True)
+
+
+def test_folder_that_is_no_pipeline_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no diffusers pipeline: it has no model_index\.json"):
+        latent.check(str(tmp_path))
