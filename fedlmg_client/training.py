@@ -46,7 +46,7 @@ def train(
         raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
     preprocess = PreprocessSpec(config.image_size)
     torch.manual_seed(seed)
-    model = architectures.build(architecture, len(data.class_names)).to(device)
+    model = architectures.build(architecture, len(data.class_names)).to(device, memory_format=torch.channels_last)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device))
     upload = _upload(model, data, architecture, preprocess, config, client, progress)
     upload.save(folder / "upload")

@@ -19,7 +19,7 @@ from common.datasets.digits import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import pretrain
-from fedlmg_server.diffusion.pretrain import PretrainConfig
+from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 

@@ -8,7 +8,6 @@ an interrupted run ends with the weights of an undisturbed one. Not covered: aug
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +21,11 @@ from torchvision.utils import save_image
 
 from common.checkpoint import load_training, save_training, write_bytes, write_json
 from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
 PROMPT = "an image of {}"
 """The prompt of a class (paper, section 3; the authors' code)."""
 ENCODE_BATCH_SIZE = 512
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Steps are optimiser steps; learning rates are peaks of a cosine after `warmup_steps`."""
-
-    seed: int = 0
-    batch_size: int = 64
-    vae_steps: int = 2000
-    vae_learning_rate: float = 2e-3
-    denoiser_steps: int = 15_000
-    denoiser_learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    kl_weight: float = 1e-5
-    """Weight of the autoencoder's KL term per latent value."""
-    condition_dropout: float = 0.1
-    """Share of training prompts left empty, for classifier-free guidance."""
-    ema_decay: float = 0.9995
-    checkpoint_seconds: float = 120.0
-    mixed_precision: str = "no"
-    """`bf16` on hardware that has it."""
 
 
 class Autoencoding(torch.nn.Module):

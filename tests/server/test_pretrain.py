@@ -1,0 +1,63 @@
+"""Pretraining makes a true Stable Diffusion pipeline, and an interruption changes nothing."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from fedlmg_server.diffusion import latent, pretrain
+from fedlmg_server.diffusion.pretrain_config import PretrainConfig
+
+TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
+IMAGES = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8) % 2
+
+
+def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    parts = {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    monkeypatch.setattr(pretrain, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
+
+
+def test_folder_opens_as_a_stable_diffusion_pipeline(tmp_path):
+    trained = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
+
+    opened = StableDiffusionPipeline.from_pretrained(str(tmp_path), local_files_only=True)
+
+    assert type(opened) is StableDiffusionPipeline
+    assert opened.vae.config.scaling_factor == trained.vae.config.scaling_factor
+    for name, tensor in weights(trained).items():
+        torch.testing.assert_close(weights(opened)[name].float(), tensor, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("checkpoints", [1, 4], ids=["autoencoder", "denoiser"])
+def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch, checkpoints):
+    undisturbed = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "undisturbed", TINY)
+    written = []
+
+    def save_then_stop(*arguments) -> None:
+        save_training(*arguments)
+        written.append(1)
+        if len(written) == checkpoints:
+            raise KeyboardInterrupt
+
+    save_training = pretrain.save_training
+    monkeypatch.setattr(pretrain, "save_training", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+
+    continued = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+
+    for name, tensor in weights(undisturbed).items():
+        assert torch.equal(weights(continued)[name], tensor), name
+
+
+def test_shipped_model_is_small_and_opens():
+    folder = latent.embedded_folder()
+
+    StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
+
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 12_000_000
