@@ -14,7 +14,7 @@ from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
-from fedlmg_server.diffusion import latent
+from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.distillation.aggregate import TeacherCache
@@ -70,7 +70,7 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload], guid
         workspace.log("progress", stage=name, completed=drawn, total=total, unit="images")
 
     with workspace.stage(name):
-        latent.check(config.synthesis.diffusion_model)
+        location.find(config.synthesis.diffusion_model)
         launch.draw_all(workspace, guided, on_progress)
 
 

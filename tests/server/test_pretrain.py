@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from fedlmg_server.diffusion import latent, pretrain
+from fedlmg_server.diffusion import location, pretrain
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
@@ -56,7 +56,7 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
 
 
 def test_shipped_model_is_small_and_opens():
-    folder = latent.embedded_folder()
+    folder = location.embedded_folder()
 
     StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.config import Config, ConfigError
 from common.workspace import Workspace
-from fedlmg_server.diffusion import latent, pretrain, tiny_pipeline
+from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
 from fedlmg_server.synthesis import launch
 
 
@@ -68,4 +68,4 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
 
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no diffusers pipeline: it has no model_index\.json"):
-        latent.check(str(tmp_path))
+        location.find(str(tmp_path))
