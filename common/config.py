@@ -46,9 +46,9 @@ class SynthesisConfig:
 
     diffusion_model: str = "digits"
     """`digits` (embedded), a diffusers folder, or a hub id."""
-    images_per_class: int = 30
-    """Images per class and client (paper, section 4.1: 30)."""
-    synthesis_batch_size: int = 60
+    images_per_class: int = 20
+    """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
+    synthesis_batch_size: int = 50
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
     num_inference_steps: int = 10
     guidance_scale: float = 3.0

@@ -73,6 +73,7 @@ def run(
 def pretrain(
     data: Annotated[str, typer.Option(help="Image folder of public images, one sub-folder a class; or `digits`.")],
     out: Annotated[Path, typer.Option(help="Pipeline folder to write; the same command continues it.")],
+    start: Annotated[Path | None, typer.Option(help="Pipeline folder to fine-tune; without it, from scratch.")] = None,
     image_size: Annotated[int, typer.Option(help="Pixels on a side.")] = 32,
     vae_steps: Annotated[int, typer.Option(help="Training steps of the autoencoder.")] = PretrainConfig.vae_steps,
     denoiser_steps: Annotated[int, typer.Option(help="Of the denoiser.")] = PretrainConfig.denoiser_steps,
@@ -86,7 +87,7 @@ def pretrain(
         seed=seed, vae_steps=vae_steps, denoiser_steps=denoiser_steps, mixed_precision=mixed_precision
     )
     try:
-        quality = pretraining.run(data, out, config, image_size)
+        quality = pretraining.run(data, out, config, image_size, start)
     except ValueError as error:
         console.print(f"[red]Pretraining failed:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None

@@ -80,10 +80,10 @@ def _as_set(images: LabeledImages) -> TrainingSet:
     return TrainingSet(images.images, images.labels)
 
 
-def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32) -> Quality:
+def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
     """Train, or continue, a pipeline in `out`; measure it; write its model card."""
     images = public_images(data, image_size)
-    pipeline = pretrain.train(images.train.images, images.train.labels, images.class_names, out, config)
+    pipeline = pretrain.train(images.train.images, images.train.labels, images.class_names, out, config, start)
     quality = measure(pipeline, images, config.seed)
     write_json(out / "quality.json", asdict(quality))
     write_bytes(out / "MODEL_CARD.md", model_card(images, config, quality, out).encode())

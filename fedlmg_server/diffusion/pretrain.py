@@ -61,14 +61,24 @@ class Denoising(torch.nn.Module):
 
 
 def train(
-    images: torch.Tensor, labels: torch.Tensor, class_names: list[str], out: Path, config: PretrainConfig
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    class_names: list[str],
+    out: Path,
+    config: PretrainConfig,
+    start: Path | None = None,
 ) -> StableDiffusionPipeline:
     """Train on images uint8 (N, 3, h, w) with labels int64 (N,); save the pipeline (fp16) and a sample grid in `out`.
 
-    Checkpoints lie in `out/checkpoints`; the same call continues from them.
+    Checkpoints lie in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
+    if start is None:
+        pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
+        )
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
 

@@ -55,6 +55,16 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
         assert torch.equal(weights(continued)[name], tensor), name
 
 
+def test_fine_tuning_starts_from_the_pipeline_it_is_given(tmp_path):
+    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
+    untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
+
+    tuned = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
+
+    given = StableDiffusionPipeline.from_pretrained(str(tmp_path / "first"), local_files_only=True)
+    assert torch.equal(tuned.unet.conv_in.weight, given.unet.conv_in.weight.float())
+
+
 def test_shipped_model_is_small_and_opens():
     folder = location.embedded_folder()
 
