@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from fedlmg_server.diffusion import location, pretrain
+from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
@@ -53,6 +53,25 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
 
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(continued)[name], tensor), name
+
+
+def test_standardised_latents_decode_as_before():
+    pipeline = tiny_pipeline.build(channels=(16, 32))
+    pipeline.vae.quant_conv.bias.data += torch.arange(8.0)
+    mean, std = pretrain.encode(pipeline, IMAGES)
+    with torch.no_grad():
+        before = pipeline.vae.decode(mean).sample
+
+    standard_mean, standard_std = pretrain.standardise_latents(pipeline.vae, mean, std)
+
+    encoded_mean, encoded_std = pretrain.encode(pipeline, IMAGES)
+    spread = standard_mean.var((0, 2, 3)) + standard_std.square().mean((0, 2, 3))
+    torch.testing.assert_close(encoded_mean, standard_mean, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(encoded_std, standard_std, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(spread, torch.ones(4), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(standard_mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(pipeline.vae.decode(standard_mean).sample, before, atol=1e-3, rtol=1e-3)
 
 
 def test_fine_tuning_starts_from_the_pipeline_it_is_given(tmp_path):

@@ -120,7 +120,8 @@ def _task(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_strategy(tmp_path: Path) -> Callable[..., FedLMG]:
     def make(**changes: object) -> FedLMG:
-        settings = {"num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2, "workspace": str(tmp_path), **changes}
+        settings = {"federation": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2}
+        settings |= {"workspace": str(tmp_path), **changes}
         config = Config.from_run_config(settings)
         model = Model({"weight": torch.ones(2)}, {"class_names": ["cat"]})
         workspace = Workspace.open(config, {})
@@ -184,6 +185,14 @@ def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]
     strategy.collect(TinyGrid(script, online=lambda polls: {7} if polls < 5 else {7, 8}))
 
     assert stored(strategy) == ["mnist", "printed"]
+
+
+def test_a_simulation_of_fewer_clients_does_not_wait_for_more(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(federation="digits", **{"deadline-seconds": 60.0})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+
+    assert strategy.missing == {"1 more": "never connected"}
 
 
 def test_no_answer_by_the_deadline_is_a_reason(make_strategy: Callable[..., FedLMG]):
