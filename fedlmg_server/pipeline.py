@@ -12,6 +12,7 @@ from common.checkpoint import read_tensors, write_bytes, write_json
 from common.config import Config, ConfigError
 from common.upload import Upload
 from common.workspace import Workspace
+from fedlmg_server import plan
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
 from fedlmg_server.diffusion import location
@@ -71,7 +72,18 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload], guid
 
     with workspace.stage(name):
         location.find(config.synthesis.diffusion_model)
-        launch.draw_all(workspace, guided, on_progress)
+        folders = {
+            upload.client: workspace.synthetic(upload.client, "fedlmg" if guided else "prompts-only")
+            for upload in uploads
+        }
+        if not all(
+            plan.is_drawn(
+                plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class),
+                folders[upload.client],
+            )
+            for upload in uploads
+        ):
+            launch.draw_all(workspace, guided, on_progress)
 
 
 def report(
