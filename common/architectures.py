@@ -45,7 +45,7 @@ def _projection(width: int, next_width: int, stride: int) -> nn.Module | None:
 
 
 def small_mobilenet_v3(num_classes: int) -> nn.Module:
-    """MobileNetV3 with five inverted residuals for 32 pixel images; about 0.2 M parameters."""
+    """MobileNetV3 with five inverted residuals for 32 pixel images; about 0.15 M parameters."""
     block = partial(InvertedResidualConfig, dilation=1, width_mult=1.0)
     settings = [
         block(16, 3, 32, 24, False, "RE", 2),
@@ -61,7 +61,7 @@ def small_mobilenet_v3(num_classes: int) -> nn.Module:
 
 
 def small_shufflenet_v2(num_classes: int) -> nn.Module:
-    """ShuffleNetV2 at width 0.5 with a 3 x 3 stem of stride 1; about 0.35 M parameters."""
+    """ShuffleNetV2 at width 0.5 with a 3 x 3 stem of stride 1; about 0.18 M parameters."""
     net = ShuffleNetV2([2, 4, 2], [24, 48, 96, 192, 512], num_classes=num_classes)
     net.conv1[0].stride = (1, 1)
     net.maxpool = nn.Identity()
@@ -69,7 +69,7 @@ def small_shufflenet_v2(num_classes: int) -> nn.Module:
 
 
 def small_convnext(num_classes: int) -> nn.Module:
-    """ConvNeXt (LayerNorm, no BatchNorm) with a 2 x 2 patch stem; about 0.5 M parameters."""
+    """ConvNeXt (LayerNorm, no BatchNorm) with a 2 x 2 patch stem; about 0.37 M parameters."""
     settings = [CNBlockConfig(32, 64, 1), CNBlockConfig(64, 128, 1), CNBlockConfig(128, None, 2)]
     net = ConvNeXt(settings, stochastic_depth_prob=0.0, layer_scale=1.0, num_classes=num_classes)
     stem = net.features[0][0]

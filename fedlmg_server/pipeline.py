@@ -91,12 +91,10 @@ def report(
     workspace: Workspace,
     evaluations: dict[str, float],
     missing: dict[str, str],
-    seconds: dict[str, float],
 ) -> None:
     """Measure rivals where their data is at hand, and write `report/results.json` and `report/index.html`.
 
-    evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client; seconds: of the
-    exchanges, by stage.
+    evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
     """
     uploads, refused = admit(workspace)
     methods, histories, own = {}, {}, {}
@@ -130,7 +128,7 @@ def report(
     }
     stages = workspace.stage_seconds()
     num_images = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
-    measured = [accuracy for accuracy in evaluations.values()]
+    measured = list(evaluations.values())
     content = results.build(
         seed=config.seed,
         config=config.to_run_config(),

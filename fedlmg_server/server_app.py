@@ -22,8 +22,7 @@ def main(grid: Grid, context: Context) -> None:
         try:
             strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
             strategy.start(grid)
-            seconds = {stage: workspace.stage_seconds()[stage] for stage in ("uploads", "evaluation")}
-            pipeline.report(config, workspace, strategy.evaluations, strategy.missing, seconds)
+            pipeline.report(config, workspace, strategy.evaluations, strategy.missing)
         except Exception as error:
             workspace.log("run", state="failed", reason=str(error) or type(error).__name__)
             raise
