@@ -40,16 +40,48 @@ class LocalTrainingConfig:
     """Weights on the wire: `float16` or `float32`."""
 
 
+PRESETS = {
+    "exact": {
+        "num_inference_steps": 50,
+        "classification_weight": 1.0,
+        "statistics_weight": 0.1,
+        "guidance_strength": 1.0,
+        "guidance_step": "raw",
+        "denoiser_passes": 2,
+        "guidance_gradient": "full",
+        "guidance_start": 0.0,
+        "guidance_stop": 1.0,
+        "statistics_reduction": "per-image",
+        "noise_editing_steps": 10,
+        "noise_editing_strength": 0.1,
+        "min_confidence": 0.0,
+    },
+    "fast": {"num_inference_steps": 6, "guidance_stop": 0.7, "noise_editing_steps": 1},
+}
+"""`exact`: the authors' loop, with their steps and weights (`noise_editing_strength` is eta 1 times their loss weight
+0.1). `fast`: ours."""
+
+
 @dataclass(frozen=True)
 class SynthesisConfig:
     """Guided synthesis. Defaults: ours, measured on the embedded federation, where the paper's do not apply."""
 
+    preset: str = "default"
+    """Another set of defaults for the keys below: `exact` or `fast`. A key that is set otherwise wins."""
     diffusion_model: str = "digits"
     """`digits` (embedded), a diffusers folder, or a hub id."""
+    diffusion_revision: str = ""
+    """Branch, tag or commit of a hub id; empty: its main branch."""
+    diffusion_variant: str = ""
+    """Weight files to prefer, such as `fp16`; empty: the plain ones."""
+    guidance_decoder: str = ""
+    """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only; empty: the model's own."""
     images_per_class: int = 20
     """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
     synthesis_batch_size: int = 50
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
+    sampler: str = "ddim"
+    """`ddim`, `ddpm`, `dpm-solver++`, or `lcm` for latent consistency models."""
     num_inference_steps: int = 10
     guidance_scale: float = 3.0
     """Classifier-free guidance (paper: 3)."""
@@ -58,6 +90,10 @@ class SynthesisConfig:
     """Weight of the statistics loss in the guidance loss (paper, Eq. 9, appendix: 0.2; authors' code: 0.1)."""
     guidance_strength: float = 0.3
     """Length of a guidance step as a share of the noise estimate's norm."""
+    guidance_step: str = "scale-free"
+    """`scale-free`: steps as long as the strengths say (ours); `raw`: strengths times the gradient (paper)."""
+    denoiser_passes: int = 1
+    """Of a guided step: 1 (paper) or 2 (authors' code)."""
     guidance_gradient: str = "shortcut"
     """`full`: through the denoiser (paper, Eq. 10); `shortcut`: on the x_0 estimate only (MPGD)."""
     guidance_start: float = 0.0
@@ -118,7 +154,7 @@ class Config:
                 raise ConfigError(f"unknown config key '{key}'; did you mean '{nearest[0]}'?")
         config = _fill(cls, run_config)
         _check(config)
-        return config
+        return dataclasses.replace(config, synthesis=with_preset(config.synthesis))
 
     def to_run_config(self) -> dict[str, Any]:
         """The flat kebab-case form: what `pyproject.toml` lists and `run.json` keeps."""
@@ -127,6 +163,15 @@ class Config:
             for key, leaf in value.items() if isinstance(value, dict) else [(name, value)]:
                 flat[key.replace("_", "-")] = leaf
         return flat
+
+
+def with_preset(config: SynthesisConfig) -> SynthesisConfig:
+    """The settings with the preset's values for every key that stands at its own default."""
+    plain = SynthesisConfig()
+    preset = PRESETS.get(config.preset, {})
+    return dataclasses.replace(
+        config, **{key: value for key, value in preset.items() if getattr(config, key) == getattr(plain, key)}
+    )
 
 
 def _fill(kind: type, run_config: dict[str, Any]) -> Any:
@@ -150,6 +195,10 @@ def _convert(key: str, value: Any, hint: type) -> Any:
 CHOICES = {
     "federation": ("", "digits"),
     "upload-dtype": ("float16", "float32"),
+    "sampler": ("ddim", "ddpm", "dpm-solver++", "lcm"),
+    "preset": ("default", *PRESETS),
+    "guidance-step": ("scale-free", "raw"),
+    "denoiser-passes": (1, 2),
     "guidance-gradient": ("full", "shortcut"),
     "statistics-reduction": ("per-image", "per-batch"),
     "aggregation": ("fine-tuning", "multi-teacher", "specific-teacher"),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from common.datasets.client_data import ClientData
 from common.datasets.digits import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
+from common.schedule import warm_up_then_cosine
 from common.upload import SCHEMA, Upload, is_whole, weights_digest
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
@@ -126,8 +126,10 @@ def _train_epoch(
         peak *= ADAMW_LEARNING_RATE_FACTOR
     model.train()
     losses = []
+    num_updates = config.local_epochs * len(batches)
+    warm_up = max(1, round(num_updates * WARMUP_SHARE))
     for index, rows in enumerate(batches):
-        factor = _learning_rate_factor(epoch * len(batches) + index, config.local_epochs * len(batches))
+        factor = warm_up_then_cosine(epoch * len(batches) + index, num_updates, warm_up)
         for group in optimizer.param_groups:
             group["lr"] = peak * factor
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
@@ -138,11 +140,6 @@ def _train_epoch(
         optimizer.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
-
-
-def _learning_rate_factor(update: int, num_updates: int) -> float:
-    warmup = max(1, round(num_updates * WARMUP_SHARE))
-    return min(1.0, (update + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * update / num_updates))
 
 
 def _accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:

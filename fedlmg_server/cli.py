@@ -28,6 +28,8 @@ STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
+app.add_typer(bench, name="bench")
 console = Console()
 
 
@@ -92,6 +94,24 @@ def pretrain(
         console.print(f"[red]Pretraining failed:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(f"{out}: {quality.read_as_asked:.1%} of samples are read as asked, KID {quality.kid:.4f}")
+
+
+@bench.command()
+def ablation(
+    config: Annotated[Path, typer.Option(help="TOML file: a [variants.NAME] of run config keys for each row.")],
+    run: Annotated[list[Path], typer.Option(help="Folder of a finished `fedlmg run`; once for each seed.")],
+    out: Annotated[Path, typer.Option(help="Folder for images and figures; the same command continues.")],
+) -> None:
+    """What each setting of synthesis is worth, on the uploads of finished runs."""
+    from fedlmg_server import ablation as study
+
+    try:
+        rows = study.run(run, study.read_variants(config), out, console)
+    except ConfigError as error:
+        console.print(f"[red]The ablation failed:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    study.print_table(rows, console)
+    console.print(f"Table: {escape(str(out / 'table.md'))}", soft_wrap=True)
 
 
 def read_overrides(file: Path | None, texts: list[str]) -> dict:

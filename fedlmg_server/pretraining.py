@@ -19,6 +19,7 @@ from common.datasets.digits import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import pretrain
+from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
@@ -146,7 +147,7 @@ def model_card(images: PublicImages, config: PretrainConfig, quality: Quality, o
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
     return f"""# A small text-to-image diffusion model
 
-A `StableDiffusionPipeline` for images of {images.train.images.shape[-1]} pixels, prompt "{pretrain.PROMPT}".
+A `StableDiffusionPipeline` for images of {images.train.images.shape[-1]} pixels, prompt "{PROMPT}".
 
 - **Trained on** {images.description}.
 - **With** `{" ".join(["fedlmg", *sys.argv[1:]])}`, PyTorch {torch.__version__}, {torch.get_num_threads()} threads.

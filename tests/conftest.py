@@ -35,10 +35,11 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
 
 @pytest.fixture(scope="session")
 def backend():
-    from fedlmg_server.diffusion import tiny_pipeline
+    from fedlmg_server.diffusion import conditioning, tiny_pipeline
     from fedlmg_server.diffusion.latent import LatentBackend
 
-    return LatentBackend(tiny_pipeline.build(channels=(16, 32)))
+    pipeline = tiny_pipeline.build(channels=(16, 32))
+    return LatentBackend(pipeline, pipeline.scheduler, conditioning.stable_diffusion(pipeline))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ SERVER_LAYERS = (
     {"synthesis", "distillation"},
     {"admission"},
     {"strategy", "report", "export", "baselines"},
-    {"pipeline"},
+    {"pipeline", "ablation"},
     {"server_app", "flower", "cli"},
 )
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

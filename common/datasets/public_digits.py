@@ -75,11 +75,11 @@ def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Ink over a background: uint8 (32, 32, 3)."""
-    foreground, background = glyphs.contrasting_colors(rng, distance=130)
+    foreground, background = glyphs.contrasting_colors(rng, distance=180)
     if rng.random() < 0.15:
         background, foreground = (np.full(3, level) for level in _grey_levels(rng))
     look = rng.choice(
-        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"], p=[0.5, 0.1, 0.08, 0.06, 0.08, 0.08, 0.1]
+        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"], p=[0.56, 0.1, 0.06, 0.04, 0.06, 0.08, 0.1]
     )
     if look == "photo":
         scene = glyphs.photo_patch(str(rng.choice(PUBLIC_PHOTOS)), rng).astype(np.float32)
@@ -87,19 +87,19 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             return np.abs(scene - 255 * ink[..., None]).astype(np.uint8)
         foreground = np.full(3, 255.0) if scene.mean() < 128 else np.zeros(3)
     else:
-        scene = background + _texture(look, rng)[..., None] * rng.normal(0, 40, 3)
+        scene = background + _texture(look, rng)[..., None] * rng.normal(0, 25, 3)
     image = scene + (foreground - scene) * ink[..., None]
-    if rng.random() < 0.15:
-        image = image + rng.normal(0, rng.uniform(3, 20), image.shape)
+    if rng.random() < 0.1:
+        image = image + rng.normal(0, rng.uniform(3, 12), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _grey_levels(rng: np.random.Generator) -> tuple[float, float]:
-    """Background and ink in [0, 255], at least 100 apart; one in five is black and white, either way round."""
+    """Background and ink in [0, 255], at least 140 apart; one in five is black and white, either way round."""
     if rng.random() < 0.2:
         return (0.0, 255.0) if rng.random() < 0.6 else (255.0, 0.0)
     levels = rng.uniform(0, 255, 2)
-    while abs(levels[0] - levels[1]) < 100:
+    while abs(levels[0] - levels[1]) < 140:
         levels = rng.uniform(0, 255, 2)
     return float(levels[0]), float(levels[1])
 

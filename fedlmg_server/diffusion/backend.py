@@ -34,6 +34,19 @@ class DiffusionBackend(Protocol):
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, h, w) in [0, 1]; differentiable, the clamp straight-through."""
 
+    def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
+        """The same, or a cheaper decoder's view of it, where only a gradient is wanted."""
+
+
+def noise_of_seeds(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal (len(seeds), *shape) on the CPU, each image from its own seed."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def freeze(*parts: torch.nn.Module) -> None:
+    for part in parts:
+        part.eval().requires_grad_(False)
+
 
 def straight_through_clamp(images: torch.Tensor) -> torch.Tensor:
     """Clamp to [0, 1] forward, identity backward: saturated pixels keep their gradient (ours)."""

@@ -1,69 +1,74 @@
-"""Text-to-image pipelines of the Stable Diffusion 1 and 2 family behind the backend contract."""
+"""Latent diffusion models behind the backend contract: a denoiser on an autoencoder's latents.
+
+Stable Diffusion 1, 2 and XL, their few-step distillations, and DiT differ in their conditioning only.
+"""
+
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
+from torch.utils._pytree import tree_map
 
-from common.config import ConfigError
-from fedlmg_server.diffusion import location
-from fedlmg_server.diffusion.backend import Prediction, from_model_output, straight_through_clamp
-from fedlmg_server.diffusion.pretrain import PROMPT, tokenize
-
-
-def load(name: str, device: torch.device) -> "LatentBackend":
-    """A backend from `digits` (embedded), a diffusers folder, or a hub id.
-
-    Raises
-    ------
-    ConfigError: it is no Stable Diffusion pipeline.
-    """
-    source = location.find(name)
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            source, safety_checker=None, use_safetensors=True, dtype=torch.float32
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot open '{name}' as a Stable Diffusion pipeline: {reason}") from None
-    return LatentBackend(pipeline.to(device))
+from fedlmg_server.diffusion.backend import (
+    Prediction,
+    freeze,
+    from_model_output,
+    noise_of_seeds,
+    straight_through_clamp,
+)
+from fedlmg_server.diffusion.conditioning import Arguments, Conditioning
 
 
 class LatentBackend:
-    """Frozen text encoder, denoiser and autoencoder of one pipeline."""
+    """Frozen denoiser and autoencoder of one pipeline; `guidance_decoder`, if given, decodes for gradients only."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline):
-        self.pipeline, self.scheduler, self.device = pipeline, pipeline.scheduler, pipeline.device
-        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
-        for part in (pipeline.unet, pipeline.vae):
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        scheduler: Any,
+        conditioning: Conditioning,
+        guidance_decoder: torch.nn.Module | None = None,
+    ):
+        self.pipeline, self.scheduler, self.condition = pipeline, scheduler, conditioning
+        self.device, self.dtype = pipeline.device, pipeline.dtype
+        self.denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+        self.vae, self.guidance_vae = pipeline.vae, guidance_decoder or pipeline.vae
+        freeze(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
+        freeze(self.guidance_vae)
+        for part in (self.denoiser, self.vae, self.guidance_vae):
             part.to(memory_format=torch.channels_last)
-        self._embeddings: dict[str, torch.Tensor] = {}
 
     def initial_noise(self, seeds: list[int]) -> torch.Tensor:
-        config = self.pipeline.unet.config
+        config = self.denoiser.config
         shape = (config.in_channels, config.sample_size, config.sample_size)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(noise).to(self.device) * self.scheduler.init_noise_sigma
+        return noise_of_seeds(seeds, shape).to(self.device) * self.scheduler.init_noise_sigma
 
-    def condition(self, class_names: list[str]) -> torch.Tensor:
-        """Embeddings (2 B, T, D): the empty prompt B times, then one prompt per image."""
-        prompts = [PROMPT.format(name.lower()) for name in class_names]
-        return torch.stack([self._embed(prompt) for prompt in ["" for _ in prompts] + prompts])
-
-    @torch.no_grad()
-    def _embed(self, prompt: str) -> torch.Tensor:
-        if prompt not in self._embeddings:
-            tokens = tokenize(self.pipeline, [prompt]).to(self.device)
-            self._embeddings[prompt] = self.pipeline.text_encoder(tokens)[0][0]
-        return self._embeddings[prompt]
-
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: torch.Tensor, guidance_scale: float) -> Prediction:
-        if guidance_scale == 1:
-            output = self.pipeline.unet(x_t, t, condition[len(x_t) :]).sample
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Arguments, guidance_scale: float) -> Prediction:
+        with_class = tree_map(lambda rows: rows[len(x_t) :], condition)
+        if width := self.denoiser.config.get("time_cond_proj_dim"):
+            # A latent consistency model is told the guidance scale instead of being asked twice.
+            scales = torch.full((len(x_t),), guidance_scale - 1.0, device=self.device)
+            embedded = self.pipeline.get_guidance_scale_embedding(scales, width, self.dtype)
+            output = self._denoise(x_t, t, {**with_class, "timestep_cond": embedded})
+        elif guidance_scale == 1:
+            output = self._denoise(x_t, t, with_class)
         else:
-            without, with_prompt = self.pipeline.unet(torch.cat([x_t, x_t]), t, condition).sample.chunk(2)
-            output = without + guidance_scale * (with_prompt - without)
+            without, given = self._denoise(torch.cat([x_t, x_t]), t, condition).chunk(2)
+            output = without + guidance_scale * (given - without)
         return from_model_output(self.scheduler, output, x_t, t)
 
+    def _denoise(self, x_t: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
+        """The denoiser's output without a learned variance, float32."""
+        output = self.denoiser(x_t.to(self.dtype), timestep=t.expand(len(x_t)), **arguments).sample
+        return output[:, : x_t.shape[1]].float()
+
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
-        images = self.pipeline.vae.decode(x_0 / self.pipeline.vae.config.scaling_factor).sample
-        return straight_through_clamp(images / 2 + 0.5)
+        return _decode(self.vae, x_0)
+
+    def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
+        return _decode(self.guidance_vae, x_0)
+
+
+def _decode(vae: torch.nn.Module, x_0: torch.Tensor) -> torch.Tensor:
+    images = vae.decode((x_0 / vae.config.scaling_factor).to(vae.dtype)).sample.float()
+    return straight_through_clamp(images / 2 + 0.5)

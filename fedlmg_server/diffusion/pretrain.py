@@ -5,7 +5,6 @@ latents (v-prediction, Salimans and Ho 2022). Step i draws its images and noise 
 an interrupted run ends with the weights of an undisturbed one. Not covered: augmentation, captions beyond class names.
 """
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torchvision.utils import save_image
 
 from common.checkpoint import load_training, save_training, write_bytes, write_json
+from common.schedule import warm_up_then_cosine
 from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.diffusion.conditioning import PROMPT
+from fedlmg_server.diffusion.latent_space import encode, standardise_latents
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
-
-PROMPT = "an image of {}"
-"""The prompt of a class (paper, section 3; the authors' code)."""
-ENCODE_BATCH_SIZE = 512
 
 
 class Autoencoding(torch.nn.Module):
@@ -44,19 +42,22 @@ class Autoencoding(torch.nn.Module):
 
 
 class Denoising(torch.nn.Module):
-    """Squared error of the predicted velocity on scaled latents (B, C, H, W), prompts as token ids (B, T)."""
+    """Squared error of the predicted velocity on scaled latents (B, C, H, W), given the distinct prompts' token ids
+    (P, T) and the prompt of each latent, int64 (B,)."""
 
     def __init__(self, pipeline: StableDiffusionPipeline):
         super().__init__()
         self.unet, self.text_encoder, self.scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
 
-    def forward(self, latents: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         t = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
         t = t.to(latents.device)
         noisy = self.scheduler.add_noise(latents, noise, t)
         velocity = self.scheduler.get_velocity(latents, noise, t)
-        states = self.text_encoder(tokens)[0]
+        states = self.text_encoder(tokens)[0][prompt]
         return F.mse_loss(self.unet(noisy, t, states).sample.float(), velocity)
 
 
@@ -94,19 +95,19 @@ def train(
         ("autoencoder", config.vae_steps, config.vae_learning_rate),
         (accelerator, config, out),
     )
-    mean, std = encode(pipeline, images)
+    mean, std = encode(pipeline.vae, images)
     if start is None:
         mean, std = standardise_latents(pipeline.vae, mean, std)
 
-    tokens = tokenize(pipeline, [PROMPT.format(name) for name in class_names])
-    empty = tokenize(pipeline, [""])
+    tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
 
-    def latents_and_tokens(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def latents_and_prompts(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows = batch_rows(generator)
         noise = torch.randn((len(rows), *mean.shape[1:]), generator=generator)
         latents = (mean[rows] + std[rows] * noise) * pipeline.vae.config.scaling_factor
-        dropped = torch.rand(len(rows), 1, generator=generator) < config.condition_dropout
-        return latents.to(device), torch.where(dropped, empty, tokens[labels[rows]]).to(device)
+        dropped = torch.rand(len(rows), generator=generator) < config.condition_dropout
+        prompt = torch.where(dropped, len(class_names), labels[rows])
+        return latents.to(device), tokens, prompt.to(device)
 
     def snapshot() -> None:
         save(pipeline, out)
@@ -115,7 +116,7 @@ def train(
 
     denoiser_seconds = _optimise(
         Denoising(pipeline),
-        latents_and_tokens,
+        latents_and_prompts,
         ("denoiser", config.denoiser_steps, config.denoiser_learning_rate),
         (accelerator, config, out),
         ema=True,
@@ -173,13 +174,13 @@ def _optimise(
         action()
         average.restore(parameters)
 
-    last_kept, losses = time.monotonic(), []
+    last_kept, losses, description = time.monotonic(), [], name
     with _progress(accelerator.is_main_process) as bar:
         task = bar.add_task(name, total=num_steps, completed=step)
         while step < num_steps:
             generator = _step_generator(config.seed, name == "denoiser", accelerator.process_index, step)
             for group in optimizer.param_groups:
-                group["lr"] = peak * _learning_rate_factor(step, num_steps, config.warmup_steps)
+                group["lr"] = peak * warm_up_then_cosine(step, num_steps, config.warmup_steps)
             loss = model(*draw(generator), generator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, 1.0)
@@ -190,10 +191,13 @@ def _optimise(
             step += 1
             losses.append(loss.detach())
             if step % 50 == 0:
-                bar.update(task, completed=step, description=f"{name} loss {torch.stack(losses).mean().item():.4f}")
+                description = f"{name} loss {torch.stack(losses).mean().item():.4f}"
+                bar.update(task, completed=step, description=description)
                 losses.clear()
             if time.monotonic() - last_kept > config.checkpoint_seconds or step == num_steps:
                 keep()
+                if not bar.console.is_terminal:
+                    bar.console.print(f"{description}, step {step}/{num_steps}")
                 last_kept = time.monotonic()
     if ema:
         average.copy_to(parameters)
@@ -207,48 +211,9 @@ def _step_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
-def _learning_rate_factor(step: int, num_steps: int, warmup_steps: int) -> float:
-    return min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * step / num_steps))
-
-
 def _progress(visible: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not visible)
-
-
-@torch.no_grad()
-def standardise_latents(
-    vae: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give every latent channel mean 0 and deviation 1 over posteriors `mean`, `std` (N, C, H, W); returns them anew.
-
-    The affine map is folded into the autoencoder's 1 x 1 convolutions, so images are decoded as before. A scale alone,
-    as Stable Diffusion's, leaves an offset that drowns a small autoencoder's detail in noise (ours).
-    """
-    shift = mean.mean((0, 2, 3))
-    scale = (mean.var((0, 2, 3)) + std.square().mean((0, 2, 3))).sqrt()
-    channels, per_channel = len(shift), (1, -1, 1, 1)
-    encoder, decoder = vae.quant_conv, vae.post_quant_conv
-    to_vae = {"device": encoder.weight.device}
-    encoder.weight[:channels] /= scale.to(**to_vae)[:, None, None, None]
-    encoder.bias[:channels] = (encoder.bias[:channels] - shift.to(**to_vae)) / scale.to(**to_vae)
-    encoder.bias[channels:] -= 2 * scale.log().to(**to_vae)
-    decoder.bias += decoder.weight[:, :, 0, 0] @ shift.to(**to_vae)
-    decoder.weight *= scale.to(**to_vae).view(per_channel)
-    vae.register_to_config(scaling_factor=1.0)
-    return (mean - shift.view(per_channel)) / scale.view(per_channel), std / scale.view(per_channel)
-
-
-@torch.no_grad()
-def encode(pipeline: StableDiffusionPipeline, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior means and standard deviations, unscaled, (N, C, H, W) each on the CPU, of images uint8 (N, 3, h, w)."""
-    pipeline.vae.eval()
-    means, stds = [], []
-    for part in images.split(ENCODE_BATCH_SIZE):
-        posterior = pipeline.vae.encode(part.to(pipeline.vae.device).float() / 127.5 - 1).latent_dist
-        means.append(posterior.mean.cpu())
-        stds.append(posterior.std.cpu())
-    return torch.cat(means), torch.cat(stds)
 
 
 def tokenize(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:

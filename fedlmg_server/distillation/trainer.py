@@ -1,6 +1,5 @@
 """Train one classifier on labelled images, with or without a teacher's probabilities. Not covered: mixed precision."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from common.augmentation import augment
 from common.config import DistillationConfig
 from common.preprocessing import PreprocessSpec
+from common.schedule import warm_up_then_cosine
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
@@ -47,7 +47,7 @@ def train(
         weight_decay=WEIGHT_DECAY,
     )
     batch_size = min(config.student_batch_size, len(labels))
-    per_epoch = max(1, len(labels) // batch_size)
+    per_epoch, warm_up = max(1, len(labels) // batch_size), max(1, num_updates // 20)
     model.to(memory_format=torch.channels_last).train()
     history, losses = [], []
     for update in range(num_updates):
@@ -55,7 +55,7 @@ def train(
             order = torch.randperm(len(labels), generator=generator)
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
         for group in optimizer.param_groups:
-            group["lr"] = config.student_learning_rate * _learning_rate_factor(update, num_updates)
+            group["lr"] = config.student_learning_rate * warm_up_then_cosine(update, num_updates, warm_up)
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
         loss = distillation_loss(model(inputs), labels[rows], None if teacher is None else teacher[rows], config)
         optimizer.zero_grad()
@@ -87,8 +87,3 @@ def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
     """Probabilities (N, classes) at a temperature; classes at 0 stay at 0."""
     powered = probabilities ** (1 / temperature)
     return powered / powered.sum(1, keepdim=True)
-
-
-def _learning_rate_factor(update: int, num_updates: int) -> float:
-    warmup = max(1, num_updates // 20)
-    return min(1.0, (update + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * update / num_updates))

@@ -45,8 +45,8 @@ def bars(accuracies: dict[str, float]) -> bytes:
         return _svg(figure)
 
 
-def curves(title: str, lines: dict[str, Curve]) -> bytes:
-    """A line plot: line's name -> (epoch, value) points, colours in the order of names."""
+def curves(title: str, lines: dict[str, Curve], across: str = "epoch") -> bytes:
+    """A line plot: line's name -> (`across`, value) points, colours in the order of names."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3 + 0.11 * len(lines)), layout="constrained")
         axes = figure.subplots()
@@ -56,7 +56,7 @@ def curves(title: str, lines: dict[str, Curve]) -> bytes:
             color = PALETTE[number % len(PALETTE)]
             axes.plot(*zip(*curve, strict=True), dash, color=color, label=_label(name), linewidth=1.6, marker=marker)
         axes.set_title(title, fontsize=11, loc="left")
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(across)
         axes.grid(axis="y", alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9.5)
         return _svg(figure)

@@ -43,6 +43,8 @@ def settings(config: SynthesisConfig) -> SamplingSettings:
         config.guidance_gradient == "full",
         config.guidance_start,
         config.guidance_stop,
+        config.guidance_step == "raw",
+        config.denoiser_passes,
     )
 
 
@@ -85,13 +87,16 @@ def draw_batch(
     backend.scheduler.set_timesteps(config.num_inference_steps, device=backend.device)
     x_T = backend.initial_noise([drawing.seed for drawing in batch])
     condition = backend.condition([drawing.class_name for drawing in batch])
+    # Not the initial noise's own generator, whose first numbers would come again.
+    generators = [torch.Generator().manual_seed(~drawing.seed & (2**63 - 1)) for drawing in batch]
     if guidance is None:
-        return sample(backend, x_T, condition, settings(config))
+        return sample(backend, x_T, condition, settings(config), generators=generators)
     targets = torch.tensor([class_names.index(drawing.class_name) for drawing in batch], device=backend.device)
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
-        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only, steps, strength)
-    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets))
+        raw = config.guidance_step == "raw"
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only, steps, strength, raw)
+    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets), generators)
 
 
 @torch.no_grad()

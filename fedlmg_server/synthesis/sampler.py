@@ -20,12 +20,16 @@ class SamplingSettings:
     guidance_scale: float
     """Classifier-free guidance."""
     guidance_strength: float
-    """Length of the guidance step as a share of the noise estimate's norm."""
+    """Length of the guidance step as a share of the noise estimate's norm; of a raw step, the gradient's factor."""
     through_denoiser: bool
     """Gradient in x_t through the denoiser (paper), or in the x_0 estimate only (MPGD)."""
     start: float
     stop: float
     """Guided part of the schedule, as fractions of its steps."""
+    raw_step: bool = False
+    """The gradient's own length (paper), instead of a length relative to the noise (ours)."""
+    denoiser_passes: int = 1
+    """2: move x_t and ask the denoiser again (the authors' code), instead of moving the noise estimate (paper)."""
 
 
 def sample(
@@ -34,18 +38,22 @@ def sample(
     condition: Any,
     settings: SamplingSettings,
     loss: Loss | None = None,
+    generators: list[torch.Generator] | None = None,
 ) -> torch.Tensor:
-    """Images (B, 3, h, w) in [0, 1]. Without a loss, plain sampling: the prompts-only rival."""
+    """Images (B, 3, h, w) in [0, 1]. Without a loss, plain sampling: the prompts-only rival.
+
+    `generators`, one per image, give the noise of samplers that add some at every step.
+    """
     scheduler, x_t = backend.scheduler, x_T
     num_steps = len(scheduler.timesteps)
     for index, t in enumerate(scheduler.timesteps):
         guided = loss is not None and settings.start <= index / num_steps < settings.stop
-        prediction = (
-            guide(backend, x_t, t, condition, settings, loss)
-            if guided
-            else _predict(backend, x_t, t, condition, settings)
-        )
-        x_t = scheduler.step(to_model_output(scheduler, prediction, t), t, x_t).prev_sample
+        if guided:
+            x_t, prediction = guide(backend, x_t, t, condition, settings, loss)
+        else:
+            prediction = _predict(backend, x_t, t, condition, settings)
+        output = to_model_output(scheduler, prediction, t)
+        x_t = scheduler.step(output, t, x_t, generator=generators).prev_sample
     with torch.no_grad():
         return backend.decode(x_t)
 
@@ -64,17 +72,25 @@ def guide(
     condition: Any,
     settings: SamplingSettings,
     loss: Loss,
-) -> Prediction:
-    """noise + s ||noise|| g / ||g||, with g the loss's gradient (paper, Eqs. 8-10; the scale-free length is ours)."""
+) -> tuple[torch.Tensor, Prediction]:
+    """x_t and the guided prediction at it, with g the gradient of the loss (paper, Eqs. 8-10).
+
+    One pass: noise + s ||noise|| g / ||g|| (the scale-free length is ours), or, raw, noise + s sqrt(1 - abar) g.
+    Two passes: x_t moves by -sqrt(1 - abar) times the former, or, raw, by -s g (the authors' code).
+    """
     if settings.through_denoiser:
         x_t = x_t.detach().requires_grad_()
         prediction = backend.predict(x_t, t, condition, settings.guidance_scale)
-        g = gradient(loss(backend.decode(prediction.x_0)), x_t)
+        g = gradient(loss(backend.decode_for_guidance(prediction.x_0)), x_t)
     else:
         prediction = _predict(backend, x_t, t, condition, settings)
         x_0 = prediction.x_0.requires_grad_()
-        g = gradient(loss(backend.decode(x_0)), x_0)
+        g = gradient(loss(backend.decode_for_guidance(x_0)), x_0)
     x_t, noise = x_t.detach(), prediction.noise.detach()
-    noise = noise + settings.guidance_strength * length(noise) * unit(g)
     signal, sigma = signal_and_noise(backend.scheduler, t, x_t)
-    return Prediction((x_t - sigma * noise) / signal, noise)
+    step = settings.guidance_strength * (g if settings.raw_step else length(noise) * unit(g))
+    if settings.denoiser_passes == 2:
+        x_t = x_t - (step if settings.raw_step else sigma * step)
+        return x_t, _predict(backend, x_t, t, condition, settings)
+    noise = noise + (sigma * step if settings.raw_step else step)
+    return x_t, Prediction((x_t - sigma * noise) / signal, noise)

@@ -18,7 +18,7 @@ import torch
 from common.config import Config
 from common.upload import Upload, is_whole
 from common.workspace import Workspace
-from fedlmg_server.diffusion import latent
+from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_client
 
 
@@ -26,7 +26,7 @@ def run(workspace: Workspace, guided: bool, rank: int, world_size: int, device: 
     """Draw this process's share; one classifier in memory at a time."""
     made_with = json.loads((workspace.root / "run.json").read_text())["config"]
     config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
-    backend = latent.load(config.synthesis.diffusion_model, device)
+    backend = families.load(config.synthesis, device)
     for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
         upload = Upload.load(folder)
         draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, (rank, world_size))

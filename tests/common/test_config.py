@@ -67,3 +67,16 @@ def test_client_name_becomes_a_harmless_folder_inside_uploads(tmp_path: Path, na
     folder = workspace.upload(name)
 
     assert folder.resolve().parent == workspace.uploads.resolve()
+
+
+def test_preset_fills_only_the_keys_left_at_their_defaults():
+    config = Config.from_run_config({"preset": "exact", "num-inference-steps": 20})
+
+    assert config.synthesis.guidance_gradient == "full"
+    assert config.synthesis.num_inference_steps == 20
+
+
+def test_preset_read_back_from_a_workspace_is_the_same_config():
+    config = Config.from_run_config({"preset": "fast"})
+
+    assert Config.from_run_config(config.to_run_config()) == config

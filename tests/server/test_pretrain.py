@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
+from fedlmg_server.diffusion import latent_space, location, pretrain, tiny_pipeline
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
@@ -58,13 +58,13 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
 def test_standardised_latents_decode_as_before():
     pipeline = tiny_pipeline.build(channels=(16, 32))
     pipeline.vae.quant_conv.bias.data += torch.arange(8.0)
-    mean, std = pretrain.encode(pipeline, IMAGES)
+    mean, std = latent_space.encode(pipeline.vae, IMAGES)
     with torch.no_grad():
         before = pipeline.vae.decode(mean).sample
 
-    standard_mean, standard_std = pretrain.standardise_latents(pipeline.vae, mean, std)
+    standard_mean, standard_std = latent_space.standardise_latents(pipeline.vae, mean, std)
 
-    encoded_mean, encoded_std = pretrain.encode(pipeline, IMAGES)
+    encoded_mean, encoded_std = latent_space.encode(pipeline.vae, IMAGES)
     spread = standard_mean.var((0, 2, 3)) + standard_std.square().mean((0, 2, 3))
     torch.testing.assert_close(encoded_mean, standard_mean, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(encoded_std, standard_std, atol=1e-4, rtol=1e-3)

@@ -69,7 +69,9 @@ def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidanc
             layer.register_forward_pre_hook(lambda _, inputs, name=name: moments.update({name: inputs[0]}))
 
     x = x_t.double().requires_grad_()
-    without, with_prompt = exact.pipeline.unet(torch.cat([x, x]), t, condition.double()).sample.chunk(2)
+    without, with_prompt = exact.pipeline.unet(
+        torch.cat([x, x]), t, condition["encoder_hidden_states"].double()
+    ).sample.chunk(2)
     v = without + 3.0 * (with_prompt - without)
     noise = abar.sqrt() * v + (1 - abar).sqrt() * x
     x_0 = (x - (1 - abar).sqrt() * noise) / abar.sqrt()
@@ -87,10 +89,44 @@ def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidanc
     expected_noise = noise + 0.3 * lengths[:, None, None, None] * g
     expected_x_0 = (x - (1 - abar).sqrt() * expected_noise) / abar.sqrt()
 
-    step = guide(backend, x_t, t, condition, make_settings(through_denoiser=True), guidance.full_loss(TARGETS))
+    settings = make_settings(through_denoiser=True)
+    _, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
 
     torch.testing.assert_close(step.noise.double(), expected_noise.detach(), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(step.x_0.double(), expected_x_0.detach(), atol=1e-3, rtol=1e-3)
+
+
+def gradient_at(backend, guidance, x_t, t, condition) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss's gradient through the denoiser, and the unguided noise estimate."""
+    x_t = x_t.clone().requires_grad_()
+    prediction = backend.predict(x_t, t, condition, 3.0)
+    g = gradient(guidance.full_loss(TARGETS)(backend.decode(prediction.x_0)), x_t)
+    return g, prediction.noise.detach()
+
+
+def test_raw_step_is_equation_10(backend, guidance, start):
+    x_t, condition = start
+    t = backend.scheduler.timesteps[1]
+    settings = make_settings(through_denoiser=True, raw_step=True, guidance_strength=1.0)
+
+    _, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
+
+    g, noise = gradient_at(backend, guidance, x_t, t, condition)
+    torch.testing.assert_close(step.noise, noise + (1 - backend.scheduler.alphas_cumprod[int(t)]).sqrt() * g)
+
+
+def test_two_raw_passes_move_the_latent_and_ask_again(backend, guidance, start):
+    x_t, condition = start
+    t = backend.scheduler.timesteps[1]
+    settings = make_settings(through_denoiser=True, raw_step=True, guidance_strength=1.0, denoiser_passes=2)
+
+    moved, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
+
+    g, _ = gradient_at(backend, guidance, x_t, t, condition)
+    with torch.no_grad():
+        again = backend.predict(x_t - g, t, condition, 3.0)
+    torch.testing.assert_close(moved, x_t - g)
+    torch.testing.assert_close(step.noise, again.noise)
 
 
 @pytest.mark.parametrize("through_denoiser", [True, False])
@@ -102,19 +138,20 @@ def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser)
     with torch.no_grad():
         plain = loss(backend.decode(backend.predict(x_t, t, condition, 3.0).x_0))
 
-    guided = loss(backend.decode(guide(backend, x_t, t, condition, settings, loss).x_0))
+    _, prediction = guide(backend, x_t, t, condition, settings, loss)
+
+    guided = loss(backend.decode(prediction.x_0))
 
     assert (guided < plain).all()
 
 
 def test_gradient_of_a_batch_equals_those_of_its_images_alone(backend, guidance, start):
-    x_T, condition = start
+    x_T, _ = start
     T = backend.scheduler.timesteps[0]
 
     def loss_gradient(rows: list[int]) -> torch.Tensor:
         x = x_T[rows].clone().requires_grad_()
-        both = torch.cat([condition[:4][rows], condition[4:][rows]])
-        x_0 = backend.predict(x, T, both, 3.0).x_0
+        x_0 = backend.predict(x, T, backend.condition([CLASSES[row] for row in rows]), 3.0).x_0
         return gradient(guidance.full_loss(TARGETS[rows])(backend.decode(x_0)), x)
 
     together = loss_gradient([0, 1, 2, 3])
@@ -127,7 +164,9 @@ def test_image_does_not_depend_on_its_batch(backend, guidance, start):
     x_T, condition = start
     together = sample(backend, x_T, condition, make_settings(), guidance.full_loss(TARGETS))
 
-    alone = sample(backend, x_T[2:3], condition[[2, 6]], make_settings(), guidance.full_loss(TARGETS[2:3]))
+    alone = sample(
+        backend, x_T[2:3], backend.condition(CLASSES[2:3]), make_settings(), guidance.full_loss(TARGETS[2:3])
+    )
 
     torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
 

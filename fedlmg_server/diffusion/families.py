@@ -1,0 +1,104 @@
+"""From a name to a backend: which pipelines are supported, and how each is opened."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DiTPipeline,
+    DPMSolverMultistepScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+
+from common.config import ConfigError, SynthesisConfig
+from fedlmg_server.diffusion import conditioning, location
+from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.pixel import PixelBackend
+
+FAMILIES = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,
+    "LatentConsistencyModelPipeline": StableDiffusionPipeline,
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+    "DiTPipeline": DiTPipeline,
+    "DDPMPipeline": DDPMPipeline,
+    "DDIMPipeline": DDIMPipeline,
+}
+"""Class named in `model_index.json` to the class it is opened as."""
+CONDITIONING = {
+    StableDiffusionPipeline: conditioning.stable_diffusion,
+    StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
+    DiTPipeline: conditioning.class_labels,
+}
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+    "dpm-solver++": DPMSolverMultistepScheduler,
+    "lcm": LCMScheduler,
+}
+
+
+def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
+    """The backend of `diffusion-model`: `digits` (embedded), a diffusers folder, or a hub id.
+
+    Opened from safetensors only; `HF_HUB_OFFLINE` is honoured by the hub's library.
+
+    Raises
+    ------
+    ConfigError: no pipeline there, or one of a family that is not supported.
+    """
+    source = location.find(config.diffusion_model)
+    pipeline, decoder = _open(source, config, _dtype(device))
+    scheduler = _scheduler(pipeline, config.sampler)
+    pipeline.to(device)
+    if not hasattr(pipeline, "vae"):
+        return PixelBackend(pipeline, scheduler, _class_names(Path(source)))
+    conditions = CONDITIONING[type(pipeline)](pipeline)
+    return LatentBackend(pipeline, scheduler, conditions, decoder and decoder.to(device))
+
+
+def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
+    """The pipeline and the decoder for gradients."""
+    hub = {"revision": config.diffusion_revision or None}
+    try:
+        family = DiffusionPipeline.load_config(source, **hub)["_class_name"]
+        if family not in FAMILIES:
+            raise ConfigError(f"it is a {family}, which is not supported; supported are {', '.join(FAMILIES)}")
+        kind = FAMILIES[family]
+        unused = {"safety_checker": None} if kind is StableDiffusionPipeline else {}
+        variant = config.diffusion_variant or None
+        pipeline = kind.from_pretrained(source, variant=variant, use_safetensors=True, dtype=dtype, **hub, **unused)
+        decoder = None
+        if config.guidance_decoder:
+            decoder = AutoencoderTiny.from_pretrained(config.guidance_decoder, use_safetensors=True, torch_dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot open '{config.diffusion_model}' as a diffusion pipeline: {reason}") from None
+    return pipeline, decoder
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """Denoiser and autoencoder run in bfloat16 on a GPU; the sampler's state and the moments are float32 everywhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _scheduler(pipeline: DiffusionPipeline, sampler: str):
+    """The sampler asked for, on the noise schedule that the model was trained with."""
+    changes = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
+    if sampler == "ddpm":
+        changes["variance_type"] = "fixed_small"
+    return SCHEDULERS[sampler].from_config(pipeline.scheduler.config, **changes)
+
+
+def _class_names(folder: Path) -> list[str]:
+    """A pixel model's classes from `class_names.json` in its folder; without it, none."""
+    path = folder / "class_names.json"
+    return json.loads(path.read_text()) if path.exists() else []

@@ -1,0 +1,49 @@
+"""Pixel diffusion models (`UNet2DModel`) behind the backend contract: no autoencoder, no classifier-free guidance."""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from fedlmg_server.diffusion.backend import (
+    Prediction,
+    freeze,
+    from_model_output,
+    noise_of_seeds,
+    straight_through_clamp,
+)
+from fedlmg_server.diffusion.conditioning import label_ids
+
+
+class PixelBackend:
+    """A class-conditional model knows `class_names`, in the order of its labels; an unconditional one draws anything
+    and leaves the class to the classifier's guidance."""
+
+    def __init__(self, pipeline: DiffusionPipeline, scheduler: Any, class_names: list[str]):
+        self.denoiser, self.scheduler = pipeline.unet, scheduler
+        self.labels = {name: index for index, name in enumerate(class_names)}
+        self.device, self.dtype = pipeline.device, pipeline.dtype
+        freeze(self.denoiser)
+        self.denoiser.to(memory_format=torch.channels_last)
+
+    def initial_noise(self, seeds: list[int]) -> torch.Tensor:
+        config = self.denoiser.config
+        shape = (config.in_channels, config.sample_size, config.sample_size)
+        return noise_of_seeds(seeds, shape).to(self.device) * self.scheduler.init_noise_sigma
+
+    def condition(self, class_names: list[str]) -> torch.Tensor | None:
+        """Labels int64 (B,), or None for an unconditional model."""
+        if self.denoiser.config.num_class_embeds is None:
+            return None
+        return torch.tensor(label_ids(class_names, self.labels), device=self.device)
+
+    def predict(
+        self, x_t: torch.Tensor, t: torch.Tensor, condition: torch.Tensor | None, guidance_scale: float
+    ) -> Prediction:
+        output = self.denoiser(x_t.to(self.dtype), t.expand(len(x_t)), class_labels=condition).sample
+        return from_model_output(self.scheduler, output[:, : x_t.shape[1]].float(), x_t, t)
+
+    def decode(self, x_0: torch.Tensor) -> torch.Tensor:
+        return straight_through_clamp(x_0 / 2 + 0.5)
+
+    decode_for_guidance = decode

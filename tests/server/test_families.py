@@ -1,0 +1,127 @@
+"""Every supported family of diffusion models goes through the same guided sampling."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import ConfigError, SynthesisConfig
+from fedlmg_server import plan
+from fedlmg_server.diffusion import families
+from fedlmg_server.synthesis.draw import draw_batch
+from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
+from tests.server import tiny_pipelines
+
+TINY = SynthesisConfig(num_inference_steps=3, noise_editing_steps=1)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=tiny_pipelines.FAMILIES)
+def folder(request, tmp_path_factory) -> Path:
+    return tiny_pipelines.save(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def opened(folder: Path, **changes):
+    config = SynthesisConfig(**{**TINY.__dict__, "diffusion_model": str(folder), **changes})
+    return families.load(config, CPU), config
+
+
+@pytest.fixture
+def guidance(upload) -> ClassifierGuidance:
+    return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=False)
+
+
+DRAWINGS = plan.drawings(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
+
+
+@pytest.mark.parametrize("gradient_through", ["full", "shortcut"])
+def test_guided_images_do_not_depend_on_their_batch(folder, guidance, gradient_through):
+    backend, config = opened(folder, guidance_gradient=gradient_through)
+
+    together = draw_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
+
+    alone = draw_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
+    assert together.shape == (4, 3, 16, 16)
+    assert 0 <= together.min() < together.max() <= 1
+    torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++", "lcm"])
+def test_every_sampler_draws_the_same_image_again(folder, guidance, sampler):
+    backend, config = opened(folder, sampler=sampler)
+
+    first, again = (draw_batch(backend, guidance, DRAWINGS, ["cat", "dog"], config) for _ in range(2))
+
+    assert torch.isfinite(first).all()
+    assert torch.equal(first, again)
+
+
+def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
+    backend, config = opened(folder)
+    backend.scheduler.set_timesteps(config.num_inference_steps)
+    x_T = backend.initial_noise([1, 2]).requires_grad_()
+    condition = backend.condition(["cat", "dog"])
+
+    x_0 = backend.predict(x_T, backend.scheduler.timesteps[0], condition, 3.0).x_0
+
+    loss = guidance.full_loss(torch.tensor([0, 1]))
+    assert (gradient(loss(backend.decode_for_guidance(x_0)), x_T).flatten(1).norm(dim=1) > 0).all()
+
+
+def test_prediction_adds_up_to_its_input(folder):
+    backend, config = opened(folder)
+    backend.scheduler.set_timesteps(config.num_inference_steps)
+    x_t, t = backend.initial_noise([1, 2]), backend.scheduler.timesteps[1]
+
+    prediction = backend.predict(x_t, t, backend.condition(["cat", "dog"]), 3.0)
+
+    abar = backend.scheduler.alphas_cumprod[int(t)]
+    torch.testing.assert_close(abar.sqrt() * prediction.x_0 + (1 - abar).sqrt() * prediction.noise, x_t)
+
+
+@pytest.mark.parametrize("family", ["stable-diffusion-1", "stable-diffusion-xl", "dit", "pixel-with-classes"])
+def test_class_changes_the_prediction(family, tmp_path):
+    backend, config = opened(tiny_pipelines.save(family, tmp_path))
+    backend.scheduler.set_timesteps(config.num_inference_steps)
+    x_T, T = backend.initial_noise([1]), backend.scheduler.timesteps[0]
+
+    cat, dog = (backend.predict(x_T, T, backend.condition([name]), 3.0).x_0 for name in ("cat", "dog"))
+
+    assert not torch.allclose(cat, dog, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "nearest"), [("dit", "cat"), ("pixel-with-classes", "cat")])
+def test_class_that_the_model_does_not_know_is_named(family, nearest, tmp_path):
+    backend, _ = opened(tiny_pipelines.save(family, tmp_path))
+
+    with pytest.raises(ConfigError, match=f"no class 'cats'.*{nearest}"):
+        backend.condition(["cats"])
+
+
+def test_family_that_is_not_supported_is_named(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+    with pytest.raises(ConfigError, match="it is a FluxPipeline, which is not supported; supported are Stable"):
+        opened(tmp_path)
+
+
+def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guidance):
+    from diffusers import AutoencoderTiny
+
+    folder = tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline")
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        scaling_factor=1.0,
+    )
+    tiny.save_pretrained(tmp_path / "decoder")
+    x_0 = torch.randn(1, 4, 8, 8)
+
+    backend, _ = opened(folder, guidance_decoder=str(tmp_path / "decoder"))
+
+    plain, _ = opened(folder)
+    assert torch.equal(backend.decode(x_0), plain.decode(x_0))
+    assert backend.decode_for_guidance(x_0).shape == plain.decode(x_0).shape
+    assert not torch.equal(backend.decode_for_guidance(x_0), plain.decode(x_0))
