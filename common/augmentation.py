@@ -1,4 +1,7 @@
-"""Light augmentation for small images: it moves and turns them a little and never mirrors them (a digit has a side)."""
+"""Augmentation for small images: it moves and turns them and never mirrors them (a digit has a side).
+
+Real images need little; synthetic ones, whose colours and sharpness are not quite a client's, need `vary_look` as well.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -25,3 +28,24 @@ def augment(
     theta[:, :, 2] = uniform(2 * shift, 2)
     grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def vary_look(
+    images: torch.Tensor,  # (B, 3, h, w) in [0, 1]
+    generator: torch.Generator,
+    contrast: float = 0.4,
+    brightness: float = 0.25,
+) -> torch.Tensor:
+    """Each image with a random contrast and brightness of each colour, and blurred by a random share of a 3 x 3 mean
+    (ours). Same shape and dtype, in [0, 1]."""
+    count = len(images)
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(count, *shape, generator=generator).to(images)
+
+    gain = 1 + (uniform(3, 1, 1) * 2 - 1) * contrast
+    offset = (uniform(3, 1, 1) * 2 - 1) * brightness
+    mean = images.mean((2, 3), keepdim=True)
+    images = ((images - mean) * gain + mean + offset).clamp(0, 1)
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return images + uniform(1, 1, 1) * (blurred - images)

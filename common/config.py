@@ -32,7 +32,7 @@ class LocalTrainingConfig:
     """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first."""
     image_size: int = 32
     """Pixels on a side that every classifier sees."""
-    local_epochs: int = 30
+    local_epochs: int = 20
     local_batch_size: int = 32
     local_learning_rate: float = 0.05
     """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
@@ -56,7 +56,7 @@ PRESETS = {
         "noise_editing_strength": 0.1,
         "min_confidence": 0.0,
     },
-    "fast": {"num_inference_steps": 6, "guidance_stop": 0.7, "noise_editing_steps": 1},
+    "fast": {"num_inference_steps": 6, "guidance_stop": 0.5, "noise_editing_steps": 1},
 }
 """`exact`: the authors' loop, with their steps and weights (`noise_editing_strength` is eta 1 times their loss weight
 0.1). `fast`: ours."""
@@ -76,7 +76,7 @@ class SynthesisConfig:
     """Weight files to prefer, such as `fp16`; empty: the plain ones."""
     guidance_decoder: str = ""
     """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only; empty: the model's own."""
-    images_per_class: int = 20
+    images_per_class: int = 16
     """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
     synthesis_batch_size: int = 50
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
@@ -85,7 +85,7 @@ class SynthesisConfig:
     num_inference_steps: int = 10
     guidance_scale: float = 3.0
     """Classifier-free guidance (paper: 3)."""
-    classification_weight: float = 1.0
+    classification_weight: float = 3.0
     statistics_weight: float = 0.1
     """Weight of the statistics loss in the guidance loss (paper, Eq. 9, appendix: 0.2; authors' code: 0.1)."""
     guidance_strength: float = 0.3
@@ -97,11 +97,11 @@ class SynthesisConfig:
     guidance_gradient: str = "shortcut"
     """`full`: through the denoiser (paper, Eq. 10); `shortcut`: on the x_0 estimate only (MPGD)."""
     guidance_start: float = 0.0
-    guidance_stop: float = 1.0
+    guidance_stop: float = 0.7
     """Guided part of the schedule, as fractions of its steps."""
     statistics_reduction: str = "per-image"
     """`per-image`: moments of each image alone (paper); `per-batch`: of a client's class-balanced batch (ours)."""
-    noise_editing_steps: int = 5
+    noise_editing_steps: int = 4
     """M of Algorithm 1."""
     noise_editing_strength: float = 0.15
     """Length of a noise-editing step as a share of the noise's norm (eta, made scale-free)."""
@@ -118,7 +118,7 @@ class DistillationConfig:
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
-    student_epochs: int = 25
+    student_epochs: int = 22
     student_batch_size: int = 64
     student_learning_rate: float = 0.1
     distillation_weight: float = 1.0

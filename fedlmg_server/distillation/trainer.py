@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from common.augmentation import augment
+from common.augmentation import augment, vary_look
 from common.config import DistillationConfig
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+STUDENT_SCALE = 0.3
+"""How much larger or smaller an image is shown to the student: clients differ in how much of a frame a digit fills."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def train(
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
         for group in optimizer.param_groups:
             group["lr"] = config.student_learning_rate * warm_up_then_cosine(update, num_updates, warm_up)
-        inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+        moved = augment(images[rows].float() / 255, generator, scale=STUDENT_SCALE)
+        inputs = preprocess.normalize(vary_look(moved, generator))
         loss = distillation_loss(model(inputs), labels[rows], None if teacher is None else teacher[rows], config)
         optimizer.zero_grad()
         loss.backward()
