@@ -42,6 +42,7 @@ class LocalTrainingConfig:
 
 PRESETS = {
     "exact": {
+        "sampler": "ddpm",
         "num_inference_steps": 50,
         "classification_weight": 1.0,
         "statistics_weight": 0.1,
@@ -58,8 +59,8 @@ PRESETS = {
     },
     "fast": {"num_inference_steps": 6, "guidance_stop": 0.5, "noise_editing_steps": 1},
 }
-"""`exact`: the authors' loop, with their steps and weights (`noise_editing_strength` is eta 1 times their loss weight
-0.1). `fast`: ours."""
+"""`exact`: the authors' loop, with their sampler, steps and weights (`noise_editing_strength` is eta 1 times their loss
+weight 0.1), except that noise is edited without classifier-free guidance. `fast`: ours."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,16 @@ def settings(config: SynthesisConfig) -> SamplingSettings:
     )
 
 
+def guidance_by(upload: Upload, config: SynthesisConfig, device: torch.device) -> ClassifierGuidance:
+    return ClassifierGuidance.of_upload(
+        upload,
+        device,
+        classification_weight=config.classification_weight,
+        statistics_weight=config.statistics_weight,
+        per_batch=config.statistics_reduction == "per-batch",
+    )
+
+
 def draw_client(
     backend: DiffusionBackend,
     upload: Upload,
@@ -63,13 +73,7 @@ def draw_client(
     rank, world_size = share
     batches = plan.batches(planned, config.synthesis_batch_size)[rank::world_size]
     batches = [batch for batch in batches if not plan.is_drawn(batch, folder)]
-    guidance = ClassifierGuidance.of_upload(
-        upload,
-        backend.device,
-        classification_weight=config.classification_weight,
-        statistics_weight=config.statistics_weight,
-        per_batch=config.statistics_reduction == "per-batch",
-    )
+    guidance = guidance_by(upload, config, backend.device)
     for batch in batches:
         images = draw_batch(backend, guidance if guided else None, batch, upload.class_names, config)
         save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names)

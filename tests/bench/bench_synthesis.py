@@ -14,8 +14,7 @@ import torch
 from common.config import SynthesisConfig, with_preset
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
-from fedlmg_server.synthesis.draw import draw_batch
-from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from tests.bench.reference import ReferenceLoop
 from tests.conftest import make_upload
 
@@ -59,13 +58,7 @@ def reference_speed(upload, num_images: int) -> float:
 def preset_speed(preset: str, upload, num_images: int) -> float:
     config = with_preset(SynthesisConfig(preset=preset))
     backend = families.load(config, torch.device("cpu"))
-    guidance = ClassifierGuidance.of_upload(
-        upload,
-        backend.device,
-        classification_weight=config.classification_weight,
-        statistics_weight=config.statistics_weight,
-        per_batch=config.statistics_reduction == "per-batch",
-    )
+    guidance = guidance_by(upload, config, backend.device)
     drawings = plan.drawings(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
     draw_batch(backend, guidance, drawings[:2], CLASS_NAMES, config)
     started = time.perf_counter()
