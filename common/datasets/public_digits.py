@@ -55,8 +55,8 @@ def _place(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Thin, thick, outlined, blurred or coarse ink: float (32, 32) in [0, 1]."""
-    look = rng.choice(["plain", "thick", "thin", "outline", "blur", "coarse"], p=[0.5, 0.12, 0.08, 0.08, 0.12, 0.1])
+    """Thin, thick, outlined, blurred or coarse (few pixels, often filled to the frame) ink: float (32, 32) in [0, 1]."""
+    look = rng.choice(["plain", "thick", "thin", "outline", "blur", "coarse"], p=[0.42, 0.12, 0.08, 0.06, 0.12, 0.2])
     if look == "thick":
         canvas = canvas.filter(ImageFilter.MaxFilter(int(rng.choice([3, 5]))))
     elif look == "thin":
@@ -67,8 +67,8 @@ def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
     elif look == "blur":
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(1, 3)))
     elif look == "coarse":
-        side = int(rng.integers(8, 15))
-        canvas = canvas.resize((side, side), Image.Resampling.BOX)
+        side, frame = int(rng.integers(7, 15)), canvas.getbbox() if rng.random() < 0.6 else None
+        canvas = canvas.resize((side, side), Image.Resampling.BOX, box=frame)
     resample = Image.Resampling.BILINEAR if look == "coarse" else Image.Resampling.BOX
     return np.asarray(canvas.resize((_SIZE, _SIZE), resample), np.float32) / 255
 
@@ -76,10 +76,10 @@ def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
 def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Ink over a background: uint8 (32, 32, 3)."""
     foreground, background = glyphs.contrasting_colors(rng, distance=180)
-    if rng.random() < 0.15:
+    if rng.random() < 0.35:
         background, foreground = (np.full(3, level) for level in _grey_levels(rng))
     look = rng.choice(
-        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"], p=[0.56, 0.1, 0.06, 0.04, 0.06, 0.08, 0.1]
+        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"], p=[0.58, 0.1, 0.04, 0.04, 0.06, 0.06, 0.12]
     )
     if look == "photo":
         scene = glyphs.photo_patch(str(rng.choice(PUBLIC_PHOTOS)), rng).astype(np.float32)
