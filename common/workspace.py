@@ -15,6 +15,9 @@ from pathlib import Path
 from common.checkpoint import write_json
 from common.config import Config, ConfigError, difference
 
+METHODS = ("fedlmg", "prompts-only")
+"""Ways to draw synthetic images: guided, and the unguided rival."""
+
 
 def safe_name(name: str) -> str:
     """A name from a client as a file name: itself when harmless, else its harmless characters and a hash."""
@@ -61,7 +64,7 @@ class Workspace:
         return self.root / "quarantine"
 
     def synthetic(self, client: str, method: str = "fedlmg") -> Path:
-        """Images of one client; method `fedlmg`, or `prompts-only` for the unguided rival."""
+        """Images of one client, drawn by one of `METHODS`."""
         folder = "synthetic" if method == "fedlmg" else f"synthetic-{method}"
         return self.root / folder / safe_name(client)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +19,7 @@ from common.checkpoint import write_bytes, write_json
 from common.config import Config, ConfigError
 from common.upload import Upload, is_whole
 from common.workspace import Workspace, safe_name
+from fedlmg_server import pipeline
 from fedlmg_server.baselines import compare
 from fedlmg_server.distillation import aggregate, synthetic_set
 from fedlmg_server.distillation.aggregate import TeacherCache
@@ -90,7 +90,7 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
         raise ConfigError(f"{root} holds no finished run: `fedlmg run --workspace {root}` makes one")
     config = json.loads((root / "run.json").read_text())["config"]
     folder = out / safe_name(name) / f"seed-{config['seed']}"
-    config = Config.from_run_config({**config, **keys, "workspace": str(folder)})
+    config = Config.from_run_config({**config, **keys, "workspace": str(folder), "compare": False})
     finished = folder / "row.json"
     if finished.exists():
         return Row(**json.loads(finished.read_text()))
@@ -100,21 +100,20 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
     uploads = [Upload.load(path) for path in sorted(filter(is_whole, workspace.uploads.iterdir()))]
     if not compare.test_sets(uploads):
         raise ConfigError(f"{root} is no run of virtual clients: their test images are not at hand")
-    with workspace.stage("synthesis"):
-        launch.draw_all(workspace, guided=True)
+    pipeline.synthesise(config, workspace, uploads)
     row = _measure(name, config, workspace, uploads)
     write_json(finished, row.__dict__)
     return row
 
 
 def _measure(name: str, config: Config, workspace: Workspace, uploads: list[Upload]) -> Row:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pipeline.device()
     synthetic = synthetic_set.load(config, workspace, uploads)
     targets = TeacherCache(synthetic, uploads, device).targets(config.distillation.aggregation)
     data = TrainingSet(synthetic.images, synthetic.labels, targets)
     model, _ = aggregate.distil(config, uploads, data, len(synthetic.class_names), device)
     measured = compare.evaluate(model, config, uploads)
-    drawn = launch.num_drawn(workspace, "fedlmg")
+    drawn = launch.num_drawn(workspace)
     seconds = workspace.stage_seconds()["synthesis"]
     kept = len(synthetic.labels) / drawn
     return Row(name, config.seed, measured["accuracy"], measured["per_client"], drawn, kept, seconds)

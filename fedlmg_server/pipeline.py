@@ -11,7 +11,7 @@ import torch
 from common.checkpoint import read_tensors, write_bytes, write_json
 from common.config import Config, ConfigError
 from common.upload import Upload
-from common.workspace import Workspace
+from common.workspace import METHODS, Workspace
 from fedlmg_server import plan
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
@@ -50,7 +50,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
         raise ConfigError(
             f"{len(uploads)} fit uploads, but 'min-clients' is {config.federation.min_clients} ({reasons})"
         )
-    synthesise(config, workspace, uploads, guided=True)
+    synthesise(config, workspace, uploads)
     if not aggregation.is_saved(workspace, uploads):
         with workspace.stage("distillation"):
             synthetic = synthetic_set.load(config, workspace, uploads)
@@ -62,28 +62,36 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
 
 
-def synthesise(config: Config, workspace: Workspace, uploads: list[Upload], guided: bool) -> None:
-    """Draw what is missing for every client, on all of this machine's GPUs or cores."""
-    name = "synthesis" if guided else "prompts-only"
+def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> None:
+    """Draw what is missing for every client, and for the unguided rival, on all of this machine's GPUs or cores."""
+    location.find(config.synthesis.diffusion_model)
+    methods = _methods(config, uploads)
+    missing = [method for method in methods if not _is_drawn(config, workspace, uploads, method)]
     total = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    with launch.workers(workspace, missing) as workers:
+        for method in methods:
+            stage = "synthesis" if method == "fedlmg" else method
 
-    def on_progress(drawn: int) -> None:
-        workspace.log("progress", stage=name, completed=drawn, total=total, unit="images")
+            def on_progress(drawn: int, stage: str = stage) -> None:
+                workspace.log("progress", stage=stage, completed=drawn, total=total, unit="images")
 
-    with workspace.stage(name):
-        location.find(config.synthesis.diffusion_model)
-        folders = {
-            upload.client: workspace.synthetic(upload.client, "fedlmg" if guided else "prompts-only")
-            for upload in uploads
-        }
-        if not all(
-            plan.is_drawn(
-                plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class),
-                folders[upload.client],
-            )
-            for upload in uploads
-        ):
-            launch.draw_all(workspace, guided, on_progress)
+            with workspace.stage(stage):
+                workers.wait(method, total, on_progress)
+
+
+def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
+    """Also those of the rivals, where they are measured."""
+    return METHODS if config.distillation.compare and compare.test_sets(uploads) else METHODS[:1]
+
+
+def _is_drawn(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> bool:
+    return all(
+        plan.is_drawn(
+            plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class),
+            workspace.synthetic(upload.client, method),
+        )
+        for upload in uploads
+    )
 
 
 def report(
@@ -99,7 +107,6 @@ def report(
     uploads, refused = admit(workspace)
     methods, histories, own = {}, {}, {}
     if config.distillation.compare and compare.test_sets(uploads):
-        synthesise(config, workspace, uploads, guided=False)
         with workspace.stage("rivals"):
             methods, own = compare.without_training(uploads, device())
             completed = 0

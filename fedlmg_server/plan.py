@@ -1,6 +1,7 @@
 """Which images to draw: seeds for each client and class, in batches whose make-up depends on the plan alone."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def drawings(run_seed: int, client: str, class_names: list[str], images_per_clas
 
 
 def batches(planned: list[Drawing], batch_size: int) -> list[list[Drawing]]:
-    """The plan in batches; a batch is drawn whole, so that interruption changes no image."""
-    return [planned[start : start + batch_size] for start in range(0, len(planned), batch_size)]
+    """The plan in as few batches as `batch_size` allows, of one size; a batch is drawn whole, so that interruption
+    changes no image."""
+    size = math.ceil(len(planned) / math.ceil(len(planned) / batch_size))
+    return [planned[start : start + size] for start in range(0, len(planned), size)]
 
 
 def is_drawn(batch: list[Drawing], folder: Path) -> bool:

@@ -55,7 +55,7 @@ def _place(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Thin, thick, outlined, blurred or coarse (few pixels, often filled to the frame) ink: float (32, 32) in [0, 1]."""
+    """Thin, thick, outlined, blurred or coarse ink (few pixels, often framed): float (32, 32) in [0, 1]."""
     look = rng.choice(["plain", "thick", "thin", "outline", "blur", "coarse"], p=[0.42, 0.12, 0.08, 0.06, 0.12, 0.2])
     if look == "thick":
         canvas = canvas.filter(ImageFilter.MaxFilter(int(rng.choice([3, 5]))))
@@ -79,7 +79,8 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.35:
         background, foreground = (np.full(3, level) for level in _grey_levels(rng))
     look = rng.choice(
-        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"], p=[0.58, 0.1, 0.04, 0.04, 0.06, 0.06, 0.12]
+        ["flat", "gradient", "stripes", "checks", "noise", "blobs", "photo"],
+        p=[0.58, 0.1, 0.04, 0.04, 0.06, 0.06, 0.12],
     )
     if look == "photo":
         scene = glyphs.photo_patch(str(rng.choice(PUBLIC_PHOTOS)), rng).astype(np.float32)

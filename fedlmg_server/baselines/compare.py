@@ -15,7 +15,6 @@ from common.workspace import Workspace
 from fedlmg_server.baselines import ceiling, teachers_alone
 from fedlmg_server.distillation import aggregate, synthetic_set, teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
-from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.trainer import TrainingSet
 
 TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "ceiling")
@@ -75,9 +74,8 @@ def with_training(
     on_progress(sum(result is not None for result in finished.values()))
     missing = [method for method, result in finished.items() if result is None]
     jobs = _training_sets(missing, config, workspace, uploads, device)
-    for method, (weights, history) in distil_all(config, uploads, jobs, len(digits.CLASS_NAMES), device):
-        model = aggregate.student(config, len(digits.CLASS_NAMES), uploads, device)
-        model.load_state_dict(weights)
+    for method, data in jobs.items():
+        model, history = aggregate.distil(config, uploads, data, len(digits.CLASS_NAMES), device)
         finished[method] = _write(workspace, method, signature, evaluate(model, config, uploads), history)
         on_progress(1)
     rows = {method: result["row"] for method, result in finished.items()}

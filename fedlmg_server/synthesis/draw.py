@@ -64,18 +64,18 @@ def draw_client(
     workspace: Workspace,
     config: SynthesisConfig,
     run_seed: int,
-    guided: bool = True,
+    method: str = "fedlmg",
     share: Share = (0, 1),
 ) -> int:
-    """Draw what is missing; returns the number of images drawn. `guided=False` draws the prompts-only rival."""
-    folder = workspace.synthetic(upload.client, "fedlmg" if guided else "prompts-only")
+    """Draw what is missing; returns the number of images drawn. Only the method `fedlmg` is guided."""
+    folder = workspace.synthetic(upload.client, method)
     planned = plan.drawings(run_seed, upload.client, upload.class_names, config.images_per_class)
     rank, world_size = share
     batches = plan.batches(planned, config.synthesis_batch_size)[rank::world_size]
     batches = [batch for batch in batches if not plan.is_drawn(batch, folder)]
     guidance = guidance_by(upload, config, backend.device)
     for batch in batches:
-        images = draw_batch(backend, guidance if guided else None, batch, upload.class_names, config)
+        images = draw_batch(backend, guidance if method == "fedlmg" else None, batch, upload.class_names, config)
         save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names)
     return sum(map(len, batches))
 

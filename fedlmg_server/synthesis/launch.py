@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,43 +21,63 @@ def num_processes() -> int:
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
-def draw_all(workspace: Workspace, guided: bool, on_progress: Callable[[int], None] = lambda drawn: None) -> None:
-    """Draw all that is missing; `on_progress` gets the number of images in the workspace.
+class Workers:
+    """The running processes, none if there is no method to draw; they draw one method after the other."""
 
-    Raises
-    ------
-    RuntimeError: a process failed; its log's last line is in the message.
-    """
-    logs = workspace.root / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    world_size = num_processes()
-    kind = "fedlmg" if guided else "prompts-only"
-    log_files = [logs / f"synthesis-{kind}-{rank}.log" for rank in range(world_size)]
-    processes = [_start(workspace, guided, rank, world_size, log_file) for rank, log_file in enumerate(log_files)]
-    try:
+    def __init__(self, workspace: Workspace, methods: Sequence[str]):
+        logs = workspace.root / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.workspace, world_size = workspace, num_processes() if methods else 0
+        self.logs = [logs / f"synthesis-{rank}.log" for rank in range(world_size)]
+        self.processes = [_start(workspace, methods, rank, world_size, log) for rank, log in enumerate(self.logs)]
+
+    def wait(self, method: str, total: int, on_progress: Callable[[int], None] = lambda drawn: None) -> None:
+        """Until the workspace holds `total` images of the method; `on_progress` gets the number it holds.
+
+        Raises
+        ------
+        RuntimeError: a process failed; its log's last line is in the message.
+        """
         drawn = -1
-        while any(process.poll() is None for process in processes):
-            if drawn != (drawn := num_drawn(workspace, kind)):
+        while drawn < total:
+            over = all(process.poll() is not None for process in self.processes)
+            if drawn != (drawn := num_drawn(self.workspace, method)):
                 on_progress(drawn)
-            time.sleep(POLL_SECONDS)
-    finally:
-        for process in processes:
+            self._check()
+            if over:
+                return
+            if drawn < total:
+                time.sleep(POLL_SECONDS)
+
+    def _check(self) -> None:
+        for process, log in zip(self.processes, self.logs, strict=True):
+            if process.poll():
+                last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+                raise RuntimeError(f"a synthesis process ended with {process.returncode} ({log}): {last}")
+
+    def stop(self) -> None:
+        for process in self.processes:
             process.terminate()
             process.wait()
-    for process, log_file in zip(processes, log_files, strict=True):
-        if process.returncode:
-            last = (log_file.read_text().strip().splitlines() or ["no output"])[-1]
-            raise RuntimeError(f"a synthesis process ended with {process.returncode} ({log_file}): {last}")
-    on_progress(num_drawn(workspace, kind))
 
 
-def num_drawn(workspace: Workspace, kind: str) -> int:
-    """Images in the workspace."""
-    folders = workspace.synthetic("any", kind).parent
+@contextmanager
+def workers(workspace: Workspace, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
+    """Processes that draw all that is missing; what still runs at the end of the block is stopped."""
+    started = Workers(workspace, methods)
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def num_drawn(workspace: Workspace, method: str = "fedlmg") -> int:
+    """Images of the method in the workspace."""
+    folders = workspace.synthetic("any", method).parent
     return sum(1 for _ in folders.glob("*/*/[!.]*.png"))
 
 
-def _start(workspace: Workspace, guided: bool, rank: int, world_size: int, log_file: Path) -> subprocess.Popen:
+def _start(workspace: Workspace, methods: Sequence[str], rank: int, world_size: int, log: Path) -> subprocess.Popen:
     root = str(Path(__file__).parents[2])
     environment = {
         **os.environ,
@@ -67,6 +88,6 @@ def _start(workspace: Workspace, guided: bool, rank: int, world_size: int, log_f
     }
     if not torch.cuda.is_available():
         environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", MODULE, str(workspace.root), *([] if guided else ["--prompts-only"])]
-    with open(log_file, "w") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=workspace.root)
+    command = [sys.executable, "-m", MODULE, str(workspace.root), "--methods", *methods]
+    with open(log, "w") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=workspace.root)

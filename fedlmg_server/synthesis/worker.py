@@ -17,31 +17,34 @@ import torch
 
 from common.config import Config
 from common.upload import Upload, is_whole
-from common.workspace import Workspace
+from common.workspace import METHODS, Workspace
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_client
 
 
-def run(workspace: Workspace, guided: bool, rank: int, world_size: int, device: torch.device) -> None:
-    """Draw this process's share; one classifier in memory at a time."""
+def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, device: torch.device) -> None:
+    """Draw this process's share, method by method; one classifier in memory at a time."""
     made_with = json.loads((workspace.root / "run.json").read_text())["config"]
     config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
     backend = families.load(config.synthesis, device)
-    for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
-        upload = Upload.load(folder)
-        draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, (rank, world_size))
+    uploads = sorted(filter(is_whole, workspace.uploads.iterdir()))
+    for method in methods:
+        for number, folder in enumerate(uploads):
+            # Turns, so that no process gets the odd batch of every client.
+            share = ((rank + number) % world_size, world_size)
+            draw_client(backend, Upload.load(folder), workspace, config.synthesis, config.seed, method, share)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--prompts-only", action="store_true", help="draw the unguided rival's images")
+    parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to draw, in turn")
     arguments = parser.parse_args()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    run(Workspace(arguments.workspace.resolve()), not arguments.prompts_only, rank, world_size, device)
+    run(Workspace(arguments.workspace.resolve()), arguments.methods, rank, world_size, device)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_nothing_is_drawn_twice(backend, upload, workspace):
 
 def test_guidance_changes_the_images(backend, upload, workspace):
     draw_client(backend, upload, workspace, TINY, run_seed=0)
-    draw_client(backend, upload, workspace, TINY, run_seed=0, guided=False)
+    draw_client(backend, upload, workspace, TINY, run_seed=0, method="prompts-only")
 
     guided, plain = images(workspace, upload.client), images(workspace, upload.client, "prompts-only")
     assert guided.keys() == plain.keys()
@@ -108,3 +108,10 @@ def test_seed_of_an_image_does_not_depend_on_the_plan():
     few, many = plan.drawings(0, "site-a", ["cat", "dog"], 2), plan.drawings(0, "site-a", ["cat", "dog"], 5)
 
     assert many[: len(few)] == few
+
+
+def test_batches_are_of_one_size_so_that_processes_share_them_evenly():
+    planned = plan.drawings(0, "site-a", ["cat", "dog"], 8)
+
+    assert [len(batch) for batch in plan.batches(planned, 5)] == [4, 4, 4, 4]
+    assert [drawing for batch in plan.batches(planned, 5) for drawing in batch] == planned

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from common.config import Config, ConfigError
-from common.workspace import Workspace
+from common.workspace import METHODS, Workspace
 from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
 from fedlmg_server.synthesis import launch
 
@@ -34,16 +34,23 @@ def drawn(workspace: Workspace) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in workspace.root.glob("synthetic/*/*/[!.]*.png")}
 
 
+def draw_all(workspace: Workspace) -> None:
+    with launch.workers(workspace) as workers:
+        workers.wait("fedlmg", 8)
+
+
 @pytest.mark.slow
 def test_all_processes_draw_the_whole_plan(workspace):
-    launch.draw_all(workspace, guided=True)
+    with launch.workers(workspace, METHODS) as workers:
+        for method in METHODS:
+            workers.wait(method, 8)
 
-    assert len(drawn(workspace)) == launch.num_drawn(workspace, "fedlmg") == 8
+    assert [launch.num_drawn(workspace, method) for method in METHODS] == [8, 8]
 
 
 @pytest.mark.slow
 def test_killed_worker_leaves_the_same_images_in_the_end(workspace):
-    launch.draw_all(workspace, guided=True)
+    draw_all(workspace)
     undisturbed = drawn(workspace)
     for path in workspace.root.glob("synthetic/*/*/*"):
         path.unlink()
@@ -53,7 +60,7 @@ def test_killed_worker_leaves_the_same_images_in_the_end(workspace):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
 
-    launch.draw_all(workspace, guided=True)
+    draw_all(workspace)
 
     assert drawn(workspace) == undisturbed
 
@@ -63,7 +70,7 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
     (tmp_path / "pipeline" / "unet" / "config.json").unlink()
 
     with pytest.raises(RuntimeError, match="a synthesis process ended with 1"):
-        launch.draw_all(workspace, guided=True)
+        draw_all(workspace)
 
 
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
