@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.datasets import folders
-from common.datasets.folders import FolderError
+from common.datasets import folders, image_files
+from common.datasets.listing import FolderError
 
 
 def draw(path: Path, size: tuple[int, int] = (10, 8), mode: str = "RGB") -> None:
@@ -56,7 +56,7 @@ def test_an_image_is_turned_upright_by_its_exif_tag(tmp_path: Path):
     exif[0x0112] = 6
     Image.new("RGB", (10, 4)).save(tmp_path / "turned.jpg", exif=exif)
 
-    pixels = folders.read_image(tmp_path / "turned.jpg")
+    pixels = image_files.read_image(tmp_path / "turned.jpg")
 
     assert tuple(pixels.shape) == (3, 10, 4)
 
