@@ -34,7 +34,7 @@ def client_name(node_config: NodeConfig) -> str:
 
 
 def data_path(node_config: NodeConfig) -> Path | None:
-    """The client's own images (see `folders`): node config `data-path`, or `dataset-path` as Flower's examples call it."""
+    """The client's own images (see `folders`): node config `data-path`, or Flower's usual `dataset-path`."""
     path = node_config.get("data-path") or node_config.get("dataset-path")
     return Path(str(path)).expanduser().resolve() if path else None
 

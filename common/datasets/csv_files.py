@@ -1,8 +1,8 @@
 """Tables that say which class each image has: a manifest of the user's own, or Open Images' labels.
 
 Manifest      columns `path`, `label` and optionally `split`; paths are relative to the table
-Open Images   columns `ImageID,Source,LabelName,Confidence`, as `[oidv6-]train-annotations-human-imagelabels[-boxable].csv`
-              or FiftyOne's `train/labels/classifications.csv`,
+Open Images   columns `ImageID,Source,LabelName,Confidence`, as `oidv6-train-annotations-human-imagelabels.csv` and the
+              like, or FiftyOne's `train/labels/classifications.csv`,
               images `ImageID.jpg` anywhere below the folder, class names in `*class-descriptions*.csv` or
               `train/metadata/classes.csv`; leave only your classes in that file
 

@@ -86,7 +86,8 @@ def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
     waiting = [(folder, frozenset())]
     while waiting:
         current, above = waiting.pop()
-        above |= {os.path.realpath(current)}
+        here = os.path.realpath(current)
+        above |= {here}
         try:
             paths = sorted(current.iterdir())
         except OSError as error:
@@ -97,7 +98,7 @@ def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
             if path.name.startswith(".") or path.name.lower() in LITTER:
                 continue
             if os.path.isdir(path):
-                if os.path.realpath(path) in above:
+                if (target := os.path.realpath(path)) in above or here.startswith(target + os.sep):
                     problems.append(f"{shown(path)} links to a folder that holds it")
                 else:
                     waiting.append((path, above))

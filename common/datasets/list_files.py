@@ -2,8 +2,9 @@
 
 DomainNet       `clipart_train.txt`, `clipart_test.txt` beside the folder `clipart`, lines `clipart/CLASS/file.jpg 0`
 NICO++ Common   `NICO_DG_official/autumn_train.txt` beside `NICO_DG`, lines `NICO_DG/autumn/CLASS/file.jpg 0`
-NICO++ Unique   `NICO_unique_official/CLASS_CONTEXT_train.txt` beside `NICO_unique`, lines `.../NICO_unique/CLASS/CONTEXT/
-                file.jpg 0` whose start is of the machine they were written on; part k is every class's k-th context, sorted
+NICO++ Unique   `NICO_unique_official/CLASS_CONTEXT_train.txt` beside `NICO_unique`, lines
+                `.../NICO_unique/CLASS/CONTEXT/file.jpg 0` whose start is of the machine they were written on;
+                part k (from 0) is the k-th context of every class, sorted
 PACS            `art_painting_train_kfold.txt`, `..._crossval_kfold.txt`, lines `art_painting/CLASS/file.jpg 1`
 
 A class is called as its folder. Where the folders do not tell, `*label_id_mapping.json` (NICO++ challenge) beside the
