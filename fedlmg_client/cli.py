@@ -1,21 +1,16 @@
 """`fedlmg-client`: check a folder of images, use the model that came back."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common import architectures
-from common.checkpoint import read_tensors
+from common import model_commands
 from common.datasets import folders
-from common.datasets.image_files import read_image
 from common.datasets.listing import FolderError
-from common.preprocessing import PreprocessSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -66,34 +61,8 @@ def _print_lines(kind: str, lines: list[str]) -> None:
         console.print(f"[yellow]{kind}:[/] {len(lines) - MAX_LINES} more")
 
 
-@app.command()
-def predict(
-    model_folder: Annotated[Path, typer.Argument(help="The returned model: `aggregated` in the client's cache.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-) -> None:
-    """Print the class and the confidence of each image."""
-    try:
-        description = json.loads((model_folder / "model.json").read_text())
-        arrays, _ = read_tensors(model_folder / "model.safetensors")
-    except (OSError, ValueError) as error:
-        raise _failure(f"{model_folder} is no model folder (model.json and model.safetensors): {error}") from None
-    preprocess = PreprocessSpec.from_json(description["preprocessing"])
-    model = architectures.build(description["architecture"], len(description["class_names"]))
-    model.load_state_dict(arrays)
-    model.float().eval()
-    unreadable = 0
-    for path in images:
-        try:
-            pixels = read_image(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            console.print(f"[red]{escape(str(path))} cannot be read:[/] {escape(str(error))}", soft_wrap=True)
-            unreadable += 1
-            continue
-        with torch.inference_mode():
-            confidence, label = model(preprocess(pixels[None].float() / 255)).softmax(1)[0].max(0)
-        print(f"{path}\t{description['class_names'][int(label)]}\t{confidence.item():.3f}")
-    if unreadable:
-        raise typer.Exit(1)
+app.command()(model_commands.predict)
+app.command()(model_commands.export)
 
 
 def _failure(sentence: str) -> typer.Exit:
