@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from common import model_commands
 from common.config import Config, ConfigError
 from common.workspace import Workspace
 from fedlmg_server import flower
@@ -30,6 +31,8 @@ STATUS_SECONDS = 60
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
 app.add_typer(bench, name="bench")
+app.command()(model_commands.predict)
+app.command()(model_commands.export)
 console = Console()
 
 

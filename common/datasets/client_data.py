@@ -25,16 +25,16 @@ class ClientData:
 
 
 def client_name(node_config: NodeConfig) -> str:
-    """Node config `name`, else the folder's name, else the domain of the embedded federation."""
+    """Node config `name`, else that of the folder (and of the table or list in it), else of the embedded domain."""
     if name := node_config.get("name"):
         return str(name)
     if path := data_path(node_config):
-        return path.name
+        return f"{path.parent.name}-{path.stem}" if path.is_file() else path.name
     return _domain(node_config)
 
 
 def data_path(node_config: NodeConfig) -> Path | None:
-    """The client's own folder: node config `data-path`, or `dataset-path` as Flower's examples call it."""
+    """The client's own images (see `folders`): node config `data-path`, or Flower's usual `dataset-path`."""
     path = node_config.get("data-path") or node_config.get("dataset-path")
     return Path(str(path)).expanduser().resolve() if path else None
 
@@ -48,9 +48,10 @@ def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
     """
     name = client_name(node_config)
     if path := data_path(node_config):
-        folder = folders.load(path, config.training.image_size)
-        for problem in folder.problems:
-            print(f"{name}: skipped {problem}", flush=True)
+        outside = str(node_config.get("allow-outside", False)).lower() == "true"
+        folder = folders.load(path, config.training.image_size, outside)
+        for line in (*(f"skipped {problem}" for problem in folder.problems), *folder.warnings):
+            print(f"{name}: {line}", flush=True)
         return ClientData(name, folder.class_names, **folder.splits, fingerprint=folder.fingerprint, source="folder")
     source = f"digits/{_domain(node_config)}"
     splits = digits.load(_domain(node_config))

@@ -5,19 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.datasets import folders
-from common.datasets.folders import FolderError
-
-
-def draw(path: Path, size: tuple[int, int] = (10, 8), mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size).save(path)
-
-
-def draw_classes(root: Path, names: tuple[str, ...] = ("cat", "dog"), count: int = 10) -> None:
-    for name in names:
-        for index in range(count):
-            draw(root / name / f"{index}.png")
+from common.datasets import folders, image_files
+from common.datasets.listing import FolderError
+from tests.common.pictures import draw, draw_classes, draw_noise
 
 
 def test_a_folder_without_splits_is_split_70_10_20_in_every_class(tmp_path: Path):
@@ -56,7 +46,7 @@ def test_an_image_is_turned_upright_by_its_exif_tag(tmp_path: Path):
     exif[0x0112] = 6
     Image.new("RGB", (10, 4)).save(tmp_path / "turned.jpg", exif=exif)
 
-    pixels = folders.read_image(tmp_path / "turned.jpg")
+    pixels = image_files.read_image(tmp_path / "turned.jpg")
 
     assert tuple(pixels.shape) == (3, 10, 4)
 
@@ -108,3 +98,81 @@ def test_split_of_an_image_depends_on_its_relative_path_alone(tmp_path: Path):
 
     assert here.fingerprint == there.fingerprint
     assert all((here.splits[name].images == there.splits[name].images).all() for name in here.splits)
+
+
+def test_the_fingerprint_changes_with_a_label(tmp_path: Path):
+    draw(tmp_path / "1.png")
+    prints = set()
+    for label in ("cat", "dog"):
+        (tmp_path / "table.csv").write_text(f"path,label\n1.png,{label}\n")
+        prints.add(folders.load(tmp_path, 16).fingerprint)
+
+    assert len(prints) == 2
+
+
+def test_the_same_pixels_in_train_and_test_are_reported(tmp_path: Path):
+    draw_noise(tmp_path / "train" / "cat" / "1.png", seed=0)
+    draw_noise(tmp_path / "test" / "cat" / "same.bmp", seed=0)
+    draw_noise(tmp_path / "test" / "cat" / "other.png", seed=1)
+
+    warnings = folders.load(tmp_path, 16).warnings
+
+    assert [line for line in warnings if "same pixels" in line] == [
+        "train/cat/1.png has the same pixels as test/cat/same.bmp: one is in train, the other in test"
+    ]
+
+
+def test_the_same_pixels_in_two_classes_are_reported(tmp_path: Path):
+    for label in ("cat", "dog"):
+        draw_noise(tmp_path / label / "1.png", seed=0)
+
+    assert "dog/1.png has the same pixels as cat/1.png, which is another class" in folders.load(tmp_path, 16).warnings
+
+
+def test_small_classes_are_reported(tmp_path: Path):
+    draw_classes(tmp_path, ("cat",), count=3)
+
+    assert "class 'cat' has only 2 training images" in folders.load(tmp_path, 16).warnings
+
+
+def test_hidden_files_and_litter_are_ignored(tmp_path: Path):
+    draw(tmp_path / "cat" / "1.png")
+    for name in (".git/2.png", "cat/.3.png", "cat/.thumbnails/4.png"):
+        draw(tmp_path / name)
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"")
+
+    data = folders.load(tmp_path, 16)
+
+    assert (sum(data.sizes.values()), data.problems) == (1, [])
+
+
+@pytest.mark.parametrize("name", ["東京", "café", "Ω mega", "a'b<c>&[bold]"])
+def test_class_names_may_hold_any_character(tmp_path: Path, name: str):
+    draw(tmp_path / name / "1.png")
+
+    assert folders.load(tmp_path, 16).class_names == [name]
+
+
+def test_a_name_is_the_same_from_systems_that_decompose_accents(tmp_path: Path):
+    draw(tmp_path / "cafe\u0301" / "1.png")
+
+    assert folders.load(tmp_path, 16).class_names == ["caf\u00e9"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_links_out_of_the_folder_are_followed_only_when_allowed(tmp_path: Path, what: str):
+    inside, outside = tmp_path / "inside", draw(tmp_path / "outside" / "secret.png")
+    draw(inside / "cat" / "1.png")
+    (inside / "cat" / "link.png").symlink_to(outside if what == "file" else outside.parent)
+
+    refused, allowed = folders.load(inside, 16), folders.load(inside, 16, allow_outside=True)
+
+    assert (sum(refused.sizes.values()), sum(allowed.sizes.values())) == (1, 2)
+    assert ["it lies outside the folder" in problem for problem in refused.problems] == [True]
+
+
+def test_links_within_the_folder_are_followed(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "link.png").symlink_to(draw(tmp_path / ".store" / "1.png"))
+
+    assert sum(folders.load(tmp_path, 16).sizes.values()) == 1

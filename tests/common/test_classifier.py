@@ -1,0 +1,135 @@
+"""A finished model in use: loaded from its folder, asked about images, exported."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from common import architectures, classifier
+from common.checkpoint import write_json, write_tensors
+from common.classifier import ModelError
+from common.datasets.image_files import ImageError, read_image
+from common.export import ExportError, export
+from common.preprocessing import PreprocessSpec
+from fedlmg_client.cli import app
+from tests.common.pictures import draw_noise
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = architectures.build("small_resnet", 2)
+    with torch.no_grad():  # An untrained head gives every class the same probability.
+        model.head.weight.mul_(20)
+    write_tensors(tmp_path / "model" / "model.safetensors", model.state_dict())
+    description = {
+        "architecture": "small_resnet",
+        "class_names": ["cat", "dog"],
+        "preprocessing": PreprocessSpec(32).to_json(),
+    }
+    write_json(tmp_path / "model" / "model.json", description)
+    return tmp_path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    sizes = ((32, 32), (80, 47), (9, 90))
+    return [draw_noise(tmp_path / "images" / f"{seed}.png", seed, size) for seed, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("place", [".", "model", "model/model.json"])
+def test_a_model_is_found_from_its_workspace_folder_or_file(workspace: Path, place: str):
+    assert classifier.load(workspace / place).class_names == ["cat", "dog"]
+
+
+def test_predictions_are_those_of_the_module_on_each_image_alone(workspace: Path, images: list[Path]):
+    model = classifier.load(workspace)
+
+    predicted = list(model.predict(images))
+
+    for path, label, confidence in predicted:
+        probabilities = model(read_image(path)[None])[0]
+        assert label == model.class_names[probabilities.argmax()]
+        assert confidence == pytest.approx(probabilities.max().item(), abs=1e-5)
+    assert [path for path, *_ in predicted] == images
+
+
+def test_an_unreadable_image_is_named(workspace: Path, tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(b"")
+
+    with pytest.raises(ImageError, match=r"bad\.png: it is no image"):
+        list(classifier.load(workspace).predict([tmp_path / "bad.png"]))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("model.json", None, "holds no model.json"),
+        ("model.json", "{", "cannot be loaded"),
+        ("model.json", "{}", "cannot be loaded: 'preprocessing'"),
+        ("model.safetensors", None, "cannot be loaded"),
+        ("model.safetensors", "torn", "cannot be loaded: .*not a readable safetensors file"),
+    ],
+    ids=["no-description", "torn-description", "empty-description", "no-weights", "torn-weights"],
+)
+def test_a_model_that_is_not_whole_is_refused_in_a_sentence(
+    workspace: Path, file: str, content: str | None, reason: str
+):
+    path = workspace / "model" / file
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(ModelError, match=reason) as refusal:
+        classifier.load(workspace)
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_predict_prints_csv_of_a_folder(workspace: Path, images: list[Path]):
+    result = CliRunner().invoke(app, ["predict", str(workspace), str(images[0].parent)])
+
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["path"] for row in rows] == [str(path) for path in images]
+    assert {row["class"] for row in rows} <= {"cat", "dog"}
+    assert "3 images" in result.stderr
+
+
+def test_predict_prints_json_of_what_is_readable_and_ends_with_status_1(workspace: Path, images: list[Path]):
+    images[1].write_bytes(b"")
+
+    result = CliRunner().invoke(app, ["predict", "--json", str(workspace), *map(str, images)])
+
+    assert [row["path"] for row in json.loads(result.stdout)] == [str(images[0]), str(images[2])]
+    assert (result.exit_code, "1.png: it is no image" in result.stderr) == (1, True)
+
+
+@pytest.mark.slow
+def test_onnx_and_program_give_what_torch_gives(workspace: Path, images: list[Path]):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = classifier.load(workspace)
+    batches = [read_image(path)[None].repeat(copies, 1, 1, 1) for copies, path in enumerate(images, 1)]
+
+    export(model, workspace / "out", batches)
+
+    session = onnxruntime.InferenceSession(workspace / "out" / "model.onnx")
+    program = torch.export.load(workspace / "out" / "model.pt2").module()
+    for batch in batches:
+        expected = model(batch)
+        assert torch.allclose(torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), expected, atol=1e-4)
+        assert torch.allclose(program(batch), expected, atol=1e-4)
+    assert sorted(path.name for path in (workspace / "out").iterdir()) == ["labels.json", "model.onnx", "model.pt2"]
+
+
+def test_a_missing_package_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    with pytest.raises(ExportError, match=r"package 'onnx': pip install 'fedlmg\[export\]'"):
+        export(classifier.load(workspace), workspace / "out", [])

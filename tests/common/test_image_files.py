@@ -1,0 +1,136 @@
+"""One image file of any mode becomes RGB pixels, or is refused for a reason."""
+
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.datasets.image_files import ImageError, read_image
+from tests.common.pictures import draw_noise
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path):
+    Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+
+    assert (read_image(tmp_path / "clear.png") == 255).all()
+
+
+def test_a_transparent_palette_colour_is_laid_over_white(tmp_path: Path):
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([9, 9, 9, 0, 0, 0])
+    image.save(tmp_path / "clear.png", transparency=1)
+
+    assert (read_image(tmp_path / "clear.png") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str):
+    grey = np.array([[0, 0x8000, 0xFFFF]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"grey.{suffix}")
+
+    pixels = read_image(tmp_path / f"grey.{suffix}")
+
+    assert pixels[:, 0].tolist() == [[0, 128, 255]] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0.0, 300.0]], np.float32), "floating grey values leave"),
+        (np.array([[0.0, np.nan]], np.float32), "floating grey values leave"),
+        (np.array([[0, 1 << 20]], np.int32), "do not fit 16 bits"),
+    ],
+    ids=["float", "nan", "32-bit"],
+)
+def test_grey_values_without_a_known_range_are_refused(tmp_path: Path, values: np.ndarray, reason: str):
+    Image.fromarray(values).save(tmp_path / "grey.tif")
+
+    with pytest.raises(ImageError, match=reason):
+        read_image(tmp_path / "grey.tif")
+
+
+def test_an_animation_gives_its_first_picture(tmp_path: Path):
+    frames = [Image.new("RGB", (2, 2), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+
+    assert read_image(tmp_path / "two.gif")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is huge."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path: Path, side: int):
+    (tmp_path / "bomb.png").write_bytes(bomb(side, side))
+
+    with pytest.raises(ImageError, match="decompression bomb"):
+        read_image(tmp_path / "bomb.png")
+
+
+@given(mode=st.sampled_from(MODES), width=st.integers(1, 40), height=st.integers(1, 40), turn=st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_any_mode_size_and_orientation_gives_rgb_of_its_area(mode: str, width: int, height: int, turn: int):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.png"
+        Image.new(mode, (width, height)).save(path, exif=exif)
+
+        pixels = read_image(path)
+
+    assert tuple(pixels.shape) == (3, *((width, height) if turn > 4 else (height, width)))
+
+
+@given(level=st.integers(0, 0xFFFF))
+@settings(max_examples=20, deadline=None)
+def test_16_bit_grey_keeps_its_leading_bits(level: int):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "grey.png"
+        Image.fromarray(np.full((2, 2), level, np.uint16)).save(path)
+
+        pixels = read_image(path)
+
+    assert set(pixels.flatten().tolist()) == {level >> 8}
+
+
+@given(data=st.data(), suffix=st.sampled_from(["png", "jpg", "gif", "bmp", "tif", "webp"]))
+@settings(max_examples=80, deadline=None)
+def test_damaged_bytes_give_pixels_or_a_reason(data: st.DataObject, suffix: str):
+    with tempfile.TemporaryDirectory() as folder:
+        path = draw_noise(Path(folder) / f"image.{suffix}", seed=0)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 6))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+
+        try:
+            channels = len(read_image(path))
+        except ImageError:
+            channels = None
+
+    assert channels in (None, 3)
+
+
+@given(content=st.binary(max_size=200))
+@settings(max_examples=40, deadline=None)
+def test_bytes_that_are_no_image_give_a_reason(content: bytes):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "image.png").write_bytes(content)
+
+        with pytest.raises(ImageError):
+            read_image(Path(folder) / "image.png")
