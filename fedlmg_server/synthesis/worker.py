@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from common.config import Config
-from common.upload import Upload, is_whole
+from common.labels import parse_aliases
+from common.upload import load_all
 from common.workspace import Workspace
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_client
@@ -27,8 +28,7 @@ def run(workspace: Workspace, guided: bool, rank: int, world_size: int, device: 
     made_with = json.loads((workspace.root / "run.json").read_text())["config"]
     config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
     backend = families.load(config.synthesis, device)
-    for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
-        upload = Upload.load(folder)
+    for upload in load_all(workspace.uploads, parse_aliases(config.federation.class_aliases)):
         draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, (rank, world_size))
 
 
