@@ -6,6 +6,7 @@ validation accuracy it reports. Only who is near chance by all of them is left o
 and that lies about its validation accuracy is not found out.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -52,10 +53,14 @@ def judge(
     return verdicts
 
 
-def above_chance(accuracy: float, num_classes: int) -> float:
-    """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1)."""
+def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
+    """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1).
+
+    Of `num_images` images, less two standard errors of guessing, so that a few lucky ones prove nothing.
+    """
     chance = 1 / max(num_classes, 2)
-    return max(0.0, (accuracy - chance) / (1 - chance))
+    luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
+    return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 
 def _judge(
@@ -99,7 +104,7 @@ def _reading(reader: Upload, author: str, synthetic: SyntheticSet, per_client: d
     if not rows:
         return None
     right = per_client[reader.client][rows].argmax(1) == synthetic.labels[rows]
-    return above_chance(right.double().mean().item(), len(reader.class_names))
+    return above_chance(right.double().mean().item(), len(reader.class_names), len(rows))
 
 
 def _median(values) -> float | None:

@@ -37,8 +37,8 @@ def verdicts(readings: dict[str, dict], validations: dict[str, float | None], we
 
 
 POISONED = {
-    "a": {"a": 0.9, "b": 0.8, "c": 0.2},
-    "b": {"a": 0.7, "b": 0.9, "c": 0.2},
+    "a": {"a": 0.9, "b": 0.95, "c": 0.2},
+    "b": {"a": 0.95, "b": 0.9, "c": 0.2},
     "c": {"a": 0.2, "b": 0.3, "c": 0.9},
 }
 
@@ -60,6 +60,10 @@ def test_client_without_validation_images_is_judged_by_the_others():
     judged = verdicts(POISONED, {"a": None, "b": None, "c": None})
 
     assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
+
+
+def test_a_few_lucky_images_prove_nothing():
+    assert above_chance(0.24, 10, num_images=25) < 0.05 < above_chance(0.24, 10, num_images=1000)
 
 
 def test_weak_client_has_a_small_vote():
