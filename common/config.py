@@ -5,6 +5,9 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from common import labels, simulation
+from common.simulation import FEDERATIONS, SimulationConfig
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message is one sentence for the user."""
@@ -15,7 +18,10 @@ class FederationConfig:
     """Who takes part."""
 
     federation: str = "digits"
-    """Embedded federation of virtual clients; empty for clients with folders of their own."""
+    """Embedded federation of virtual clients, `digits` or, with unlike, broken and poisoned ones, `mixed`; empty for
+    clients with folders of their own."""
+    class_aliases: str = ""
+    """Names that stand for another class, such as `automobile=car, plane=airplane`; case and blanks never matter."""
     num_clients: int = 4
     """Clients expected; the server stops waiting as soon as it has heard from so many."""
     min_clients: int = 2
@@ -116,6 +122,8 @@ class DistillationConfig:
 
     aggregation: str = "specific-teacher"
     """`fine-tuning`, `multi-teacher` or `specific-teacher`: the model that goes back to the clients."""
+    teacher_weighting: str = "quality"
+    """`quality`: a client that is near chance by every measure is not learned from (ours); `uniform`: all are."""
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
@@ -136,6 +144,7 @@ class Config:
     workspace: str = "~/fedlmg/default"
     """Folder on the server (for virtual clients also their cache)."""
     federation: FederationConfig = field(default_factory=FederationConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
     training: LocalTrainingConfig = field(default_factory=LocalTrainingConfig)
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
@@ -154,6 +163,9 @@ class Config:
                 nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
                 raise ConfigError(f"unknown config key '{key}'; did you mean '{nearest[0]}'?")
         config = _fill(cls, run_config)
+        if changes := FEDERATIONS.get(config.federation.federation):
+            parts = ("federation", "simulation", "training")
+            config = dataclasses.replace(config, **{part: _over(getattr(config, part), changes) for part in parts})
         _check(config)
         return dataclasses.replace(config, synthesis=with_preset(config.synthesis))
 
@@ -168,10 +180,15 @@ class Config:
 
 def with_preset(config: SynthesisConfig) -> SynthesisConfig:
     """The settings with the preset's values for every key that stands at its own default."""
-    plain = SynthesisConfig()
-    preset = PRESETS.get(config.preset, {})
+    return _over(config, PRESETS.get(config.preset, {}))
+
+
+def _over(settings: Any, changes: dict[str, Any]) -> Any:
+    """The settings with those changes that name one of their fields which stands at its default."""
+    plain = type(settings)()
+    names = {item.name for item in dataclasses.fields(settings)} & set(changes)
     return dataclasses.replace(
-        config, **{key: value for key, value in preset.items() if getattr(config, key) == getattr(plain, key)}
+        settings, **{name: changes[name] for name in names if getattr(settings, name) == getattr(plain, name)}
     )
 
 
@@ -194,7 +211,8 @@ def _convert(key: str, value: Any, hint: type) -> Any:
 
 
 CHOICES = {
-    "federation": ("", "digits"),
+    "federation": ("", "digits", *FEDERATIONS),
+    "partition": ("domain", "dirichlet", "shards"),
     "upload-dtype": ("float16", "float32"),
     "sampler": ("ddim", "ddpm", "dpm-solver++", "lcm"),
     "preset": ("default", *PRESETS),
@@ -203,6 +221,7 @@ CHOICES = {
     "guidance-gradient": ("full", "shortcut"),
     "statistics-reduction": ("per-image", "per-batch"),
     "aggregation": ("fine-tuning", "multi-teacher", "specific-teacher"),
+    "teacher-weighting": ("quality", "uniform"),
 }
 AT_LEAST_ONE = (
     *("num-clients", "min-clients", "image-size", "local-epochs", "local-batch-size", "images-per-class"),
@@ -222,9 +241,8 @@ def _check(config: Config) -> None:
         raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
     if flat["min-clients"] > flat["num-clients"]:
         raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
-
-
-def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each key whose value differs between two flat configs."""
-    keys = sorted(set(old) | set(new))
-    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+    try:
+        simulation.check(config.simulation)
+        labels.parse_aliases(config.federation.class_aliases)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

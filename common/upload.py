@@ -3,19 +3,21 @@
 Manifest keys: `schema`, `client`, `architecture`, `class_names`, `class_counts` (images a class in training),
 `preprocessing`, `training` (`num_examples`, `validation_accuracy`, `test_accuracy` as trained, `test_accuracy_wire` as
 uploaded, `seconds`, `history`: one `{"epoch", "train_loss", "validation_accuracy"}` an epoch; an accuracy is null where
-there is no image to measure it on), `upload_dtype`, `data` (`digits/<domain>` or `folder`), `sha256` of the weights.
+there is no image to measure it on), `upload_dtype`, `data` (`digits/<virtual client>` or `folder`), `sha256` of the
+weights.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import save
 
-from common import architectures
+from common import architectures, labels
 from common.checkpoint import read_tensors, write_json, write_tensors
 from common.preprocessing import PreprocessSpec
 from common.statistics import FeatureStatistics, from_tensors, to_tensors
@@ -42,6 +44,10 @@ class Upload:
     @property
     def class_names(self) -> list[str]:
         return list(self.manifest["class_names"])
+
+    def spelling(self, class_names: list[str]) -> "Upload":
+        """The same with its classes spelt as all clients' are."""
+        return replace(self, manifest=self.manifest | {"class_names": class_names})
 
     @property
     def preprocess(self) -> PreprocessSpec:
@@ -91,3 +97,12 @@ class Upload:
 
 def is_whole(folder: Path) -> bool:
     return (folder / "manifest.json").exists()
+
+
+def load_all(folder: Path, aliases: dict[str, str]) -> Iterator[Upload]:
+    """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
+    folders = sorted(filter(is_whole, folder.iterdir()))
+    manifests = {path.name: json.loads((path / "manifest.json").read_text()) for path in folders}
+    spelt = labels.in_one_spelling({name: manifest["class_names"] for name, manifest in manifests.items()}, aliases)
+    for path in folders:
+        yield Upload.load(path).spelling(spelt[path.name])

@@ -7,12 +7,13 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common import architectures
+from common import architectures, labels
 from common.checkpoint import write_json, write_tensors
 from common.config import Config
 from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
+from fedlmg_client import faults
 from fedlmg_client.training import train
 
 app = ClientApp()
@@ -28,14 +29,18 @@ def train_and_upload(message: Message, context: Context) -> Message:
 
     `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds.
     """
+    config = Config()
     try:
         config = Config.from_run_config(context.run_config)
         data = load_client_data(context.node_config, config)
         cache = cache_path(context.node_config, config)
         architecture = _architecture(context, config)
-        upload = train(data, architecture, config.training, config.seed, data.name, cache, device())
+        fault = faults.of(data, config)
+        data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
+        upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+        upload = faults.spoil_upload(fault, upload)
     except (ValueError, OSError) as error:
-        return _failure(error, message, context)
+        return _failure(error, message, client_name(context.node_config, config))
     finally:
         _free()
     records = upload.to_records()
@@ -50,16 +55,17 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
 
     `arrays` record: state dict; `config` record: `model`, JSON of architecture, class_names and preprocessing.
     """
+    config = Config()
     try:
         config = Config.from_run_config(context.run_config)
         data = load_client_data(context.node_config, config)
         folder = cache_path(context.node_config, config) / "aggregated"
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
-        measured = evaluate(arrays, description, data)
+        measured = evaluate(arrays, description, data, labels.parse_aliases(config.federation.class_aliases))
         store(folder, arrays, description)
     except (ValueError, OSError) as error:
-        return _failure(error, message, context)
+        return _failure(error, message, client_name(context.node_config, config))
     finally:
         _free()
     metrics = MetricRecord({"accuracy": measured, "num-examples": len(data.test)})
@@ -69,12 +75,14 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     )
 
 
-def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData) -> float:
+def evaluate(
+    arrays: dict[str, torch.Tensor], description: dict, data: ClientData, aliases: dict[str, str] | None = None
+) -> float:
     """Accuracy in [0, 1] on the client's test images, by class name; a class the model lacks counts as wrong."""
     class_names = list(description["class_names"])
     model = architectures.build(description["architecture"], len(class_names))
     model.load_state_dict(arrays)
-    indices = torch.tensor([class_names.index(name) if name in class_names else -1 for name in data.class_names])
+    indices = labels.find(data.class_names, class_names, aliases or {})
     if not len(data.test):
         return 0.0
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
@@ -96,9 +104,8 @@ def _architecture(context: Context, config: Config) -> str:
     return names[int(context.node_config.get("partition-id", 0)) % len(names)]
 
 
-def _failure(error: Exception, message: Message, context: Context) -> Message:
+def _failure(error: Exception, message: Message, name: str) -> Message:
     """A known cause goes back as one sentence under the client's name; anything else is left to Flower."""
-    name = client_name(context.node_config)
     print(f"{name}: {error}", flush=True)
     return Message(RecordDict({"error": ConfigRecord({"client": name, "reason": str(error)})}), reply_to=message)
 

@@ -17,13 +17,12 @@ from rich.table import Table
 
 from common.checkpoint import write_bytes, write_json
 from common.config import Config, ConfigError
-from common.upload import Upload, is_whole
+from common.labels import parse_aliases
+from common.upload import Upload, load_all
 from common.workspace import Workspace, safe_name
 from fedlmg_server import pipeline
 from fedlmg_server.baselines import compare
 from fedlmg_server.distillation import aggregate, synthetic_set
-from fedlmg_server.distillation.aggregate import TeacherCache
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.report import plots
 from fedlmg_server.synthesis import launch
 from fedlmg_server.versions import versions
@@ -97,8 +96,8 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
     workspace = Workspace.open(config, versions())
     if not workspace.uploads.exists():
         workspace.uploads.symlink_to(made_with.uploads.resolve())
-    uploads = [Upload.load(path) for path in sorted(filter(is_whole, workspace.uploads.iterdir()))]
-    if not compare.test_sets(uploads):
+    uploads = list(load_all(workspace.uploads, parse_aliases(config.federation.class_aliases)))
+    if not compare.test_sets(config, uploads):
         raise ConfigError(f"{root} is no run of virtual clients: their test images are not at hand")
     pipeline.synthesise(config, workspace, uploads)
     row = _measure(name, config, workspace, uploads)
@@ -109,9 +108,7 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
 def _measure(name: str, config: Config, workspace: Workspace, uploads: list[Upload]) -> Row:
     device = pipeline.device()
     synthetic = synthetic_set.load(config, workspace, uploads)
-    targets = TeacherCache(synthetic, uploads, device).targets(config.distillation.aggregation)
-    data = TrainingSet(synthetic.images, synthetic.labels, targets)
-    model, _ = aggregate.distil(config, uploads, data, len(synthetic.class_names), device)
+    model, _, _ = aggregate.distil_from(config, uploads, synthetic, device)
     measured = compare.evaluate(model, config, uploads)
     drawn = launch.num_drawn(workspace)
     seconds = workspace.stage_seconds()["synthesis"]

@@ -10,16 +10,15 @@ import torch
 
 from common.checkpoint import read_tensors, write_bytes, write_json
 from common.config import Config, ConfigError
+from common.labels import check_distinct, in_one_spelling, parse_aliases
 from common.upload import Upload
-from common.workspace import METHODS, Workspace
+from common.workspace import METHODS, Workspace, safe_name
 from fedlmg_server import plan
-from fedlmg_server.admission import admit
+from fedlmg_server.admission import admit, quarantine
 from fedlmg_server.baselines import compare
 from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
-from fedlmg_server.distillation.aggregate import TeacherCache
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.report import page, results
 from fedlmg_server.synthesis import launch
 
@@ -44,7 +43,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     ConfigError: fewer fit uploads than the quorum, or a setting that does not work out.
     """
     with workspace.stage("admission"):
-        uploads, refused = admit(workspace)
+        uploads, refused = _admit(config, workspace)
     if len(uploads) < config.federation.min_clients:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in refused.items())
         raise ConfigError(
@@ -54,12 +53,26 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     if not aggregation.is_saved(workspace, uploads):
         with workspace.stage("distillation"):
             synthetic = synthetic_set.load(config, workspace, uploads)
-            targets = TeacherCache(synthetic, uploads, device()).targets(config.distillation.aggregation)
-            data = TrainingSet(synthetic.images, synthetic.labels, targets)
-            model, history = aggregation.distil(config, uploads, data, len(synthetic.class_names), device())
-            aggregation.save(workspace, config, uploads, model, history)
+            model, history, judged = aggregation.distil_from(config, uploads, synthetic, device())
+            aggregation.save(workspace, config, uploads, judged, model, history)
     description = json.loads((workspace.model / "model.json").read_text())
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
+
+
+def _admit(config: Config, workspace: Workspace) -> tuple[list[Upload], dict[str, str]]:
+    """Fit uploads, their classes in the spelling that all share, and the reasons of the refused ones by client."""
+    aliases = parse_aliases(config.federation.class_aliases)
+    uploads, refused = admit(workspace)
+    for upload in list(uploads):
+        try:
+            check_distinct(upload.class_names, aliases)
+        except ValueError as error:
+            folder = safe_name(upload.client)
+            refused[folder] = f"client '{upload.client}': {error}"
+            quarantine(workspace, folder, refused[folder])
+            uploads.remove(upload)
+    spelt = in_one_spelling({safe_name(upload.client): upload.class_names for upload in uploads}, aliases)
+    return [upload.spelling(spelt[safe_name(upload.client)]) for upload in uploads], refused
 
 
 def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> None:
@@ -81,7 +94,7 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
 
 def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
     """Also those of the rivals, where they are measured."""
-    return METHODS if config.distillation.compare and compare.test_sets(uploads) else METHODS[:1]
+    return METHODS if config.distillation.compare and compare.test_sets(config, uploads) else METHODS[:1]
 
 
 def _is_drawn(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> bool:
@@ -104,11 +117,11 @@ def report(
 
     evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
     """
-    uploads, refused = admit(workspace)
+    uploads, refused = _admit(config, workspace)
     methods, histories, own = {}, {}, {}
-    if config.distillation.compare and compare.test_sets(uploads):
+    if config.distillation.compare and compare.test_sets(config, uploads):
         with workspace.stage("rivals"):
-            methods, own = compare.without_training(uploads, device())
+            methods, own = compare.without_training(config, uploads, device())
             completed = 0
 
             def on_progress(count: int) -> None:
@@ -122,8 +135,12 @@ def report(
             methods |= trained
     description = json.loads((workspace.model / "model.json").read_text())
     histories.setdefault(f"fedlmg-{description['aggregation']}", description["history"])
+    verdicts = aggregation.verdicts(workspace)
     clients = {
         upload.client: {
+            "quality": verdicts[upload.client]["quality"],
+            "weight": verdicts[upload.client]["weight"],
+            "weight_reason": verdicts[upload.client]["reason"],
             "architecture": upload.manifest["architecture"],
             "num_examples": upload.manifest["training"]["num_examples"],
             "upload_bytes": upload.num_bytes,

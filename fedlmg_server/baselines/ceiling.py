@@ -2,11 +2,10 @@
 
 import torch
 
-from common.datasets import digits
+from common.datasets.digits import LabeledImages
 from fedlmg_server.distillation.trainer import TrainingSet
 
 
-def pooled(domains: list[str]) -> TrainingSet:
-    """Every client's training images of the embedded federation."""
-    splits = [digits.load(domain)["train"] for domain in domains]
+def pooled(splits: list[LabeledImages]) -> TrainingSet:
+    """Every client's training images; labels index the union of their classes."""
     return TrainingSet(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))

@@ -8,7 +8,9 @@ import torch
 
 from common.checkpoint import write_json
 from common.config import Config
-from common.datasets import digits
+from common.datasets.client_data import virtual_data, virtual_index
+from common.datasets.digits import LabeledImages
+from common.labels import find, known, parse_aliases, union
 from common.metrics import accuracy, predict
 from common.upload import Upload
 from common.workspace import Workspace
@@ -21,26 +23,43 @@ TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for nam
 """Methods with a student of their own."""
 
 
-def test_sets(uploads: list[Upload]) -> dict[str, digits.LabeledImages]:
-    """Test images of the virtual clients; empty when a client has a folder of its own, which the server cannot see."""
-    domains = {upload.client: upload.manifest["data"].removeprefix("digits/") for upload in uploads}
-    if not all(upload.manifest["data"].startswith("digits/") for upload in uploads):
-        return {}
-    return {client: digits.load(domain)["test"] for client, domain in domains.items()}
+def test_sets(config: Config, uploads: list[Upload]) -> dict[str, LabeledImages]:
+    """Test images of the virtual clients, labels by class name in the union of the uploads' classes.
+
+    Empty when a client has a folder of its own, which the server cannot see.
+    """
+    return _real(config, uploads, "test")
 
 
-def without_training(uploads: list[Upload], device: torch.device) -> tuple[dict[str, dict], dict[str, float]]:
+def _real(config: Config, uploads: list[Upload], split: str) -> dict[str, LabeledImages]:
+    names, aliases = _class_names(uploads), parse_aliases(config.federation.class_aliases)
+    sets = {}
+    for upload in uploads:
+        index = virtual_index(upload.manifest["data"], config)
+        if index is None:
+            return {}
+        data = virtual_data(upload.client, index, config)
+        part = getattr(data, split)
+        sets[upload.client] = LabeledImages(part.images, find(data.class_names, names, aliases)[part.labels])
+    return sets
+
+
+def _class_names(uploads: list[Upload]) -> list[str]:
+    return union([upload.class_names for upload in uploads])
+
+
+def without_training(
+    config: Config, uploads: list[Upload], device: torch.device
+) -> tuple[dict[str, dict], dict[str, float]]:
     """Rows `local` and `ensemble`, and each client's own model's mean accuracy over all test sets."""
-    tests = test_sets(uploads)
+    tests, class_names = test_sets(config, uploads), _class_names(uploads)
     local: dict[str, dict[str, float]] = {}
     ensemble = {}
     for name, test in tests.items():
-        read = {
-            upload.client: teachers.probabilities(upload, test.images, list(digits.CLASS_NAMES), device)
-            for upload in uploads
-        }
+        read = {upload.client: teachers.probabilities(upload, test.images, class_names, device) for upload in uploads}
         local[name] = teachers_alone.local(read, test.labels)
-        ensemble[name] = teachers_alone.ensemble(read, test.labels)
+        masks = {upload.client: known(upload.class_names, class_names) for upload in uploads}
+        ensemble[name] = teachers_alone.ensemble(read, masks, test.labels)
     per_test = {name: _mean(accuracies.values()) for name, accuracies in local.items()}
     own = {upload.client: _mean(local[name][upload.client] for name in tests) for upload in uploads}
     return {"local": _row(per_test), "ensemble": _row(ensemble)}, own
@@ -52,7 +71,7 @@ def evaluate(model: torch.nn.Module, config: Config, uploads: list[Upload]) -> d
     return _row(
         {
             name: accuracy(predict(model, preprocess, test.images), test.labels)
-            for name, test in test_sets(uploads).items()
+            for name, test in test_sets(config, uploads).items()
         }
     )
 
@@ -74,8 +93,9 @@ def with_training(
     on_progress(sum(result is not None for result in finished.values()))
     missing = [method for method, result in finished.items() if result is None]
     jobs = _training_sets(missing, config, workspace, uploads, device)
+    num_classes = len(_class_names(uploads))
     for method, data in jobs.items():
-        model, history = aggregate.distil(config, uploads, data, len(digits.CLASS_NAMES), device)
+        model, history = aggregate.distil(config, uploads, data, num_classes, device)
         finished[method] = _write(workspace, method, signature, evaluate(model, config, uploads), history)
         on_progress(1)
     rows = {method: result["row"] for method, result in finished.items()}
@@ -92,9 +112,9 @@ def _training_sets(
             synthetic = synthetic_set.load(config, workspace, uploads, images)
             cache = TeacherCache(synthetic, uploads, device)
             for name in wanted:
-                sets[f"{images}-{name}"] = TrainingSet(synthetic.images, synthetic.labels, cache.targets(name))
+                sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace))
     if "ceiling" in methods:
-        sets["ceiling"] = ceiling.pooled([upload.manifest["data"].removeprefix("digits/") for upload in uploads])
+        sets["ceiling"] = ceiling.pooled(list(_real(config, uploads, "train").values()))
     return sets
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from common.metrics import accuracy
+from fedlmg_server.distillation.teachers import multi_teacher
 
 
 def local(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
@@ -10,6 +11,6 @@ def local(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str
     return {client: accuracy(probabilities, labels) for client, probabilities in per_client.items()}
 
 
-def ensemble(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> float:
-    """Accuracy of the mean softmax of all clients on one test set."""
-    return accuracy(torch.stack(list(per_client.values())).mean(0), labels)
+def ensemble(per_client: dict[str, torch.Tensor], known: dict[str, torch.Tensor], labels: torch.Tensor) -> float:
+    """Accuracy of the mean softmax, each class over the clients that know it, on one test set; known: (classes,)."""
+    return accuracy(multi_teacher(per_client, known), labels)

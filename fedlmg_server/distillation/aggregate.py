@@ -7,11 +7,12 @@ import torch
 from common import architectures
 from common.checkpoint import read_tensors, write_json, write_tensors
 from common.config import Config, ConfigError
-from common.labels import to_global, union
+from common.labels import known, union
 from common.preprocessing import PreprocessSpec
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.distillation import teachers, trainer
+from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
 
@@ -27,18 +28,33 @@ class TeacherCache:
             upload.client: teachers.probabilities(upload, synthetic.images, synthetic.class_names, device)
             for upload in uploads
         }
-        self.known = {}
-        for upload in uploads:
-            mask = torch.zeros(len(synthetic.class_names), dtype=torch.bool)
-            mask[to_global(upload.class_names, synthetic.class_names)] = True
-            self.known[upload.client] = mask
+        self.known = {upload.client: known(upload.class_names, synthetic.class_names) for upload in uploads}
 
-    def targets(self, aggregation: str) -> torch.Tensor | None:
-        if aggregation == "fine-tuning":
-            return None
+    def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
+        """Images and targets of one aggregation, without the images of clients whose weight is 0."""
+        images = self.synthetic
+        rows = torch.tensor([weights[client] > 0 for client in images.clients])
+        if not rows.any():
+            raise ConfigError(
+                "no image of a client that can be trusted passed the filter: set the config key 'teacher-weighting' "
+                "to 'uniform', or lower 'min-confidence'"
+            )
+        targets = None
         if aggregation == "multi-teacher":
-            return teachers.multi_teacher(self.per_client, self.known)
-        return teachers.specific_teacher(self.per_client, self.synthetic.clients)
+            targets = teachers.multi_teacher(self.per_client, self.known, weights, images.labels)[rows]
+        elif aggregation == "specific-teacher":
+            targets = teachers.specific_teacher(self.per_client, images.clients)[rows]
+        return TrainingSet(images.images[rows], images.labels[rows], targets)
+
+
+def weights(workspace: Workspace) -> dict[str, float]:
+    """Client -> weight, as the clients were judged when the aggregated model was made."""
+    return {client: verdict["weight"] for client, verdict in verdicts(workspace).items()}
+
+
+def verdicts(workspace: Workspace) -> dict[str, dict]:
+    """Client -> its `quality.Verdict` as JSON."""
+    return json.loads((workspace.model / "quality.json").read_text())
 
 
 def student(config: Config, num_classes: int, uploads: list[Upload], device: torch.device) -> torch.nn.Module:
@@ -76,9 +92,15 @@ def signature(uploads: list[Upload]) -> list[str]:
 
 
 def save(
-    workspace: Workspace, config: Config, uploads: list[Upload], model: torch.nn.Module, history: list[dict]
+    workspace: Workspace,
+    config: Config,
+    uploads: list[Upload],
+    judged: dict[str, Verdict],
+    model: torch.nn.Module,
+    history: list[dict],
 ) -> None:
-    """Write `model/model.safetensors`, then `model/model.json`, which makes it whole."""
+    """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole."""
+    write_json(workspace.model / "quality.json", {client: verdict.to_json() for client, verdict in judged.items()})
     write_tensors(workspace.model / "model.safetensors", model.state_dict())
     description = {
         "architecture": config.distillation.student_architecture,
@@ -113,6 +135,19 @@ def num_updates(config: Config, uploads: list[Upload]) -> int:
 
 def preprocessing(config: Config) -> PreprocessSpec:
     return PreprocessSpec(image_size=config.training.image_size)
+
+
+def distil_from(
+    config: Config, uploads: list[Upload], synthetic: SyntheticSet, device: torch.device
+) -> tuple[torch.nn.Module, list[dict], dict[str, Verdict]]:
+    """Judge the clients and train the student that the config asks for; returns it, its loss history, the verdicts."""
+    cache = TeacherCache(synthetic, uploads, device)
+    judged = judge(uploads, synthetic, cache.per_client, config.distillation.teacher_weighting)
+    data = cache.training_set(
+        config.distillation.aggregation, {client: verdict.weight for client, verdict in judged.items()}
+    )
+    model, history = distil(config, uploads, data, len(synthetic.class_names), device)
+    return model, history, judged
 
 
 def distil(

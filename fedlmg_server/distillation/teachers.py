@@ -13,14 +13,24 @@ def probabilities(upload: Upload, images: torch.Tensor, class_names: list[str], 
     return label_spaces.spread(local, upload.class_names, class_names)
 
 
-def multi_teacher(per_client: dict[str, torch.Tensor], known: dict[str, torch.Tensor]) -> torch.Tensor:
+def multi_teacher(
+    per_client: dict[str, torch.Tensor],
+    known: dict[str, torch.Tensor],
+    weights: dict[str, float] | None = None,
+    labels: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Mean of the clients' probabilities (paper, Eq. 12), each class over the clients that know it, renormalised.
 
-    per_client: (N, classes) each; known: bool (classes,) each.
+    per_client: (N, classes) each; known: bool (classes,) each; weights: in [0, 1], 1 where not given; labels: (N,),
+    the images' classes, of which only clients that know them speak, for the others could but be wrong (ours).
     """
-    total = sum(per_client.values())
-    teachers = sum(mask.float() for mask in known.values()).clamp(min=1)
-    mean = total / teachers
+    votes = {}
+    for client, mask in known.items():
+        vote = torch.full((len(per_client[client]), 1), 1.0 if weights is None else weights[client])
+        votes[client] = vote if labels is None else vote * mask[labels][:, None]
+    total = sum(votes[client] * probabilities for client, probabilities in per_client.items())
+    voters = sum(votes[client] * mask for client, mask in known.items())
+    mean = total / voters.where(voters > 0, 1)
     return mean / mean.sum(1, keepdim=True)
 
 

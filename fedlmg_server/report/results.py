@@ -13,6 +13,8 @@ METHODS = (
     "ceiling",
 )
 """The order in which methods are shown; others come before `ceiling`."""
+TEACHER = {"quality": None, "weight": 1.0, "weight_reason": ""}
+"""A client that was not judged."""
 CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
 
 
@@ -33,7 +35,8 @@ def build(
     ----------
     config: the run's flat config.
     clients: name -> architecture, num_examples, upload_bytes, own_accuracy (on the client's own test images),
-        aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients.
+        aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients; as a teacher,
+        quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1).
     aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
     synthesis: num_images, seconds, images_per_second.
@@ -48,7 +51,7 @@ def build(
         "schema": SCHEMA,
         "seed": seed,
         "config": dict(config),
-        "clients": {name: {"own_accuracy_all_clients": None, **client} for name, client in clients.items()},
+        "clients": {name: {**TEACHER, "own_accuracy_all_clients": None, **client} for name, client in clients.items()},
         "aggregated": dict(aggregated),
         "methods": {name: methods[name] for name in sorted(methods, key=_place) if methods[name] is not None},
         "synthesis": dict(synthesis),
@@ -66,8 +69,10 @@ def check(results: dict) -> None:
     if results["schema"] != SCHEMA:
         raise ValueError(f"results.json has schema {results['schema']!r}; this version reads {SCHEMA}")
     for name, client in results["clients"].items():
-        _require(client, ("architecture", "num_examples", "upload_bytes", *CLIENT_ACCURACIES), f"clients.{name}.")
-        for key in CLIENT_ACCURACIES:
+        _require(
+            client, ("architecture", "num_examples", "upload_bytes", *TEACHER, *CLIENT_ACCURACIES), f"clients.{name}."
+        )
+        for key in ("quality", "weight", *CLIENT_ACCURACIES):
             _accuracy(client[key], f"clients.{name}.{key}")
         for key in ("num_examples", "upload_bytes"):
             _amount(client[key], f"clients.{name}.{key}")

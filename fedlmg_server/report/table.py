@@ -16,6 +16,10 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
     console.print(_clients(results))
     if results["methods"]:
         console.print(_methods(results))
+    for name, client in results["clients"].items():
+        if client["weight_reason"]:
+            state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"
+            console.print(f"[yellow]{state}:[/] {_plain(name)}: {_plain(client['weight_reason'])}")
     for name, reason in results["missing"].items():
         console.print(f"[yellow]not in the model:[/] {_plain(name)}: {_plain(reason)}")
     synthesis = results["synthesis"]

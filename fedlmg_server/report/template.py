@@ -88,6 +88,20 @@ on the client's own test images.</p>
 {% endfor %}
 </tbody></table></div>
 
+{% if clients.values() | selectattr("weight_reason") | list %}
+<h2>Weak teachers</h2>
+<p class="soft">Quality: 0 is chance, 1 is perfect. At weight 0 a client's images and targets are left out of the
+student's training.</p>
+<div class="scroll"><table>
+<thead><tr><th>client</th><th>quality</th><th>weight</th><th class="text">why</th></tr></thead>
+<tbody>
+{% for name, client in clients.items() if client.weight_reason %}
+<tr><td>{{ name }}</td><td>{{ "%.2f" | format(client.quality) }}</td><td>{{ "%.2f" | format(client.weight) }}</td>
+<td class="text wrap">{{ client.weight_reason }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% if missing %}
 <h2>Not in the model</h2>
 <div class="scroll"><table>

@@ -58,6 +58,23 @@ def test_a_run_ends_well_and_the_same_command_keeps_its_images(tmp_path: Path, p
 
 
 @pytest.mark.slow
+def test_mixed_clients_end_with_a_model_without_the_broken_and_the_poisoned_one(tmp_path: Path, pipeline_folder: Path):
+    settings = {key: value for key, value in TINY.items() if key != "num-clients"}
+    settings |= {"federation": "mixed", "local-epochs": 10, "diffusion-model": str(pipeline_folder)}
+
+    run = fedlmg_run(tmp_path, settings)
+
+    results = json.loads((tmp_path / "workspace" / "report" / "results.json").read_text())
+    assert run.returncode == 0, run.stdout
+    quarantined = json.loads((tmp_path / "workspace" / "quarantine" / "mnist-2" / "reason.json").read_text())
+    assert "not finite" in quarantined["reason"]
+    assert "mnist-2" in results["missing"]
+    assert results["clients"]["optdigits-2"]["weight"] < 0.5
+    assert results["clients"]["printed"]["weight"] == 1.0
+    assert (tmp_path / "workspace" / "model" / "model.json").exists()
+
+
+@pytest.mark.slow
 def test_a_failing_run_exits_1_with_its_reason(tmp_path: Path):
     (tmp_path / "no-pipeline").mkdir()
 

@@ -7,6 +7,8 @@ from common import labels
 from common.config import Config, ConfigError, DistillationConfig
 from common.metrics import accuracy, predict
 from fedlmg_server.distillation import aggregate, teachers, trainer
+from fedlmg_server.distillation.aggregate import TeacherCache
+from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
 from tests.conftest import make_upload
 
@@ -61,6 +63,35 @@ def test_multi_teacher_averages_only_over_clients_that_know_a_class():
 
     unnormalised = torch.tensor([[0.6, 0.3, 0.8]])
     torch.testing.assert_close(mean, unnormalised / unnormalised.sum())
+
+
+def test_multi_teacher_asks_only_clients_that_know_an_images_class():
+    per_client = {"a": torch.tensor([[0.9, 0.1, 0.0]]), "b": torch.tensor([[0.0, 0.2, 0.8]])}
+    known = {"a": torch.tensor([True, True, False]), "b": torch.tensor([False, True, True])}
+
+    mean = teachers.multi_teacher(per_client, known, labels=torch.tensor([2]))
+
+    torch.testing.assert_close(mean, torch.tensor([[0.0, 0.2, 0.8]]))
+
+
+def test_multi_teacher_weighs_votes():
+    per_client = {"a": torch.tensor([[1.0, 0.0]]), "b": torch.tensor([[0.0, 1.0]])}
+    known = dict.fromkeys("ab", torch.tensor([True, True]))
+
+    mean = teachers.multi_teacher(per_client, known, {"a": 1.0, "b": 0.25})
+
+    torch.testing.assert_close(mean, torch.tensor([[0.8, 0.2]]))
+
+
+def test_images_of_a_client_without_weight_are_left_out():
+    uploads = [make_upload("a", ["0", "1"]), make_upload("b", ["1", "2"])]
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    synthetic = SyntheticSet(images, torch.tensor([0, 1, 2]), ["a", "b", "b"], ["0", "1", "2"])
+
+    data = TeacherCache(synthetic, uploads, torch.device("cpu")).training_set("specific-teacher", {"a": 0.0, "b": 1.0})
+
+    assert data.labels.tolist() == [1, 2]
+    assert data.teacher[:, 0].tolist() == [0.0, 0.0]
 
 
 def test_specific_teacher_is_the_client_an_image_was_drawn_for():

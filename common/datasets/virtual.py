@@ -1,0 +1,115 @@
+"""Virtual clients of the embedded federation: which images each holds, by domain, by Dirichlet draw or in shards.
+
+However many clients share them, no image is with two of them, and the same config gives the same images.
+"""
+
+import numpy as np
+import torch
+
+from common.config import Config, ConfigError
+from common.datasets import digits
+from common.datasets.digits import CLASS_NAMES, DOMAINS, LabeledImages
+from common.simulation import classes_of, size_of
+
+LEAST_IMAGES = 10
+"""Training images that a Dirichlet draw leaves to every client."""
+ATTEMPTS = 100
+SHARDS_PER_CLIENT = 2
+
+
+def name(index: int, config: Config) -> str:
+    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed."""
+    if config.simulation.partition != "domain":
+        return f"client-{index}"
+    share = index // len(DOMAINS)
+    return DOMAINS[index % len(DOMAINS)] + (f"-{share + 1}" if share else "")
+
+
+def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+    """Class names of one client, and its splits with labels that index them.
+
+    Raises
+    ------
+    ConfigError: a simulation key that leaves the client without images.
+    """
+    splits = _of_domain(index, config) if config.simulation.partition == "domain" else _of_pool(index, config)
+    if size := size_of(config.simulation, index):
+        splits["train"] = _rows(splits["train"], _first_of_each_class(splits["train"].labels, size))
+    held = [label for label in classes_of(config.simulation, index) if (splits["train"].labels == label).any()]
+    if not held:
+        raise ConfigError(f"virtual client {index} has no training images: change 'client-classes' or 'partition'")
+    return [CLASS_NAMES[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
+
+
+def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
+    """The domain's images; the clients that share it take every n-th."""
+    sharing = len(range(index % len(DOMAINS), config.federation.num_clients, len(DOMAINS))) or 1
+    first = index // len(DOMAINS) % sharing
+    return {
+        split: _rows(part, torch.arange(first, len(part), sharing))
+        for split, part in digits.load(DOMAINS[index % len(DOMAINS)]).items()
+    }
+
+
+def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
+    """A share of all domains' images; every split is cut in the same proportions."""
+    domains = [digits.load(domain) for domain in DOMAINS]
+    pooled = {
+        split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
+        for split in digits.SPLIT_SIZES
+    }
+    attempt = _fair_attempt(pooled["train"].labels.numpy(), config)
+    cuts = {split: _cut(part.labels.numpy(), config, attempt) for split, part in pooled.items()}
+    return {
+        split: _rows(part, torch.from_numpy(cuts[split][index % len(cuts[split])])) for split, part in pooled.items()
+    }
+
+
+def _cut(labels: np.ndarray, config: Config, attempt: int) -> list[np.ndarray]:
+    rng, num_clients = np.random.default_rng([config.seed, attempt]), config.federation.num_clients
+    if config.simulation.partition == "shards":
+        return shards(labels, num_clients, rng)
+    return dirichlet(labels, num_clients, config.simulation.dirichlet_alpha, rng)
+
+
+def _fair_attempt(labels: np.ndarray, config: Config) -> int:
+    for attempt in range(ATTEMPTS):
+        if min(map(len, _cut(labels, config, attempt))) >= LEAST_IMAGES:
+            return attempt
+    raise ConfigError(
+        f"no partition leaves {LEAST_IMAGES} training images to every client: raise 'dirichlet-alpha' or lower "
+        "'num-clients'"
+    )
+
+
+def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
+    rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
+    shares = rng.dirichlet(np.full(num_clients, alpha), len(CLASS_NAMES))
+    for label, share in enumerate(shares):
+        of_class = rng.permutation(np.flatnonzero(labels == label))
+        cuts = (np.cumsum(share)[:-1] * len(of_class)).astype(int)
+        for client, part in enumerate(np.split(of_class, cuts)):
+            rows[client].append(part)
+    return [np.sort(np.concatenate(parts)) for parts in rows]
+
+
+def shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of each client: two of 2 n pieces of the images in the order of their labels (McMahan et al., 2017)."""
+    order = rng.permutation(SHARDS_PER_CLIENT * num_clients).reshape(num_clients, SHARDS_PER_CLIENT)
+    pieces = np.array_split(np.argsort(labels, kind="stable"), order.size)
+    return [np.sort(np.concatenate([pieces[number] for number in numbers])) for numbers in order]
+
+
+def _first_of_each_class(labels: torch.Tensor, count: int) -> torch.Tensor:
+    rows = [torch.nonzero(labels == label)[:count, 0] for label in range(len(CLASS_NAMES))]
+    return torch.cat(rows).sort().values
+
+
+def _of_classes(part: LabeledImages, held: list[int]) -> LabeledImages:
+    kept = _rows(part, torch.isin(part.labels, torch.tensor(held)).nonzero()[:, 0])
+    return LabeledImages(kept.images, torch.searchsorted(torch.tensor(held), kept.labels))
+
+
+def _rows(part: LabeledImages, rows: torch.Tensor) -> LabeledImages:
+    return LabeledImages(part.images[rows], part.labels[rows])

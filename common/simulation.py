@@ -1,0 +1,105 @@
+"""Settings of virtual clients, which real ones ignore: who holds what, and who is broken."""
+
+import re
+from dataclasses import dataclass
+
+NUM_CLASSES = 10
+FAULTS = ("random-labels", "nan-weights", "few-epochs")
+"""What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, or trains for
+one epoch."""
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Virtual clients. Lists between semicolons are taken in turn: client i has number i, and so on from the start."""
+
+    partition: str = "domain"
+    """`domain`: client i has domain i modulo four, clients of one domain share it; `dirichlet`, `shards`: of all."""
+    dirichlet_alpha: float = 0.5
+    """Concentration: the smaller, the less alike the clients (Hsu et al., 2019)."""
+    client_classes: str = ""
+    """Digits that each client knows, such as `0-5;3-8;6-9,0`; an empty part: all."""
+    client_sizes: str = ""
+    """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
+    faults: str = ""
+    """Client index and what it suffers, such as `1:random-labels, 4:nan-weights, 2:few-epochs`."""
+
+
+FEDERATIONS = {
+    "mixed": {
+        "num_clients": 6,
+        "architectures": (
+            "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet,squeezenet1_1,mobilenet_v3_small"
+        ),
+        "local_epochs": 40,
+        "client_classes": "0-5;3-8;6-9,0;2,4,6,8;0-9;0-9",
+        "faults": "4:nan-weights, 5:random-labels",
+    }
+}
+"""Federations that are the embedded digits with other defaults; a key that is set otherwise wins."""
+
+
+def in_turn(text: str, index: int) -> str:
+    """The part for client `index` of a list between semicolons."""
+    parts = text.split(";")
+    return parts[index % len(parts)].strip()
+
+
+def classes_of(simulation: SimulationConfig, index: int) -> list[int]:
+    """Sorted class indices that a client knows.
+
+    Raises
+    ------
+    ValueError: not of the form `0-5,7`.
+    """
+    found: set[int] = set()
+    for part in filter(None, in_turn(simulation.client_classes, index).replace(" ", "").split(",")):
+        match = re.fullmatch(r"([0-9])(?:-([0-9]))?", part)
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
+        if not numbers:
+            raise ValueError(f"config key 'client-classes' holds '{part}', which is no digit and no range of digits")
+        found |= set(numbers)
+    return sorted(found) or list(range(NUM_CLASSES))
+
+
+def size_of(simulation: SimulationConfig, index: int) -> int | None:
+    """Most training images of a class that a client holds; None: all.
+
+    Raises
+    ------
+    ValueError: no whole number above 0.
+    """
+    size = in_turn(simulation.client_sizes, index)
+    if size and not (size.isdigit() and int(size)):
+        raise ValueError(f"config key 'client-sizes' holds '{size}', which is no number of images")
+    return int(size) if size else None
+
+
+def faults_by_client(simulation: SimulationConfig) -> dict[int, str]:
+    """Client index -> one of `FAULTS`.
+
+    Raises
+    ------
+    ValueError: not of that form, or no such fault.
+    """
+    faults = {}
+    for part in filter(str.strip, simulation.faults.split(",")):
+        index, _, fault = (text.strip() for text in part.partition(":"))
+        if not index.isdigit() or fault not in FAULTS:
+            raise ValueError(
+                f"config key 'faults' holds '{part.strip()}'; it wants a client's index and one of "
+                f"{', '.join(FAULTS)}, as in '1:random-labels'"
+            )
+        faults[int(index)] = fault
+    return faults
+
+
+def check(simulation: SimulationConfig) -> None:
+    """Raises ValueError, one sentence, unless every key can be read."""
+    for index in range(simulation.client_classes.count(";") + 1):
+        classes_of(simulation, index)
+    for index in range(simulation.client_sizes.count(";") + 1):
+        size_of(simulation, index)
+    faults_by_client(simulation)
+    if simulation.dirichlet_alpha <= 0:
+        raise ValueError(f"config key 'dirichlet-alpha' is {simulation.dirichlet_alpha}; it must be above 0")

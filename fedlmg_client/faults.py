@@ -1,0 +1,45 @@
+"""What a virtual client suffers, to simulate broken and poisoned ones; a client with a folder suffers nothing."""
+
+from dataclasses import replace
+
+import torch
+
+from common.config import Config, LocalTrainingConfig
+from common.datasets.client_data import ClientData, virtual_index
+from common.datasets.digits import LabeledImages
+from common.simulation import faults_by_client
+from common.upload import Upload, weights_digest
+
+
+def of(data: ClientData, config: Config) -> str:
+    """One of `common.simulation.FAULTS`; empty for a sound client."""
+    return faults_by_client(config.simulation).get(virtual_index(data.source, config), "")
+
+
+def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
+    """`random-labels` shuffles the labels of training and validation images; test images stay as they are."""
+    if fault != "random-labels":
+        return data
+    generator = torch.Generator().manual_seed(seed)
+
+    def shuffled(part: LabeledImages) -> LabeledImages:
+        return LabeledImages(part.images, part.labels[torch.randperm(len(part), generator=generator)])
+
+    fingerprint = f"{data.fingerprint}/{fault}"
+    return replace(data, train=shuffled(data.train), validation=shuffled(data.validation), fingerprint=fingerprint)
+
+
+def spoil_settings(fault: str, settings: LocalTrainingConfig) -> LocalTrainingConfig:
+    """`few-epochs` trains for one."""
+    return replace(settings, local_epochs=1) if fault == "few-epochs" else settings
+
+
+def spoil_upload(fault: str, upload: Upload) -> Upload:
+    """`nan-weights` replaces every weight by NaN, properly signed."""
+    if fault != "nan-weights":
+        return upload
+    arrays = {
+        name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+        for name, tensor in upload.arrays.items()
+    }
+    return replace(upload, arrays=arrays, manifest=upload.manifest | {"sha256": weights_digest(arrays)})

@@ -1,0 +1,40 @@
+"""Faults of virtual clients do what their names say."""
+
+import pytest
+import torch
+
+from common.config import Config
+from common.datasets.client_data import load_client_data
+from fedlmg_client import faults
+from tests.conftest import make_upload
+
+CONFIG = Config.from_run_config({"faults": "0:random-labels, 1:nan-weights, 2:few-epochs"})
+
+
+@pytest.mark.parametrize(("index", "fault"), [(0, "random-labels"), (1, "nan-weights"), (2, "few-epochs"), (3, "")])
+def test_fault_is_that_of_the_clients_index(index: int, fault: str):
+    assert faults.of(load_client_data({"partition-id": index}, CONFIG), CONFIG) == fault
+
+
+def test_random_labels_keep_images_and_test_set():
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    spoilt = faults.spoil_data("random-labels", data, seed=0)
+
+    assert torch.equal(spoilt.train.images, data.train.images)
+    assert (spoilt.train.labels == data.train.labels).double().mean() < 0.25
+    assert spoilt.test is data.test
+    assert spoilt.fingerprint != data.fingerprint
+
+
+def test_nan_weights_are_signed():
+    sound = make_upload("a", ["0", "1"])
+
+    broken = faults.spoil_upload("nan-weights", sound)
+
+    assert broken.arrays["head.weight"].isnan().all()
+    assert broken.manifest["sha256"] != sound.manifest["sha256"]
+
+
+def test_few_epochs_is_one():
+    assert faults.spoil_settings("few-epochs", CONFIG.training).local_epochs == 1

@@ -1,0 +1,116 @@
+"""Virtual clients: who holds which images, and the default federation, which never changes."""
+
+import hashlib
+
+import pytest
+import torch
+
+from common.config import Config, ConfigError
+from common.datasets import virtual
+from common.datasets.client_data import load_client_data, virtual_index
+
+OVERLAP = "0-5;3-8;6-9,0;2,4,6,8"
+
+
+def clients(**keys: object) -> list:
+    config = Config.from_run_config({key.replace("_", "-"): value for key, value in keys.items()})
+    return [load_client_data({"partition-id": i}, config) for i in range(config.federation.num_clients)]
+
+
+def test_images_of_the_default_federation_never_change():
+    digest = hashlib.sha256()
+    for data in clients():
+        for part in (data.train, data.validation, data.test):
+            digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+
+    assert digest.hexdigest() == "400e3bc21f4d0b8981c7f6f327456458b4acbf4cd20ededd5f05d7485c96d710"
+
+
+def test_default_clients_are_named_by_their_domains():
+    names = ("mnist", "optdigits", "mnist-m", "printed")
+
+    assert [data.source for data in clients()] == [f"digits/{name}" for name in names]
+
+
+def test_clients_know_the_classes_that_the_config_names():
+    known = [data.class_names for data in clients(client_classes=OVERLAP)]
+
+    assert known == [list("012345"), list("345678"), list("06789"), list("2468")]
+
+
+def test_labels_index_a_clients_own_classes():
+    whole, part = clients()[1], clients(client_classes=OVERLAP)[1]
+
+    rows = (whole.test.labels >= 3) & (whole.test.labels <= 8)
+    assert torch.equal(part.test.images, whole.test.images[rows])
+    assert torch.equal(part.test.labels, whole.test.labels[rows] - 3)
+
+
+def test_clients_of_one_domain_share_its_images():
+    first, *_, second = clients(num_clients=5)
+
+    together = torch.cat([first.train.images, second.train.images])
+    assert second.name == "mnist-2"
+    assert len(together) == 400
+    assert len(together.flatten(1).unique(dim=0)) == 400
+
+
+@pytest.mark.parametrize("partition", ["dirichlet", "shards"])
+def test_partition_gives_every_image_to_one_client(partition: str):
+    parts = clients(partition=partition, num_clients=6)
+
+    assert sum(len(data.train) for data in parts) == 1600
+    assert min(len(data.train) for data in parts) >= virtual.LEAST_IMAGES
+
+
+def test_shards_leave_each_client_few_classes():
+    assert max(len(data.class_names) for data in clients(partition="shards", num_clients=6)) <= 4
+
+
+def test_partition_follows_the_seed():
+    def sizes(seed: int) -> list[int]:
+        return [len(data.train) for data in clients(partition="dirichlet", seed=seed)]
+
+    assert sizes(1) == sizes(1)
+    assert sizes(1) != sizes(2)
+
+
+def test_partition_that_leaves_a_client_nothing_is_refused():
+    with pytest.raises(ConfigError, match="raise 'dirichlet-alpha'"):
+        clients(partition="dirichlet", dirichlet_alpha=0.001, num_clients=50, min_clients=2)
+
+
+def test_sizes_limit_the_images_of_each_class():
+    large, small, *_ = clients(client_sizes="30;3")
+
+    assert torch.bincount(large.train.labels).max() == 30
+    assert torch.bincount(small.train.labels).tolist() == [3] * 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("client-classes", "0-x"),
+        ("client-classes", "5-3"),
+        ("client-sizes", "10;none"),
+        ("faults", "1:tired"),
+        ("faults", "random-labels"),
+        ("dirichlet-alpha", 0.0),
+    ],
+)
+def test_key_that_cannot_be_read_is_named(key: str, value: object):
+    with pytest.raises(ConfigError, match=f"'{key}'"):
+        Config.from_run_config({key: value})
+
+
+def test_mixed_fills_only_the_keys_left_at_their_defaults():
+    config = Config.from_run_config({"federation": "mixed", "faults": "0:few-epochs"})
+
+    assert config.federation.num_clients == 6
+    assert len(set(config.training.architectures.split(","))) == 6
+    assert config.simulation.faults == "0:few-epochs"
+    assert Config.from_run_config(config.to_run_config()) == config
+
+
+def test_folder_is_no_virtual_client():
+    assert virtual_index("folder", Config()) is None

@@ -1,0 +1,94 @@
+"""A client near chance by every measure is left out; one that is good by any is not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.upload import Upload
+from fedlmg_server.distillation.quality import Verdict, above_chance, judge
+from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from tests.conftest import make_upload
+
+CLASSES = list("0123")
+LABELS = torch.arange(120) % 4
+CLIENTS = [name for name in "abc" for _ in range(40)]
+
+
+def upload(name: str, validation: float | None, classes: list[str] = CLASSES) -> Upload:
+    made = make_upload(name, classes)
+    return replace(made, manifest=made.manifest | {"training": {"validation_accuracy": validation}})
+
+
+def reading(share_right: dict[str, float]) -> torch.Tensor:
+    """One-hot answers that are right on that share of each client's images, else one class off."""
+    answers = [
+        label if row % 40 < 40 * share_right[client] else (label + 1) % 4
+        for row, (client, label) in enumerate(zip(CLIENTS, LABELS.tolist(), strict=True))
+    ]
+    return torch.eye(4)[answers]
+
+
+def verdicts(readings: dict[str, dict], validations: dict[str, float | None], weighting: str = "quality") -> dict:
+    images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
+    synthetic = SyntheticSet(images, LABELS, CLIENTS, CLASSES)
+    uploads = [upload(name, validation) for name, validation in validations.items()]
+    return judge(uploads, synthetic, {name: reading(right) for name, right in readings.items()}, weighting)
+
+
+POISONED = {
+    "a": {"a": 0.9, "b": 0.95, "c": 0.2},
+    "b": {"a": 0.95, "b": 0.9, "c": 0.2},
+    "c": {"a": 0.2, "b": 0.3, "c": 0.9},
+}
+
+
+def test_client_trained_on_random_labels_is_left_out_with_a_reason():
+    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.3})
+
+    assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
+    assert "near chance by every measure" in judged["c"].reason
+
+
+def test_honest_client_of_a_domain_that_nobody_else_reads_keeps_its_weight():
+    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
+
+    assert judged["c"].weight == 1.0
+
+
+def test_client_without_validation_images_is_judged_by_the_others():
+    judged = verdicts(POISONED, {"a": None, "b": None, "c": None})
+
+    assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
+
+
+def test_a_few_lucky_images_prove_nothing():
+    assert above_chance(0.24, 10, num_images=25) < 0.05 < above_chance(0.24, 10, num_images=1000)
+
+
+def test_weak_client_has_a_small_vote():
+    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
+
+    assert judged["c"].weight == pytest.approx(above_chance(0.4, 4) / 0.3)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "validation"), [("uniform", 0.9), ("quality", 0.2)], ids=["uniform", "nobody is above chance"]
+)
+def test_everyone_keeps_full_weight(weighting: str, validation: float):
+    chance = {name: dict.fromkeys("abc", 0.25) for name in "abc"}
+
+    judged = verdicts(chance, dict.fromkeys("abc", validation), weighting)
+
+    assert {verdict.weight for verdict in judged.values()} == {1.0}
+
+
+def test_client_with_no_class_in_common_falls_back_to_its_validation():
+    images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
+    synthetic = SyntheticSet(images, LABELS, ["a"] * len(LABELS), [*CLASSES, "8", "9"])
+    uploads = [upload("a", 0.9), upload("b", 0.8, ["8", "9"])]
+    readings = {name: torch.nn.functional.one_hot(LABELS, 6).float() for name in "ab"}
+
+    judged = judge(uploads, synthetic, readings, "quality")
+
+    assert judged["b"] == Verdict(pytest.approx(0.6), None, None, pytest.approx(0.6))
