@@ -48,6 +48,7 @@ def check(
 def predict(
     model_folder: Annotated[Path, typer.Argument(help="The returned model: `aggregated` in the client's cache.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    builder: Annotated[str, typer.Option(help="Builder `package.module:function` that the model may name.")] = "",
 ) -> None:
     """Print the class and the confidence of each image."""
     try:
@@ -56,7 +57,11 @@ def predict(
     except (OSError, ValueError) as error:
         raise _failure(f"{model_folder} is no model folder (model.json and model.safetensors): {error}") from None
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
-    model = architectures.build(description["architecture"], len(description["class_names"]))
+    num_classes = len(description["class_names"])
+    try:
+        model = architectures.build(description["architecture"], num_classes, preprocess.image_size, {builder})
+    except ValueError as error:
+        raise _failure(str(error)) from None
     model.load_state_dict(arrays)
     model.float().eval()
     unreadable = 0

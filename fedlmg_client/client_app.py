@@ -1,6 +1,7 @@
 """The Flower ClientApp: train once and upload, then take the aggregated model and say how good it is here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from common.config import Config
 from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
+from common.upload import megabytes
 from fedlmg_client.training import train
 
 app = ClientApp()
@@ -26,19 +28,22 @@ def device() -> torch.device:
 def train_and_upload(message: Message, context: Context) -> Message:
     """Reply: the upload, or its manifest alone when the server already holds these weights.
 
-    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds.
+    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds;
+    `max-upload-megabytes`, above which a client says so and sends nothing.
     """
     try:
         config = Config.from_run_config(context.run_config)
         data = load_client_data(context.node_config, config)
         cache = cache_path(context.node_config, config)
         architecture = _architecture(context, config)
-        upload = train(data, architecture, config.training, config.seed, data.name, cache, device())
+        training = replace(config.training, initialisation=_initialisation(context, config))
+        upload = train(data, architecture, training, config.seed, data.name, cache, device())
+        records = upload.to_records()
+        _check_size(records, float(message.content["config"]["max-upload-megabytes"]))
     except (ValueError, OSError) as error:
         return _failure(error, message, context)
     finally:
         _free()
-    records = upload.to_records()
     if json.loads(message.content["config"]["have"]).get(data.name) == upload.manifest["sha256"]:
         records = RecordDict({"manifest": records["manifest"]})
     return Message(records, reply_to=message)
@@ -56,7 +61,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         folder = cache_path(context.node_config, config) / "aggregated"
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
-        measured = evaluate(arrays, description, data)
+        measured = evaluate(arrays, description, data, config.builders)
         store(folder, arrays, description)
     except (ValueError, OSError) as error:
         return _failure(error, message, context)
@@ -69,15 +74,17 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     )
 
 
-def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData) -> float:
+def evaluate(
+    arrays: dict[str, torch.Tensor], description: dict, data: ClientData, builders: frozenset[str] = frozenset()
+) -> float:
     """Accuracy in [0, 1] on the client's test images, by class name; a class the model lacks counts as wrong."""
     class_names = list(description["class_names"])
-    model = architectures.build(description["architecture"], len(class_names))
+    preprocess = PreprocessSpec.from_json(description["preprocessing"])
+    model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, builders)
     model.load_state_dict(arrays)
     indices = torch.tensor([class_names.index(name) if name in class_names else -1 for name in data.class_names])
     if not len(data.test):
         return 0.0
-    preprocess = PreprocessSpec.from_json(description["preprocessing"])
     probabilities = predict(model.float().to(device()), preprocess, data.test.images)
     return accuracy(probabilities, indices[data.test.labels])
 
@@ -94,6 +101,18 @@ def _architecture(context: Context, config: Config) -> str:
         return str(name)
     names = [name.strip() for name in config.training.architectures.split(",")]
     return names[int(context.node_config.get("partition-id", 0)) % len(names)]
+
+
+def _initialisation(context: Context, config: Config) -> str:
+    return str(context.node_config.get("initialisation", config.training.initialisation))
+
+
+def _check_size(records: RecordDict, most: float) -> None:
+    if (size := megabytes(records)) > most:
+        raise ValueError(
+            f"its upload has {size:.1f} MB, but the server takes at most {most:g} MB ('max-upload-megabytes'): choose "
+            "a smaller 'architecture'"
+        )
 
 
 def _failure(error: Exception, message: Message, context: Context) -> Message:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common import architectures, statistics
+from common import architectures, pretrained, statistics
 from common.augmentation import augment
 from common.checkpoint import load_training, read_tensors, save_training, write_tensors
 from common.config import LocalTrainingConfig
@@ -37,7 +37,8 @@ def train(
 
     Raises
     ------
-    ValueError: unknown architecture (names the nearest), or fewer than two training images.
+    ValueError: unknown architecture (names the nearest), initial weights that cannot be had, or fewer than two training
+        images.
     """
     folder = cache / _cache_key(data, architecture, config, seed)
     if is_whole(folder / "upload"):
@@ -46,7 +47,10 @@ def train(
         raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
     preprocess = PreprocessSpec(config.image_size)
     torch.manual_seed(seed)
-    model = architectures.build(architecture, len(data.class_names)).to(device, memory_format=torch.channels_last)
+    model = architectures.build(architecture, len(data.class_names), config.image_size, builders={architecture})
+    if config.initialisation:
+        print(f"{client}: {pretrained.initialise(model, architecture, config.initialisation)}", flush=True)
+    model = model.to(device, memory_format=torch.channels_last)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device))
     upload = _upload(model, data, architecture, preprocess, config, client, progress)
     upload.save(folder / "upload")

@@ -97,7 +97,7 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
     workspace = Workspace.open(config, versions())
     if not workspace.uploads.exists():
         workspace.uploads.symlink_to(made_with.uploads.resolve())
-    uploads = [Upload.load(path) for path in sorted(filter(is_whole, workspace.uploads.iterdir()))]
+    uploads = [Upload.load(path, config.builders) for path in sorted(filter(is_whole, workspace.uploads.iterdir()))]
     if not compare.test_sets(uploads):
         raise ConfigError(f"{root} is no run of virtual clients: their test images are not at hand")
     with workspace.stage("synthesis"):

@@ -44,7 +44,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     ConfigError: fewer fit uploads than the quorum, or a setting that does not work out.
     """
     with workspace.stage("admission"):
-        uploads, refused = admit(workspace)
+        uploads, refused = admit(workspace, config)
     if len(uploads) < config.federation.min_clients:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in refused.items())
         raise ConfigError(
@@ -96,7 +96,7 @@ def report(
 
     evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
     """
-    uploads, refused = admit(workspace)
+    uploads, refused = admit(workspace, config)
     methods, histories, own = {}, {}, {}
     if config.distillation.compare and compare.test_sets(uploads):
         synthesise(config, workspace, uploads, guided=False)

@@ -9,9 +9,12 @@ from common.upload import Upload, weights_digest
 
 
 def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> Upload:
-    """An untrained client whose statistics were gathered on noise."""
+    """A client that saw nothing but noise; transformers, whose untrained heads are zero, get a random one."""
     torch.manual_seed(seed)
     model = architectures.build(architecture, len(class_names))
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     spec = PreprocessSpec()
     model.train()
     with torch.no_grad():

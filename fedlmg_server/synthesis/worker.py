@@ -28,7 +28,7 @@ def run(workspace: Workspace, guided: bool, rank: int, world_size: int, device: 
     config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
     backend = families.load(config.synthesis, device)
     for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
-        upload = Upload.load(folder)
+        upload = Upload.load(folder, config.builders)
         draw_client(backend, upload, workspace, config.synthesis, config.seed, guided, (rank, world_size))
 
 
