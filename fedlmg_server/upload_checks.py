@@ -28,12 +28,13 @@ class Refused(ValueError):
 
 def check(upload: Upload, config: Config) -> None:
     """Raises Refused, naming the client, unless the upload is what its manifest says and fits this run."""
-    client = upload.manifest.get("client") if isinstance(upload.manifest, dict) else None
+    name = upload.manifest.get("client") if isinstance(upload.manifest, dict) else None
+    shown = f"'{name}'" if is_sane_name(name) else "without a proper name"
     try:
         for step in STEPS:
             step(upload, config)
     except Refused as refusal:
-        raise Refused(f"client {ascii(client)[: LONGEST_NAME + 2]}: {refusal}") from None
+        raise Refused(f"client {shown}: {refusal}") from None
 
 
 def _schema(upload: Upload, config: Config) -> None:
@@ -111,7 +112,7 @@ def _architecture(upload: Upload, config: Config) -> None:
     if isinstance(name, str) and architectures.is_builder(name):
         if name not in config.builders:
             raise Refused(
-                f"it names the builder {_shown(name)}, which this server imports only if its own 'architectures' name it"
+                f"it names the builder {_shown(name)}, which this server imports only if its 'architectures' name it"
             )
     elif name not in architectures.names():
         raise Refused(f"it uploaded a {_shown(name)}, which this server does not know")
@@ -211,5 +212,8 @@ def _is_within(value: object, smallest: float, largest: float) -> bool:
 
 def _shown(value: object) -> str:
     """Any value from outside as a short text of plain characters."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except RecursionError:
+        text = "(nested too deeply)"
     return text if len(text) <= 80 else f"{text[:77]}..."
