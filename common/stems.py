@@ -10,7 +10,7 @@ Most reduce an image 32 times, which leaves one pixel of a 32 pixel image. Up to
 
 import torchvision
 from torch import nn
-from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, ResNet, ShuffleNetV2
+from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MNASNet, ResNet, ShuffleNetV2
 from torchvision.models.maxvit import MaxVit
 
 SMALL_IMAGE = 64
@@ -34,6 +34,8 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
         return _max_vit(name, num_classes, image_size)
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
+    if isinstance(net, MNASNet):
+        net.__class__ = _MNASNet
     if image_size <= SMALL_IMAGE:
         _halve_less(net)
     return net
@@ -42,6 +44,12 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
 def patch_size(image_size: int) -> int:
     """Side in pixels of the patches of a small transformer: the smallest that divides the image into at most 8 x 8."""
     return next(size for size in range(max(1, image_size // 8), image_size + 1) if image_size % size == 0)
+
+
+class _MNASNet(MNASNet):
+    """Loads weights that lack torch's version number, which safetensors and Flower do not carry."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 def _halve_less(net: nn.Module) -> None:

@@ -4,7 +4,7 @@ Nothing of an upload is trusted before its check, and no text of it becomes a pa
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from accelerate import init_empty_weights
@@ -148,8 +148,14 @@ def _weights(upload: Upload, config: Config) -> None:
             raise Refused(f"a variance of '{key}' is negative")
 
 
-def _statistics(upload: Upload, config: Config) -> None:
-    known = statistics.tapped_layers(upload.classifier())
+def _classifier(upload: Upload, config: Config) -> None:
+    classifier = upload.classifier()
+    layers = statistics.tapped_layers(classifier)
+    _check_statistics(upload, layers)
+    _check_forward(upload, classifier, layers)
+
+
+def _check_statistics(upload: Upload, known: Collection[str]) -> None:
     for layer, moments in upload.statistics.items():
         if layer not in known:
             raise Refused(f"its statistics are of an unknown layer {_shown(layer)}")
@@ -173,11 +179,11 @@ def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
 
 
 @torch.no_grad()
-def _forward(upload: Upload, config: Config) -> None:
-    size, classifier = config.training.image_size, upload.classifier()
+def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collection[str]) -> None:
+    size = upload.preprocess.image_size
     noise = torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
-        with statistics.recording(classifier, statistics.tapped_layers(classifier)) as recorded:
+        with statistics.recording(classifier, layers) as recorded:
             logits = classifier(upload.preprocess(noise))
     except Exception as error:  # A net of a builder of the operator's may raise anything.
         raise Refused(f"its classifier fails on noise: {error}") from None
@@ -197,7 +203,7 @@ def _forward(upload: Upload, config: Config) -> None:
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
     *(_schema, _client, _class_names, _class_counts, _preprocessing, _training, _data, _architecture),
-    *(_keys_and_shapes, _weights, _signature, _statistics, _forward),
+    *(_keys_and_shapes, _weights, _signature, _classifier),
 )
 
 

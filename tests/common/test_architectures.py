@@ -52,7 +52,7 @@ def test_a_builder_that_gives_no_net_is_one_sentence(nets: str, function: str, r
 
 
 def test_a_module_that_is_not_there_is_one_sentence():
-    with pytest.raises(ValueError, match="builder 'nowhere.nets:net' cannot be imported"):
+    with pytest.raises(ValueError, match=r"builder 'nowhere\.nets:net' cannot be imported"):
         architectures.build("nowhere.nets:net", 5, 8, builders={"nowhere.nets:net"})
 
 

@@ -23,8 +23,8 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in architectures.nam
 
 def empty(name: str, image_size: int) -> torch.nn.Module:
     """The architecture without memory for its weights: shapes alone."""
-    with init_empty_weights(include_buffers=True):
-        return architectures.build(name, 5, image_size).eval()
+    with init_empty_weights():
+        return architectures.build(name, 5, image_size).to("meta").eval()
 
 
 @pytest.mark.parametrize("name", [*SMALL, *FAMILIES, *SLOW])
