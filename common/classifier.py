@@ -83,7 +83,9 @@ def load(path: Path | str) -> Classifier:
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
-        network = architectures.build(description["architecture"], len(description["class_names"]))
+        network = architectures.build(
+            description["architecture"], len(description["class_names"]), preprocessing.image_size
+        )
         network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -28,6 +28,8 @@ class FederationConfig:
     """Quorum: with fewer uploads at the deadline the run stops."""
     deadline_seconds: float = 3600.0
     """Longest wait for uploads, and again for evaluations, in seconds."""
+    max_upload_megabytes: float = 1024.0
+    """Largest upload that is taken, in MB (10**6 bytes) of tensors and manifest; clients are told before they send."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class LocalTrainingConfig:
     """A client's own training. Source: ours, chosen on the embedded federation's validation images."""
 
     architectures: str = "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet"
-    """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first."""
+    """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first. A
+    `package.module:function` of `num_classes` and `image_size` stands for a builder of your own."""
+    initialisation: str = ""
+    """Empty: from scratch; `imagenet`; or a file on the client. A node config's own `initialisation` wins."""
     image_size: int = 32
     """Pixels on a side that every classifier sees."""
     local_epochs: int = 20
@@ -149,6 +154,12 @@ class Config:
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
+    @property
+    def builders(self) -> frozenset[str]:
+        """Every `package.module:function` that the operator named: what may be imported in this run."""
+        named = [*self.training.architectures.split(","), self.distillation.student_architecture]
+        return frozenset(name.strip() for name in named if ":" in name)
+
     @classmethod
     def from_run_config(cls, run_config: dict[str, Any]) -> "Config":
         """Flat kebab-case keys to a Config; missing keys take their defaults.
@@ -239,6 +250,8 @@ def _check(config: Config) -> None:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 1")
     if not 0 <= flat["guidance-start"] <= flat["guidance-stop"] <= 1:
         raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
+    if not flat["max-upload-megabytes"] > 0:
+        raise ConfigError(f"config key 'max-upload-megabytes' is {flat['max-upload-megabytes']}; it must be above 0")
     if flat["min-clients"] > flat["num-clients"]:
         raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
     try:

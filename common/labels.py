@@ -72,7 +72,7 @@ def in_one_spelling(spaces: dict[str, list[str]], aliases: dict[str, str]) -> di
 def union(label_spaces: list[list[str]]) -> list[str]:
     """All class names, each once, sorted (numbers by value)."""
     names = {name for space in label_spaces for name in space}
-    return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def to_global(local: list[str], names: list[str]) -> torch.Tensor:

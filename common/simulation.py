@@ -28,9 +28,7 @@ class SimulationConfig:
 FEDERATIONS = {
     "mixed": {
         "num_clients": 6,
-        "architectures": (
-            "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet,squeezenet1_1,mobilenet_v3_small"
-        ),
+        "architectures": ("small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet,small_vit,small_mlp"),
         "local_epochs": 40,
         "client_classes": "0-5;3-8;6-9,0;2,4,6,8;0-9;0-9",
         "faults": "4:nan-weights, 5:random-labels",

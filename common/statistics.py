@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -26,8 +28,8 @@ FeatureStatistics = dict[str, Moments]
 
 
 def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose inputs are matched: BatchNorm2d, else normalisation layers, else convolutions and linears."""
-    for kinds in ((nn.BatchNorm2d,), (nn.LayerNorm, nn.GroupNorm), (nn.Conv2d, nn.Linear)):
+    """The layers whose inputs are matched: BatchNorm, else normalisation layers, else convolutions and linears."""
+    for kinds in (BATCH_NORM, (nn.LayerNorm, nn.GroupNorm), (nn.Conv2d, nn.Linear)):
         layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
         if layers:
             return layers
@@ -35,7 +37,8 @@ def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def channel_dimension(layer: nn.Module, features: torch.Tensor) -> int:
-    """Where the channels of a layer's input lie: last for LayerNorm and Linear over tokens, 1 for maps (B, C, H, W)."""
+    """Where the channels of a layer's input lie: 1 for maps (B, C, H, W), last for vectors (B, C), tokens (B, T, C) and
+    maps (B, h, w, C) before a LayerNorm or a Linear."""
     if isinstance(layer, nn.LayerNorm) and features.shape[-1] == layer.normalized_shape[-1]:
         channels_first = features.dim() == 4 and features.shape[1] == layer.normalized_shape[-1]
         return 1 if channels_first and type(layer) is not nn.LayerNorm else features.dim() - 1
@@ -44,7 +47,8 @@ def channel_dimension(layer: nn.Module, features: torch.Tensor) -> int:
 
 def per_image_moments(layer: nn.Module, features: torch.Tensor) -> Moments:
     """Moments of each image alone: (B, ...) with C channels to mean and variance, float32 (B, C) each."""
-    flat = features.float().movedim(channel_dimension(layer, features), 1).flatten(2)
+    channels_second = features.float().movedim(channel_dimension(layer, features), 1)
+    flat = channels_second.reshape(*channels_second.shape[:2], -1)
     if flat.shape[2] == 1:
         return Moments(flat.mean(2), torch.zeros_like(flat[:, :, 0]))
     return Moments(flat.mean(2), flat.var(2, correction=0))
@@ -76,11 +80,11 @@ def recording(model: nn.Module, names: Iterable[str]):
 
 
 def of_batch_norm(model: nn.Module) -> FeatureStatistics:
-    """The running moments of every BatchNorm2d layer; empty for a net without them."""
+    """The running moments of every BatchNorm layer; empty for a net without them."""
     return {
         name: Moments(layer.running_mean.float().clone(), layer.running_var.float().clone())
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
+        if isinstance(layer, BATCH_NORM) and layer.running_mean is not None
     }
 
 
@@ -117,5 +121,12 @@ def to_tensors(statistics: FeatureStatistics) -> dict[str, torch.Tensor]:
 
 
 def from_tensors(tensors: dict[str, torch.Tensor]) -> FeatureStatistics:
+    """
+    Raises
+    ------
+    ValueError: a mean without its variance, or anything else.
+    """
     names = [key.removesuffix(".mean") for key in tensors if key.endswith(".mean")]
+    if tensors.keys() != {f"{name}.{kind}" for name in names for kind in ("mean", "variance")}:
+        raise ValueError("statistics are not pairs of a '.mean' and a '.variance'")
     return {name: Moments(tensors[f"{name}.mean"], tensors[f"{name}.variance"]) for name in names}

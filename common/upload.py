@@ -19,10 +19,18 @@ from safetensors.torch import save
 
 from common import architectures, labels
 from common.checkpoint import read_tensors, write_json, write_tensors
+from common.config import Config
 from common.preprocessing import PreprocessSpec
 from common.statistics import FeatureStatistics, from_tensors, to_tensors
 
 SCHEMA = 1
+LONGEST_NAME = 100
+"""Characters of a client's or a class's name."""
+
+
+def is_sane_name(name: object) -> bool:
+    """A name that can be shown and compared: a printable string of 1 to 100 characters without blank ends."""
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
 
 
 def weights_digest(arrays: dict[str, torch.Tensor]) -> str:
@@ -36,6 +44,8 @@ class Upload:
     """Full state dict, floating point in the wire's dtype, 0-dim buffers kept."""
     statistics: FeatureStatistics
     manifest: dict
+    builders: frozenset[str] = frozenset()
+    """Builders that the reader trusts; an upload that names another is not built (see `architectures.build`)."""
 
     @property
     def client(self) -> str:
@@ -61,7 +71,8 @@ class Upload:
 
     def classifier(self, device: str | torch.device = "cpu") -> torch.nn.Module:
         """The client's classifier in float32, frozen, in evaluation mode."""
-        model = architectures.build(self.manifest["architecture"], len(self.class_names))
+        size = self.preprocess.image_size
+        model = architectures.build(self.manifest["architecture"], len(self.class_names), size, self.builders)
         model.load_state_dict(self.arrays)
         return model.float().eval().requires_grad_(False).to(device)
 
@@ -76,11 +87,19 @@ class Upload:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> "Upload":
-        return cls(
-            records["arrays"].to_torch_state_dict(),
-            from_tensors(dict(records["statistics"].to_torch_state_dict())),
-            json.loads(records["manifest"]["json"]),
-        )
+        """
+        Raises
+        ------
+        ValueError: the records are not those of an upload.
+        """
+        try:
+            return cls(
+                dict(records["arrays"].to_torch_state_dict()),
+                from_tensors(dict(records["statistics"].to_torch_state_dict())),
+                read_manifest(records["manifest"]["json"]),
+            )
+        except Exception as error:  # Whatever a stranger's bytes make numpy, torch or json raise.
+            raise ValueError(f"its records are not those of an upload ({type(error).__name__}: {error})") from None
 
     def save(self, folder: Path) -> None:
         """The manifest is written last: a folder with a manifest is whole."""
@@ -89,20 +108,48 @@ class Upload:
         write_json(folder / "manifest.json", self.manifest)
 
     @classmethod
-    def load(cls, folder: Path) -> "Upload":
+    def load(cls, folder: Path, builders: frozenset[str] = frozenset()) -> "Upload":
+        """
+        Raises
+        ------
+        ValueError: a file is not what `save` writes.
+        """
         arrays, _ = read_tensors(folder / "model.safetensors")
         statistics, _ = read_tensors(folder / "statistics.safetensors")
-        return cls(arrays, from_tensors(statistics), json.loads((folder / "manifest.json").read_text()))
+        return cls(arrays, from_tensors(statistics), read_manifest((folder / "manifest.json").read_text()), builders)
+
+
+def read_manifest(text: str) -> dict:
+    """
+    Raises
+    ------
+    ValueError: the text is not a JSON object.
+    """
+    try:
+        manifest = json.loads(text)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"its manifest is not JSON ({error})") from None
+    if not isinstance(manifest, dict):
+        raise ValueError("its manifest is not a JSON object")
+    return manifest
+
+
+def megabytes(records: RecordDict) -> float:
+    """Size of an upload's records in MB (10**6 bytes), as they stand: nothing is decoded."""
+    tensors = sum(len(array.data) for record in records.array_records.values() for array in record.values())
+    texts = (value for record in records.config_records.values() for value in record.values())
+    return (tensors + sum(len(text) for text in texts if isinstance(text, str | bytes))) / 1e6
 
 
 def is_whole(folder: Path) -> bool:
     return (folder / "manifest.json").exists()
 
 
-def load_all(folder: Path, aliases: dict[str, str]) -> Iterator[Upload]:
+def load_all(folder: Path, config: Config) -> Iterator[Upload]:
     """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
     folders = sorted(filter(is_whole, folder.iterdir()))
     manifests = {path.name: json.loads((path / "manifest.json").read_text()) for path in folders}
+    aliases = labels.parse_aliases(config.federation.class_aliases)
     spelt = labels.in_one_spelling({name: manifest["class_names"] for name, manifest in manifests.items()}, aliases)
     for path in folders:
-        yield Upload.load(path).spelling(spelt[path.name])
+        yield Upload.load(path, config.builders).spelling(spelt[path.name])

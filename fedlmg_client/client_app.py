@@ -1,6 +1,7 @@
 """The Flower ClientApp: train once and upload, then take the aggregated model and say how good it is here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from common.config import Config
 from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
+from common.upload import megabytes
 from fedlmg_client import faults
 from fedlmg_client.training import train
 
@@ -27,7 +29,8 @@ def device() -> torch.device:
 def train_and_upload(message: Message, context: Context) -> Message:
     """Reply: the upload, or its manifest alone when the server already holds these weights.
 
-    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds.
+    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds;
+    `max-upload-megabytes`, above which a client says so and sends nothing.
     """
     config = Config()
     try:
@@ -37,13 +40,14 @@ def train_and_upload(message: Message, context: Context) -> Message:
         architecture = _architecture(context, config)
         fault = faults.of(data, config)
         data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
+        settings = replace(settings, initialisation=_initialisation(context, config))
         upload = train(data, architecture, settings, config.seed, data.name, cache, device())
-        upload = faults.spoil_upload(fault, upload)
+        records = faults.spoil_upload(fault, upload).to_records()
+        _check_size(records, float(message.content["config"]["max-upload-megabytes"]))
     except (ValueError, OSError) as error:
         return _failure(error, message, client_name(context.node_config, config))
     finally:
         _free()
-    records = upload.to_records()
     if json.loads(message.content["config"]["have"]).get(data.name) == upload.manifest["sha256"]:
         records = RecordDict({"manifest": records["manifest"]})
     return Message(records, reply_to=message)
@@ -62,7 +66,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         folder = cache_path(context.node_config, config) / "aggregated"
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
-        measured = evaluate(arrays, description, data, labels.parse_aliases(config.federation.class_aliases))
+        measured = evaluate(arrays, description, data, config)
         store(folder, arrays, description)
     except (ValueError, OSError) as error:
         return _failure(error, message, client_name(context.node_config, config))
@@ -75,17 +79,15 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     )
 
 
-def evaluate(
-    arrays: dict[str, torch.Tensor], description: dict, data: ClientData, aliases: dict[str, str] | None = None
-) -> float:
+def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData, config: Config) -> float:
     """Accuracy in [0, 1] on the client's test images, by class name; a class the model lacks counts as wrong."""
     class_names = list(description["class_names"])
-    model = architectures.build(description["architecture"], len(class_names))
+    preprocess = PreprocessSpec.from_json(description["preprocessing"])
+    model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
-    indices = labels.find(data.class_names, class_names, aliases or {})
+    indices = labels.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
     if not len(data.test):
         return 0.0
-    preprocess = PreprocessSpec.from_json(description["preprocessing"])
     probabilities = predict(model.float().to(device()), preprocess, data.test.images)
     return accuracy(probabilities, indices[data.test.labels])
 
@@ -102,6 +104,18 @@ def _architecture(context: Context, config: Config) -> str:
         return str(name)
     names = [name.strip() for name in config.training.architectures.split(",")]
     return names[int(context.node_config.get("partition-id", 0)) % len(names)]
+
+
+def _initialisation(context: Context, config: Config) -> str:
+    return str(context.node_config.get("initialisation", config.training.initialisation))
+
+
+def _check_size(records: RecordDict, most: float) -> None:
+    if (size := megabytes(records)) > most:
+        raise ValueError(
+            f"its upload has {size:.1f} MB, but the server takes at most {most:g} MB ('max-upload-megabytes'): choose "
+            "a smaller 'architecture'"
+        )
 
 
 def _failure(error: Exception, message: Message, name: str) -> Message:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common import architectures, statistics
+from common import architectures, pretrained, statistics
 from common.augmentation import augment
 from common.checkpoint import load_training, read_tensors, save_training, write_tensors
 from common.config import LocalTrainingConfig
@@ -18,7 +18,7 @@ from common.datasets.digits import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
-from common.upload import SCHEMA, Upload, is_whole, weights_digest
+from common.upload import SCHEMA, Upload, is_sane_name, is_whole, weights_digest
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
@@ -37,16 +37,22 @@ def train(
 
     Raises
     ------
-    ValueError: unknown architecture (names the nearest), or fewer than two training images.
+    ValueError: unknown architecture (names the nearest), initial weights that cannot be had, fewer than two training
+        images, or a name that the server would refuse.
     """
     folder = cache / _cache_key(data, architecture, config, seed)
     if is_whole(folder / "upload"):
         return Upload.load(folder / "upload")
     if len(data.train) < 2:
         raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
+    if bad := [name for name in (client, *data.class_names) if not is_sane_name(name)]:
+        raise ValueError(f"the server would refuse the name {bad[0]!r}: names are printable, with 1 to 100 characters")
     preprocess = PreprocessSpec(config.image_size)
     torch.manual_seed(seed)
-    model = architectures.build(architecture, len(data.class_names)).to(device, memory_format=torch.channels_last)
+    model = architectures.build(architecture, len(data.class_names), config.image_size, builders={architecture})
+    if config.initialisation:
+        print(f"{client}: {pretrained.initialise(model, architecture, config.initialisation)}", flush=True)
+    model = model.to(device, memory_format=torch.channels_last)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device))
     upload = _upload(model, data, architecture, preprocess, config, client, progress)
     upload.save(folder / "upload")

@@ -17,7 +17,6 @@ from rich.table import Table
 
 from common.checkpoint import write_bytes, write_json
 from common.config import Config, ConfigError
-from common.labels import parse_aliases
 from common.upload import Upload, load_all
 from common.workspace import Workspace, safe_name
 from fedlmg_server import pipeline
@@ -96,7 +95,7 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
     workspace = Workspace.open(config, versions())
     if not workspace.uploads.exists():
         workspace.uploads.symlink_to(made_with.uploads.resolve())
-    uploads = list(load_all(workspace.uploads, parse_aliases(config.federation.class_aliases)))
+    uploads = list(load_all(workspace.uploads, config))
     if not compare.test_sets(config, uploads):
         raise ConfigError(f"{root} is no run of virtual clients: their test images are not at hand")
     pipeline.synthesise(config, workspace, uploads)

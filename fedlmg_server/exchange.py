@@ -14,6 +14,7 @@ PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
 """Flower's codes of errors that may pass; any other is final."""
 MOST_CRASHES = 3
 """A client that crashes so often is not asked again; one that goes away and returns always is."""
+MALFORMED = (KeyError, TypeError, ValueError, RecursionError)
 NO_ANSWER = "no answer by the deadline"
 
 
@@ -33,7 +34,7 @@ class Exchange:
     ----------
     grid: Flower's Grid.
     messages: nodes -> the messages to push to them.
-    receive: reply -> the client's name; raises ReplyError, or KeyError, TypeError or ValueError on a malformed reply.
+    receive: reply -> the client's name; raises ReplyError, or another of `MALFORMED`, on a malformed reply.
     on_change: called with the exchange after each answer and each failure.
     """
 
@@ -108,7 +109,7 @@ class Exchange:
             self.answered[node] = self.receive(reply)
         except ReplyError as error:
             self.failed[node] = (error.client, str(error))
-        except (KeyError, TypeError, ValueError) as error:
+        except MALFORMED as error:
             self.failed[node] = ("", f"its reply could not be read ({type(error).__name__}: {error})")
 
     def _note_error(self, node: int, code: int, reason: str) -> None:

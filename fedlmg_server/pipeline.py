@@ -62,7 +62,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
 def _admit(config: Config, workspace: Workspace) -> tuple[list[Upload], dict[str, str]]:
     """Fit uploads, their classes in the spelling that all share, and the reasons of the refused ones by client."""
     aliases = parse_aliases(config.federation.class_aliases)
-    uploads, refused = admit(workspace)
+    uploads, refused = admit(workspace, config)
     for upload in list(uploads):
         try:
             check_distinct(upload.class_names, aliases)

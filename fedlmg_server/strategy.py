@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from common.config import Config
-from common.upload import Upload, is_whole
+from common.upload import Upload, is_sane_name, is_whole, megabytes, read_manifest
 from common.workspace import Workspace
 from fedlmg_server.exchange import Exchange, ReplyError
 
@@ -174,8 +174,9 @@ class FedLMG(Strategy):
         return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
 
     def _question(self) -> RecordDict:
-        """What the server already holds, so that a client need not send it again."""
-        return RecordDict({"config": ConfigRecord({"have": json.dumps(self._have())})})
+        """What the server already holds, so that a client need not send it again, and how much it takes at most."""
+        most = self.config.max_upload_megabytes
+        return RecordDict({"config": ConfigRecord({"have": json.dumps(self._have()), "max-upload-megabytes": most})})
 
     def _have(self) -> dict[str, str]:
         """Client -> sha256 of its weights, for every upload in the workspace."""
@@ -186,9 +187,12 @@ class FedLMG(Strategy):
     def _receive_upload(self, reply: Message) -> str:
         """Write one reply to the workspace; returns the client's name."""
         _raise_client_error(reply)
-        manifest = json.loads(reply.content["manifest"]["json"])
+        size, most = megabytes(reply.content), self.config.max_upload_megabytes
+        if size > most:
+            raise ReplyError(f"its upload has {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
+        manifest = read_manifest(reply.content["manifest"]["json"])
         name, digest = manifest["client"], manifest["sha256"]
-        if not isinstance(name, str) or not isinstance(digest, str):
+        if not is_sane_name(name) or not isinstance(digest, str):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
         if name in self.clients.values():
             raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)

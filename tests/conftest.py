@@ -9,16 +9,22 @@ from common.upload import Upload, weights_digest
 
 
 def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> Upload:
-    """An untrained client whose statistics were gathered on noise."""
+    """A client that saw nothing but noise; transformers, whose untrained heads are zero, get a random one."""
     torch.manual_seed(seed)
     model = architectures.build(architecture, len(class_names))
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    for module in model.modules():
+        if isinstance(module, statistics.BATCH_NORM):
+            module.momentum = None  # the plain mean of the three batches, however slow the architecture's own
     spec = PreprocessSpec()
     model.train()
     with torch.no_grad():
         for _ in range(3):
             model(spec(torch.rand(16, 3, 32, 32)))
     gathered = statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
-    arrays = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    arrays = dict(model.state_dict())
     manifest = {
         "schema": 1,
         "client": client,
@@ -27,6 +33,7 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
         "class_counts": [1] * len(class_names),
         "preprocessing": spec.to_json(),
         "training": {"num_examples": len(class_names), "validation_accuracy": 0.5, "test_accuracy": 0.5, "history": []},
+        "upload_dtype": "float32",
         "data": "folder",
         "sha256": weights_digest(arrays),
     }

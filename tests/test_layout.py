@@ -22,7 +22,7 @@ FLOWER_FILES = {
 SERVER_LAYERS = (
     {"diffusion", "plan"},
     {"synthesis", "distillation"},
-    {"admission"},
+    {"admission", "upload_checks"},
     {"strategy", "report", "export", "baselines"},
     {"pipeline", "ablation"},
     {"server_app", "flower", "cli"},

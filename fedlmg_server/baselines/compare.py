@@ -88,7 +88,7 @@ def with_training(
     finished = {method: _read(workspace, method, signature) for method in TRAINED}
     aggregated = f"fedlmg-{config.distillation.aggregation}"
     if finished[aggregated] is None:
-        model, history = aggregate.load(workspace, device)
+        model, history = aggregate.load(workspace, config, device)
         finished[aggregated] = _write(workspace, aggregated, signature, evaluate(model, config, uploads), history)
     on_progress(sum(result is not None for result in finished.values()))
     missing = [method for method, result in finished.items() if result is None]

@@ -67,7 +67,7 @@ def student(config: Config, num_classes: int, uploads: list[Upload], device: tor
     settings = config.distillation
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = architectures.build(settings.student_architecture, num_classes)
+        model = _untrained(config, settings.student_architecture, num_classes)
     if settings.student_initialisation == "average":
         alike = [upload for upload in uploads if upload.manifest["architecture"] == settings.student_architecture]
         if not alike:
@@ -84,6 +84,10 @@ def student(config: Config, num_classes: int, uploads: list[Upload], device: tor
         }
         model.load_state_dict(fitting, strict=False)
     return model.to(device)
+
+
+def _untrained(config: Config, architecture: str, num_classes: int) -> torch.nn.Module:
+    return architectures.build(architecture, num_classes, config.training.image_size, config.builders)
 
 
 def signature(uploads: list[Upload]) -> list[str]:
@@ -119,10 +123,10 @@ def is_saved(workspace: Workspace, uploads: list[Upload]) -> bool:
     return path.exists() and json.loads(path.read_text())["made_from"] == signature(uploads)
 
 
-def load(workspace: Workspace, device: torch.device) -> tuple[torch.nn.Module, list[dict]]:
+def load(workspace: Workspace, config: Config, device: torch.device) -> tuple[torch.nn.Module, list[dict]]:
     """The saved aggregated model and its loss history."""
     description = json.loads((workspace.model / "model.json").read_text())
-    model = architectures.build(description["architecture"], len(description["class_names"]))
+    model = _untrained(config, description["architecture"], len(description["class_names"]))
     model.load_state_dict(read_tensors(workspace.model / "model.safetensors")[0])
     return model.to(device).eval(), description["history"]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from common.config import Config
-from common.labels import parse_aliases
 from common.upload import load_all
 from common.workspace import METHODS, Workspace
 from fedlmg_server.diffusion import families
@@ -28,9 +27,8 @@ def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, de
     made_with = json.loads((workspace.root / "run.json").read_text())["config"]
     config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
     backend = families.load(config.synthesis, device)
-    aliases = parse_aliases(config.federation.class_aliases)
     for method in methods:
-        for number, upload in enumerate(load_all(workspace.uploads, aliases)):
+        for number, upload in enumerate(load_all(workspace.uploads, config)):
             # Turns, so that no process gets the odd batch of every client.
             share = ((rank + number) % world_size, world_size)
             draw_client(backend, upload, workspace, config.synthesis, config.seed, method, share)

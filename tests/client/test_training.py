@@ -34,7 +34,7 @@ def run(data: ClientData, cache: Path, architecture: str = "small_resnet", **cha
     return training.train(data, architecture, replace(CONFIG, **changes), 0, data.name, cache, "cpu")
 
 
-@pytest.mark.parametrize("architecture", ["small_mobilenet_v3", "small_convnext"])
+@pytest.mark.parametrize("architecture", ["small_mobilenet_v3", "small_convnext", "small_vit"])
 def test_training_cut_off_after_an_epoch_ends_with_the_same_weights(
     data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
 ):
@@ -87,6 +87,24 @@ def test_upload_without_validation_images_has_the_last_weights(data: ClientData,
     upload = run(replace(data, validation=empty), tmp_path)
 
     assert upload.manifest["training"]["validation_accuracy"] is None
+
+
+@pytest.mark.parametrize("name", ["dog\n", "d" * 101])
+def test_a_class_name_that_the_server_would_refuse_is_said_before_training(data: ClientData, tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match="the server would refuse the name"):
+        run(replace(data, class_names=["cat", name]), tmp_path)
+
+
+def test_training_starts_from_the_named_weights(data: ClientData, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first = run(data, tmp_path / "first", upload_dtype="float32")
+    weights = tmp_path / "weights.pth"
+    torch.save(first.arrays, weights)
+
+    run(data, tmp_path / "second", initialisation=str(weights))
+
+    said = [line for line in capsys.readouterr().out.splitlines() if str(weights) in line]
+    assert len(said) == 1
+    assert said[0].endswith("left as they were: head.weight, head.bias")
 
 
 def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.models.convnext import LayerNorm2d
 
 from common import architectures, statistics
 from common.statistics import Moments
@@ -56,3 +57,30 @@ def test_batch_norm_moments_are_taken_from_the_layers_input():
 
     assert isinstance(recorded["0"], Moments)
     torch.testing.assert_close(recorded["0"].mean, images.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "channel"),
+    [
+        pytest.param(torch.nn.LayerNorm(5), (3, 7, 5), 2, id="tokens of a LayerNorm"),
+        pytest.param(torch.nn.LayerNorm(5), (3, 4, 4, 5), 3, id="channels-last maps of a LayerNorm"),
+        pytest.param(torch.nn.LayerNorm(5), (3, 5, 5, 5), 3, id="channels-last maps as wide as they are deep"),
+        pytest.param(torch.nn.LayerNorm(5), (3, 5), 1, id="vectors of a LayerNorm"),
+        pytest.param(LayerNorm2d(5), (3, 5, 4, 4), 1, id="maps of a LayerNorm2d"),
+        pytest.param(LayerNorm2d(5), (3, 5, 5, 5), 1, id="maps of a LayerNorm2d as wide as they are deep"),
+        pytest.param(torch.nn.Linear(5, 2), (3, 7, 5), 2, id="tokens of a Linear"),
+        pytest.param(torch.nn.Linear(5, 2), (3, 5), 1, id="vectors of a Linear"),
+        pytest.param(torch.nn.GroupNorm(1, 5), (3, 5, 4, 4), 1, id="maps of a GroupNorm"),
+        pytest.param(torch.nn.BatchNorm1d(5), (3, 5), 1, id="vectors of a BatchNorm1d"),
+    ],
+)
+def test_moments_are_over_everything_but_image_and_channel(
+    layer: torch.nn.Module, shape: tuple[int, ...], channel: int
+):
+    features = torch.randn(shape)
+
+    moments = statistics.per_image_moments(layer, features)
+
+    by_channel = features.movedim(channel, 1).reshape(3, 5, -1)
+    torch.testing.assert_close(moments.mean, by_channel.mean(2))
+    torch.testing.assert_close(moments.variance, by_channel.var(2, correction=0))

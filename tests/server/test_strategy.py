@@ -235,6 +235,36 @@ def test_a_malformed_reply_is_a_failure_of_its_node_alone(make_strategy: Callabl
     assert (list(strategy.missing), stored(strategy)) == (["node 7"], ["printed"])
 
 
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 101])
+def test_a_reply_under_no_proper_name_is_not_stored(make_strategy: Callable[..., FedLMG], name: str):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads(name)], 8: [uploads("printed")]}))
+
+    assert "no proper 'client'" in strategy.missing["node 7"]
+    assert stored(strategy) == ["printed"]
+
+
+def test_the_cap_is_announced_and_an_upload_above_it_is_not_stored(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"max-upload-megabytes": 0.1})
+    grid = TinyGrid({7: [uploads("mnist")]})
+
+    with pytest.raises(QuorumError, match=r"above the 'max-upload-megabytes' of 0\.1"):
+        strategy.collect(grid)
+
+    assert grid.pushed[0].content["config"]["max-upload-megabytes"] == 0.1
+    assert stored(strategy) == []
+
+
+def test_a_reply_nested_too_deeply_is_a_failure_of_its_node_alone(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    nonsense = RecordDict({"manifest": ConfigRecord({"json": "[" * 200_000})})
+
+    strategy.collect(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
+
+    assert (list(strategy.missing), stored(strategy)) == (["node 7"], ["printed"])
+
+
 def test_a_held_upload_is_offered_and_its_manifest_is_an_answer(make_strategy: Callable[..., FedLMG]):
     held = make_upload("mnist")
     strategy = make_strategy(**{"num-clients": 1})

@@ -1,0 +1,53 @@
+"""A client's answer to TRAIN: its upload, or the one sentence that says why there is none."""
+
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from PIL import Image
+
+from common.upload import Upload
+from fedlmg_client.client_app import train_and_upload
+
+RUN_CONFIG = {"federation": "", "local-epochs": 1, "architectures": "small_resnet"}
+
+
+@pytest.fixture
+def node_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A client with three plain images of each of two classes, in a process that Flower has stamped."""
+    for identity in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, identity, 1)
+    for split in ("train", "validation", "test"):
+        for label, shade in (("cat", 20), ("dog", 220)):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for index in range(3):
+                Image.new("RGB", (32, 32), (shade, 40 * index, 90)).save(folder / f"{index}.png")
+    return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+
+
+def answer(node_config: dict[str, str], megabytes: float) -> RecordDict:
+    question = RecordDict({"config": ConfigRecord({"have": "{}", "max-upload-megabytes": megabytes})})
+    context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
+    return train_and_upload(Message(question, 7, MessageType.TRAIN), context).content
+
+
+def test_the_upload_is_of_the_clients_own_images(node_config: dict[str, str]):
+    upload = Upload.from_records(answer(node_config, 10.0))
+
+    assert (upload.client, upload.class_names) == ("site-a", ["cat", "dog"])
+
+
+def test_an_upload_above_the_servers_cap_is_said_and_not_sent(node_config: dict[str, str]):
+    reply = answer(node_config, 0.1)
+
+    assert list(reply) == ["error"]
+    assert "the server takes at most 0.1 MB" in reply["error"]["reason"]
+
+
+@pytest.mark.parametrize("source", ["missing.safetensors", "imagenet"])
+def test_initial_weights_that_cannot_be_had_are_said(node_config: dict[str, str], source: str):
+    reply = answer(node_config | {"initialisation": source}, 10.0)
+
+    assert "initialisation" in reply["error"]["reason"]

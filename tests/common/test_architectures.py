@@ -1,0 +1,62 @@
+"""A user's own builder is imported when it is named by whoever runs this process, and never otherwise."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import architectures
+from common.config import Config
+
+NETS = """
+import torch
+
+def linear(num_classes, image_size):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * image_size**2, num_classes))
+
+def nothing(num_classes, image_size):
+    return None
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An importable module of the user's, not yet imported."""
+    (tmp_path / "users_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "users_nets", raising=False)
+    return "users_nets"
+
+
+def test_a_trusted_builder_is_built(nets: str):
+    model = architectures.build(f"{nets}:linear", 5, 8, builders={f"{nets}:linear"})
+
+    assert model[1].weight.shape == (5, 3 * 8 * 8)
+
+
+def test_a_builder_that_nobody_here_named_is_not_imported(nets: str):
+    with pytest.raises(ValueError, match="is not named in the settings here"):
+        architectures.build(f"{nets}:linear", 5, 8, builders={"another:one"})
+
+    assert nets not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"), [("nothing", "returned a NoneType"), ("missing", "cannot be imported")]
+)
+def test_a_builder_that_gives_no_net_is_one_sentence(nets: str, function: str, reason: str):
+    name = f"{nets}:{function}"
+
+    with pytest.raises(ValueError, match=reason):
+        architectures.build(name, 5, 8, builders={name})
+
+
+def test_a_module_that_is_not_there_is_one_sentence():
+    with pytest.raises(ValueError, match=r"builder 'nowhere\.nets:net' cannot be imported"):
+        architectures.build("nowhere.nets:net", 5, 8, builders={"nowhere.nets:net"})
+
+
+def test_the_operators_builders_are_those_of_the_config():
+    config = Config.from_run_config({"architectures": "small_resnet, a.b:c", "student-architecture": "d:e"})
+
+    assert config.builders == {"a.b:c", "d:e"}

@@ -1,0 +1,90 @@
+"""Every registered architecture is built, uploaded, restored, admitted and guides images, at every image size."""
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+
+from common import architectures
+from common.config import Config
+from common.upload import Upload, weights_digest
+from fedlmg_server.admission import check
+from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
+from tests.conftest import make_upload
+
+SMALL = (*architectures.SMALL, *architectures.SMALL_OF_ONE_SIZE)
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5"),
+    *("squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32"),
+)
+"""The cheapest member of each of torchvision's families."""
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in architectures.names() if name not in (*SMALL, *FAMILIES)]
+
+
+def empty(name: str, image_size: int) -> torch.nn.Module:
+    """The architecture without memory for its weights: shapes alone."""
+    with init_empty_weights():
+        return architectures.build(name, 5, image_size).to("meta").eval()
+
+
+@pytest.mark.parametrize("name", [*SMALL, *FAMILIES, *SLOW])
+def test_an_upload_survives_the_wire_and_guides_images(name: str):
+    sent = make_upload("site-a", ["cat", "dog"], name)
+
+    restored = Upload.from_records(sent.to_records())
+
+    check(restored, Config())
+    counters = {key: tensor for key, tensor in sent.arrays.items() if not tensor.dim()}
+    assert weights_digest({key: restored.arrays[key] for key in counters}) == weights_digest(counters)
+    guidance = ClassifierGuidance.of_upload(
+        restored, torch.device("cpu"), classification_weight=1.0, statistics_weight=0.1, per_batch=False
+    )
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    for loss in (guidance.full_loss(torch.tensor([0, 1])), guidance.statistics_only):
+        lengths = gradient(loss(images), images).flatten(1).norm(dim=1)
+        assert torch.isfinite(lengths).all()
+        assert (lengths > 0).all()
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 224])
+@pytest.mark.parametrize("name", [*SMALL, *FAMILIES, *SLOW])
+def test_every_image_size_runs_forward(name: str, image_size: int):
+    model = empty(name, image_size)
+
+    logits = model(torch.empty(2, 3, image_size, image_size, device="meta"))
+
+    assert logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "efficientnet_b0", "convnext_tiny", "swin_t", "maxvit_t"])
+def test_a_small_image_is_not_reduced_to_one_pixel(name: str):
+    model, sides = empty(name, 32), []
+    for module in model.modules():
+        if isinstance(module, torch.nn.AdaptiveAvgPool2d):
+            module.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
+
+    model(torch.empty(2, 3, 32, 32, device="meta"))
+
+    assert sides
+    assert min(sides) >= 2
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_architectures_are_small(name: str):
+    parameters = sum(parameter.numel() for parameter in empty(name, 32).parameters())
+
+    assert 100_000 <= parameters <= 400_000
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "reason"),
+    [
+        ("resnet1999", 32, "did you mean 'resnet"),
+        ("resnet18", 16, "at least 28 pixels, not 16"),
+        ("maxvit_t", 40, "a multiple of 16 pixels, not 40"),
+        ("vit_b_16", 100, "a multiple of 16 pixels, not 100"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_a_sentence(name: str, image_size: int, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        architectures.build(name, 2, image_size)
