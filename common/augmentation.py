@@ -6,6 +6,9 @@ Real images need little; synthetic ones, whose colours and sharpness are not qui
 import torch
 import torch.nn.functional as F
 
+COARSE_SHARES = {2: 0.6, 4: 0.3}
+"""Shares of images shown at so many times fewer pixels or even fewer: clients' cameras differ in resolution."""
+
 
 def augment(
     images: torch.Tensor,  # (B, 3, h, w), any float range
@@ -36,9 +39,9 @@ def vary_look(
     contrast: float = 0.4,
     brightness: float = 0.25,
 ) -> torch.Tensor:
-    """Each image with a random contrast and brightness of each colour, and blurred by a random share of a 3 x 3 mean
-    (ours). Same shape and dtype, in [0, 1]."""
-    count = len(images)
+    """Each image with a random contrast and brightness of each colour, and at a random resolution: its own, a half or a
+    quarter of it (ours). Same shape and dtype, in [0, 1]."""
+    count, size = len(images), images.shape[-2:]
 
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(count, *shape, generator=generator).to(images)
@@ -47,5 +50,8 @@ def vary_look(
     offset = (uniform(3, 1, 1) * 2 - 1) * brightness
     mean = images.mean((2, 3), keepdim=True)
     images = ((images - mean) * gain + mean + offset).clamp(0, 1)
-    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return images + uniform(1, 1, 1) * (blurred - images)
+    drawn, coarse = uniform(1, 1, 1), images
+    for factor, share in COARSE_SHARES.items():
+        pixels = F.avg_pool2d(images, factor)
+        coarse = torch.where(drawn < share, F.interpolate(pixels, size, mode="bilinear"), coarse)
+    return coarse

@@ -94,7 +94,7 @@ class SynthesisConfig:
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
     sampler: str = "ddim"
     """`ddim`, `ddpm`, `dpm-solver++`, or `lcm` for latent consistency models."""
-    num_inference_steps: int = 10
+    num_inference_steps: int = 8
     guidance_scale: float = 3.0
     """Classifier-free guidance (paper: 3)."""
     classification_weight: float = 3.0
@@ -113,11 +113,11 @@ class SynthesisConfig:
     """Guided part of the schedule, as fractions of its steps."""
     statistics_reduction: str = "per-image"
     """`per-image`: moments of each image alone (paper); `per-batch`: of a client's class-balanced batch (ours)."""
-    noise_editing_steps: int = 4
+    noise_editing_steps: int = 2
     """M of Algorithm 1."""
     noise_editing_strength: float = 0.15
     """Length of a noise-editing step as a share of the noise's norm (eta, made scale-free)."""
-    min_confidence: float = 0.5
+    min_confidence: float = 0.2
     """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
 
 
@@ -132,7 +132,7 @@ class DistillationConfig:
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
-    student_epochs: int = 22
+    student_epochs: int = 44
     student_batch_size: int = 64
     student_learning_rate: float = 0.1
     distillation_weight: float = 1.0

@@ -80,6 +80,8 @@ def train(
         pipeline = StableDiffusionPipeline.from_pretrained(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
+        for part in (pipeline, pipeline.vae, pipeline.unet):
+            part.register_to_config(_name_or_path="")  # Else the saved folder names this one.
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
 
