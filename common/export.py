@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from common.checkpoint import write_json
 from common.classifier import Classifier
+from common.files import write_json
 
 TOLERANCE = 1e-4
 """Largest difference in a probability between ONNX Runtime and torch."""

@@ -1,7 +1,5 @@
-"""Class names are the truth, never indices: one spelling for each class, the union of the clients' label spaces, and
-the maps into it. Names that differ in case or blanks alone, or that the alias table joins, are one class."""
-
-import torch
+"""Class names are the truth, never indices: one spelling for each class, and the union of the clients' label
+spaces. Names that differ in case or blanks alone, or that the alias table joins, are one class."""
 
 
 def fold(name: str) -> str:
@@ -73,26 +71,3 @@ def union(label_spaces: list[list[str]]) -> list[str]:
     """All class names, each once, sorted (numbers by value)."""
     names = {name for space in label_spaces for name in space}
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
-
-
-def to_global(local: list[str], names: list[str]) -> torch.Tensor:
-    """Index in `names` of each local class: int64 (len(local),)."""
-    return torch.tensor([names.index(name) for name in local])
-
-
-def find(local: list[str], names: list[str], aliases: dict[str, str]) -> torch.Tensor:
-    """Index in `names` of each local class, however it is spelt, -1 where it has none: int64 (len(local),)."""
-    keys = [key(name, aliases) for name in names]
-    return torch.tensor([keys.index(key(name, aliases)) if key(name, aliases) in keys else -1 for name in local])
-
-
-def known(local: list[str], names: list[str]) -> torch.Tensor:
-    """Which of `names` a client knows: bool (len(names),)."""
-    return torch.tensor([name in local for name in names])
-
-
-def spread(probabilities: torch.Tensor, local: list[str], names: list[str]) -> torch.Tensor:
-    """Local probabilities (N, len(local)) as global ones (N, len(names)); classes the client does not know get 0."""
-    spread = probabilities.new_zeros(len(probabilities), len(names))
-    spread[:, to_global(local, names).to(probabilities.device)] = probabilities
-    return spread

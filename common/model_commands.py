@@ -1,4 +1,7 @@
-"""Commands that server and clients share: use a finished model, and export it."""
+"""Commands that server and clients share: use a finished model, and export it.
+
+What needs PyTorch is imported where it is used, so that the other commands start at once.
+"""
 
 import csv
 import json
@@ -6,17 +9,16 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common.classifier import ModelError, load
-from common.datasets.image_files import ImageError, read_image, shown, walk
-from common.export import ExportError
-from common.export import export as write_export
+if TYPE_CHECKING:
+    import torch
+
+    from common.classifier import Classifier
 
 CHECKED_IMAGES = 16
 
@@ -32,6 +34,8 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
 ) -> None:
     """Print path, class and confidence of each image as CSV or JSON; images per second go to the error stream."""
+    from common.datasets.image_files import shown
+
     classifier = _load(model)
     problems: list[str] = []
     started = time.monotonic()
@@ -59,6 +63,9 @@ def export(
     ] = None,
 ) -> None:
     """Write the model as ONNX and as a torch.export program: uint8 images in, probabilities out."""
+    from common.export import ExportError
+    from common.export import export as write_export
+
     classifier = _load(model)
     batches = _batches(
         images or [folder for folder in (model / "synthetic", model.parent / "synthetic") if folder.is_dir()]
@@ -70,7 +77,9 @@ def export(
     console.print(f"{out}: equal to torch within {difference:.1g} on {sum(map(len, batches))} images", soft_wrap=True)
 
 
-def _load(path: Path):
+def _load(path: Path) -> "Classifier":
+    from common.classifier import ModelError, load
+
     try:
         return load(path)
     except ModelError as error:
@@ -78,11 +87,17 @@ def _load(path: Path):
 
 
 def _files(paths: list[Path], problems: list[str]) -> list[Path]:
+    from common.datasets.image_files import walk
+
     return [file for path in paths for file in (sorted(walk(path, problems)) if os.path.isdir(path) else [path])]
 
 
-def _batches(paths: list[Path]) -> list[torch.Tensor]:
+def _batches(paths: list[Path]) -> "list[torch.Tensor]":
     """Up to 16 images, one a batch, or noise of three sizes: uint8 (N, 3, H, W)."""
+    import torch
+
+    from common.datasets.image_files import ImageError, read_image
+
     try:
         batches = [read_image(path)[None] for path in _files(paths, [])[:CHECKED_IMAGES]]
     except ImageError as error:

@@ -18,8 +18,9 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import save
 
 from common import architectures, labels
-from common.checkpoint import read_tensors, write_json, write_tensors
+from common.checkpoint import read_tensors, write_tensors
 from common.config import Config
+from common.files import write_json
 from common.preprocessing import PreprocessSpec
 from common.statistics import FeatureStatistics, from_tensors, to_tensors
 

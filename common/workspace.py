@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint import write_json
 from common.config import Config, ConfigError
+from common.files import write_json
 
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""

@@ -8,10 +8,11 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common import architectures, labels
-from common.checkpoint import write_json, write_tensors
+from common import architectures, label_maps, labels
+from common.checkpoint import write_tensors
 from common.config import Config
 from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
+from common.files import write_json
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.upload import megabytes
@@ -85,7 +86,7 @@ def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientDat
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
     model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
-    indices = labels.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
+    indices = label_maps.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
     if not len(data.test):
         return 0.0
     probabilities = predict(model.float().to(device()), preprocess, data.test.images)

@@ -15,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from common.checkpoint import write_bytes, write_json
 from common.config import Config, ConfigError
+from common.files import write_bytes, write_json
 from common.upload import Upload, load_all
 from common.workspace import Workspace, safe_name
 from fedlmg_server import pipeline

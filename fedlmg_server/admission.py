@@ -5,8 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from common.checkpoint import write_json
 from common.config import Config
+from common.files import write_json
 from common.upload import Upload, is_whole
 from common.workspace import Workspace
 from fedlmg_server.upload_checks import Refused, check

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import sys
 import time
@@ -9,7 +10,6 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -157,8 +157,8 @@ def run_locally(overrides: dict) -> str:
         follower = Follower(workspace.events, console)
     num_clients = config.federation.num_clients
     simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
-    if torch.cuda.is_available():
-        simulation["client-resources-num-gpus"] = round(min(1.0, torch.cuda.device_count() / num_clients), 3)
+    if num_gpus := _num_gpus():
+        simulation["client-resources-num-gpus"] = round(min(1.0, num_gpus / num_clients), 3)
     log_file = workspace.root / "flower.log"
     with flower.temporary_folder() as folder, flower.private_superlink(folder / "home", log_file) as connection:
         run_id = connection.submit(flower.write_app(folder), overrides, simulation)
@@ -171,6 +171,15 @@ def run_locally(overrides: dict) -> str:
     results = json.loads((workspace.report / "results.json").read_text())
     print_results(results, workspace.report / "index.html", console)
     return ""
+
+
+def _num_gpus() -> int:
+    """Without a driver none, and no need to import PyTorch, which takes seconds."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _wait(connection: flower.Connection, run_id: str, follower: Follower) -> str:

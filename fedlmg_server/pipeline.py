@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from common.checkpoint import read_tensors, write_bytes, write_json
+from common.checkpoint import read_tensors
 from common.config import Config, ConfigError
+from common.files import write_bytes, write_json
 from common.labels import check_distinct, in_one_spelling, parse_aliases
 from common.upload import Upload
 from common.workspace import METHODS, Workspace, safe_name

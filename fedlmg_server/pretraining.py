@@ -12,10 +12,10 @@ import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from common import architectures
-from common.checkpoint import write_bytes, write_json
 from common.config import DistillationConfig
 from common.datasets import folders
 from common.datasets.digits import LabeledImages
+from common.files import write_bytes, write_json
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import pretrain

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import torch
 
-from common.checkpoint import write_json
 from common.config import Config
 from common.datasets.client_data import virtual_data, virtual_index
 from common.datasets.digits import LabeledImages
-from common.labels import find, known, parse_aliases, union
+from common.files import write_json
+from common.label_maps import find, known
+from common.labels import parse_aliases, union
 from common.metrics import accuracy, predict
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.baselines import ceiling, teachers_alone
 from fedlmg_server.distillation import aggregate, synthetic_set, teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
+from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.trainer import TrainingSet
 
 TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "ceiling")
@@ -94,8 +96,9 @@ def with_training(
     missing = [method for method, result in finished.items() if result is None]
     jobs = _training_sets(missing, config, workspace, uploads, device)
     num_classes = len(_class_names(uploads))
-    for method, data in jobs.items():
-        model, history = aggregate.distil(config, uploads, data, num_classes, device)
+    for method, (weights, history) in distil_all(config, uploads, jobs, num_classes, device):
+        model = aggregate.student(config, num_classes, uploads, device)
+        model.load_state_dict(weights)
         finished[method] = _write(workspace, method, signature, evaluate(model, config, uploads), history)
         on_progress(1)
     rows = {method: result["row"] for method, result in finished.items()}

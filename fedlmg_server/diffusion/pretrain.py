@@ -18,7 +18,8 @@ from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torchvision.utils import save_image
 
-from common.checkpoint import load_training, save_training, write_bytes, write_json
+from common.checkpoint import load_training, save_training
+from common.files import write_bytes, write_json
 from common.schedule import warm_up_then_cosine
 from fedlmg_server.diffusion import tiny_pipeline
 from fedlmg_server.diffusion.conditioning import PROMPT

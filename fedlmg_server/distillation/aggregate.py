@@ -5,9 +5,11 @@ import json
 import torch
 
 from common import architectures
-from common.checkpoint import read_tensors, write_json, write_tensors
+from common.checkpoint import read_tensors, write_tensors
 from common.config import Config, ConfigError
-from common.labels import known, union
+from common.files import write_json
+from common.label_maps import known
+from common.labels import union
 from common.preprocessing import PreprocessSpec
 from common.upload import Upload
 from common.workspace import Workspace

@@ -2,7 +2,7 @@
 
 import torch
 
-from common import labels as label_spaces
+from common import label_maps
 from common.metrics import predict
 from common.upload import Upload
 
@@ -10,7 +10,7 @@ from common.upload import Upload
 def probabilities(upload: Upload, images: torch.Tensor, class_names: list[str], device: torch.device) -> torch.Tensor:
     """One teacher's probabilities over the global classes, float (N, classes), of images uint8 (N, 3, h, w)."""
     local = predict(upload.classifier(device), upload.preprocess, images)
-    return label_spaces.spread(local, upload.class_names, class_names)
+    return label_maps.spread(local, upload.class_names, class_names)
 
 
 def multi_teacher(

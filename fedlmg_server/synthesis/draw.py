@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from common.checkpoint import write_bytes
 from common.config import SynthesisConfig
+from common.files import write_bytes
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import plan

@@ -11,10 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from common import architectures, classifier
-from common.checkpoint import write_json, write_tensors
+from common.checkpoint import write_tensors
 from common.classifier import ModelError
 from common.datasets.image_files import ImageError, read_image
 from common.export import ExportError, export
+from common.files import write_json
 from common.preprocessing import PreprocessSpec
 from fedlmg_client.cli import app
 from tests.common.pictures import draw_noise

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common import labels
+from common import label_maps, labels
 from common.config import Config, ConfigError
 
 
@@ -63,6 +63,6 @@ def test_alias_table_without_sense_is_refused(text: str, message: str):
 
 
 def test_class_that_the_model_lacks_has_no_index():
-    indices = labels.find(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
+    indices = label_maps.find(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
 
     assert torch.equal(indices, torch.tensor([1, -1, 0]))

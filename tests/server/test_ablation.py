@@ -6,8 +6,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from common.checkpoint import write_json
 from common.config import Config, ConfigError
+from common.files import write_json
 from common.workspace import Workspace
 from fedlmg_server import ablation
 from fedlmg_server.ablation import Row

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from common import labels
+from common import label_maps, labels
 from common.config import Config, ConfigError, DistillationConfig
 from common.metrics import accuracy, predict
 from fedlmg_server.distillation import aggregate, teachers, trainer
 from fedlmg_server.distillation.aggregate import TeacherCache
+from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
 from tests.conftest import make_upload
@@ -103,7 +104,7 @@ def test_specific_teacher_is_the_client_an_image_was_drawn_for():
 
 
 def test_probabilities_are_spread_by_class_name():
-    spread = labels.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
+    spread = label_maps.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
 
     assert spread.tolist() == [[0.75, 0.0, 0.25]]
 
@@ -127,3 +128,17 @@ def test_average_of_unlike_uploads_is_refused():
 
     with pytest.raises(ConfigError, match="no client uploaded a 'small_resnet'"):
         aggregate.student(config, 2, [make_upload("a", ["0", "1"], "small_convnext")], torch.device("cpu"))
+
+
+def test_students_trained_side_by_side_are_those_trained_alone():
+    uploads = [make_upload("a", ["0", "1"])]
+    config = Config(distillation=DistillationConfig(student_epochs=1, student_batch_size=16))
+    jobs = {"one": two_colors(), "other": two_colors(32)}
+
+    together = dict(distil_all(config, uploads, jobs, 2, torch.device("cpu")))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone, _ = aggregate.distil(config, uploads, jobs["one"], 2, torch.device("cpu"))
+    torch.set_num_threads(threads)
+    torch.testing.assert_close(together["one"][0]["head.weight"], alone.head.weight.detach())

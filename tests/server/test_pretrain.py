@@ -84,6 +84,15 @@ def test_fine_tuning_starts_from_the_pipeline_it_is_given(tmp_path):
     assert torch.equal(tuned.unet.conv_in.weight, given.unet.conv_in.weight.float())
 
 
+def test_fine_tuned_pipeline_does_not_name_the_folder_it_started_from(tmp_path):
+    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
+
+    untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
+    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
+
+    assert not [file for file in (tmp_path / "second").rglob("*.json") if str(tmp_path) in file.read_text()]
+
+
 def test_shipped_model_is_small_and_opens():
     folder = location.embedded_folder()
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from common.config import Config
-from common.labels import to_global, union
+from common.label_maps import to_global
+from common.labels import union
 from common.statistics import Moments, to_tensors
 from common.upload import Upload, weights_digest
 from common.workspace import safe_name
