@@ -7,13 +7,15 @@ from pathlib import Path
 
 from common.config import Config
 from common.files import write_json
+from common.labels import in_one_spelling, parse_aliases
 from common.upload import Upload, is_whole
-from common.workspace import Workspace
+from common.workspace import Workspace, safe_name
 from fedlmg_server.upload_checks import Refused, check
 
 
 def admit(workspace: Workspace, config: Config) -> tuple[list[Upload], dict[str, str]]:
-    """Every fit upload in the workspace, and the reasons of those refused now or before, by folder name."""
+    """Every fit upload in the workspace, its classes in the spelling that all share, and the reasons of those refused
+    now or before, by folder name."""
     admitted, refused = [], {}
     for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
         try:
@@ -25,7 +27,9 @@ def admit(workspace: Workspace, config: Config) -> tuple[list[Upload], dict[str,
     for path in sorted(workspace.quarantine.glob("*/reason.json")):
         if not is_whole(workspace.uploads / path.parent.name):
             refused[path.parent.name] = json.loads(path.read_text())["reason"]
-    return admitted, refused
+    spaces = {safe_name(upload.client): upload.class_names for upload in admitted}
+    spelt = in_one_spelling(spaces, parse_aliases(config.federation.class_aliases))
+    return [upload.spelling(spelt[safe_name(upload.client)]) for upload in admitted], refused
 
 
 def load(folder: Path, config: Config) -> Upload:

@@ -11,11 +11,10 @@ import torch
 from common.checkpoint import read_tensors
 from common.config import Config, ConfigError
 from common.files import write_bytes, write_json
-from common.labels import check_distinct, in_one_spelling, parse_aliases
 from common.upload import Upload
-from common.workspace import METHODS, Workspace, safe_name
+from common.workspace import METHODS, Workspace
 from fedlmg_server import plan
-from fedlmg_server.admission import admit, quarantine
+from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
 from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
@@ -44,7 +43,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     ConfigError: fewer fit uploads than the quorum, or a setting that does not work out.
     """
     with workspace.stage("admission"):
-        uploads, refused = _admit(config, workspace)
+        uploads, refused = admit(workspace, config)
     if len(uploads) < config.federation.min_clients:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in refused.items())
         raise ConfigError(
@@ -58,22 +57,6 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
             aggregation.save(workspace, config, uploads, judged, model, history)
     description = json.loads((workspace.model / "model.json").read_text())
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
-
-
-def _admit(config: Config, workspace: Workspace) -> tuple[list[Upload], dict[str, str]]:
-    """Fit uploads, their classes in the spelling that all share, and the reasons of the refused ones by client."""
-    aliases = parse_aliases(config.federation.class_aliases)
-    uploads, refused = admit(workspace, config)
-    for upload in list(uploads):
-        try:
-            check_distinct(upload.class_names, aliases)
-        except ValueError as error:
-            folder = safe_name(upload.client)
-            refused[folder] = f"client '{upload.client}': {error}"
-            quarantine(workspace, folder, refused[folder])
-            uploads.remove(upload)
-    spelt = in_one_spelling({safe_name(upload.client): upload.class_names for upload in uploads}, aliases)
-    return [upload.spelling(spelt[safe_name(upload.client)]) for upload in uploads], refused
 
 
 def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> None:
@@ -118,7 +101,7 @@ def report(
 
     evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
     """
-    uploads, refused = _admit(config, workspace)
+    uploads, refused = admit(workspace, config)
     methods, histories, own = {}, {}, {}
     if config.distillation.compare and compare.test_sets(config, uploads):
         with workspace.stage("rivals"):

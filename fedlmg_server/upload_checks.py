@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 import torch
 from accelerate import init_empty_weights
 
-from common import architectures, statistics
+from common import architectures, labels, statistics
 from common.config import Config
 from common.datasets.client_data import virtual_index
 from common.upload import LONGEST_NAME, SCHEMA, Upload, is_sane_name, weights_digest
@@ -60,6 +60,10 @@ def _class_names(upload: Upload, config: Config) -> None:
         )
     if repeated := [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []:
         raise Refused(f"it names the class {_shown(repeated[0])} more than once")
+    try:
+        labels.check_distinct(names, labels.parse_aliases(config.federation.class_aliases))
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def _class_counts(upload: Upload, config: Config) -> None:

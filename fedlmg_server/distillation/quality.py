@@ -7,11 +7,12 @@ and that lies about its validation accuracy is not found out.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 import torch
 
+from common.label_maps import known
 from common.upload import Upload
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 
@@ -47,9 +48,10 @@ def judge(
 
     With `weighting` `uniform`, or when nobody is clearly above chance, every weight is 1.
     """
-    verdicts = {upload.client: _judge(upload, uploads, synthetic, per_client) for upload in uploads}
+    readings = _readings(uploads, synthetic, per_client)
+    verdicts = {upload.client: _judge(upload, readings) for upload in uploads}
     if weighting == "uniform" or not any(verdict.weight for verdict in verdicts.values()):
-        return {client: _trusted(verdict) for client, verdict in verdicts.items()}
+        return {client: replace(verdict, weight=1.0, reason="") for client, verdict in verdicts.items()}
     return verdicts
 
 
@@ -63,12 +65,9 @@ def above_chance(accuracy: float, num_classes: int, num_images: int | None = Non
     return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 
-def _judge(
-    upload: Upload, uploads: list[Upload], synthetic: SyntheticSet, per_client: dict[str, torch.Tensor]
-) -> Verdict:
-    others = [other for other in uploads if other.client != upload.client]
-    reads = _median(_reading(upload, other.client, synthetic, per_client) for other in others)
-    read = _median(_reading(other, upload.client, synthetic, per_client) for other in others)
+def _judge(upload: Upload, readings: dict[tuple[str, str], float]) -> Verdict:
+    reads = _median([value for (reader, _), value in readings.items() if reader == upload.client])
+    read = _median([value for (_, author), value in readings.items() if author == upload.client])
     reported = upload.manifest["training"]["validation_accuracy"]
     validation = None if reported is None else above_chance(reported, len(upload.class_names))
     quality = max((value for value in (reads, read, validation) if value is not None), default=None)
@@ -78,7 +77,7 @@ def _judge(
     shown = [f"{name} {value:.2f}" for name, value in _measures(verdict).items() if value is not None]
     near = quality < NEAR_CHANCE
     reason = ("near chance by every measure" if near else "weak") + f" (0 is chance, 1 perfect): {', '.join(shown)}"
-    return Verdict(quality, reads, read, validation, 0.0 if near else quality / FULL_TRUST, reason)
+    return replace(verdict, weight=0.0 if near else quality / FULL_TRUST, reason=reason)
 
 
 def _measures(verdict: Verdict) -> dict[str, float | None]:
@@ -89,24 +88,23 @@ def _measures(verdict: Verdict) -> dict[str, float | None]:
     }
 
 
-def _trusted(verdict: Verdict) -> Verdict:
-    return Verdict(verdict.quality, verdict.reads_others, verdict.read_by_others, verdict.validation)
+def _readings(
+    uploads: list[Upload], synthetic: SyntheticSet, per_client: dict[str, torch.Tensor]
+) -> dict[tuple[str, str], float]:
+    """(reader, author) -> how far above chance a client reads another's images of the classes it knows, if any."""
+    authors = {upload.client: number for number, upload in enumerate(uploads)}
+    author_of = torch.tensor([authors[client] for client in synthetic.clients])
+    readings = {}
+    for reader in uploads:
+        knows = known(reader.class_names, synthetic.class_names)[synthetic.labels]
+        right = per_client[reader.client].argmax(1) == synthetic.labels
+        for author, number in authors.items():
+            rows = knows & (author_of == number)
+            if author != reader.client and rows.any():
+                accuracy = right[rows].double().mean().item()
+                readings[reader.client, author] = above_chance(accuracy, len(reader.class_names), int(rows.sum()))
+    return readings
 
 
-def _reading(reader: Upload, author: str, synthetic: SyntheticSet, per_client: dict[str, torch.Tensor]) -> float | None:
-    """How far above chance a client reads another's images of the classes it knows; None without such images."""
-    knows = {index for index, name in enumerate(synthetic.class_names) if name in reader.class_names}
-    rows = [
-        row
-        for row, (client, label) in enumerate(zip(synthetic.clients, synthetic.labels.tolist(), strict=True))
-        if client == author and label in knows
-    ]
-    if not rows:
-        return None
-    right = per_client[reader.client][rows].argmax(1) == synthetic.labels[rows]
-    return above_chance(right.double().mean().item(), len(reader.class_names), len(rows))
-
-
-def _median(values) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+def _median(values: list[float]) -> float | None:
+    return median(values) if values else None

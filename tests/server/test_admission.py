@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from common.config import Config
-from common.upload import Upload
+from common.upload import Upload, load_all
 from common.workspace import Workspace
 from fedlmg_server.admission import admit
+from tests.conftest import make_upload
 
 Spoil = Callable[[Path], object]
 
@@ -101,3 +102,15 @@ def test_an_upload_above_the_cap_is_refused_before_it_is_read(upload: Upload, tm
     _, refused = admit(workspace, Config.from_run_config({"max-upload-megabytes": 0.1}))
 
     assert "above the 'max-upload-megabytes' of 0.1" in refused["site-a"]
+
+
+def test_admitted_uploads_spell_their_classes_alike(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    for client, names in {"a": ["car", "dog"], "b": ["Automobile", "DOG"]}.items():
+        make_upload(client, names).save(workspace.upload(client))
+    config = Config.from_run_config({"class-aliases": "automobile=car"})
+
+    admitted, _ = admit(workspace, config)
+
+    assert [upload.class_names for upload in admitted] == [["car", "dog"]] * 2
+    assert [upload.class_names for upload in load_all(workspace.uploads, config)] == [["car", "dog"]] * 2

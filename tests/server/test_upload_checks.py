@@ -84,6 +84,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "class with control characters": (saying(class_names=["cat", "dog\x1b[2J"]), "is no name"),
     "class with a lone surrogate": (saying(class_names=["cat", "\ud800"]), "is no name"),
     "endless class": (saying(class_names=["cat", "d" * 101]), "with 1 to 100 characters"),
+    "classes one but for case": (saying(class_names=["cat", "CAT"]), "'cat' and 'CAT' are one class"),
     "repeated class": (saying(class_names=["cat", "cat"]), "names the class 'cat' more than once"),
     "more classes than the head": (saying(class_names=["cat", "dog", "fox"], class_counts=[1] * 3), "has shape"),
     "counts no list": (saying(class_counts={"cat": 1}), "'class_counts' must be whole numbers"),
