@@ -47,6 +47,8 @@ class LocalTrainingConfig:
     local_batch_size: int = 32
     local_learning_rate: float = 0.05
     """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
+    statistics_by_class: bool = False
+    """Feature statistics class by class, which an image of that class then follows; larger uploads (ours)."""
     upload_dtype: str = "float16"
     """Weights on the wire: `float16` or `float32`."""
 
@@ -252,6 +254,8 @@ def _check(config: Config) -> None:
         raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
     if not flat["max-upload-megabytes"] > 0:
         raise ConfigError(f"config key 'max-upload-megabytes' is {flat['max-upload-megabytes']}; it must be above 0")
+    if flat["statistics-by-class"] and flat["statistics-reduction"] == "per-batch":
+        raise ConfigError("config key 'statistics-by-class' needs 'statistics-reduction' to be 'per-image'")
     if flat["min-clients"] > flat["num-clients"]:
         raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
     try:

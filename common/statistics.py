@@ -2,7 +2,8 @@
 
 Layers with BatchNorm carry them as running moments of their input (paper, Eq. 7; the authors' code hooks the input).
 For nets without BatchNorm the client taps the inputs of its LayerNorm and GroupNorm layers, or of its convolutions when
-there are none, over its training set, and uploads their moments in the same form (ours).
+there are none, over its training set, and uploads their moments in the same form (ours). Any net's moments may also be
+taken class by class (ours).
 """
 
 from collections.abc import Iterable
@@ -17,10 +18,14 @@ BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @dataclass(frozen=True)
 class Moments:
-    """Per-channel mean and (biased) variance, float32 (channels,)."""
+    """Per-channel mean and (biased) variance, float32 (channels,), or (classes, channels) class by class."""
 
     mean: torch.Tensor
     variance: torch.Tensor
+
+    def of(self, classes: torch.Tensor) -> "Moments":
+        """What images of these classes, (B,), should have: (B, channels) class by class, else the moments of all."""
+        return Moments(self.mean[classes], self.variance[classes]) if self.mean.dim() == 2 else self
 
 
 FeatureStatistics = dict[str, Moments]
@@ -110,6 +115,36 @@ def gather(model: nn.Module, batches: Iterable[torch.Tensor]) -> FeatureStatisti
         mean = first / count
         statistics[name] = Moments(mean.cpu(), (second / count - mean.square()).clamp(min=0).cpu())
     return statistics
+
+
+@torch.no_grad()
+def gather_by_class(
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], num_classes: int
+) -> FeatureStatistics:
+    """Moments of each class's images, (classes, channels), over `batches` of preprocessed images and labels (B,).
+
+    A class without images has the moments of all. Any net, with BatchNorm or without (ours).
+    """
+    model.eval()
+    total: dict[str, list[torch.Tensor]] = {}
+    counts = torch.zeros(num_classes)
+    with recording(model, tapped_layers(model)) as recorded:
+        for images, labels in batches:
+            model(images)
+            member = torch.nn.functional.one_hot(labels, num_classes).float().T.to(images.device)
+            counts += member.sum(1).cpu()
+            for name, moments in recorded.items():
+                sums = (member @ moments.mean, member @ (moments.variance + moments.mean.square()))
+                total[name] = [old + new.cpu() for old, new in zip(total.get(name, (0, 0)), sums, strict=True)]
+    return {name: _by_class(first, second, counts) for name, (first, second) in total.items()}
+
+
+def _by_class(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor) -> Moments:
+    """Sums of means and of squares, (classes, channels), to moments."""
+    absent = counts == 0
+    counts = counts.where(~absent, counts.sum())[:, None]
+    mean, square = (torch.where(absent[:, None], sums.sum(0), sums) / counts for sums in (first, second))
+    return Moments(mean, (square - mean.square()).clamp(min=0))
 
 
 def to_tensors(statistics: FeatureStatistics) -> dict[str, torch.Tensor]:

@@ -164,7 +164,11 @@ def _upload(
 ) -> Upload:
     device = next(model.parameters()).device
     batches = (preprocess(part.to(device).float() / 255) for part in data.train.images.split(config.local_batch_size))
-    moments = statistics.gather(model, batches)
+    if config.statistics_by_class:
+        labels = data.train.labels.split(config.local_batch_size)
+        moments = statistics.gather_by_class(model, zip(batches, labels, strict=True), len(data.class_names))
+    else:
+        moments = statistics.gather(model, batches)
     test_accuracy = _accuracy(model, preprocess, data.test)
     dtype = getattr(torch, config.upload_dtype)
     arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}

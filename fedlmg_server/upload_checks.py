@@ -157,7 +157,7 @@ def _classifier(upload: Upload, config: Config) -> None:
     classifier = upload.classifier()
     layers = statistics.tapped_layers(classifier)
     _check_statistics(upload, layers)
-    _check_forward(upload, classifier, layers)
+    _check_forward(upload, classifier, layers, config.training.statistics_by_class)
 
 
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
@@ -168,8 +168,8 @@ def _check_statistics(upload: Upload, known: Collection[str]) -> None:
             ("means", moments.mean, LARGEST_WEIGHTS),
             ("variances", moments.variance, LARGEST_VARIANCES),
         ):
-            if tensor.dtype != torch.float32 or tensor.dim() != 1:
-                raise Refused(f"the {kind} of '{layer}' are not a vector of float32")
+            if tensor.dtype != torch.float32 or tensor.dim() not in (1, 2):
+                raise Refused(f"the {kind} of '{layer}' are no vectors of float32")
             _check_values(f"its statistics, the {kind} of '{layer}'", tensor, largest)
         if (moments.variance < 0).any():
             raise Refused(f"a variance of '{layer}' is negative")
@@ -184,7 +184,7 @@ def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
 
 
 @torch.no_grad()
-def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collection[str]) -> None:
+def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collection[str], by_class: bool) -> None:
     size = upload.preprocess.image_size
     noise = torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
@@ -202,8 +202,9 @@ def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collecti
         if layer not in upload.statistics:
             raise Refused(f"its statistics lack the layer '{layer}'")
         sent = upload.statistics[layer]
-        if not sent.mean.shape == sent.variance.shape == seen.mean.shape[1:]:
-            raise Refused(f"its statistics of '{layer}' do not have the layer's {seen.mean.shape[1]} channels")
+        wanted = [len(upload.class_names)] * by_class + [seen.mean.shape[1]]
+        if not list(sent.mean.shape) == list(sent.variance.shape) == wanted:
+            raise Refused(f"its statistics of '{layer}' do not have the shape {wanted} that this run asks for")
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (

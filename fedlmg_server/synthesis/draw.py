@@ -99,7 +99,7 @@ def draw_batch(
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
         raw = config.guidance_step == "raw"
-        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only, steps, strength, raw)
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets), steps, strength, raw)
     return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets), generators)
 
 

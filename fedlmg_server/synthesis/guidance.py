@@ -1,6 +1,7 @@
 """Guidance by one client's classifier: from images to loss, from loss to a gradient.
 
 Two losses: `full_loss` (classification + statistics, for sampling) and `statistics_only` (for noise editing).
+`targets` are the classes of the images asked for, in the classifier's own numbering, int64 (B,).
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ClassifierGuidance:
-    """One frozen classifier with its preprocessing and statistics; `targets` are its own class indices, (B,)."""
+    """One frozen classifier with its preprocessing and statistics."""
 
     def __init__(
         self,
@@ -45,19 +46,20 @@ class ClassifierGuidance:
     def has_statistics(self) -> bool:
         return self.statistics_weight > 0 and bool(self.target_statistics)
 
-    def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+    def _forward(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Logits (B, classes), and the statistics loss."""
         if not self.has_statistics:
             return self.classifier(self.preprocess(images)), 0.0
         with statistics.recording(self.classifier, self.target_statistics) as recorded:
             logits = self.classifier(self.preprocess(images))
-        return logits, statistics_loss(recorded, self.target_statistics, self.per_batch)
+        wanted = {name: moments.of(targets) for name, moments in self.target_statistics.items()}
+        return logits, statistics_loss(recorded, wanted, self.per_batch)
 
     def full_loss(self, targets: torch.Tensor) -> Loss:
         """Classification and statistics, weighted (paper, Eq. 9)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
-            logits, moments_loss = self._forward(images)
+            logits, moments_loss = self._forward(images, targets)
             classification = self.classification_weight * classification_loss(logits, targets)
             if self.per_batch:
                 classification = classification.mean(0, keepdim=True)
@@ -65,9 +67,9 @@ class ClassifierGuidance:
 
         return loss
 
-    def statistics_only(self, images: torch.Tensor) -> torch.Tensor:
+    def statistics_only(self, targets: torch.Tensor) -> Loss:
         """The statistics loss (paper, Algorithm 1, lines 6-12)."""
-        return self._forward(images)[1]
+        return lambda images: self._forward(images, targets)[1]
 
 
 def gradient(loss: torch.Tensor, variable: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ def classification_loss(
 
 def statistics_loss(
     recorded: dict[str, Moments],  # per-image moments, (B, channels) each
-    target: FeatureStatistics,  # (channels,) each
+    target: FeatureStatistics,  # (channels,) each, or (B, channels)
     per_batch: bool,
 ) -> torch.Tensor:
     """Sum over layers of ||mean - target mean||_2 + ||variance - target variance||_2 (paper, Eq. 7).

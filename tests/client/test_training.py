@@ -81,6 +81,12 @@ def test_float16_upload_keeps_integer_and_0_dim_buffers(data: ClientData, tmp_pa
     assert (counters, others) == ({torch.int64}, {torch.float16})
 
 
+def test_statistics_by_class_have_a_row_for_every_class(data: ClientData, tmp_path: Path):
+    upload = run(data, tmp_path, statistics_by_class=True)
+
+    assert {moments.mean.shape[0] for moments in upload.statistics.values()} == {2}
+
+
 def test_upload_without_validation_images_has_the_last_weights(data: ClientData, tmp_path: Path):
     empty = LabeledImages(data.validation.images[:0], data.validation.labels[:0])
 

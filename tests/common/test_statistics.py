@@ -37,6 +37,22 @@ def test_tapped_moments_are_those_of_the_whole_set():
     torch.testing.assert_close(gathered[layer].variance, flat.var(1, correction=0), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["small_resnet", "small_convnext"])
+def test_moments_by_class_are_those_of_each_class_alone(name: str):
+    model = architectures.build(name, 3).eval()
+    images, labels = torch.randn(12, 3, 32, 32), torch.tensor([0, 2, 0, 2, 2, 0, 0, 0, 2, 2, 2, 0])
+    layer = next(iter(statistics.tapped_layers(model)))
+
+    gathered = statistics.gather_by_class(model, zip(images.split(5), labels.split(5), strict=True), 3)[layer]
+
+    for row, members in enumerate((labels == 0, torch.ones(12, dtype=torch.bool), labels == 2)):
+        with statistics.recording(model, [layer]) as recorded:
+            model(images[members])
+        alone = statistics.pool(recorded[layer])
+        torch.testing.assert_close(gathered.mean[row], alone.mean[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(gathered.variance[row], alone.variance[0], atol=1e-5, rtol=1e-4)
+
+
 def test_pooled_moments_are_those_of_the_batch():
     features = torch.randn(6, 5, 4, 4)
     per_image = statistics.per_image_moments(torch.nn.BatchNorm2d(5), features)

@@ -40,7 +40,8 @@ def test_an_upload_survives_the_wire_and_guides_images(name: str):
         restored, torch.device("cpu"), classification_weight=1.0, statistics_weight=0.1, per_batch=False
     )
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
-    for loss in (guidance.full_loss(torch.tensor([0, 1])), guidance.statistics_only):
+    targets = torch.tensor([0, 1])
+    for loss in (guidance.full_loss(targets), guidance.statistics_only(targets)):
         lengths = gradient(loss(images), images).flatten(1).norm(dim=1)
         assert torch.isfinite(lengths).all()
         assert (lengths > 0).all()

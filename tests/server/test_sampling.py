@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from common.statistics import Moments
 from fedlmg_server.diffusion.backend import (
     from_model_output,
     signal_and_noise,
@@ -175,15 +176,31 @@ def test_initial_noise_of_a_seed_is_the_same_in_any_batch(backend):
     torch.testing.assert_close(backend.initial_noise(SEEDS)[3:], backend.initial_noise([14]), atol=0, rtol=0)
 
 
+def test_an_image_is_held_against_the_moments_of_its_own_class(guidance):
+    images, classes = torch.rand(2, 3, 32, 32), torch.tensor([1, 0])
+    pooled = guidance.target_statistics
+    apart = copy.deepcopy(guidance)
+    apart.target_statistics = {
+        name: Moments(torch.stack([moments.mean, moments.mean + 1]), torch.stack([moments.variance] * 2))
+        for name, moments in pooled.items()
+    }
+
+    together, alone = apart.statistics_only(classes)(images), guidance.statistics_only(classes)(images)
+
+    assert together[0] > alone[0] + 1
+    torch.testing.assert_close(together[1], alone[1])
+
+
 def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, guidance, start):
     x_T, condition = start
     T = backend.scheduler.timesteps[0]
+    loss = guidance.statistics_only(torch.zeros(len(x_T), dtype=torch.long))
 
     def statistics_at(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return guidance.statistics_only(backend.decode(backend.predict(x, T, condition, 1).x_0))
+            return loss(backend.decode(backend.predict(x, T, condition, 1).x_0))
 
-    edited = edit_noise(backend, x_T, condition, guidance.statistics_only, num_steps=3, strength=0.02)
+    edited = edit_noise(backend, x_T, condition, loss, num_steps=3, strength=0.02)
 
     assert (statistics_at(edited) < statistics_at(x_T)).all()
     torch.testing.assert_close(edited.flatten(1).norm(dim=1), x_T.flatten(1).norm(dim=1))

@@ -1,6 +1,7 @@
 """Every way an upload can be unfit is refused with a reason that names the client and what is wrong."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,10 @@ def first_layer(change: Callable[[Moments], Moments]) -> Spoil:
         return replace(upload, statistics={**upload.statistics, layer: change(moments)})
 
     return spoil
+
+
+def by_class(moments: Moments, num_classes: int) -> Moments:
+    return Moments(moments.mean.repeat(num_classes, 1), moments.variance.repeat(num_classes, 1))
 
 
 def unknown_layer(upload: Upload) -> Upload:
@@ -129,9 +134,10 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
     "mean not finite": (first_layer(lambda m: Moments(m.mean * torch.nan, m.variance)), "not finite"),
     "implausible mean": (first_layer(lambda m: Moments(m.mean + 1e9, m.variance)), "implausibly large"),
-    "statistics of other channels": (first_layer(lambda m: Moments(m.mean[1:], m.variance[1:])), "24 channels"),
-    "statistics as a matrix": (first_layer(lambda m: Moments(m.mean[None], m.variance)), "not a vector of float32"),
-    "statistics in double": (first_layer(lambda m: Moments(m.mean.double(), m.variance)), "not a vector of float32"),
+    "statistics of other channels": (first_layer(lambda m: Moments(m.mean[1:], m.variance[1:])), r"shape \[24\]"),
+    "statistics class by class, unasked": (first_layer(lambda m: by_class(m, 2)), r"shape \[24\] that this run asks"),
+    "mean as a cube": (first_layer(lambda m: Moments(m.mean[None, None], m.variance)), "no vectors of float32"),
+    "statistics in double": (first_layer(lambda m: Moments(m.mean.double(), m.variance)), "no vectors of float32"),
 }
 NAMELESS: dict[str, Spoil] = {
     "no name": without("client"),
@@ -145,6 +151,16 @@ NAMELESS: dict[str, Spoil] = {
 
 def test_a_fit_upload_is_not_refused(fit: Upload):
     check(fit, Config())
+
+
+@pytest.mark.parametrize(("num_classes", "fits"), [(2, True), (3, False)])
+def test_statistics_by_class_have_a_row_for_every_class(fit: Upload, num_classes: int, fits: bool):
+    config = Config.from_run_config({"statistics-by-class": True})
+    rows = {layer: by_class(moments, num_classes) for layer, moments in fit.statistics.items()}
+    refusal = nullcontext() if fits else pytest.raises(Refused, match=r"shape \[2, 24\] that this run asks for")
+
+    with refusal:
+        check(replace(fit, statistics=rows), config)
 
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)
