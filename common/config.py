@@ -68,12 +68,13 @@ PRESETS = {
         "statistics_reduction": "per-image",
         "noise_editing_steps": 10,
         "noise_editing_strength": 0.1,
+        "noise_editing_guidance_scale": 3.0,
         "min_confidence": 0.0,
     },
     "fast": {"num_inference_steps": 6, "guidance_stop": 0.5, "noise_editing_steps": 1},
 }
 """`exact`: the authors' loop, with their sampler, steps and weights (`noise_editing_strength` is eta 1 times their loss
-weight 0.1), except that noise is edited without classifier-free guidance. `fast`: ours."""
+weight 0.1). `fast`: ours."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class SynthesisConfig:
     """M of Algorithm 1."""
     noise_editing_strength: float = 0.15
     """Length of a noise-editing step as a share of the noise's norm (eta, made scale-free)."""
+    noise_editing_guidance_scale: float = 1.0
+    """Classifier-free guidance of the estimate that noise editing improves; 1: none, for half the cost (ours)."""
     min_confidence: float = 0.2
     """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
 

@@ -57,12 +57,12 @@ def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
     """
     source = location.find(config.diffusion_model)
     pipeline, decoder = _open(source, config, _dtype(device))
-    scheduler = _scheduler(pipeline, config.sampler)
+    noise_schedule = scheduler(pipeline, config.sampler)
     pipeline.to(device)
     if not hasattr(pipeline, "vae"):
-        return PixelBackend(pipeline, scheduler, _class_names(Path(source)))
+        return PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
     conditions = CONDITIONING[type(pipeline)](pipeline)
-    return LatentBackend(pipeline, scheduler, conditions, decoder and decoder.to(device))
+    return LatentBackend(pipeline, noise_schedule, conditions, decoder and decoder.to(device))
 
 
 def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
@@ -90,7 +90,7 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _scheduler(pipeline: DiffusionPipeline, sampler: str):
+def scheduler(pipeline: DiffusionPipeline, sampler: str):
     """The sampler asked for, on the noise schedule that the model was trained with."""
     changes = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
     if sampler == "ddpm":

@@ -98,8 +98,8 @@ def draw_batch(
     targets = torch.tensor([class_names.index(drawing.class_name) for drawing in batch], device=backend.device)
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
-        raw = config.guidance_step == "raw"
-        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets), steps, strength, raw)
+        raw, scale = config.guidance_step == "raw", config.noise_editing_guidance_scale
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets), steps, strength, raw, scale)
     return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets), generators)
 
 

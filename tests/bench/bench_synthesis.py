@@ -51,7 +51,8 @@ def reference_speed(upload, num_images: int) -> float:
     loop = ReferenceLoop(backend.pipeline, classifier, upload.preprocess, upload.statistics)
     started = time.perf_counter()
     for seed in range(num_images):
-        loop.draw(CLASS_NAMES[seed % 10], seed % 10, seed)
+        x_T, generator = backend.initial_noise([seed]), torch.Generator().manual_seed(seed)
+        loop.draw(CLASS_NAMES[seed % 10], seed % 10, x_T, generator)
     return num_images / (time.perf_counter() - started)
 
 

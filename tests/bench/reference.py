@@ -38,12 +38,9 @@ class ReferenceLoop:
             if name in target_statistics:
                 layer.register_forward_pre_hook(lambda _, inputs, name=name: self.inputs.update({name: inputs[0]}))
 
-    def draw(self, class_name: str, target: int, seed: int) -> torch.Tensor:
-        """Image (1, 3, h, w) in [0, 1]; `target` is the classifier's index of the class."""
-        generator = torch.Generator().manual_seed(seed)
-        config = self.pipeline.unet.config
+    def draw(self, class_name: str, target: int, x_t: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Image (1, 3, h, w) in [0, 1]; `target` is the classifier's index of the class, `x_t` the initial noise."""
         self.scheduler.set_timesteps(NUM_INFERENCE_STEPS)
-        x_t = torch.randn(1, config.in_channels, config.sample_size, config.sample_size, generator=generator)
         states, empty = self.pipeline.encode_prompt(PROMPT.format(class_name), "cpu", 1, True)
         states = torch.cat([empty, states])
         T = self.scheduler.timesteps[0]

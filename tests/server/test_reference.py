@@ -2,6 +2,11 @@
 
 import torch
 
+from common.config import SynthesisConfig, with_preset
+from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.plan import Drawing
+from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from tests.bench import reference
 from tests.bench.reference import ReferenceLoop
@@ -11,14 +16,20 @@ def make_loop(backend, upload) -> ReferenceLoop:
     return ReferenceLoop(backend.pipeline, upload.classifier(torch.device("cpu")), upload.preprocess, upload.statistics)
 
 
-def test_reference_draws_an_image(backend, upload, monkeypatch):
-    monkeypatch.setattr(reference, "NUM_INFERENCE_STEPS", 2)
-    monkeypatch.setattr(reference, "NOISE_EDITING_STEPS", 1)
+def test_preset_exact_draws_the_reference_s_image(backend, upload, monkeypatch):
+    monkeypatch.setattr(reference, "NUM_INFERENCE_STEPS", 3)
+    monkeypatch.setattr(reference, "NOISE_EDITING_STEPS", 3)
+    config = with_preset(SynthesisConfig(preset="exact", num_inference_steps=3, noise_editing_steps=3))
+    drawing = Drawing("dog", 1)
+    exact = LatentBackend(backend.pipeline, families.scheduler(backend.pipeline, config.sampler), backend.condition)
+    generator = torch.Generator().manual_seed(~drawing.seed & (2**63 - 1))
 
-    image = make_loop(backend, upload).draw("cat", 0, seed=1)
+    theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator)
+    guidance = guidance_by(upload, config, torch.device("cpu"))
+    ours = draw_batch(exact, guidance, [drawing], upload.class_names, config)
 
-    assert image.shape == (1, 3, 32, 32)
-    assert 0 <= image.min() < image.max() <= 1
+    assert theirs.std() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
 def test_statistics_loss_of_the_engine_is_the_reference_s_image_by_image(backend, upload):
