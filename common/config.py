@@ -36,7 +36,7 @@ class FederationConfig:
 class LocalTrainingConfig:
     """A client's own training. Source: ours, chosen on the embedded federation's validation images."""
 
-    architectures: str = "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet"
+    architectures: str = "small_convnext,small_mlp,small_shufflenet_v2,small_resnet"
     """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first. A
     `package.module:function` of `num_classes` and `image_size` stands for a builder of your own."""
     initialisation: str = ""

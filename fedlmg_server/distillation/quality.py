@@ -1,9 +1,10 @@
 """How far each client can be trusted as a teacher, so that one badly trained or poisoned client does no harm (ours).
 
 Honest clients of unlike domains read each other's images no better than chance, so no single measure may condemn one.
-A client counts by its best measure: how it reads the others' synthetic images, how they read its own, and the
-validation accuracy it reports. Only who is near chance by all of them is left out. A client that no other resembles
-and that lies about its validation accuracy is not found out.
+A client counts by its best measure: how it reads the others' synthetic images, and the validation accuracy it reports
+or, where it reports none, how the others read its own images: those follow the prompt too, and so say little of the
+client. Only who is near chance by all of them is left out. A client that no other resembles and that lies about its
+validation accuracy is not found out.
 """
 
 import math
@@ -25,7 +26,7 @@ class Verdict:
     """Qualities: 0 is chance or worse, 1 is perfect; None where nothing could be measured."""
 
     quality: float | None
-    """The best of the three below."""
+    """The better of `reads_others` and `validation`; without the latter, of `reads_others` and `read_by_others`."""
     reads_others: float | None
     """Median over the other clients of how this one reads the images drawn for them, of classes that both know."""
     read_by_others: float | None
@@ -70,7 +71,8 @@ def _judge(upload: Upload, readings: dict[tuple[str, str], float]) -> Verdict:
     read = _median([value for (_, author), value in readings.items() if author == upload.client])
     reported = upload.manifest["training"]["validation_accuracy"]
     validation = None if reported is None else above_chance(reported, len(upload.class_names))
-    quality = max((value for value in (reads, read, validation) if value is not None), default=None)
+    told = read if validation is None else validation
+    quality = max((value for value in (reads, told) if value is not None), default=None)
     verdict = Verdict(quality, reads, read, validation)
     if quality is None or quality >= FULL_TRUST:
         return verdict

@@ -62,6 +62,15 @@ def test_client_without_validation_images_is_judged_by_the_others():
     assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
 
 
+def test_images_that_others_can_read_do_not_save_a_client_that_reports_chance():
+    readable = POISONED | {name: POISONED[name] | {"c": 0.9} for name in "ab"}
+
+    judged = verdicts(readable, {"a": 0.8, "b": 0.8, "c": 0.25})
+
+    assert judged["c"].read_by_others > 0.5
+    assert judged["c"].weight == 0.0
+
+
 def test_a_few_lucky_images_prove_nothing():
     assert above_chance(0.24, 10, num_images=25) < 0.05 < above_chance(0.24, 10, num_images=1000)
 
