@@ -124,6 +124,11 @@ class SynthesisConfig:
     """Classifier-free guidance of the estimate that noise editing improves; 1: none, for half the cost (ours)."""
     min_confidence: float = 0.2
     """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
+    max_redraws: int = 0
+    """Times that another image is drawn in place of one that `min_confidence` or the safety checker rejects (ours)."""
+    min_distance: float = 0.0
+    """Images of a client and class that differ from another by less, as grey thumbnails, in [0, 1], are not learned
+    from (ours)."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ class DistillationConfig:
     """`fine-tuning`, `multi-teacher` or `specific-teacher`: the model that goes back to the clients."""
     teacher_weighting: str = "quality"
     """`quality`: a client that is near chance by every measure is not learned from (ours); `uniform`: all are."""
+    min_agreement: float = 0.0
+    """Share of the other trusted clients that know an image's class and must read it so; else it is not learned from.
+    Clients of unlike domains read each other's images no better than chance: 0 asks nobody (ours)."""
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
@@ -259,6 +267,11 @@ def _check(config: Config) -> None:
         raise ConfigError(f"config key 'max-upload-megabytes' is {flat['max-upload-megabytes']}; it must be above 0")
     if flat["statistics-by-class"] and flat["statistics-reduction"] == "per-batch":
         raise ConfigError("config key 'statistics-by-class' needs 'statistics-reduction' to be 'per-image'")
+    if flat["max-redraws"] < 0:
+        raise ConfigError(f"config key 'max-redraws' is {flat['max-redraws']}; it must be at least 0")
+    for key in ("min-confidence", "min-distance", "min-agreement"):
+        if not 0 <= flat[key] <= 1:
+            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be from 0 to 1")
     if flat["min-clients"] > flat["num-clients"]:
         raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
     try:

@@ -107,7 +107,7 @@ def _row(name: str, keys: dict, root: Path, out: Path) -> Row:
 def _measure(name: str, config: Config, workspace: Workspace, uploads: list[Upload]) -> Row:
     device = pipeline.device()
     synthetic = synthetic_set.load(config, workspace, uploads)
-    model, _, _ = aggregate.distil_from(config, uploads, synthetic, device)
+    model = aggregate.distil_from(config, uploads, synthetic, device).model
     measured = compare.evaluate(model, config, uploads)
     drawn = launch.num_drawn(workspace)
     seconds = workspace.stage_seconds()["synthesis"]

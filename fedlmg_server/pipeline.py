@@ -5,6 +5,7 @@ Each stage reads what the stage before left in the workspace and skips what is a
 
 import json
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -20,7 +21,7 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.report import page, results
-from fedlmg_server.synthesis import launch
+from fedlmg_server.synthesis import draw, launch
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     if not aggregation.is_saved(workspace, uploads):
         with workspace.stage("distillation"):
             synthetic = synthetic_set.load(config, workspace, uploads)
-            model, history, judged = aggregation.distil_from(config, uploads, synthetic, device())
-            aggregation.save(workspace, config, uploads, judged, model, history)
+            distilled = aggregation.distil_from(config, uploads, synthetic, device())
+            aggregation.save(workspace, config, uploads, distilled)
     description = json.loads((workspace.model / "model.json").read_text())
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
 
@@ -70,10 +71,10 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
             stage = "synthesis" if method == "fedlmg" else method
 
             def on_progress(drawn: int, stage: str = stage) -> None:
-                workspace.log("progress", stage=stage, completed=drawn, total=total, unit="images")
+                workspace.log("progress", stage=stage, completed=min(drawn, total), total=total, unit="images")
 
             with workspace.stage(stage):
-                workers.wait(method, total, on_progress)
+                workers.wait(method, partial(_is_drawn, config, workspace, uploads, method), on_progress)
 
 
 def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
@@ -83,9 +84,11 @@ def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
 
 def _is_drawn(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> bool:
     return all(
-        plan.is_drawn(
+        draw.is_drawn(
             plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class),
             workspace.synthetic(upload.client, method),
+            config.synthesis,
+            method,
         )
         for upload in uploads
     )
@@ -151,6 +154,7 @@ def report(
             "num_images": num_images,
             "seconds": stages["synthesis"],
             "images_per_second": num_images / max(stages["synthesis"], 1e-9),
+            "rejected": description["rejected"],
         },
         stages=stages,
         missing=missing | refused,

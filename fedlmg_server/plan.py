@@ -15,15 +15,27 @@ class Drawing:
     class_name: str
     seed: int
 
+    @property
+    def file(self) -> str:
+        """Its name below a client's synthetic folder."""
+        return f"{safe_name(self.class_name)}/{self.seed}.png"
+
     def path(self, folder: Path) -> Path:
-        """Where it lies below a client's synthetic folder."""
-        return folder / safe_name(self.class_name) / f"{self.seed}.png"
+        return folder / self.file
 
 
 def image_seed(run_seed: int, client: str, class_name: str, index: int) -> int:
     """Seed of image `index` of a class, below 2**48; the same for the guided image and its prompts-only rival."""
-    key = f"{run_seed}/{client}/{class_name}/{index}"
+    return _seed(f"{run_seed}/{client}/{class_name}/{index}")
+
+
+def _seed(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6])
+
+
+def redraw(drawing: Drawing) -> Drawing:
+    """What is drawn instead of a rejected image: the same class from the next seed, which follows from this one."""
+    return Drawing(drawing.class_name, _seed(f"{drawing.seed}/again"))
 
 
 def drawings(run_seed: int, client: str, class_names: list[str], images_per_class: int) -> list[Drawing]:

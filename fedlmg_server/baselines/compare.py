@@ -115,7 +115,8 @@ def _training_sets(
             synthetic = synthetic_set.load(config, workspace, uploads, images)
             cache = TeacherCache(synthetic, uploads, device)
             for name in wanted:
-                sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace))
+                least = config.distillation.min_agreement if images == "fedlmg" else 0.0
+                sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace), least)
     if "ceiling" in methods:
         sets["ceiling"] = ceiling.pooled(list(_real(config, uploads, "train").values()))
     return sets

@@ -37,6 +37,9 @@ class DiffusionBackend(Protocol):
     def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
         """The same, or a cheaper decoder's view of it, where only a gradient is wanted."""
 
+    def safe(self, images: torch.Tensor) -> list[bool]:
+        """What the pipeline's safety checker says of images (B, 3, h, w) in [0, 1]; all are, where it has none."""
+
 
 def noise_of_seeds(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal (len(seeds), *shape) on the CPU, each image from its own seed."""

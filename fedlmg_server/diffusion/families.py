@@ -73,9 +73,8 @@ def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[Dif
         if family not in FAMILIES:
             raise ConfigError(f"it is a {family}, which is not supported; supported are {', '.join(FAMILIES)}")
         kind = FAMILIES[family]
-        unused = {"safety_checker": None} if kind is StableDiffusionPipeline else {}
         variant = config.diffusion_variant or None
-        pipeline = kind.from_pretrained(source, variant=variant, use_safetensors=True, dtype=dtype, **hub, **unused)
+        pipeline = kind.from_pretrained(source, variant=variant, use_safetensors=True, dtype=dtype, **hub)
         decoder = None
         if config.guidance_decoder:
             decoder = AutoencoderTiny.from_pretrained(config.guidance_decoder, use_safetensors=True, torch_dtype=dtype)

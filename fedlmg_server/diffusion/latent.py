@@ -68,6 +68,14 @@ class LatentBackend:
     def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
         return _decode(self.guidance_vae, x_0)
 
+    def safe(self, images: torch.Tensor) -> list[bool]:
+        if getattr(self.pipeline, "safety_checker", None) is None:
+            return [True] * len(images)
+        # As arrays: the checker blackens what it rejects, in place.
+        arrays = images.permute(0, 2, 3, 1).float().cpu().numpy().copy()
+        _, unsafe = self.pipeline.run_safety_checker(arrays, self.device, self.dtype)
+        return [not found for found in unsafe]
+
 
 def _decode(vae: torch.nn.Module, x_0: torch.Tensor) -> torch.Tensor:
     images = vae.decode((x_0 / vae.config.scaling_factor).to(vae.dtype)).sample.float()

@@ -1,6 +1,8 @@
 """One aggregated model from a synthetic set and the clients' classifiers as teachers."""
 
+import copy
 import json
+from dataclasses import dataclass
 
 import torch
 
@@ -17,8 +19,21 @@ from fedlmg_server.distillation import teachers, trainer
 from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.synthesis import filters
+from fedlmg_server.synthesis.filters import Rejected
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student, and what it came from."""
+
+    model: torch.nn.Module
+    history: list[dict]
+    """Loss by epoch."""
+    verdicts: dict[str, Verdict]
+    rejected: Rejected
 
 
 class TeacherCache:
@@ -32,14 +47,28 @@ class TeacherCache:
         }
         self.known = {upload.client: known(upload.class_names, synthetic.class_names) for upload in uploads}
 
-    def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
-        """Images and targets of one aggregation, without the images of clients whose weight is 0."""
+    def agreement(self, weights: dict[str, float]) -> torch.Tensor:
+        """Of each image, the share of the other trusted clients knowing its class that read it so: (N,), in [0, 1]; 1
+        where there is no other."""
+        labels = self.synthetic.labels
+        right, asked = torch.zeros(len(labels)), torch.zeros(len(labels))
+        for client, probabilities in self.per_client.items():
+            others = torch.tensor([author != client for author in self.synthetic.clients])
+            asks = others & self.known[client][labels] & (weights[client] > 0)
+            asked += asks
+            right += asks & (probabilities.argmax(1) == labels)
+        return torch.where(asked > 0, right / asked.clamp(min=1), 1.0)
+
+    def training_set(self, aggregation: str, weights: dict[str, float], min_agreement: float = 0.0) -> TrainingSet:
+        """Images and targets of one aggregation, without the images of clients whose weight is 0 and those that too few
+        of the others read as asked."""
         images = self.synthetic
         rows = torch.tensor([weights[client] > 0 for client in images.clients])
+        rows &= self.agreement(weights) >= min_agreement
         if not rows.any():
             raise ConfigError(
                 "no image of a client that can be trusted passed the filter: set the config key 'teacher-weighting' "
-                "to 'uniform', or lower 'min-confidence'"
+                "to 'uniform', or lower 'min-confidence' or 'min-agreement'"
             )
         targets = None
         if aggregation == "multi-teacher":
@@ -101,20 +130,20 @@ def save(
     workspace: Workspace,
     config: Config,
     uploads: list[Upload],
-    judged: dict[str, Verdict],
-    model: torch.nn.Module,
-    history: list[dict],
+    distilled: Distilled,
 ) -> None:
     """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole."""
-    write_json(workspace.model / "quality.json", {client: verdict.to_json() for client, verdict in judged.items()})
-    write_tensors(workspace.model / "model.safetensors", model.state_dict())
+    verdicts = {client: verdict.to_json() for client, verdict in distilled.verdicts.items()}
+    write_json(workspace.model / "quality.json", verdicts)
+    write_tensors(workspace.model / "model.safetensors", distilled.model.state_dict())
     description = {
         "architecture": config.distillation.student_architecture,
         "class_names": union([upload.class_names for upload in uploads]),
         "preprocessing": preprocessing(config).to_json(),
         "aggregation": config.distillation.aggregation,
         "made_from": signature(uploads),
-        "history": history,
+        "history": distilled.history,
+        "rejected": distilled.rejected,
     }
     write_json(workspace.model / "model.json", description)
 
@@ -143,17 +172,19 @@ def preprocessing(config: Config) -> PreprocessSpec:
     return PreprocessSpec(image_size=config.training.image_size)
 
 
-def distil_from(
-    config: Config, uploads: list[Upload], synthetic: SyntheticSet, device: torch.device
-) -> tuple[torch.nn.Module, list[dict], dict[str, Verdict]]:
-    """Judge the clients and train the student that the config asks for; returns it, its loss history, the verdicts."""
+def distil_from(config: Config, uploads: list[Upload], synthetic: SyntheticSet, device: torch.device) -> Distilled:
+    """Judge the clients and train the student that the config asks for."""
     cache = TeacherCache(synthetic, uploads, device)
     judged = judge(uploads, synthetic, cache.per_client, config.distillation.teacher_weighting)
-    data = cache.training_set(
-        config.distillation.aggregation, {client: verdict.weight for client, verdict in judged.items()}
-    )
+    weights = {client: verdict.weight for client, verdict in judged.items()}
+    settings = config.distillation
+    data = cache.training_set(settings.aggregation, weights, settings.min_agreement)
+    rejected = copy.deepcopy(synthetic.rejected)
+    disagreed = cache.agreement(weights) < settings.min_agreement
+    for row in disagreed.nonzero().flatten().tolist():
+        filters.count(rejected, synthetic.clients[row], synthetic.class_names[synthetic.labels[row]], "agreement")
     model, history = distil(config, uploads, data, len(synthetic.class_names), device)
-    return model, history, judged
+    return Distilled(model, history, judged, rejected)
 
 
 def distil(

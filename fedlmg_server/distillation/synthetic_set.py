@@ -1,6 +1,8 @@
 """The images in the workspace as one labelled set."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from common.labels import union
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import plan
-from fedlmg_server.synthesis.draw import read_scores
+from fedlmg_server.plan import Drawing
+from fedlmg_server.synthesis import filters, scores
+from fedlmg_server.synthesis.filters import Rejected
 
 
 @dataclass(frozen=True)
@@ -23,30 +27,70 @@ class SyntheticSet:
     clients: list[str]
     """The client that each image was drawn for, N names."""
     class_names: list[str]
+    rejected: Rejected = field(default_factory=dict)
+    """What was drawn and is not here."""
 
 
 def load(config: Config, workspace: Workspace, uploads: list[Upload], method: str = "fedlmg") -> SyntheticSet:
-    """Every planned image, in the plan's order; guided ones only if their classifier reads them as asked.
+    """Every planned image, in the plan's order, unless a filter rejects it (see `synthesis.filters`); in place of a
+    rejected one the first that was drawn again and passes.
 
-    The filter keeps images whose guiding classifier gives the class asked for at least `min_confidence`.
+    Raises
+    ------
+    ValueError: no image passes.
     """
     class_names = union([upload.class_names for upload in uploads])
     images, labels, clients = [], [], []
+    rejected: Rejected = {}
     for upload in uploads:
-        folder = workspace.synthetic(upload.client, method)
-        scores = read_scores(folder)
-        per_class = config.synthesis.images_per_class
-        for drawing in plan.drawings(config.seed, upload.client, upload.class_names, per_class):
-            path = drawing.path(folder)
-            score = scores[str(path.relative_to(folder))]
-            if method == "fedlmg" and score.confidence < config.synthesis.min_confidence:
-                continue
-            images.append(np.array(Image.open(path).convert("RGB")))
-            labels.append(class_names.index(drawing.class_name))
-            clients.append(upload.client)
-    if not images:
+        drawings = list(_passing(config, workspace, upload, method, rejected))
+        pixels = _read([drawing.path(workspace.synthetic(upload.client, method)) for drawing in drawings])
+        if method == "fedlmg" and config.synthesis.min_distance > 0:
+            kept = _distinct(pixels, drawings, config.synthesis.min_distance, upload.client, rejected)
+            drawings, pixels = [drawings[row] for row in kept], pixels[kept]
+        images.append(pixels)
+        labels += [class_names.index(drawing.class_name) for drawing in drawings]
+        clients += [upload.client] * len(drawings)
+    if not labels:
         raise ValueError(
             "no synthetic image passed the filter: lower the config key 'min-confidence' or guide more strongly"
         )
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return SyntheticSet(stacked, torch.tensor(labels), clients, class_names)
+    stacked = torch.cat([pixels for pixels in images if len(pixels)])
+    return SyntheticSet(stacked, torch.tensor(labels), clients, class_names, rejected)
+
+
+def _passing(
+    config: Config, workspace: Workspace, upload: Upload, method: str, rejected: Rejected
+) -> Iterator[Drawing]:
+    known = scores.read(workspace.synthetic(upload.client, method))
+    per_class = config.synthesis.images_per_class
+    for drawing in plan.drawings(config.seed, upload.client, upload.class_names, per_class):
+        for _ in range(config.synthesis.max_redraws + 1):
+            why = filters.reason(known[drawing.file], config.synthesis, method == "fedlmg")
+            if not why:
+                yield drawing
+                break
+            filters.count(rejected, upload.client, drawing.class_name, why)
+            drawing = plan.redraw(drawing)
+
+
+def _read(paths: list[Path]) -> torch.Tensor:
+    """uint8 (N, 3, h, w)"""
+    if not paths:
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    arrays = np.stack([np.array(Image.open(path).convert("RGB")) for path in paths])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
+
+
+def _distinct(
+    pixels: torch.Tensor, drawings: list[Drawing], min_distance: float, client: str, rejected: Rejected
+) -> list[int]:
+    """Rows of the images that are no near-duplicates."""
+    dropped = set()
+    for name in dict.fromkeys(drawing.class_name for drawing in drawings):
+        rows = [row for row, drawing in enumerate(drawings) if drawing.class_name == name]
+        found = filters.duplicates(pixels[rows], min_distance)
+        for row in (row for row, duplicate in zip(rows, found, strict=True) if duplicate):
+            dropped.add(row)
+            filters.count(rejected, client, name, "duplicate")
+    return [row for row in range(len(drawings)) if row not in dropped]

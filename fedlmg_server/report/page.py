@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from common.workspace import safe_name
 from fedlmg_server.report import montage, plots
-from fedlmg_server.report.results import best, check, percent, points
+from fedlmg_server.report.results import best, check, percent, points, rejections
 from fedlmg_server.report.template import PAGE
 
 MAX_POINTS = 2000
@@ -44,7 +44,7 @@ def render(workspace: Path, results: dict) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "data_uri": _data_uri}
-    environment.globals |= {"points": points, "best": best}
+    environment.globals |= {"points": points, "best": best, "rejections": rejections}
     names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
     return environment.from_string(PAGE).render(
         results=results,

@@ -4,6 +4,7 @@ Accuracies are fractions in [0, 1]; `None` means not measured (a client that lef
 """
 
 import math
+from collections import Counter
 
 SCHEMA = 1
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
@@ -39,7 +40,7 @@ def build(
         quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1).
     aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
-    synthesis: num_images, seconds, images_per_second.
+    synthesis: num_images, seconds, images_per_second, and rejected: client -> class -> reason -> number of images.
     stages: name -> seconds.
     missing: client -> why it is not in the model.
 
@@ -54,7 +55,7 @@ def build(
         "clients": {name: {**TEACHER, "own_accuracy_all_clients": None, **client} for name, client in clients.items()},
         "aggregated": dict(aggregated),
         "methods": {name: methods[name] for name in sorted(methods, key=_place) if methods[name] is not None},
-        "synthesis": dict(synthesis),
+        "synthesis": {"rejected": {}, **synthesis},
         "stages": dict(stages),
         "missing": dict(missing),
     }
@@ -86,7 +87,20 @@ def check(results: dict) -> None:
     _require(results["synthesis"], ("num_images", "seconds", "images_per_second"), "synthesis.")
     for section in ("synthesis", "stages"):
         for key, value in results[section].items():
-            _amount(value, f"{section}.{key}")
+            if key != "rejected":
+                _amount(value, f"{section}.{key}")
+    for client, classes in results["synthesis"].get("rejected", {}).items():
+        for name, reasons in classes.items():
+            for reason, count in reasons.items():
+                _amount(count, f"synthesis.rejected.{client}.{name}.{reason}")
+
+
+def rejections(results: dict) -> dict[str, dict[str, int]]:
+    """Client -> reason -> number of images, over its classes."""
+    return {
+        client: dict(sum((Counter(reasons) for reasons in classes.values()), Counter()))
+        for client, classes in results["synthesis"].get("rejected", {}).items()
+    }
 
 
 def percent(accuracy: float | None) -> str:

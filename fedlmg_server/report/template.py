@@ -162,6 +162,19 @@ alt="{{ grid.title }} for client {{ name }}; columns: {{ grid.classes | join(", 
 <h2>Cost</h2>
 <p>{{ synthesis.num_images }} images in {{ "%.1f" | format(synthesis.seconds) }} s:
 {{ "%.1f" | format(synthesis.images_per_second) }} images a second.</p>
+{% if rejections(results) %}
+<div class="scroll"><table>
+<thead><tr><th>client</th><th class="text">images not learned from</th></tr></thead>
+<tbody>
+{% for client, reasons in rejections(results).items() %}
+<tr><td>{{ client }}</td><td class="text">
+{% for reason, count in reasons.items() %}{{ reason }} {{ count }}{{ ", " if not loop.last }}{% endfor %}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<details><summary>What the reasons mean</summary><p>confidence: the guiding classifier does not read the class asked
+for. unsafe: the pipeline's safety checker. duplicate: too near another image. agreement: too few other clients read
+the class asked for.</p></details>
+{% endif %}
 {% if results.stages %}
 <div class="scroll"><table>
 <thead><tr><th>stage</th><th>seconds</th></tr></thead>

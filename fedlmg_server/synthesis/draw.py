@@ -1,8 +1,8 @@
 """Draw one client's missing images and their scores into the workspace."""
 
-import json
-from contextlib import suppress
-from dataclasses import dataclass
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -16,23 +16,14 @@ from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.plan import Drawing
+from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, sample
+from fedlmg_server.synthesis.scores import Score
 
 Share = tuple[int, int]
 """(rank, world size): this process draws every world-size-th missing batch, from number rank."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a client's classifier makes of an image drawn for it, as saved: probability of the class asked for, in
-    [0, 1], and whether that class is the most probable."""
-
-    file: str
-    class_name: str
-    confidence: float
-    agrees: bool
 
 
 def settings(config: SynthesisConfig) -> SamplingSettings:
@@ -72,12 +63,72 @@ def draw_client(
     planned = plan.drawings(run_seed, upload.client, upload.class_names, config.images_per_class)
     rank, world_size = share
     batches = plan.batches(planned, config.synthesis_batch_size)[rank::world_size]
-    batches = [batch for batch in batches if not plan.is_drawn(batch, folder)]
     guidance = guidance_by(upload, config, backend.device)
+    drawn = 0
     for batch in batches:
-        images = draw_batch(backend, guidance if method == "fedlmg" else None, batch, upload.class_names, config)
-        save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names)
-    return sum(map(len, batches))
+        for wanted in attempts(batch, folder, config, method):
+            images = draw_or_halve(
+                backend, guidance if method == "fedlmg" else None, wanted, upload.class_names, config
+            )
+            with finishing():
+                save_batch(folder, f"scores-{rank}.jsonl", wanted, images, guidance, upload.class_names, backend)
+            drawn += len(wanted)
+    return drawn
+
+
+def attempts(batch: list[Drawing], folder: Path, config: SynthesisConfig, method: str) -> Iterator[list[Drawing]]:
+    """What of a batch is to be drawn: itself, if it is not there, then `max_redraws` times another image for each that
+    is rejected. To be read as the images are drawn: what comes next depends on their scores."""
+    for attempt in range(config.max_redraws + 1):
+        if not plan.is_drawn(batch, folder):
+            yield batch
+        if attempt < config.max_redraws:
+            known = scores.read(folder)
+            batch = [plan.redraw(drawing) for drawing in batch if _is_rejected(drawing, folder, known, config, method)]
+
+
+def is_drawn(planned: list[Drawing], folder: Path, config: SynthesisConfig, method: str) -> bool:
+    """Whether nothing is left to draw."""
+    return plan.is_drawn(planned, folder) and next(attempts(planned, folder, config, method), None) is None
+
+
+def _is_rejected(drawing: Drawing, folder: Path, known: dict[str, Score], config: SynthesisConfig, method: str) -> bool:
+    return bool(filters.reason(known[drawing.file], config, method == "fedlmg"))
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """A polite kill waits for the end of the block, so that what is being written is whole."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def draw_or_halve(
+    backend: DiffusionBackend,
+    guidance: ClassifierGuidance | None,
+    batch: list[Drawing],
+    class_names: list[str],
+    config: SynthesisConfig,
+) -> torch.Tensor:
+    """`draw_batch`, in halves where the memory does not suffice for the whole.
+
+    Raises
+    ------
+    torch.OutOfMemoryError: not even for one image, or for a batch whose images depend on one another.
+    """
+    try:
+        return draw_batch(backend, guidance, batch, class_names, config)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1 or config.statistics_reduction == "per-batch":
+            raise
+    torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    print(f"out of memory with {len(batch)} images at once: going on with {middle}", flush=True)
+    halves = (batch[:middle], batch[middle:])
+    return torch.cat([draw_or_halve(backend, guidance, half, class_names, config) for half in halves])
 
 
 def draw_batch(
@@ -111,30 +162,19 @@ def save_batch(
     images: torch.Tensor,
     guidance: ClassifierGuidance,
     class_names: list[str],
+    backend: DiffusionBackend,
 ) -> None:
     """Write a batch: first the scores, then the images, so that an image on disk always has its score."""
     pixels = (images * 255).round().to(torch.uint8)
     probabilities = guidance.classifier(guidance.preprocess(pixels.float() / 255)).softmax(1).cpu()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / scores_file, "a") as scores:
-        scores.write("\n")
-        for drawing, row in zip(batch, probabilities, strict=True):
-            asked = class_names.index(drawing.class_name)
-            file = str(drawing.path(folder).relative_to(folder))
-            score = Score(file, drawing.class_name, round(row[asked].item(), 4), bool(row.argmax() == asked))
-            scores.write(json.dumps(score.__dict__) + "\n")
+    found = []
+    for drawing, row, safe in zip(batch, probabilities, backend.safe(images), strict=True):
+        asked = class_names.index(drawing.class_name)
+        confidence, agrees = round(row[asked].item(), 4), bool(row.argmax() == asked)
+        found.append(Score(drawing.file, drawing.class_name, confidence, agrees, safe))
+    scores.append(folder / scores_file, found)
     for drawing, image in zip(batch, pixels.cpu(), strict=True):
         buffer = BytesIO()
         to_pil_image(image).save(buffer, "png")
         write_bytes(drawing.path(folder), buffer.getvalue())
-
-
-def read_scores(folder: Path) -> dict[str, Score]:
-    """The score of each image file of a client's synthetic folder; a line that a crash cut short is passed over."""
-    scores = {}
-    for file in sorted(folder.glob("scores-*.jsonl")):
-        for line in file.read_text().splitlines():
-            with suppress(json.JSONDecodeError):
-                score = Score(**json.loads(line))
-                scores[score.file] = score
-    return scores

@@ -31,23 +31,24 @@ class Workers:
         self.logs = [logs / f"synthesis-{rank}.log" for rank in range(world_size)]
         self.processes = [_start(workspace, methods, rank, world_size, log) for rank, log in enumerate(self.logs)]
 
-    def wait(self, method: str, total: int, on_progress: Callable[[int], None] = lambda drawn: None) -> None:
-        """Until the workspace holds `total` images of the method; `on_progress` gets the number it holds.
+    def wait(
+        self, method: str, is_drawn: Callable[[], bool], on_progress: Callable[[int], None] = lambda drawn: None
+    ) -> None:
+        """Until all images of the method are drawn; `on_progress` gets the number that the workspace holds.
 
         Raises
         ------
         RuntimeError: a process failed; its log's last line is in the message.
         """
         drawn = -1
-        while drawn < total:
+        while True:
             over = all(process.poll() is not None for process in self.processes)
             if drawn != (drawn := num_drawn(self.workspace, method)):
                 on_progress(drawn)
             self._check()
-            if over:
+            if over or is_drawn():
                 return
-            if drawn < total:
-                time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _check(self) -> None:
         for process, log in zip(self.processes, self.logs, strict=True):

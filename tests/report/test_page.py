@@ -55,6 +55,10 @@ def test_reasons_of_missing_clients_are_shown(html: str):
     assert ["broken", "weights hold a NaN"] in rows(html)
 
 
+def test_images_not_learned_from_are_counted_by_reason(html: str):
+    assert ["mnist", "confidence 5, duplicate 1"] in [[cell.strip() for cell in row] for row in rows(html)]
+
+
 def test_every_picture_has_a_text(html: str):
     pictures = re.findall(r"<img.*?>", html, re.S)
     assert len(pictures) == 8  # bars, two clients guided and unguided, three plots

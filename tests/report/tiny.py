@@ -29,7 +29,10 @@ def figures() -> dict:
             "fedavg": {"accuracy": 0.312, "per_client": {"mnist": 0.5}},
             "local": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
         },
-        "synthesis": {"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},
+        "synthesis": {
+            **{"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},
+            "rejected": {"mnist": {"cat": {"confidence": 3, "duplicate": 1}, "dog": {"confidence": 2}}},
+        },
         "stages": {"upload": 60.0, "synthesis": 2.0},
         "missing": {"late": "no answer by the <deadline>"},
     }

@@ -1,14 +1,19 @@
 """Drawing fills the workspace with seed-named images, and resumes at the missing ones."""
 
 import shutil
+import signal
+from dataclasses import replace
 
 import pytest
+import torch
 
 from common.config import Config, FederationConfig, SynthesisConfig
 from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.distillation import synthetic_set
-from fedlmg_server.synthesis.draw import draw_client, read_scores
+from fedlmg_server.synthesis import draw, filters, scores
+from fedlmg_server.synthesis.draw import draw_client
+from fedlmg_server.synthesis.scores import Score
 
 TINY = SynthesisConfig(
     images_per_class=3, synthesis_batch_size=4, num_inference_steps=2, noise_editing_steps=1, min_confidence=0.0
@@ -28,7 +33,7 @@ def workspace(tmp_path) -> Workspace:
 @pytest.mark.parametrize("reduction", ["per-image", "per-batch"])
 @pytest.mark.parametrize("gradient", ["full", "shortcut"])
 def test_interruption_changes_no_image(backend, upload, workspace, tmp_path, reduction, gradient):
-    config = SynthesisConfig(**{**TINY.__dict__, "statistics_reduction": reduction, "guidance_gradient": gradient})
+    config = replace(TINY, statistics_reduction=reduction, guidance_gradient=gradient)
     draw_client(backend, upload, workspace, config, run_seed=0)
     undisturbed = images(workspace, upload.client)
     interrupted = Workspace(tmp_path / "interrupted")
@@ -65,36 +70,132 @@ def test_two_shares_draw_the_whole_plan_with_the_same_images(backend, upload, wo
     draw_client(backend, upload, shared, TINY, run_seed=0, share=(1, 2))
 
     assert images(shared, upload.client) == images(workspace, upload.client)
-    assert read_scores(shared.synthetic(upload.client)).keys() == images(shared, upload.client).keys()
+    assert scores.read(shared.synthetic(upload.client)).keys() == images(shared, upload.client).keys()
 
 
 def test_score_cut_short_by_a_crash_is_passed_over(backend, upload, workspace):
     draw_client(backend, upload, workspace, TINY, run_seed=0)
     folder = workspace.synthetic(upload.client)
-    whole = read_scores(folder)
+    whole = scores.read(folder)
     with open(folder / "scores-0.jsonl", "a") as file:
         file.write('{"file": "dog/1.p')
 
-    assert read_scores(folder) == whole
+    assert scores.read(folder) == whole
 
 
 def test_every_image_has_a_score(backend, upload, workspace):
     draw_client(backend, upload, workspace, TINY, run_seed=0)
 
-    scores = read_scores(workspace.synthetic(upload.client))
+    found = scores.read(workspace.synthetic(upload.client))
 
-    assert scores.keys() == images(workspace, upload.client).keys()
-    assert all(0 <= score.confidence <= 1 for score in scores.values())
+    assert found.keys() == images(workspace, upload.client).keys()
+    assert all(0 <= score.confidence <= 1 for score in found.values())
 
 
 def test_filter_leaves_out_images_below_the_confidence(backend, upload, workspace):
     draw_client(backend, upload, workspace, TINY, run_seed=0)
-    confidences = sorted(score.confidence for score in read_scores(workspace.synthetic(upload.client)).values())
-    config = SynthesisConfig(**{**TINY.__dict__, "min_confidence": confidences[3]})
+    confidences = sorted(score.confidence for score in scores.read(workspace.synthetic(upload.client)).values())
+    config = replace(TINY, min_confidence=confidences[3])
 
     kept = synthetic_set.load(Config(synthesis=config, federation=FederationConfig()), workspace, [upload])
 
     assert len(kept.labels) == 3
+
+
+@pytest.fixture
+def strict(backend, upload, workspace) -> SynthesisConfig:
+    """A confidence that half of the first images miss, and two more tries for each."""
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+    confidences = sorted(score.confidence for score in scores.read(workspace.synthetic(upload.client)).values())
+    return replace(TINY, min_confidence=confidences[3], max_redraws=2)
+
+
+def test_rejected_image_is_drawn_again_and_counted(backend, upload, workspace, strict):
+    draw_client(backend, upload, workspace, strict, run_seed=0)
+
+    kept = synthetic_set.load(Config(synthesis=strict), workspace, [upload])
+
+    known = scores.read(workspace.synthetic(upload.client))
+    below = sum(score.confidence < strict.min_confidence for score in known.values())
+    assert len(known) > 6
+    assert sum(n for reasons in kept.rejected[upload.client].values() for n in reasons.values()) == below
+    assert len(kept.labels) == len(known) - below
+
+
+def test_drawing_again_is_resumed_with_the_same_images(backend, upload, workspace, tmp_path, strict):
+    draw_client(backend, upload, workspace, strict, run_seed=0)
+    undisturbed = images(workspace, upload.client)
+    interrupted = Workspace(tmp_path / "interrupted")
+    shutil.copytree(workspace.synthetic(upload.client), interrupted.synthetic(upload.client))
+    for name in list(undisturbed)[4:]:
+        (interrupted.synthetic(upload.client) / name).unlink()
+    planned = plan.drawings(0, upload.client, upload.class_names, strict.images_per_class)
+    folder = interrupted.synthetic(upload.client)
+
+    assert not draw.is_drawn(planned, folder, strict, "fedlmg")
+    draw_client(backend, upload, interrupted, strict, run_seed=0)
+
+    assert images(interrupted, upload.client) == undisturbed
+    assert draw.is_drawn(planned, folder, strict, "fedlmg")
+
+
+def test_out_of_memory_halves_the_batch(backend, upload, workspace, monkeypatch):
+    whole = draw.draw_batch
+
+    def draw_two_at_most(backend, guidance, batch, *rest):
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError
+        return whole(backend, guidance, batch, *rest)
+
+    monkeypatch.setattr(draw, "draw_batch", draw_two_at_most)
+
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+
+    assert len(images(workspace, upload.client)) == 6
+
+
+def test_a_batch_whose_images_depend_on_one_another_is_not_halved(backend, upload, workspace, monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(draw, "draw_batch", out_of_memory)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        draw_client(backend, upload, workspace, replace(TINY, statistics_reduction="per-batch"), run_seed=0)
+
+
+def test_a_polite_kill_waits_until_the_images_are_written():
+    arrived = []
+    before = signal.signal(signal.SIGTERM, lambda *_: arrived.append("killed"))
+
+    with draw.finishing():
+        signal.raise_signal(signal.SIGTERM)
+        arrived.append("written")
+
+    signal.signal(signal.SIGTERM, before)
+    assert arrived == ["written", "killed"]
+
+
+def test_unsafe_image_is_rejected_with_guidance_and_without():
+    unsafe = Score("cat/1.png", "cat", confidence=1.0, agrees=True, safe=False)
+
+    assert [filters.reason(unsafe, TINY, is_guided) for is_guided in (True, False)] == ["unsafe", "unsafe"]
+
+
+def test_near_duplicate_of_an_image_that_is_kept_is_found():
+    first, other = torch.zeros(3, 16, 16, dtype=torch.uint8), torch.full((3, 16, 16), 200, dtype=torch.uint8)
+    nearly = first + 2
+
+    assert filters.duplicates(torch.stack([first, other, nearly, other]), 0.02) == [False, False, True, True]
+
+
+def test_near_duplicates_are_not_learned_from(backend, upload, workspace):
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+
+    kept = synthetic_set.load(Config(synthesis=replace(TINY, min_distance=1.0)), workspace, [upload])
+
+    assert len(kept.labels) == len(upload.class_names)
+    assert {tuple(reasons.items()) for reasons in kept.rejected[upload.client].values()} == {(("duplicate", 2),)}
 
 
 def test_plan_is_class_balanced_and_its_seeds_differ():

@@ -125,3 +125,11 @@ def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guid
     assert torch.equal(backend.decode(x_0), plain.decode(x_0))
     assert backend.decode_for_guidance(x_0).shape == plain.decode(x_0).shape
     assert not torch.equal(backend.decode_for_guidance(x_0), plain.decode(x_0))
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_strict: bool):
+    folder = tiny_pipelines.save_with_safety_checker(tmp_path / "pipeline", is_strict)
+    backend = families.load(SynthesisConfig(diffusion_model=str(folder)), CPU)
+
+    assert backend.safe(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3

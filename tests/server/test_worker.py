@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -34,16 +35,20 @@ def drawn(workspace: Workspace) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in workspace.root.glob("synthetic/*/*/[!.]*.png")}
 
 
+def is_drawn(workspace: Workspace, method: str) -> bool:
+    return launch.num_drawn(workspace, method) == 8
+
+
 def draw_all(workspace: Workspace) -> None:
     with launch.workers(workspace) as workers:
-        workers.wait("fedlmg", 8)
+        workers.wait("fedlmg", partial(is_drawn, workspace, "fedlmg"))
 
 
 @pytest.mark.slow
 def test_all_processes_draw_the_whole_plan(workspace):
     with launch.workers(workspace, METHODS) as workers:
         for method in METHODS:
-            workers.wait(method, 8)
+            workers.wait(method, partial(is_drawn, workspace, method))
 
     assert [launch.num_drawn(workspace, method) for method in METHODS] == [8, 8]
 

@@ -21,7 +21,14 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
 
 from fedlmg_server.diffusion import tiny_pipeline
 
@@ -134,6 +141,23 @@ FAMILIES = {
     "pixel": lambda: _pixel(DDPMPipeline, DDPMScheduler()),
     "pixel-with-classes": lambda: _pixel(DDIMPipeline, DDIMScheduler(), num_class_embeds=2),
 }
+
+
+def save_with_safety_checker(folder: Path, is_strict: bool) -> Path:
+    """Stable Diffusion with a tiny checker of the true class, which finds every image unsafe, or none."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config=sizes, projection_dim=16))
+    for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
+        torch.nn.init.constant_(weights, -2.0 if is_strict else 2.0)
+    for embeddings in (checker.concept_embeds, checker.special_care_embeds):
+        torch.nn.init.normal_(embeddings)
+    pipeline = FAMILIES["stable-diffusion-1"]()
+    extractor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    pipeline.register_modules(safety_checker=checker, feature_extractor=extractor)
+    pipeline.save_pretrained(folder)
+    return folder
 
 
 def save(family: str, folder: Path) -> Path:
