@@ -75,6 +75,29 @@ def run(
 
 
 @app.command()
+def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with uploads.")]) -> None:
+    """What synthesis will cost: images, bytes, and hours on this machine by a short timed probe. Draws nothing."""
+    from common.upload import load_all
+    from fedlmg_server import estimate, pipeline
+
+    try:
+        made_with = json.loads((workspace / "run.json").read_text())["config"]
+        config = Config.from_run_config({**made_with, "workspace": str(workspace)})
+        uploads = list(load_all(workspace / "uploads", config))
+    except (OSError, ValueError) as error:
+        console.print(
+            f"[red]No plan:[/] {escape(str(workspace))} holds no uploads ({escape(str(error))})", soft_wrap=True
+        )
+        raise typer.Exit(1) from None
+    cost = estimate.measure(config, uploads, pipeline.device())
+    console.print(
+        f"{cost.num_images} images of {len(uploads)} clients, at most {cost.megabytes:.0f} MB, "
+        f"about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on {cost.processes} processes",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def pretrain(
     data: Annotated[str, typer.Option(help="Image folder of public images, one sub-folder a class; or `digits`.")],
     out: Annotated[Path, typer.Option(help="Pipeline folder to write; the same command continues it.")],

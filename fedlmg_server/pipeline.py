@@ -12,9 +12,10 @@ import torch
 from common.checkpoint import read_tensors
 from common.config import Config, ConfigError
 from common.files import write_bytes, write_json
+from common.labels import union
 from common.upload import Upload
 from common.workspace import METHODS, Workspace
-from fedlmg_server import plan
+from fedlmg_server import estimate, plan
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
 from fedlmg_server.diffusion import location
@@ -65,7 +66,8 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
     location.find(config.synthesis.diffusion_model)
     methods = _methods(config, uploads)
     missing = [method for method in methods if not _is_drawn(config, workspace, uploads, method)]
-    total = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    total = estimate.num_images(config, uploads)
+    workspace.log("plan", images=total, classes=len(union([upload.class_names for upload in uploads])), methods=missing)
     with launch.workers(workspace, missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
@@ -138,7 +140,7 @@ def report(
         for upload in uploads
     }
     stages = workspace.stage_seconds()
-    num_images = config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
+    num_images = estimate.num_images(config, uploads)
     measured = list(evaluations.values())
     content = results.build(
         seed=config.seed,

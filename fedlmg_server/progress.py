@@ -54,6 +54,9 @@ class Follower:
         if event["kind"] == "client":
             reason = f": {event['reason']}" if event.get("reason") else ""
             self._progress.console.print(f"  {escape(event['name'])} {event['state']}{escape(reason)}", soft_wrap=True)
+        elif event["kind"] == "plan" and event["methods"]:
+            what = " and as many unguided" if len(event["methods"]) > 1 else ""
+            self._progress.console.print(f"  plan: {event['images']} images of {event['classes']} classes{what}")
         elif event["kind"] == "progress":
             amount = f"{event['completed']}/{event['total']} {event['unit']}"
             task = self._task(event["stage"])

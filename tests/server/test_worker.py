@@ -1,5 +1,6 @@
 """Synthesis processes: started for the whole machine, continued after a kill."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,9 +8,13 @@ import time
 from functools import partial
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from common.config import Config, ConfigError
 from common.workspace import METHODS, Workspace
+from fedlmg_server import estimate
+from fedlmg_server.cli import app
 from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
 from fedlmg_server.synthesis import launch
 
@@ -81,3 +86,21 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no diffusers pipeline: it has no model_index\.json"):
         location.find(str(tmp_path))
+
+
+def test_estimate_counts_the_plan_and_times_this_machine(workspace, upload):
+    config = Config.from_run_config(json.loads((workspace.root / "run.json").read_text())["config"])
+
+    cost = estimate.measure(config, [upload], torch.device("cpu"))
+
+    assert cost.num_images == 8
+    assert cost.megabytes == pytest.approx(8 * 3 * 32 * 32 / 1e6)
+    assert cost.seconds > 0
+    assert not drawn(workspace)
+
+
+def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
+    result = CliRunner().invoke(app, ["plan", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "holds no uploads" in result.output
