@@ -1,12 +1,10 @@
 """`fedlmg`: the server's command line."""
 
 import json
-import re
 import shutil
 import signal
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from rich.markup import escape
 
 from common import model_commands
 from common.config import Config, ConfigError
+from common.overrides import read_overrides
 from common.workspace import Workspace
 from fedlmg_server import flower
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
@@ -24,7 +23,6 @@ from fedlmg_server.report.table import print_results
 from fedlmg_server.versions import versions
 
 LOCAL = "local"
-PAIR = re.compile(r"([\w-]+)=('[^']*'|\"[^\"]*\"|\S+)")
 STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
@@ -115,38 +113,6 @@ def ablation(
         raise typer.Exit(1) from None
     study.print_table(rows, console)
     console.print(f"Table: {escape(str(out / 'table.md'))}", soft_wrap=True)
-
-
-def read_overrides(file: Path | None, texts: list[str]) -> dict:
-    """Run config keys of a TOML file, and over them those of `key=value` texts, checked.
-
-    Raises
-    ------
-    ConfigError: an unreadable file or text, an unknown key or an impossible value.
-    """
-    overrides: dict = {}
-    if file is not None:
-        try:
-            overrides |= tomllib.loads(file.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"config file {file} cannot be read: {error}") from None
-    for text in texts:
-        overrides |= parse_pairs(text)
-    Config.from_run_config(overrides)
-    return overrides
-
-
-def parse_pairs(text: str) -> dict:
-    """`key=value key='text'` as Flower reads it, except that text without blanks needs no quotes."""
-    if PAIR.sub("", text).strip():
-        raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"')
-    pairs: dict = {}
-    for key, value in PAIR.findall(text):
-        try:
-            pairs |= {key: tomllib.loads(f"value = {value}")["value"]}
-        except tomllib.TOMLDecodeError:
-            pairs |= {key: value}
-    return pairs
 
 
 def run_locally(overrides: dict) -> str:
