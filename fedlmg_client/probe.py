@@ -28,7 +28,7 @@ EPOCH_OVERHEAD = 1.3
 
 
 def choose_once(cache: Path, config: Config, num_classes: int, num_images: int, device: torch.device) -> str:
-    """What was chosen before for the same task, else what `choose` says, which is kept: timings vary, a choice must not."""
+    """What was chosen before for the same task, else `choose`'s answer, kept: timings vary, a choice must not."""
     settings = config.training
     task = f"{num_classes} {num_images} {settings.image_size} {settings.local_epochs} {settings.local_batch_size}"
     path = cache / "architecture.json"

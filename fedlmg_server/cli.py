@@ -26,6 +26,9 @@ LOCAL = "local"
 STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
+PATIENCE_SECONDS = 600
+"""How long a SuperLink may be away while its run is followed."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
 app.add_typer(bench, name="bench")
@@ -70,6 +73,27 @@ def run(
     if reason:
         console.print(f"[red]The run failed:[/] {escape(reason)}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    client: Annotated[str, typer.Argument(help="Its name, as the report shows it.")],
+    workspace: Annotated[Path, typer.Option(help="The run's folder.")],
+) -> None:
+    """Remove a client's upload and images, and make the model again without them."""
+    from fedlmg_server.forget import forget as remove
+
+    try:
+        folder, config = Workspace.existing(workspace)
+        with folder.lock():
+            remove(client, folder, config)
+    except (ConfigError, ValueError) as error:
+        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(
+        f"{client} is forgotten and the model made again; the run's own command hands it to the other clients",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -171,7 +195,7 @@ def run_remotely(name: str, overrides: dict) -> str:
     console.print(f"Run {run_id} on {name}")
     log = connection.follow_log(run_id)
     try:
-        while not (status := connection.status(run_id))[0].startswith("finished"):
+        while not (status := _patient_status(connection, run_id))[0].startswith("finished"):
             time.sleep(5)
     finally:
         log.terminate()
@@ -180,6 +204,18 @@ def run_remotely(name: str, overrides: dict) -> str:
         return status[1] or f"Flower says {status[0]}"
     console.print("Finished: the report is in the workspace on the server")
     return ""
+
+
+def _patient_status(connection: flower.Connection, run_id: str) -> tuple[str, str]:
+    """A SuperLink that is started again keeps its runs: only one that stays away is an error."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return connection.status(run_id)
+        except flower.FlowerError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(STATUS_SECONDS / 12)
 
 
 if __name__ == "__main__":
