@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -95,6 +96,12 @@ class Network:
             *("--superexec-auth-secret-file", str(self.folder / "secret"), "--disable-runtime-dependency-installation"),
         )
 
+        until(self._is_up, "SuperLink")
+
+    def _is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def start_superexec(self) -> None:
         self.start(
             "superexec",
@@ -157,10 +164,8 @@ class Network:
             if psutil.pid_exists(process.pid):
                 below = psutil.Process(process.pid).children(recursive=True)
             for child in [process, *below]:
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             process.wait()
 
 
