@@ -135,11 +135,23 @@ def read_manifest(text: str) -> dict:
     return manifest
 
 
+def sizes(records: RecordDict) -> dict[str, int]:
+    """Bytes of each part of an upload's records, `record/name`, as they stand: nothing is decoded."""
+    tensors = {
+        f"{key}/{name}": len(array.data) for key, r in records.array_records.items() for name, array in r.items()
+    }
+    texts = {f"{key}/{name}": value for key, r in records.config_records.items() for name, value in r.items()}
+    lengths = {
+        name: len(text.encode() if isinstance(text, str) else text)
+        for name, text in texts.items()
+        if isinstance(text, str | bytes)
+    }
+    return tensors | lengths
+
+
 def megabytes(records: RecordDict) -> float:
-    """Size of an upload's records in MB (10**6 bytes), as they stand: nothing is decoded."""
-    tensors = sum(len(array.data) for record in records.array_records.values() for array in record.values())
-    texts = (value for record in records.config_records.values() for value in record.values())
-    return (tensors + sum(len(text) for text in texts if isinstance(text, str | bytes))) / 1e6
+    """Size of an upload's records in MB (10**6 bytes)."""
+    return sum(sizes(records).values()) / 1e6
 
 
 def is_whole(folder: Path) -> bool:

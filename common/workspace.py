@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import re
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from common.files import write_json
 
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""
+MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes")
+"""Keys that a workspace's run may be continued with other values of: whom to wait for, and how long."""
 
 
 def safe_name(name: str) -> str:
@@ -33,31 +36,54 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
+def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
+
+
 @dataclass(frozen=True)
 class Workspace:
     root: Path
 
     @classmethod
     def open(cls, config: Config, versions: dict[str, str]) -> "Workspace":
-        """Make the folder, or continue one that was made with the same config.
+        """Make the folder, or continue one that was made with the same config but for `MAY_CHANGE`.
 
         Raises
         ------
-        ConfigError: it was made with another config; the message lists the differences.
+        ConfigError: it was made with another config, the message lists the differences; or it cannot be written.
         """
         workspace = cls(Path(config.workspace).expanduser().resolve())
         run = workspace.root / "run.json"
         flat = {key: value for key, value in config.to_run_config().items() if key != "workspace"}
         if run.exists():
-            made_with = json.loads(run.read_text())["config"]
-            if changes := difference(made_with, flat):
+            made = json.loads(run.read_text())
+            if changes := difference(*map(_fixed, (made["config"], flat))):
                 raise ConfigError(
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
                     "use that config again, or another workspace"
                 )
+            if made["config"] != flat:
+                write_json(run, made | {"config": flat})
         else:
-            write_json(run, {"seed": config.seed, "config": flat, "versions": versions})
+            try:
+                write_json(run, {"seed": config.seed, "config": flat, "versions": versions})
+            except OSError as error:
+                raise ConfigError(f"workspace {workspace.root} cannot be written: {error.strerror}") from None
         return workspace
+
+    @classmethod
+    def existing(cls, root: Path) -> tuple["Workspace", Config]:
+        """One that a run has made, and that run's config.
+
+        Raises
+        ------
+        ConfigError: there is none.
+        """
+        workspace = cls(root.expanduser().resolve())
+        if not (workspace.root / "run.json").exists():
+            raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
+        made_with = json.loads((workspace.root / "run.json").read_text())["config"]
+        return workspace, Config.from_run_config({**made_with, "workspace": str(workspace.root)})
 
     @property
     def uploads(self) -> Path:
@@ -74,6 +100,26 @@ class Workspace:
         """Images of one client, drawn by one of `METHODS`."""
         folder = "synthetic" if method == "fedlmg" else f"synthetic-{method}"
         return self.root / folder / safe_name(client)
+
+    @property
+    def forgotten(self) -> list[str]:
+        """Names of the clients that the operator had forgotten; they are not asked again."""
+        path = self.root / "forgotten.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    @property
+    def nodes(self) -> dict[int, str]:
+        """Flower's node -> name of the client that answered from it; with keys, a client keeps its node."""
+        path = self.root / "nodes.json"
+        return {int(node): name for node, name in json.loads(path.read_text()).items()} if path.exists() else {}
+
+    def remember_node(self, node: int, client: str) -> None:
+        write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})
+
+    def remove_images(self, client: str) -> None:
+        """Those drawn for one client, by every method."""
+        for method in METHODS:
+            shutil.rmtree(self.synthetic(client, method), ignore_errors=True)
 
     @property
     def model(self) -> Path:
@@ -115,9 +161,13 @@ class Workspace:
 
         Raises
         ------
-        ConfigError: another run holds it.
+        ConfigError: another run holds it, or it cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / ".lock").touch()
+        except OSError as error:
+            raise ConfigError(f"workspace {self.root} cannot be written: {error.strerror}") from None
         with open(self.root / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
-"""`fedlmg-client`: check a folder of images, use the model that came back."""
+"""`fedlmg-client`: check a folder of images, join a federation, use the model that came back."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,93 @@ def _print_lines(kind: str, lines: list[str]) -> None:
         console.print(f"[yellow]{kind}:[/] {len(lines) - MAX_LINES} more")
 
 
-app.command()(model_commands.predict)
+@app.command()
+def keygen(
+    path: Annotated[Path, typer.Argument(help="File for the private key; the public one goes beside it.")],
+) -> None:
+    """Make the key pair by which the server knows this client; the public key goes to the server's operator."""
+    from fedlmg_client import keys
+
+    try:
+        public = keys.generate(path.expanduser())
+    except OSError as error:
+        raise _failure(str(error)) from None
+    console.print(f"Send {public} to the server's operator, and keep {path} to yourself.", soft_wrap=True)
+
+
+@app.command()
+def join(
+    host: Annotated[str, typer.Argument(help="HOST or HOST:PORT of the server; the port is 9443 without one.")],
+    data: Annotated[Path, typer.Option(help="Your images, as `check` takes them.")],
+    ca: Annotated[Path | None, typer.Option(help="The certificate that the server's operator gave you.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Private key that `keygen` made.")] = None,
+    name: Annotated[str, typer.Option(help="Your name in the federation; the data's without it.")] = "",
+    architecture: Annotated[str, typer.Option(help="Of your classifier; `auto` tries what this machine can do.")] = "",
+    cache: Annotated[Path | None, typer.Option(help="For results; ~/.cache/fedlmg/NAME without it.")] = None,
+    insecure: Annotated[bool, typer.Option(help="Without TLS: on one machine, or a network that you trust.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Train and show what would be sent, and send nothing.")] = False,
+    run_config: Annotated[
+        list[str] | None, typer.Option(help="For --dry-run: the federation's keys, \"key=value key='text'\".")
+    ] = None,
+) -> None:
+    """Take part until interrupted: train, upload once, keep and measure the model that comes back."""
+    from common.config import Config, ConfigError
+    from common.datasets.client_data import cache_path
+    from common.overrides import read_overrides
+    from fedlmg_client import dry_run as rehearsal
+    from fedlmg_client import join as joining
+
+    if missing := [path for path in (_part(data), ca, key) if path and not path.expanduser().exists()]:
+        raise _failure(f"{missing[0]} does not exist")
+    given = {"name": name, "data-path": _absolute(data), "architecture": architecture}
+    node_config = {k: v for k, v in given.items() if v}
+    node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
+    if dry_run:
+        try:
+            rehearsal.show(node_config, Config.from_run_config(read_overrides(None, run_config or [])), console)
+        except (ConfigError, ValueError, OSError) as error:
+            raise _failure(str(error)) from None
+        return
+    if insecure and key:
+        raise _failure("--key needs TLS: leave out --insecure")
+    # So that a polite kill, too, stops the SuperNode.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = joining.Server(joining.with_port(host), _resolved(ca), _resolved(key), insecure)
+    joining.keep_joined(server, node_config, Path(node_config["cache-path"]), console)
+
+
+def _part(data: Path) -> Path:
+    """Without the `#PART` that takes one domain of it."""
+    return Path(str(data).partition("#")[0])
+
+
+def _absolute(path: Path) -> str:
+    return str(path.expanduser().resolve())
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return path and path.expanduser().resolve()
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
+) -> None:
+    """Print path, class and confidence of each image, read by the model that came back from the server."""
+    model_commands.predict(model or _returned(), images, as_json)
+
+
+def _returned() -> Path:
+    """The model that came back last."""
+    from common.datasets.client_data import CACHES
+
+    if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
+        raise _failure(f"no model came back yet below {CACHES}: name one with --model")
+    return found[-1].parent
+
+
 app.command()(model_commands.export)
 
 

@@ -11,12 +11,13 @@ from flwr.clientapp import ClientApp
 from common import architectures, label_maps, labels
 from common.checkpoint import write_tensors
 from common.config import Config
-from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
+from common.datasets.client_data import ClientData, NodeConfig, cache_path, client_name, load_client_data
 from common.files import write_json
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
-from common.upload import megabytes
-from fedlmg_client import faults
+from common.upload import megabytes, sizes
+from fedlmg_client import faults, probe
+from fedlmg_client.status import tell
 from fedlmg_client.training import train
 
 app = ClientApp()
@@ -30,28 +31,42 @@ def device() -> torch.device:
 def train_and_upload(message: Message, context: Context) -> Message:
     """Reply: the upload, or its manifest alone when the server already holds these weights.
 
-    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds;
-    `max-upload-megabytes`, above which a client says so and sends nothing.
+    `config` record: `have`, JSON of client name -> sha256 of the weights that the server holds; `forgotten`, JSON of
+    names that are not to answer; `max-upload-megabytes`, above which a client says so and sends nothing.
     """
     config = Config()
     try:
         config = Config.from_run_config(context.run_config)
-        data = load_client_data(context.node_config, config)
-        cache = cache_path(context.node_config, config)
-        architecture = _architecture(context, config)
-        fault = faults.of(data, config)
-        data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
-        settings = replace(settings, initialisation=_initialisation(context, config))
-        upload = train(data, architecture, settings, config.seed, data.name, cache, device())
-        records = faults.spoil_upload(fault, upload).to_records()
-        _check_size(records, float(message.content["config"]["max-upload-megabytes"]))
+        question = message.content["config"]
+        name = client_name(context.node_config, config)
+        if name in json.loads(str(question.get("forgotten", "[]"))):
+            raise ValueError("the server was told to forget it, so it sends nothing")
+        records = make_upload(context.node_config, config)
+        _check_size(records, float(question["max-upload-megabytes"]))
     except (ValueError, OSError) as error:
-        return _failure(error, message, client_name(context.node_config, config))
+        return _failure(error, message, context, config)
     finally:
         _free()
-    if json.loads(message.content["config"]["have"]).get(data.name) == upload.manifest["sha256"]:
+    if json.loads(question["have"]).get(name) == json.loads(records["manifest"]["json"])["sha256"]:
         records = RecordDict({"manifest": records["manifest"]})
+    tell(cache_path(context.node_config, config), "uploading", bytes=sum(sizes(records).values()))
     return Message(records, reply_to=message)
+
+
+def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
+    """Train, or read what was trained before, and return what is to be sent.
+
+    Raises
+    ------
+    ValueError: data, architecture or initial weights that cannot be used.
+    """
+    data, cache = load_client_data(node_config, config), cache_path(node_config, config)
+    fault = faults.of(data, config)
+    data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
+    settings = replace(settings, initialisation=str(node_config.get("initialisation", settings.initialisation)))
+    architecture = _architecture(node_config, config, data, cache)
+    upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+    return faults.spoil_upload(fault, upload).to_records()
 
 
 @app.evaluate()
@@ -63,16 +78,17 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     config = Config()
     try:
         config = Config.from_run_config(context.run_config)
-        data = load_client_data(context.node_config, config)
-        folder = cache_path(context.node_config, config) / "aggregated"
+        data, cache = load_client_data(context.node_config, config), cache_path(context.node_config, config)
+        tell(cache, "evaluating")
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
         measured = evaluate(arrays, description, data, config)
-        store(folder, arrays, description)
+        store(cache / "aggregated", arrays, description)
     except (ValueError, OSError) as error:
-        return _failure(error, message, client_name(context.node_config, config))
+        return _failure(error, message, context, config)
     finally:
         _free()
+    tell(cache, "model", accuracy=measured if len(data.test) else None)
     metrics = MetricRecord({"accuracy": measured, "num-examples": len(data.test)})
     return Message(
         RecordDict({"metrics": metrics, "client": ConfigRecord({"name": data.name})}),
@@ -100,15 +116,12 @@ def store(folder: Path, arrays: dict[str, torch.Tensor], description: dict) -> N
     write_json(folder / "model.json", description)
 
 
-def _architecture(context: Context, config: Config) -> str:
-    if name := context.node_config.get("architecture"):
-        return str(name)
+def _architecture(node_config: NodeConfig, config: Config, data: ClientData, cache: Path) -> str:
+    name = str(node_config.get("architecture", ""))
+    if name == probe.AUTO:
+        return probe.choose_once(cache, config, len(data.class_names), len(data.train), device())
     names = [name.strip() for name in config.training.architectures.split(",")]
-    return names[int(context.node_config.get("partition-id", 0)) % len(names)]
-
-
-def _initialisation(context: Context, config: Config) -> str:
-    return str(context.node_config.get("initialisation", config.training.initialisation))
+    return name or names[int(node_config.get("partition-id", 0)) % len(names)]
 
 
 def _check_size(records: RecordDict, most: float) -> None:
@@ -119,9 +132,11 @@ def _check_size(records: RecordDict, most: float) -> None:
         )
 
 
-def _failure(error: Exception, message: Message, name: str) -> Message:
+def _failure(error: Exception, message: Message, context: Context, config: Config) -> Message:
     """A known cause goes back as one sentence under the client's name; anything else is left to Flower."""
+    name = client_name(context.node_config, config)
     print(f"{name}: {error}", flush=True)
+    tell(cache_path(context.node_config, config), "failed", reason=str(error))
     return Message(RecordDict({"error": ConfigRecord({"client": name, "reason": str(error)})}), reply_to=message)
 
 

@@ -19,6 +19,7 @@ from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
 from common.upload import SCHEMA, Upload, is_sane_name, is_whole, weights_digest
+from fedlmg_client.status import tell
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
@@ -57,7 +58,7 @@ def train(
     upload = _upload(model, data, architecture, preprocess, config, client, progress)
     upload.save(folder / "upload")
     for name in ("checkpoint.safetensors", "best.safetensors"):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
     return upload
 
 
@@ -97,7 +98,7 @@ def _fit(
             write_tensors(best_file, {name: tensor.clone() for name, tensor in model.state_dict().items()})
         progress["seconds"] += time.monotonic() - started
         save_training(checkpoint, model, optimizer, progress)
-        _print_progress(client, config.local_epochs, progress)
+        _print_progress(client, config.local_epochs, progress, folder.parent)
     model.load_state_dict(read_tensors(best_file)[0])
     model.eval()
     return progress
@@ -202,7 +203,7 @@ def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() else tensor.clone()
 
 
-def _print_progress(client: str, num_epochs: int, progress: dict) -> None:
+def _print_progress(client: str, num_epochs: int, progress: dict, cache: Path) -> None:
     latest = progress["history"][-1]
     left = progress["seconds"] / latest["epoch"] * (num_epochs - latest["epoch"])
     validation = latest["validation_accuracy"]
@@ -211,3 +212,4 @@ def _print_progress(client: str, num_epochs: int, progress: dict) -> None:
         f"validation {'not measured' if validation is None else f'{100 * validation:.1f} %'}, {left:.0f} s left",
         flush=True,
     )
+    tell(cache, "training", epoch=latest["epoch"], epochs=num_epochs, seconds_left=round(left, 1))

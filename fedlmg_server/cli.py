@@ -1,12 +1,10 @@
 """`fedlmg`: the server's command line."""
 
 import json
-import re
 import shutil
 import signal
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from rich.markup import escape
 
 from common import model_commands
 from common.config import Config, ConfigError
+from common.overrides import read_overrides
 from common.workspace import Workspace
 from fedlmg_server import flower
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
@@ -24,9 +23,11 @@ from fedlmg_server.report.table import print_results
 from fedlmg_server.versions import versions
 
 LOCAL = "local"
-PAIR = re.compile(r"([\w-]+)=('[^']*'|\"[^\"]*\"|\S+)")
 STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
+
+PATIENCE_SECONDS = 600
+"""How long a SuperLink may be away while its run is followed."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
@@ -81,9 +82,8 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
     from fedlmg_server import estimate, pipeline
 
     try:
-        made_with = json.loads((workspace / "run.json").read_text())["config"]
-        config = Config.from_run_config({**made_with, "workspace": str(workspace)})
-        uploads = list(load_all(workspace / "uploads", config))
+        folder, config = Workspace.existing(workspace)
+        uploads = list(load_all(folder.uploads, config))
     except (OSError, ValueError) as error:
         console.print(
             f"[red]No plan:[/] {escape(str(workspace))} holds no uploads ({escape(str(error))})", soft_wrap=True
@@ -93,6 +93,27 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
     console.print(
         f"{cost.num_images} images of {len(uploads)} clients, at most {cost.megabytes:.0f} MB, "
         f"about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on {cost.processes} processes",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def forget(
+    client: Annotated[str, typer.Argument(help="Its name, as the report shows it.")],
+    workspace: Annotated[Path, typer.Option(help="The run's folder.")],
+) -> None:
+    """Remove a client's upload and images, and make the model again without them."""
+    from fedlmg_server.forget import forget as remove
+
+    try:
+        folder, config = Workspace.existing(workspace)
+        with folder.lock():
+            remove(client, folder, config)
+    except (ConfigError, ValueError) as error:
+        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(
+        f"{client} is forgotten and the model made again; the run's own command hands it to the other clients",
         soft_wrap=True,
     )
 
@@ -138,38 +159,6 @@ def ablation(
         raise typer.Exit(1) from None
     study.print_table(rows, console)
     console.print(f"Table: {escape(str(out / 'table.md'))}", soft_wrap=True)
-
-
-def read_overrides(file: Path | None, texts: list[str]) -> dict:
-    """Run config keys of a TOML file, and over them those of `key=value` texts, checked.
-
-    Raises
-    ------
-    ConfigError: an unreadable file or text, an unknown key or an impossible value.
-    """
-    overrides: dict = {}
-    if file is not None:
-        try:
-            overrides |= tomllib.loads(file.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"config file {file} cannot be read: {error}") from None
-    for text in texts:
-        overrides |= parse_pairs(text)
-    Config.from_run_config(overrides)
-    return overrides
-
-
-def parse_pairs(text: str) -> dict:
-    """`key=value key='text'` as Flower reads it, except that text without blanks needs no quotes."""
-    if PAIR.sub("", text).strip():
-        raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"')
-    pairs: dict = {}
-    for key, value in PAIR.findall(text):
-        try:
-            pairs |= {key: tomllib.loads(f"value = {value}")["value"]}
-        except tomllib.TOMLDecodeError:
-            pairs |= {key: value}
-    return pairs
 
 
 def run_locally(overrides: dict) -> str:
@@ -228,7 +217,7 @@ def run_remotely(name: str, overrides: dict) -> str:
     console.print(f"Run {run_id} on {name}")
     log = connection.follow_log(run_id)
     try:
-        while not (status := connection.status(run_id))[0].startswith("finished"):
+        while not (status := _patient_status(connection, run_id))[0].startswith("finished"):
             time.sleep(5)
     finally:
         log.terminate()
@@ -237,6 +226,18 @@ def run_remotely(name: str, overrides: dict) -> str:
         return status[1] or f"Flower says {status[0]}"
     console.print("Finished: the report is in the workspace on the server")
     return ""
+
+
+def _patient_status(connection: flower.Connection, run_id: str) -> tuple[str, str]:
+    """A SuperLink that is started again keeps its runs: only one that stays away is an error."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return connection.status(run_id)
+        except flower.FlowerError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(STATUS_SECONDS / 12)
 
 
 if __name__ == "__main__":

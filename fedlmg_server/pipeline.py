@@ -65,6 +65,8 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
     """Draw what is missing for every client, and for the unguided rival, on all of this machine's GPUs or cores."""
     location.find(config.synthesis.diffusion_model)
     methods = _methods(config, uploads)
+    for method in methods:
+        _remove_unplanned(config, workspace, uploads, method)
     missing = [method for method in methods if not _is_drawn(config, workspace, uploads, method)]
     total = estimate.num_images(config, uploads)
     workspace.log("plan", images=total, classes=len(union([upload.class_names for upload in uploads])), methods=missing)
@@ -84,14 +86,27 @@ def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
     return METHODS if config.distillation.compare and compare.test_sets(config, uploads) else METHODS[:1]
 
 
+def _remove_unplanned(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> None:
+    """Images of clients that are no more, and of classes that are spelt otherwise since another client came or went."""
+    planned = {
+        drawing.path(folder)
+        for upload in uploads
+        for folder in [workspace.synthetic(upload.client, method)]
+        for first in _drawings(config, upload)
+        for drawing in plan.chain(first, config.synthesis.max_redraws)
+    }
+    for path in workspace.synthetic("any", method).parent.glob("*/*/[!.]*.png"):
+        if path not in planned:
+            path.unlink()
+
+
+def _drawings(config: Config, upload: Upload) -> list[plan.Drawing]:
+    return plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class)
+
+
 def _is_drawn(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> bool:
     return all(
-        draw.is_drawn(
-            plan.drawings(config.seed, upload.client, upload.class_names, config.synthesis.images_per_class),
-            workspace.synthetic(upload.client, method),
-            config.synthesis,
-            method,
-        )
+        draw.is_drawn(_drawings(config, upload), workspace.synthetic(upload.client, method), config.synthesis, method)
         for upload in uploads
     )
 

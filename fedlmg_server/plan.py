@@ -47,6 +47,14 @@ def drawings(run_seed: int, client: str, class_names: list[str], images_per_clas
     ]
 
 
+def chain(drawing: Drawing, max_redraws: int) -> list[Drawing]:
+    """A planned image and all that may be drawn in its place."""
+    found = [drawing]
+    for _ in range(max_redraws):
+        found.append(redraw(found[-1]))
+    return found
+
+
 def batches(planned: list[Drawing], batch_size: int) -> list[list[Drawing]]:
     """The plan in as few batches as `batch_size` allows, of one size; a batch is drawn whole, so that interruption
     changes no image."""

@@ -87,11 +87,11 @@ class FedLMG(Strategy):
         ------
         QuorumError: the workspace ends with fewer uploads than `min-clients`.
         """
-        num_expected = self.config.num_clients
+        num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
         self.clients = {}
         exchange = Exchange(
             grid,
-            lambda nodes: self._messages(self._question(), MessageType.TRAIN, nodes),
+            lambda nodes: self._messages(self._question(), MessageType.TRAIN, self._without_upload(nodes)),
             self._receive_upload,
             lambda exchange: self._log_progress("uploads", exchange, num_expected),
             self.poll_seconds,
@@ -106,8 +106,11 @@ class FedLMG(Strategy):
             ),
             grace_seconds=self.grace_seconds,
         )
+        for node, name in exchange.answered.items():
+            self.workspace.remember_node(node, name)
         for node, (name, reason) in exchange.unanswered().items():
-            self._miss(name or f"node {node}", reason)
+            if name not in self.workspace.forgotten:
+                self._miss(name or f"node {node}", reason)
         if (num_absent := num_expected - len(self._have()) - len(self.missing)) > 0:
             self._miss(f"{num_absent} more", "never connected")
         if len(self._have()) < self.config.min_clients:
@@ -116,6 +119,15 @@ class FedLMG(Strategy):
                 f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
                 f"({reasons})"
             )
+
+    def _without_upload(self, nodes: list[int]) -> list[int]:
+        """The nodes to ask: not those of forgotten clients, nor those whose upload is held, noted as answered."""
+        have, known, forgotten = self._have(), self.workspace.nodes, self.workspace.forgotten
+        held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
+        # Should two nodes have borne one name, the question decides.
+        held = {node: name for node, name in held.items() if name not in self.clients.values()}
+        self.clients |= held
+        return [node for node in nodes if node not in held and known.get(node) not in forgotten]
 
     def _all_known(self, exchange: Exchange) -> bool:
         """Virtual clients are all there from the start; a simulation of fewer nodes does not wait for more."""
@@ -176,7 +188,8 @@ class FedLMG(Strategy):
     def _question(self) -> RecordDict:
         """What the server already holds, so that a client need not send it again, and how much it takes at most."""
         most = self.config.max_upload_megabytes
-        return RecordDict({"config": ConfigRecord({"have": json.dumps(self._have()), "max-upload-megabytes": most})})
+        lists = {"have": json.dumps(self._have()), "forgotten": json.dumps(self.workspace.forgotten)}
+        return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
 
     def _have(self) -> dict[str, str]:
         """Client -> sha256 of its weights, for every upload in the workspace."""
@@ -196,8 +209,15 @@ class FedLMG(Strategy):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
         if name in self.clients.values():
             raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
+        if name in self.workspace.forgotten:
+            raise ReplyError("the operator had it forgotten", name)
         if "arrays" in reply.content:
-            Upload.from_records(reply.content).save(self.workspace.upload(name))
+            upload = Upload.from_records(reply.content)
+            if self._have().get(name, digest) != digest:
+                # It was trained anew: images that its former weights guided are not its own any more.
+                (self.workspace.upload(name) / "manifest.json").unlink()
+                self.workspace.remove_images(name)
+            upload.save(self.workspace.upload(name))
         elif self._have().get(name) != digest:
             raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
         self.workspace.log("client", name=name, state="answered", reason="")

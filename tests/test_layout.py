@@ -16,7 +16,7 @@ TOP_LEVEL = {
     *("pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", "constraints.txt"),
 }
 FLOWER_FILES = {
-    *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/cli.py"),
+    *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/cli.py", "fedlmg_client/supernode.py"),
     *("fedlmg_server/server_app.py", "fedlmg_server/strategy.py", "fedlmg_server/flower.py", "fedlmg_server/cli.py"),
 }
 SERVER_LAYERS = (

@@ -11,6 +11,8 @@ from common.datasets import folders, virtual
 from common.datasets.digits import DOMAINS, LabeledImages
 
 VIRTUAL = "digits/"
+CACHES = Path.home() / ".cache" / "fedlmg"
+"""Of clients with folders of their own, one each, unless they say otherwise."""
 NodeConfig = Mapping[str, str | int | float | bool]
 
 
@@ -87,7 +89,7 @@ def cache_path(node_config: NodeConfig, config: Config) -> Path:
     if path := node_config.get("cache-path"):
         return Path(str(path)).expanduser().resolve()
     if data_path(node_config):
-        return Path.home() / ".cache" / "fedlmg" / name
+        return CACHES / name
     return Path(config.workspace).expanduser().resolve() / "virtual-clients" / name
 
 

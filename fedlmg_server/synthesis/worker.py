@@ -9,13 +9,12 @@ Processes never talk to each other; images are named by seed, so what one leaves
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 import torch
 
-from common.config import Config
+from common.processes import end_with_parent
 from common.upload import load_all
 from common.workspace import METHODS, Workspace
 from fedlmg_server.diffusion import families
@@ -24,8 +23,7 @@ from fedlmg_server.synthesis.draw import draw_client
 
 def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, device: torch.device) -> None:
     """Draw this process's share, method by method; one classifier in memory at a time."""
-    made_with = json.loads((workspace.root / "run.json").read_text())["config"]
-    config = Config.from_run_config({**made_with, "workspace": str(workspace.root)})
+    workspace, config = Workspace.existing(workspace.root)
     backend = families.load(config.synthesis, device)
     for method in methods:
         for number, upload in enumerate(load_all(workspace.uploads, config)):
@@ -35,6 +33,7 @@ def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, de
 
 
 def main() -> None:
+    end_with_parent()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to draw, in turn")

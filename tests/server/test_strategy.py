@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -324,3 +324,40 @@ def test_stages_are_logged_with_their_seconds(make_strategy: Callable[..., FedLM
     strategy.start(TinyGrid({7: [uploads("mnist"), evaluates("mnist", 0.5)]}))
 
     assert set(strategy.workspace.stage_seconds()) == {"uploads", "evaluation"}
+
+
+def test_a_client_whose_upload_is_held_is_not_asked_but_gets_the_model(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    make_upload("mnist").save(strategy.workspace.upload("mnist"))
+    strategy.workspace.remember_node(7, "mnist")
+    grid = TinyGrid({7: [evaluates("mnist", 0.5)], 8: [uploads("printed"), evaluates("printed", 0.9)]})
+
+    strategy.start(grid)
+
+    asked = [m.metadata.dst_node_id for m in grid.pushed if m.metadata.message_type == MessageType.TRAIN]
+    assert (asked, strategy.evaluations) == ([8], {"mnist": 0.5, "printed": 0.9})
+
+
+def test_a_forgotten_client_is_neither_asked_nor_taken(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 4})
+    (strategy.workspace.root / "forgotten.json").write_text('["mnist", "optdigits"]')
+    strategy.workspace.remember_node(7, "mnist")
+    grid = TinyGrid({7: [], 8: [uploads("printed")], 9: [uploads("optdigits")]})
+
+    strategy.collect(grid)
+
+    assert {message.metadata.dst_node_id for message in grid.pushed} == {8, 9}
+    assert (stored(strategy), "optdigits" in strategy.missing) == (["printed"], False)
+
+
+def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+    held = make_upload("mnist")
+    replace(held, manifest=held.manifest | {"sha256": "other"}).save(strategy.workspace.upload("mnist"))
+    image = strategy.workspace.synthetic("mnist") / "cat" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+
+    assert not image.exists()

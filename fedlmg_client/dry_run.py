@@ -1,0 +1,33 @@
+"""What a client would send, to the byte, without sending it."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from common.config import Config
+from common.datasets.client_data import NodeConfig
+from common.upload import sizes
+from fedlmg_client.client_app import make_upload
+
+
+def show(node_config: NodeConfig, config: Config, console: Console) -> int:
+    """Train as for the federation, print every part of the upload with its bytes, and the manifest's text; returns the
+    total. The trained result is kept: joining with the same settings sends just this.
+
+    Raises
+    ------
+    ValueError: the client's data or settings cannot be used.
+    """
+    records = make_upload(node_config, config)
+    parts = sizes(records)
+    table = Table("what", "kind", "shape", "bytes", title="What would be sent")
+    for record, arrays in records.array_records.items():
+        for name, array in arrays.items():
+            size = str(parts[f"{record}/{name}"])
+            table.add_row(escape(f"{record}/{name}"), array.dtype, "x".join(map(str, array.shape)), size)
+    table.add_row("manifest/json", "text", "", str(parts["manifest/json"]))
+    console.print(table)
+    console.print(escape(str(records["manifest"]["json"])), soft_wrap=True)
+    total = sum(parts.values())
+    console.print(f"{total} bytes in {len(parts)} parts; nothing was sent")
+    return total

@@ -1,0 +1,115 @@
+"""`fedlmg-client join`: a SuperNode kept alive in the foreground, with one line that says what it is doing."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from common.datasets.client_data import NodeConfig
+from fedlmg_client.status import Status
+
+DEFAULT_PORT = 9443
+RESTART_SECONDS = 5.0
+"""Before a SuperNode that ended is started again."""
+POLL_SECONDS = 0.5
+STOP_SECONDS = 10
+CHUNK_BYTES = 2**20
+"""Weights travel in such pieces: Flower forgets an upload when no piece arrives for three minutes."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """address: `host:port`; ca, key: files, both None for a plain connection on a network one trusts."""
+
+    address: str
+    ca: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+
+    def flags(self) -> list[str]:
+        flags = ["--superlink", self.address]
+        if self.insecure:
+            return [*flags, "--insecure"]
+        flags += ["--root-certificates", str(self.ca)] if self.ca else []
+        return flags + (["--auth-supernode-private-key", str(self.key)] if self.key else [])
+
+
+def with_port(host: str) -> str:
+    """`host` with the default port unless it names one."""
+    _, colon, port = host.rpartition(":")
+    return host if colon and port.isdigit() else f"{host}:{DEFAULT_PORT}"
+
+
+def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: Console) -> None:
+    """Run until interrupted; a SuperNode that dies is started again, whatever the reason."""
+    status, log_file = Status(cache), cache / "supernode.log"
+    cache.mkdir(parents=True, exist_ok=True)
+    child = _start(server, node_config, cache, log_file)
+    shown = ""
+    try:
+        with console.status("starting") as spinner:
+            while True:
+                if child.poll() is not None:
+                    console.print(f"[yellow]{escape(_why(log_file))}[/]; starting again", soft_wrap=True)
+                    time.sleep(RESTART_SECONDS)
+                    child = _start(server, node_config, cache, log_file)
+                if (line := status.poll()) != shown:
+                    shown = line
+                    spinner.update(escape(line))
+                    if not console.is_terminal:
+                        console.print(escape(line), soft_wrap=True)
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        console.print("left the federation: the same command comes back and continues", soft_wrap=True)
+    finally:
+        _stop(child)
+
+
+def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path) -> subprocess.Popen:
+    pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in node_config.items())
+    command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.flags()]
+    command += ["--port", str(_free_port()), "--node-config", pairs]
+    switches = {
+        "FLWR_HOME": str(cache / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
+        # Flower starts its helpers by name.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    with open(log_file, "w") as log:
+        return subprocess.Popen(command, env=os.environ | switches, stdout=log, stderr=log, start_new_session=True)
+
+
+def _stop(child: subprocess.Popen) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _why(log_file: Path) -> str:
+    """One sentence from what a dead SuperNode printed last."""
+    text = log_file.read_text(errors="replace")
+    if "[code: 2004]" in text:
+        return (
+            "the server does not accept this client: either it still counts an earlier connection, which takes a "
+            "minute, or its operator has not registered this key"
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"the SuperNode ended ({lines[-1] if lines else 'it said nothing'}; see {log_file})"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,38 @@
+"""A client leaves: its upload and its images go, and the model is made again without them."""
+
+import shutil
+
+from common.config import Config, ConfigError
+from common.files import write_json
+from common.upload import is_whole
+from common.workspace import Workspace, safe_name
+from fedlmg_server import pipeline
+
+
+def forget(client: str, workspace: Workspace, config: Config) -> None:
+    """Remove what came from the client or was made from it, then distil and report again; the model's bytes are those
+    of a run without that client from the start. An interrupted call is continued by the next one.
+
+    The model is gone at once, even where too few clients stay for another. A virtual client's own cache, which lies in
+    the workspace, is removed as well; a real client keeps what is on its own machine.
+
+    Raises
+    ------
+    ConfigError: no such client, or fewer clients stay than `min-clients`.
+    """
+    known = [folder.name for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*"))]
+    if safe_name(client) not in known and client not in workspace.forgotten:
+        raise ConfigError(f"no client '{client}' in {workspace.root}: there are {', '.join(sorted(known)) or 'none'}")
+    write_json(workspace.root / "forgotten.json", sorted({*workspace.forgotten, client}))
+    folders = [
+        *(workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)),
+        workspace.root / "virtual-clients" / client,
+    ]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    workspace.remove_images(client)
+    workspace.log("client", name=client, state="forgotten", reason="")
+    if not any(map(is_whole, workspace.uploads.glob("*"))):
+        raise ConfigError(f"client '{client}' is forgotten, and no other upload is left to make a model from")
+    pipeline.aggregate(config, workspace)
+    pipeline.report(config, workspace, {}, {})

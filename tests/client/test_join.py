@@ -1,0 +1,125 @@
+"""`fedlmg-client`: keys, the status line, the rehearsal of an upload, the choice of an architecture."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from PIL import Image
+from typer.testing import CliRunner
+
+from common.config import Config
+from common.upload import megabytes
+from fedlmg_client import cli, dry_run, join, keys, probe
+from fedlmg_client.client_app import make_upload
+from fedlmg_client.status import Status, tell
+
+CONFIG = Config.from_run_config({"federation": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
+
+
+@pytest.fixture
+def node_config(tmp_path: Path) -> dict[str, str]:
+    for split in ("train", "validation", "test"):
+        for label, shade in (("cat", 20), ("dog", 220)):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for index in range(2):
+                Image.new("RGB", (32, 32), (shade, 40 * index, 90)).save(folder / f"{index}.png")
+    return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+
+
+def test_a_key_pair_is_openssh_p384_and_its_owners_alone(tmp_path: Path):
+    public = keys.generate(tmp_path / "site")
+
+    private_key = load_ssh_private_key((tmp_path / "site").read_bytes(), None)
+    assert private_key.curve.name == "secp384r1"
+    assert load_ssh_public_key(public.read_bytes()) == private_key.public_key()
+    assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("present", ["site", "site.pub"])
+def test_a_key_is_never_overwritten(tmp_path: Path, present: str):
+    (tmp_path / present).write_text("mine")
+
+    result = CliRunner().invoke(cli.app, ["keygen", str(tmp_path / "site")])
+
+    assert result.exit_code == 1
+    assert "never overwritten" in result.output
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("gpu.example.org", "gpu.example.org:9443"), ("10.0.0.1:8000", "10.0.0.1:8000")]
+)
+def test_the_port_is_9443_unless_named(host: str, address: str):
+    assert join.with_port(host) == address
+
+
+def line_after(cache: Path, *events: tuple[str, dict]) -> str:
+    status = Status(cache)
+    for kind, details in events:
+        tell(cache, kind, **details)
+    return status.poll()
+
+
+@pytest.mark.parametrize(
+    ("events", "line"),
+    [
+        ([], "waiting for the server"),
+        ([("training", {"epoch": 3, "epochs": 20, "seconds_left": 600})], "training epoch 3/20, 10 min left"),
+        ([("uploading", {"bytes": 44e6}), ("sent", {"bytes": 41e6})], "uploading 41.0 of 44.0 MB"),
+        ([("uploading", {"bytes": 9}), ("reply-sent", {})], "uploaded, waiting for the model"),
+        ([("evaluating", {})], "evaluating the returned model"),
+        ([("model", {"accuracy": 0.5})], "done: the model is here, 50.0 % right on your test images"),
+        ([("connection", {"reason": "down"})], "waiting for the server; down, trying again"),
+        ([("connection", {"reason": "down"}), ("connection", {"reason": ""})], "waiting for the server"),
+    ],
+)
+def test_the_status_is_one_line(tmp_path: Path, events: list, line: str):
+    assert line_after(tmp_path, *events) == line
+
+
+def test_a_join_does_not_show_what_happened_before_it(tmp_path: Path):
+    tell(tmp_path, "model", accuracy=0.5)
+
+    assert Status(tmp_path).poll() == "waiting for the server"
+
+
+def test_a_rehearsal_shows_the_upload_to_the_byte(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
+    total = dry_run.show(node_config, CONFIG, cli.console)
+
+    upload = make_upload(node_config, CONFIG)
+    assert total == round(megabytes(upload) * 1e6)
+    assert f"{total} bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(0.0, "resnet18"), (1e9, "small_mobilenet_v3")])
+def test_auto_takes_the_largest_that_trains_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, chosen: str):
+    monkeypatch.setattr(probe, "step_seconds", lambda *_: seconds)
+
+    assert probe.choose(CONFIG, 2, 100, torch.device("cpu")) == chosen
+
+
+def test_auto_leaves_out_what_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probe, "step_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(probe, "free_memory", lambda _: 100e6)
+
+    assert probe.choose(CONFIG, 2, 100, torch.device("cpu")) == "small_resnet"
+
+
+def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probe, "step_seconds", lambda *_: 0.0)
+    first = probe.choose_once(tmp_path, CONFIG, 2, 100, torch.device("cpu"))
+    monkeypatch.setattr(probe, "step_seconds", lambda *_: 1e9)
+
+    assert probe.choose_once(tmp_path, CONFIG, 2, 100, torch.device("cpu")) == first
+
+
+def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("common.datasets.client_data.CACHES", tmp_path)
+
+    result = CliRunner().invoke(cli.app, ["predict", "image.png"])
+
+    assert result.exit_code == 1
+    assert "no model came back yet" in result.output

@@ -1,0 +1,209 @@
+"""A small federation of real processes on loopback, and a slow line, for the tests that break them."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "federation": "",
+    "num-clients": 2,
+    "min-clients": 2,
+    "architectures": "small_mobilenet_v3",
+    "local-epochs": 6,
+    "images-per-class": 1,
+    "num-inference-steps": 2,
+    "noise-editing-steps": 1,
+    "min-confidence": 0.0,
+    "student-epochs": 20,
+    "teacher-weighting": "uniform",
+    "compare": False,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 240) -> object:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"no {what} in {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+def make_images(folder: Path, shift: int) -> None:
+    for split in ("train", "validation", "test"):
+        for label, shade in (("cat", 20), ("dog", 200)):
+            (folder / split / label).mkdir(parents=True)
+            for index in range(6):
+                colour = (shade + shift, 30 * index, 90)
+                Image.new("RGB", (32, 32), colour).save(folder / split / label / f"{index}.png")
+
+
+class Network:
+    """SuperLink with a database, SuperExec, and SuperNodes kept by `fedlmg-client join`; plain HTTP."""
+
+    def __init__(self, folder: Path, diffusion_model: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.client_port = self.port
+        """What clients connect to; a slow line puts itself in between."""
+        self.workspace = folder / "workspace"
+        self.settings = TINY | {"diffusion-model": str(diffusion_model)}
+        self.processes: dict[str, subprocess.Popen] = {}
+        home = folder / "home"
+        home.mkdir()
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "lab"\n[superlink.lab]\naddress = "127.0.0.1:{self.port}"\ninsecure = true\n'
+        )
+        (folder / "secret").write_bytes(b"s" * 48)
+        self.environment = os.environ | {
+            "FLWR_HOME": str(home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
+
+    def start(self, name: str, *command: str) -> None:
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def start_superlink(self) -> None:
+        self.start(
+            "superlink",
+            *(str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--database", str(self.folder / "state.db"), "--isolation", "process"),
+            *("--superexec-auth-secret-file", str(self.folder / "secret"), "--disable-runtime-dependency-installation"),
+        )
+
+        until(self._is_up, "SuperLink")
+
+    def _is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def start_superexec(self) -> None:
+        self.start(
+            "superexec",
+            *(str(BIN / "flower-superexec"), "--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"),
+            *("--superexec-auth-secret-file", str(self.folder / "secret")),
+        )
+
+    def join(self, name: str) -> None:
+        if not (self.folder / name).exists():
+            make_images(self.folder / name, 10 * len(name))
+        self.start(
+            name,
+            *(sys.executable, "-m", "fedlmg_client.cli", "join", f"127.0.0.1:{self.client_port}", "--insecure"),
+            *("--data", str(self.folder / name), "--name", name, "--cache", str(self.cache(name))),
+        )
+
+    def cache(self, name: str) -> Path:
+        return self.folder / f"{name}-cache"
+
+    def up(self, clients: tuple[str, ...] = ("site-a", "site-bb")) -> None:
+        self.start_superlink()
+        self.start_superexec()
+        for name in clients:
+            self.join(name)
+
+    def run(self) -> None:
+        pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in self.settings.items())
+        arguments = ["run", "lab", "--workspace", str(self.workspace), "--run-config", pairs]
+        self.start("run", sys.executable, "-m", "fedlmg_server.cli", *arguments)
+
+    def run_until_done(self, seconds: float = 300) -> str:
+        """Start the run, or again, and return the sha256 of its model."""
+        self.run()
+        assert self.processes["run"].wait(seconds) == 0, (self.folder / "run.log").read_text()[-3000:]
+        return hashlib.sha256((self.workspace / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    def find(self, parent: str, part: str) -> psutil.Process | None:
+        """A process below one of ours whose command line holds `part`."""
+        try:
+            below = psutil.Process(self.processes[parent].pid).children(recursive=True)
+            return next((process for process in below if part in " ".join(process.cmdline())), None)
+        except psutil.NoSuchProcess:
+            return None
+
+    def events(self, path: Path) -> list[dict]:
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+    def has_stage(self, name: str, state: str = "started") -> bool:
+        events = self.events(self.workspace / "events.jsonl")
+        return any((e["kind"], e.get("name"), e.get("state")) == ("stage", name, state) for e in events)
+
+    def has_status(self, client: str, kind: str) -> bool:
+        return any(event["kind"] == kind for event in self.events(self.cache(client) / "events.jsonl"))
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            below = []
+            if psutil.pid_exists(process.pid):
+                below = psutil.Process(process.pid).children(recursive=True)
+            for child in [process, *below]:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+            process.wait()
+
+
+class SlowLine:
+    """A TCP proxy on loopback that lets `bits_per_second` through towards the server, all connections together."""
+
+    def __init__(self, target_port: int, bits_per_second: float) -> None:
+        self.port, self.passed = free_port(), 0
+        self._target, self._rate = target_port, bits_per_second / 8
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._turn = asyncio.Lock()
+        self._loop.create_task(asyncio.start_server(self._connect, "127.0.0.1", self.port))
+        self._loop.run_forever()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pass(reader, there[1], slow=True), self._pass(there[0], writer, slow=False))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
+        try:
+            while data := await reader.read(4096):
+                if slow:
+                    async with self._turn:
+                        await asyncio.sleep(len(data) / self._rate)
+                    self.passed += len(data)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)

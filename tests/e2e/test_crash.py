@@ -1,0 +1,101 @@
+"""kill -9, one process at a time: after a restart the same command ends with the model of an undisturbed run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.network import Network, SlowLine, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fedlmg_server.diffusion import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path: Path, pipeline_folder: Path) -> Iterator[Network]:
+    network = Network(tmp_path, pipeline_folder)
+    yield network
+    network.stop()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> str:
+    """sha256 of the model that nobody disturbed."""
+    network = Network(tmp_path_factory.mktemp("undisturbed"), pipeline_folder)
+    try:
+        network.up()
+        return network.run_until_done()
+    finally:
+        network.stop()
+
+
+@pytest.mark.parametrize(
+    ("part", "condition"),
+    [("flwr-clientapp", "training"), ("fedlmg_client.supernode", "training")],
+    ids=["client-app", "supernode"],
+)
+def test_a_client_killed_in_training(network: Network, undisturbed: str, part: str, condition: str):
+    network.up()
+    network.run()
+    until(lambda: network.has_status("site-a", condition), "training")
+
+    network.find("site-a", part).kill()
+
+    assert network.processes["run"].wait(300) == 0
+    assert network.run_until_done() == undisturbed
+
+
+def test_a_supernode_killed_in_upload(network: Network, undisturbed: str):
+    line = SlowLine(network.port, 1e6)
+    network.client_port = line.port
+    network.up()
+    network.run()
+    until(lambda: network.has_status("site-a", "sent"), "byte of the upload")
+
+    network.find("site-a", "fedlmg_client.supernode").kill()
+
+    assert network.processes["run"].wait(300) == 0
+    assert network.run_until_done() == undisturbed
+    line.close()
+
+
+STAGES: dict[str, Callable[[Network], object]] = {
+    "collecting": lambda network: network.has_stage("uploads"),
+    "drawing": lambda network: network.has_stage("synthesis"),
+    "distilling": lambda network: network.has_stage("distillation"),
+    "reporting": lambda network: (network.workspace / "report" / "histories.json").exists(),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_serverapp_killed(network: Network, undisturbed: str, stage: str):
+    network.up()
+    network.run()
+    until(lambda: STAGES[stage](network), stage)
+
+    network.find("superexec", "flwr-serverapp").kill()
+    network.processes["run"].kill()
+
+    assert network.run_until_done() == undisturbed
+    assert (network.workspace / "report" / "index.html").exists()
+
+
+def test_a_superlink_killed_while_clients_train(network: Network, undisturbed: str):
+    network.up()
+    network.run()
+    until(lambda: network.has_status("site-a", "training"), "training")
+
+    network.processes["superlink"].kill()
+    network.processes["superlink"].wait()
+    network.start_superlink()
+
+    assert network.processes["run"].wait(300) == 0
+    assert network.run_until_done() == undisturbed

@@ -1,0 +1,120 @@
+"""Clients that come late and clients that leave: the model is that of the clients there are, to the byte."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import Config, ConfigError
+from common.workspace import Workspace
+from fedlmg_server import pipeline
+from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.forget import forget
+from fedlmg_server.synthesis import launch, worker
+from tests.conftest import make_upload
+
+CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}
+SETTINGS = {
+    "federation": "",
+    "num-clients": 3,
+    "min-clients": 1,
+    "images-per-class": 1,
+    "num-inference-steps": 2,
+    "noise-editing-steps": 1,
+    "min-confidence": 0.0,
+    "student-epochs": 2,
+    "teacher-weighting": "uniform",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_in_this_process() -> Iterator[None]:
+    """The workers' own code, without the seconds that starting two processes takes."""
+
+    class Workers:
+        def __init__(self, workspace: Workspace, methods: Sequence[str]) -> None:
+            worker.run(workspace, list(methods), 0, 1, torch.device("cpu"))
+
+        def wait(self, *_: object) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "workers", lambda workspace, methods: nullcontext(Workers(workspace, methods)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)
+    return folder
+
+
+def prepared(folder: Path, diffusion_model: Path, clients: list[str]) -> tuple[Workspace, Config]:
+    """A workspace with the uploads of these clients, and what `fedlmg run` makes of them."""
+    config = Config.from_run_config(SETTINGS | {"workspace": str(folder), "diffusion-model": str(diffusion_model)})
+    workspace = Workspace.open(config, {})
+    for seed, (client, names) in enumerate(CLASSES.items()):
+        if client in clients:
+            make_upload(client, names, seed=seed).save(workspace.upload(client))
+    pipeline.aggregate(config, workspace)
+    return workspace, config
+
+
+@pytest.fixture(scope="module")
+def without_b(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> bytes:
+    """The model of a federation that site-b never joined."""
+    workspace, _ = prepared(tmp_path_factory.mktemp("without"), pipeline_folder, ["site-a", "site-c"])
+    return (workspace.model / "model.safetensors").read_bytes()
+
+
+def test_after_a_client_is_forgotten_the_model_is_as_if_it_had_never_come(
+    tmp_path: Path, pipeline_folder: Path, without_b: bytes
+):
+    workspace, config = prepared(tmp_path, pipeline_folder, list(CLASSES))
+    with_b = (workspace.model / "model.safetensors").read_bytes()
+
+    forget("site-b", workspace, config)
+
+    assert (workspace.model / "model.safetensors").read_bytes() == without_b != with_b
+    assert [path for path in workspace.root.rglob("site-b*") if path.parent.name != "logs"] == []
+
+
+def test_after_a_client_comes_late_the_model_is_as_if_it_had_been_there(
+    tmp_path: Path, pipeline_folder: Path, without_b: bytes
+):
+    workspace, _ = prepared(tmp_path, pipeline_folder, ["site-a"])
+    first = {path: path.stat().st_mtime_ns for path in workspace.synthetic("site-a").rglob("*.png")}
+
+    workspace, _ = prepared(tmp_path, pipeline_folder, ["site-a", "site-c"])
+
+    assert (workspace.model / "model.safetensors").read_bytes() == without_b
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+
+
+def test_a_forgotten_clients_model_goes_even_where_no_other_can_be_made(tmp_path: Path, pipeline_folder: Path):
+    workspace, config = prepared(tmp_path, pipeline_folder, ["site-a"])
+
+    with pytest.raises(ConfigError, match="no other upload is left"):
+        forget("site-a", workspace, config)
+
+    assert not workspace.model.exists()
+
+
+def test_an_unknown_client_is_not_forgotten_and_the_known_are_named(tmp_path: Path):
+    config = Config.from_run_config(SETTINGS | {"workspace": str(tmp_path)})
+    workspace = Workspace.open(config, {})
+    make_upload("site-a", ["cat", "dog"]).save(workspace.upload("site-a"))
+
+    with pytest.raises(ConfigError, match=r"no client 'site-x'.*site-a"):
+        forget("site-x", workspace, config)
+
+
+def test_a_workspace_may_wait_for_more_clients_than_before(tmp_path: Path):
+    Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "num-clients": 3}), {})
+
+    Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "num-clients": 4}), {})
+
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["num-clients"] == 4
