@@ -93,7 +93,7 @@ def test_a_model_that_is_not_whole_is_refused_in_a_sentence(
 
 
 def test_predict_prints_csv_of_a_folder(workspace: Path, images: list[Path]):
-    result = CliRunner().invoke(app, ["predict", str(workspace), str(images[0].parent)])
+    result = CliRunner().invoke(app, ["predict", "--model", str(workspace), str(images[0].parent)])
 
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["path"] for row in rows] == [str(path) for path in images]
@@ -104,7 +104,7 @@ def test_predict_prints_csv_of_a_folder(workspace: Path, images: list[Path]):
 def test_predict_prints_json_of_what_is_readable_and_ends_with_status_1(workspace: Path, images: list[Path]):
     images[1].write_bytes(b"")
 
-    result = CliRunner().invoke(app, ["predict", "--json", str(workspace), *map(str, images)])
+    result = CliRunner().invoke(app, ["predict", "--json", "--model", str(workspace), *map(str, images)])
 
     assert [row["path"] for row in json.loads(result.stdout)] == [str(images[0]), str(images[2])]
     assert (result.exit_code, "1.png: it is no image" in result.stderr) == (1, True)
