@@ -17,7 +17,7 @@ def admit(workspace: Workspace, config: Config) -> tuple[list[Upload], dict[str,
     """Every fit upload in the workspace, its classes in the spelling that all share, and the reasons of those refused
     now or before, by folder name."""
     admitted, refused = [], {}
-    for folder in sorted(filter(is_whole, workspace.uploads.iterdir())):
+    for folder in sorted(filter(is_whole, workspace.uploads.glob("*"))):
         try:
             upload = load(folder, config)
             check(upload, config)

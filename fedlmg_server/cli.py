@@ -78,16 +78,16 @@ def run(
 @app.command()
 def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with uploads.")]) -> None:
     """What synthesis will cost: images, bytes, and hours on this machine by a short timed probe. Draws nothing."""
-    from common.upload import load_all
-    from fedlmg_server import estimate, pipeline
+    from fedlmg_server import admission, estimate, pipeline
 
     try:
         folder, config = Workspace.existing(workspace)
-        uploads = list(load_all(folder.uploads, config))
-    except (OSError, ValueError) as error:
-        console.print(
-            f"[red]No plan:[/] {escape(str(workspace))} holds no uploads ({escape(str(error))})", soft_wrap=True
-        )
+        with folder.lock():
+            uploads, _ = admission.admit(folder, config)
+        if not uploads:
+            raise ConfigError(f"{workspace} holds no fit upload: `fedlmg run` collects them")
+    except ConfigError as error:
+        console.print(f"[red]No plan:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     cost = estimate.measure(config, uploads, pipeline.device())
     console.print(
@@ -109,7 +109,7 @@ def forget(
         folder, config = Workspace.existing(workspace)
         with folder.lock():
             remove(client, folder, config)
-    except (ConfigError, ValueError) as error:
+    except ValueError as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(

@@ -44,6 +44,8 @@ def load(config: Config, workspace: Workspace, uploads: list[Upload], method: st
     rejected: Rejected = {}
     for upload in uploads:
         drawings = list(_passing(config, workspace, upload, method, rejected))
+        if not drawings:
+            continue
         pixels = _read([drawing.path(workspace.synthetic(upload.client, method)) for drawing in drawings])
         if method == "fedlmg" and config.synthesis.min_distance > 0:
             kept = _distinct(pixels, drawings, config.synthesis.min_distance, upload.client, rejected)
@@ -55,8 +57,7 @@ def load(config: Config, workspace: Workspace, uploads: list[Upload], method: st
         raise ValueError(
             "no synthetic image passed the filter: lower the config key 'min-confidence' or guide more strongly"
         )
-    stacked = torch.cat([pixels for pixels in images if len(pixels)])
-    return SyntheticSet(stacked, torch.tensor(labels), clients, class_names, rejected)
+    return SyntheticSet(torch.cat(images), torch.tensor(labels), clients, class_names, rejected)
 
 
 def _passing(
@@ -76,8 +77,6 @@ def _passing(
 
 def _read(paths: list[Path]) -> torch.Tensor:
     """uint8 (N, 3, h, w)"""
-    if not paths:
-        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     arrays = np.stack([np.array(Image.open(path).convert("RGB")) for path in paths])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
 

@@ -1,8 +1,9 @@
 """Draw one client's missing images and their scores into the workspace."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -64,12 +65,17 @@ def draw_client(
     rank, world_size = share
     batches = plan.batches(planned, config.synthesis_batch_size)[rank::world_size]
     guidance = guidance_by(upload, config, backend.device)
+    guide = guidance if method == "fedlmg" else None
+
+    def draw(drawings: list[Drawing]) -> torch.Tensor:
+        return draw_batch(backend, guide, drawings, upload.class_names, config)
+
+    if config.statistics_reduction == "per-image":
+        draw = partial(draw_or_halve, draw)
     drawn = 0
     for batch in batches:
         for wanted in attempts(batch, folder, config, method):
-            images = draw_or_halve(
-                backend, guidance if method == "fedlmg" else None, wanted, upload.class_names, config
-            )
+            images = draw(wanted)
             with finishing():
                 save_batch(folder, f"scores-{rank}.jsonl", wanted, images, guidance, upload.class_names, backend)
             drawn += len(wanted)
@@ -89,7 +95,7 @@ def attempts(batch: list[Drawing], folder: Path, config: SynthesisConfig, method
 
 def is_drawn(planned: list[Drawing], folder: Path, config: SynthesisConfig, method: str) -> bool:
     """Whether nothing is left to draw."""
-    return plan.is_drawn(planned, folder) and next(attempts(planned, folder, config, method), None) is None
+    return next(attempts(planned, folder, config, method), None) is None
 
 
 def _is_rejected(drawing: Drawing, folder: Path, known: dict[str, Score], config: SynthesisConfig, method: str) -> bool:
@@ -99,36 +105,33 @@ def _is_rejected(drawing: Drawing, folder: Path, known: dict[str, Score], config
 @contextmanager
 def finishing() -> Iterator[None]:
     """A polite kill waits for the end of the block, so that what is being written is whole."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    arrived = []
+    # A mask would not do: it holds for one thread, and the signal comes to any.
+    before = signal.signal(signal.SIGTERM, lambda *_: arrived.append(True))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGTERM, before)
+    if arrived:
+        signal.raise_signal(signal.SIGTERM)
 
 
-def draw_or_halve(
-    backend: DiffusionBackend,
-    guidance: ClassifierGuidance | None,
-    batch: list[Drawing],
-    class_names: list[str],
-    config: SynthesisConfig,
-) -> torch.Tensor:
-    """`draw_batch`, in halves where the memory does not suffice for the whole.
+def draw_or_halve(draw: Callable[[list[Drawing]], torch.Tensor], batch: list[Drawing]) -> torch.Tensor:
+    """Images (B, 3, h, w) of a batch, in halves where a GPU's memory does not suffice for the whole.
 
     Raises
     ------
-    torch.OutOfMemoryError: not even for one image, or for a batch whose images depend on one another.
+    torch.OutOfMemoryError: not even for one image.
     """
     try:
-        return draw_batch(backend, guidance, batch, class_names, config)
+        return draw(batch)
     except torch.OutOfMemoryError:
-        if len(batch) == 1 or config.statistics_reduction == "per-batch":
+        if len(batch) == 1:
             raise
     torch.cuda.empty_cache()
     middle = len(batch) // 2
     print(f"out of memory with {len(batch)} images at once: going on with {middle}", flush=True)
-    halves = (batch[:middle], batch[middle:])
-    return torch.cat([draw_or_halve(backend, guidance, half, class_names, config) for half in halves])
+    return torch.cat([draw_or_halve(draw, half) for half in (batch[:middle], batch[middle:])])
 
 
 def draw_batch(

@@ -89,6 +89,6 @@ def _start(workspace: Workspace, methods: Sequence[str], rank: int, world_size: 
     }
     if not torch.cuda.is_available():
         environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", MODULE, str(workspace.root), "--methods", *methods]
+    command = [sys.executable, "-m", MODULE, str(workspace.root), "--with-parent", "--methods", *methods]
     with open(log, "w") as file:
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=workspace.root)

@@ -33,11 +33,13 @@ def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, de
 
 
 def main() -> None:
-    end_with_parent()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to draw, in turn")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
     arguments = parser.parse_args()
+    if arguments.with_parent:
+        end_with_parent()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")

@@ -1,7 +1,7 @@
 """Images per second of every preset against the authors' loop, in one run; the last line is JSON.
 
 The authors' loop runs as they run it: one process, PyTorch's own choice of threads. The presets run as `fedlmg run`
-runs them: one process of one thread for each processor core, or one for each GPU. `one_thread` compares both on one.
+runs them: one process of one thread for each processor core. `one_thread` compares both on one.
 
 uv run python -m tests.bench.bench_synthesis [--images 50] [--reference-images 3]
 """
@@ -9,6 +9,7 @@ uv run python -m tests.bench.bench_synthesis [--images 50] [--reference-images 3
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import time
 from importlib.metadata import version
@@ -19,7 +20,6 @@ from common.config import SynthesisConfig, with_preset
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
-from fedlmg_server.synthesis.launch import num_processes
 from tests.bench.reference import ReferenceLoop
 from tests.conftest import make_upload
 
@@ -32,11 +32,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50, help="of each preset and process")
     parser.add_argument("--reference-images", type=int, default=3)
     arguments = parser.parse_args()
-    machine = _speeds(arguments.reference_images, None, arguments.images, num_processes())
+    processes = len(os.sched_getaffinity(0))
+    machine = _speeds(arguments.reference_images, None, arguments.images, processes)
     one_thread = _speeds(arguments.reference_images, 1, arguments.images, 1)
     result = {
         "device": platform.processor() or platform.machine(),
-        "processes": num_processes(),
+        "processes": processes,
         "dtype": "float32",
         "versions": {name: version(name) for name in ("torch", "diffusers")},
         **_summary(machine),

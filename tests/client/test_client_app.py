@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from PIL import Image
 
 from common.upload import Upload
 from fedlmg_client.client_app import train_and_upload
+from tests.common.pictures import draw_classes
 
 RUN_CONFIG = {"federation": "", "local-epochs": 1, "architectures": "small_resnet"}
 
@@ -19,11 +19,7 @@ def node_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     for identity in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, identity, 1)
     for split in ("train", "validation", "test"):
-        for label, shade in (("cat", 20), ("dog", 220)):
-            folder = tmp_path / "images" / split / label
-            folder.mkdir(parents=True)
-            for index in range(3):
-                Image.new("RGB", (32, 32), (shade, 40 * index, 90)).save(folder / f"{index}.png")
+        draw_classes(tmp_path / "images" / split, count=3)
     return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
 
 

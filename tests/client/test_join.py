@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
-from PIL import Image
 from typer.testing import CliRunner
 
 from common.config import Config
@@ -14,6 +13,7 @@ from common.upload import megabytes
 from fedlmg_client import cli, dry_run, join, keys, probe
 from fedlmg_client.client_app import make_upload
 from fedlmg_client.status import Status, tell
+from tests.common.pictures import draw_classes
 
 CONFIG = Config.from_run_config({"federation": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
 
@@ -21,11 +21,7 @@ CONFIG = Config.from_run_config({"federation": "", "local-epochs": 1, "architect
 @pytest.fixture
 def node_config(tmp_path: Path) -> dict[str, str]:
     for split in ("train", "validation", "test"):
-        for label, shade in (("cat", 20), ("dog", 220)):
-            folder = tmp_path / "images" / split / label
-            folder.mkdir(parents=True)
-            for index in range(2):
-                Image.new("RGB", (32, 32), (shade, 40 * index, 90)).save(folder / f"{index}.png")
+        draw_classes(tmp_path / "images" / split, count=2)
     return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
 
 

@@ -22,6 +22,13 @@ def test_a_folder_without_splits_is_split_70_10_20_in_every_class(tmp_path: Path
     }
 
 
+def test_a_relative_path_is_read_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    draw_classes(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+
+    assert folders.load(Path("images"), 16).class_names == folders.load(tmp_path / "images", 16).class_names
+
+
 @pytest.mark.parametrize("validation", ["validation", "val"])
 def test_split_folders_are_kept(tmp_path: Path, validation: str):
     for split, count in (("train", 3), (validation, 2), ("test", 1)):

@@ -111,7 +111,7 @@ def test_an_unknown_key_is_refused_before_anything_starts(tmp_path: Path):
 @pytest.mark.parametrize("text", ["local-epochs", "local-epochs = 3", "local-epochs=3 rest"])
 def test_a_run_config_that_is_no_pairs_is_refused(tmp_path: Path, text: str):
     from common.config import ConfigError
-    from fedlmg_server.cli import read_overrides
+    from common.overrides import read_overrides
 
     with pytest.raises(ConfigError, match="is not of the form"):
         read_overrides(None, [text])

@@ -146,6 +146,10 @@ def test_average_of_unlike_uploads_is_refused():
         aggregate.student(config, 2, [make_upload("a", ["0", "1"], "small_convnext")], torch.device("cpu"))
 
 
+def test_nothing_to_train_is_no_error():
+    assert not list(distil_all(Config(), [], {}, 2, torch.device("cpu")))
+
+
 def test_students_trained_side_by_side_are_those_trained_alone():
     uploads = [make_upload("a", ["0", "1"])]
     config = Config(distillation=DistillationConfig(student_epochs=1, student_batch_size=16))

@@ -1,5 +1,6 @@
 """Drawing fills the workspace with seed-named images, and resumes at the missing ones."""
 
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -169,7 +170,7 @@ def test_a_polite_kill_waits_until_the_images_are_written():
     before = signal.signal(signal.SIGTERM, lambda *_: arrived.append("killed"))
 
     with draw.finishing():
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
         arrived.append("written")
 
     signal.signal(signal.SIGTERM, before)

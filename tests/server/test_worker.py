@@ -1,6 +1,7 @@
 """Synthesis processes: started for the whole machine, continued after a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,4 +104,13 @@ def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
     result = CliRunner().invoke(app, ["plan", str(tmp_path)])
 
     assert result.exit_code == 1
-    assert "holds no uploads" in result.output
+    assert "is no workspace of a run" in result.output
+
+
+def test_plan_without_a_fit_upload_is_a_sentence(workspace, upload):
+    shutil.rmtree(workspace.upload(upload.client))
+
+    result = CliRunner().invoke(app, ["plan", str(workspace.root)])
+
+    assert result.exit_code == 1
+    assert "holds no fit upload" in result.output
