@@ -16,7 +16,7 @@ from common.workspace import Workspace
 from fedlmg_server.distillation import teachers, trainer
 from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 
@@ -144,7 +144,11 @@ def preprocessing(config: Config) -> PreprocessSpec:
 
 
 def distil_from(
-    config: Config, uploads: list[Upload], synthetic: SyntheticSet, device: torch.device
+    config: Config,
+    uploads: list[Upload],
+    synthetic: SyntheticSet,
+    device: torch.device,
+    on_epoch: OnEpoch = lambda entry: None,
 ) -> tuple[torch.nn.Module, list[dict], dict[str, Verdict]]:
     """Judge the clients and train the student that the config asks for; returns it, its loss history, the verdicts."""
     cache = TeacherCache(synthetic, uploads, device)
@@ -152,15 +156,20 @@ def distil_from(
     data = cache.training_set(
         config.distillation.aggregation, {client: verdict.weight for client, verdict in judged.items()}
     )
-    model, history = distil(config, uploads, data, len(synthetic.class_names), device)
+    model, history = distil(config, uploads, data, len(synthetic.class_names), device, on_epoch)
     return model, history, judged
 
 
 def distil(
-    config: Config, uploads: list[Upload], data: TrainingSet, num_classes: int, device: torch.device
+    config: Config,
+    uploads: list[Upload],
+    data: TrainingSet,
+    num_classes: int,
+    device: torch.device,
+    on_epoch: OnEpoch = lambda entry: None,
 ) -> tuple[torch.nn.Module, list[dict]]:
     """Train one student; returns it and its loss history."""
     model = student(config, num_classes, uploads, device)
     updates = num_updates(config, uploads)
-    history = trainer.train(model, data, preprocessing(config), config.distillation, config.seed, updates)
+    history = trainer.train(model, data, preprocessing(config), config.distillation, config.seed, updates, on_epoch)
     return model, history

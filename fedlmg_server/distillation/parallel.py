@@ -23,7 +23,7 @@ def distil_all(
     config: Config, uploads: list[Upload], jobs: dict[str, TrainingSet], num_classes: int, device: torch.device
 ) -> Iterator[tuple[str, Trained]]:
     """Each job's name and its trained student, as they finish."""
-    if device.type != "cpu" or len(jobs) == 1:
+    if device.type != "cpu" or len(jobs) <= 1:
         for name, data in jobs.items():
             yield name, _distil(config, uploads, data, num_classes, device)
         return

@@ -3,19 +3,18 @@
 Texts that clients wrote (names, classes, reasons, histories) are escaped, and read as if a stranger wrote them.
 """
 
-import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
+from common.html_page import environment, percent
+from common.metrics import curve
 from common.workspace import safe_name
-from fedlmg_server.report import montage, plots
-from fedlmg_server.report.results import best, check, percent, points
+from fedlmg_server.report import montage, plots, scores, views
+from fedlmg_server.report.results import best, check, points
 from fedlmg_server.report.template import PAGE
+from fedlmg_server.synthesis.draw import Score, read_scores
 
-MAX_POINTS = 2000
 MAX_LINES = 24
 LIMITS = (
     "Each client measured its own accuracies on its own data and reported them; the server cannot check them.",
@@ -40,18 +39,18 @@ def render(workspace: Path, results: dict) -> str:
     ValueError: `results` is not what `results.build` returns.
     """
     check(results)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "data_uri": _data_uri}
-    environment.globals |= {"points": points, "best": best}
+    template = environment({"page": PAGE}).get_template("page")
     names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
-    return environment.from_string(PAGE).render(
+    return template.render(
+        points=points,
+        best=best,
+        views=views,
         results=results,
         headline=headline(results),
         bars=_bars(results),
         curves=list(_curves(workspace, names)),
-        grids=list(_grids(workspace, names)),
+        step_curves=list(_step_curves(workspace, names)),
+        grids=list(_grids(workspace, names, results["config"].get("min-confidence", 0.0))),
         missing=_missing(workspace, results, names),
         versions=_mapping(_read_json(workspace / "run.json").get("versions")),
         limits=LIMITS,
@@ -86,28 +85,34 @@ def _bars(results: dict) -> dict | None:
     return {"svg": plots.bars(measured), "alt": alt}
 
 
-def _curves(workspace: Path, names: dict[str, str]):
+def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     panels = {"Clients: training loss": {}, "Clients: validation accuracy": {}, "Distillation: loss": {}}
     for manifest in sorted(workspace.glob("uploads/*/manifest.json"))[:MAX_LINES]:
         name = names.get(manifest.parent.name, manifest.parent.name)
         history = _mapping(_read_json(manifest).get("training")).get("history")
-        panels["Clients: training loss"][name] = _curve(history, "train_loss")
-        panels["Clients: validation accuracy"][name] = _curve(history, "validation_accuracy")
+        panels["Clients: training loss"][name] = curve(history, "train_loss")
+        panels["Clients: validation accuracy"][name] = curve(history, "validation_accuracy")
     for name, history in _read_json(workspace / "report" / "histories.json").items():
-        panels["Distillation: loss"][name] = _curve(history, "loss")
+        panels["Distillation: loss"][name] = curve(history, "loss")
     for title, lines in panels.items():
-        if lines := {name: curve for name, curve in lines.items() if curve}:
-            spans = [f"{name} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for name, curve in lines.items()]
-            yield {"svg": plots.curves(title, lines), "alt": f"{title} by epoch: {', '.join(spans)}"}
+        yield from _plot(title, lines, "epoch")
 
 
-def _curve(history: object, key: str) -> plots.Curve:
-    entries = history[:MAX_POINTS] if isinstance(history, list) else []
-    pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
-    return [pair for pair in pairs if all(isinstance(value, int | float) and abs(value) < 1e9 for value in pair)]
+def _step_curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
+    folders = sorted(path for path in workspace.glob("synthetic/*") if path.is_dir())[:MAX_LINES]
+    found = {names.get(folder.name, folder.name): scores.loss_curves(folder) for folder in folders}
+    for kind in ("classification", "statistics"):
+        lines = {name: losses[kind] for name, losses in found.items()}
+        yield from _plot(f"Synthesis: {kind} loss", lines, "step of noise editing, then of guided denoising")
 
 
-def _grids(workspace: Path, names: dict[str, str]):
+def _plot(title: str, lines: dict[str, plots.Curve], across: str) -> Iterator[dict]:
+    if lines := {name: points for name, points in lines.items() if points}:
+        spans = [f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items()]
+        yield {"svg": plots.curves(title, lines, across), "alt": f"{title} by {across}: {', '.join(spans)}"}
+
+
+def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Iterator[dict]:
     classes = {
         safe_name(str(name)): str(name)
         for manifest in workspace.glob("uploads/*/manifest.json")
@@ -119,9 +124,32 @@ def _grids(workspace: Path, names: dict[str, str]):
                 "title": title,
                 "classes": [classes.get(name, name) for name in grid.classes],
                 "num_classes": grid.num_classes,
-                "clients": {names.get(name, name): png for name, png in grid.clients.items()},
+                "clients": {
+                    names.get(client, client): [
+                        _tile(workspace / folder / client, strips.get(name), None if "-" in folder else min_confidence)
+                        for name in grid.classes
+                    ]
+                    for client, strips in grid.clients.items()
+                },
                 "num_clients": grid.num_clients,
             }
+
+
+def _tile(folder: Path, strip: montage.Strip | None, min_confidence: float | None) -> dict | None:
+    """A class of one client: picture, and a sentence on each of its images; None where there is none."""
+    if strip is None:
+        return None
+    known = read_scores(folder)
+    return {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
+
+
+def _verdict(score: Score | None, min_confidence: float | None) -> str:
+    if score is None:
+        return "not scored"
+    sure = f"{'read as asked' if score.agrees else 'read as another class'}, {percent(score.confidence)} % for this one"
+    if min_confidence is None:
+        return sure
+    return f"{sure}; {'learned from' if score.confidence >= min_confidence else 'rejected'}"
 
 
 def _missing(workspace: Path, results: dict, names: dict[str, str]) -> dict[str, str]:
@@ -145,7 +173,3 @@ def _mapping(value: object) -> dict:
 
 def _list(value: object) -> list:
     return value if isinstance(value, list) else []
-
-
-def _data_uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

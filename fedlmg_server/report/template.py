@@ -1,61 +1,22 @@
-"""The page's jinja2 template, a Python string because Flower's app bundles carry only code and configuration."""
+"""The page's jinja2 template; `common/html_page.py` has its look, and says why templates are Python strings."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1f2430; --soft: #5b6474; --line: #dfe3ea; --paper: #ffffff; --panel: #f5f7fa;
-  --accent: #2563c9; --good: #1f7a4d; --bad: #b23b3b; --wash: #e8f0fd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ee; --soft: #9aa4b5; --line: #313744; --paper: #14171d;
-  --panel: #1c2028; --accent: #7fb0ff; --good: #62c796; --bad: #ef8a8a; --wash: #1d2a41; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1rem; letter-spacing: .04em; color: var(--soft); font-weight: 600; margin: 0 0 .5rem; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p { margin: .4rem 0; }
-.headline { font-size: 1.45rem; line-height: 1.35; font-weight: 600; text-wrap: balance; margin: 0 0 .8rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
-.tile { background: var(--panel); border-radius: .6rem; padding: .7rem .9rem; }
-.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { font-weight: 600; color: var(--soft); font-size: .85rem; }
-th:first-child, td:first-child, .text { text-align: left; }
-td.wrap { white-space: normal; }
-tr.ours td { background: var(--wash); }
-td.best { color: var(--good); font-weight: 700; }
-td.up { color: var(--good); } td.down { color: var(--bad); }
+LOOK = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .5rem 1.5rem; }
-figure { margin: .8rem 0; }
-img { display: block; max-width: 100%; height: auto; }
-.montage { min-width: calc(var(--columns) * 2.1rem); max-width: calc(var(--columns) * 4rem); }
-.montage img { width: 100%; image-rendering: pixelated; border-radius: .3rem; background: var(--panel); }
-.labels { display: grid; grid-template-columns: repeat(var(--columns), 1fr); font-size: .75rem; color: var(--soft); }
-.labels span { text-align: center; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-details { background: var(--panel); border-radius: .6rem; padding: .6rem .9rem; margin: .6rem 0; }
-summary { cursor: pointer; font-weight: 600; }
-li { margin: .3rem 0; }
+.strips { display: grid; grid-template-columns: repeat(var(--columns), minmax(2.1rem, 4rem)); justify-content: start; }
+.strips .name { font-size: .75rem; color: var(--soft); text-align: center; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
+.strips label { cursor: pointer; position: relative; border: 2px solid transparent; }
+.strips label:has(input:checked) { border-color: var(--accent); }
+.strips label:has(input:focus-visible) { outline: 2px solid var(--accent); }
+.strips input { position: absolute; opacity: 0; inset: 0; margin: 0; cursor: pointer; }
+.strips img { width: 100%; image-rendering: pixelated; background: var(--panel); }
+.strips .scores { display: none; grid-column: 1 / -1; grid-row: 3; padding: .5rem .8rem; background: var(--panel);
+  font-size: .9rem; position: sticky; left: 0; white-space: normal; max-width: calc(100vw - 2rem); }
+.strips label:has(input:checked) + .scores { display: block; }
+.scores ol { margin: .2rem 0; padding-left: 1.4rem; }
 """
 
-PAGE = (
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FedLMG report</title>
-<style>"""
-    + STYLE
-    + """</style>
-</head>
-<body>
-{% macro cell(accuracy, highest, ranked) %}
-{% set first = ranked and accuracy is not none and accuracy == highest %}
-<td{% if first %} class="best"{% endif %}>{{ accuracy | percent }}</td>
-{% endmacro %}
-{% set clients = results.clients %}
-{% set synthesis = results.synthesis %}
+HEADER = """
 <header>
 <h1>FedLMG report</h1>
 <p class="headline">{{ headline }}</p>
@@ -68,108 +29,200 @@ seed {{ results.seed }}.</p>
 <div class="tile"><b>{{ "%.1f" | format(results.stages.values() | sum / 60) }} min</b>
 <span class="soft">all stages</span></div>
 </div>
+<p>Each client trained a model on its own images and uploaded it once. The server saw none of these images: guided by
+each upload, it drew synthetic ones, trained one model on them, and sent it back to everyone.</p>
 </header>
+"""
 
-<main>
-<h2>Clients</h2>
+CLIENTS = """
+<h2>Clients: this model against your own</h2>
 <p class="soft">Accuracy in percent. The difference, in points, is the aggregated model against the client's own, both
-on the client's own test images.</p>
-<div class="scroll"><table>
-<thead><tr><th>client</th><th>own</th><th>aggregated</th><th>difference</th><th>own, on all clients</th>
-<th class="text">own model</th><th>training images</th><th>upload, MB</th></tr></thead>
+on the client's own test images. “Own, on all clients” is what the client's own model is worth on everybody's.</p>
+{% call tables.scroll("Clients") %}<table>
+<thead><tr><th scope="col">client</th><th scope="col">own</th><th scope="col">aggregated</th>
+<th scope="col">difference</th><th scope="col">own, on all clients</th><th scope="col" class="text">own model</th>
+<th scope="col">training images</th><th scope="col">upload, MB</th></tr></thead>
 <tbody>
 {% for name, client in clients.items() %}
 {% set change = points(client.aggregated_accuracy, client.own_accuracy) %}
-<tr><td>{{ name }}</td><td>{{ client.own_accuracy | percent }}</td>
+<tr><th scope="row">{{ name }}</th><td>{{ client.own_accuracy | percent }}</td>
 <td><b>{{ client.aggregated_accuracy | percent }}</b></td>
 <td class="{{ {"+": "up", "\N{MINUS SIGN}": "down"}.get(change[0], "") }}">{{ change }}</td>
 <td>{{ client.own_accuracy_all_clients | percent }}</td><td class="text">{{ client.architecture }}</td>
 <td>{{ client.num_examples }}</td><td>{{ "%.1f" | format(client.upload_bytes / 1e6) }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+</tbody></table>{% endcall %}
 
+{% set matrix = views.matrix(results) %}
+{% if matrix %}
+<h2>Every model on every client's images</h2>
+<p class="soft">Accuracy in percent: row model, column test images. A client's own model is strong at home and weak
+elsewhere. {{ matrix.omitted }}</p>
+{% call tables.scroll("Accuracy of every model on every client's test images") %}<table class="tight">
+<thead><tr><th scope="col">model of</th>{% for name in matrix.columns %}<th scope="col">{{ name }}</th>{% endfor %}
+<th scope="col">mean</th></tr></thead>
+<tbody>
+{% for name, accuracies, mean in matrix.rows %}
+<tr{% if loop.last %} class="ours"{% endif %}><th scope="row">{{ name }}</th>
+{% for value in accuracies %}{{ tables.shade(value) }}{% endfor %}{{ tables.shade(mean) }}</tr>
+{% endfor %}
+</tbody></table>{% endcall %}
+{% endif %}
+"""
+
+LEFT_OUT = """
 {% if clients.values() | selectattr("weight_reason") | list %}
 <h2>Weak teachers</h2>
 <p class="soft">Quality: 0 is chance, 1 is perfect. At weight 0 a client's images and targets are left out of the
 student's training.</p>
-<div class="scroll"><table>
-<thead><tr><th>client</th><th>quality</th><th>weight</th><th class="text">why</th></tr></thead>
+{% call tables.scroll("Weak teachers") %}<table>
+<thead><tr><th scope="col">client</th><th scope="col">quality</th><th scope="col">weight</th>
+<th scope="col" class="text">why</th></tr></thead>
 <tbody>
 {% for name, client in clients.items() if client.weight_reason %}
-<tr><td>{{ name }}</td><td>{{ "%.2f" | format(client.quality) }}</td><td>{{ "%.2f" | format(client.weight) }}</td>
-<td class="text wrap">{{ client.weight_reason }}</td></tr>
+<tr><th scope="row">{{ name }}</th><td>{{ "%.2f" | format(client.quality or 0) }}</td>
+<td>{{ "%.2f" | format(client.weight) }}</td><td class="text wrap">{{ client.weight_reason }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+</tbody></table>{% endcall %}
 {% endif %}
 
 {% if missing %}
 <h2>Not in the model</h2>
-<div class="scroll"><table>
-<thead><tr><th>client</th><th class="text">why</th></tr></thead>
+<p class="soft">Quarantined uploads, and clients that sent none.</p>
+{% call tables.scroll("Clients that are not in the model") %}<table>
+<thead><tr><th scope="col">client</th><th scope="col" class="text">why</th></tr></thead>
 <tbody>
 {% for name, reason in missing.items() %}
-<tr><td>{{ name }}</td><td class="text wrap">{{ reason }}</td></tr>
+<tr><th scope="row">{{ name }}</th><td class="text wrap">{{ reason }}</td></tr>
 {% endfor %}
-</tbody></table></div>
+</tbody></table>{% endcall %}
 {% endif %}
+"""
 
+METHODS = """
+{% set shown = views.clients_shown(results) %}
 {% if results.methods %}
 <h2>Methods</h2>
 <p class="soft">Accuracy in percent on each client's test images and on average. Best in green, except the ceiling,
-which trains on real images; FedLMG's rows are shaded.</p>
-<div class="scroll"><table>
-<thead><tr><th>method</th><th>mean</th>{% for client in clients %}<th>{{ client }}</th>{% endfor %}</tr></thead>
+which trains on real images; FedLMG's rows are shaded. {{ views.left_out(shown | length, clients | length, "clients") }}
+</p>
+{% call tables.scroll("Methods") %}<table>
+<thead><tr><th scope="col">method</th><th scope="col">mean</th>
+{% for client in shown %}<th scope="col">{{ client }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for name, method in results.methods.items() %}
 {% set ranked = name != "ceiling" %}
-<tr{% if name.startswith("fedlmg") %} class="ours"{% endif %}><td>{{ name }}</td>
+<tr{% if name.startswith("fedlmg") %} class="ours"{% endif %}><th scope="row">{{ name }}</th>
 {{ cell(method.accuracy, best(results), ranked) }}
-{% for client in clients %}
+{% for client in shown %}
 {{ cell(method.per_client.get(client), best(results, client), ranked) }}
 {% endfor %}
 </tr>
 {% endfor %}
-</tbody></table></div>
+</tbody></table>{% endcall %}
 {% endif %}
 {% if bars %}
 <figure><img src="{{ bars.svg | data_uri("svg+xml") }}" alt="{{ bars.alt }}"></figure>
 {% endif %}
+"""
 
+IMAGES = """
 {% for grid in grids %}
+{% set number = loop.index %}
 <h2>{{ grid.title }}</h2>
-<p class="soft">A picture for each client, a column for each class;
-{{ grid.clients | length }} of {{ grid.num_clients }} clients, {{ grid.classes | length }} of {{ grid.num_classes }}
-classes shown.</p>
-{% for name, png in grid.clients.items() %}
+<p class="soft">A row for each client, a column for each class. Choose a picture to read its scores: what the guiding
+client's own model makes of it. {{ views.left_out(grid.clients | length, grid.num_clients, "clients") }}
+{{ views.left_out(grid.classes | length, grid.num_classes, "classes") }}</p>
+{% for name, tiles in grid.clients.items() %}
+{% set row = loop.index %}
 <figure><figcaption>{{ name }}</figcaption>
-<div class="scroll"><div class="montage" style="--columns: {{ grid.classes | length }}">
-<div class="labels">{% for label in grid.classes %}<span title="{{ label }}">{{ label }}</span>{% endfor %}</div>
-<img src="{{ png | data_uri("png") }}"
-alt="{{ grid.title }} for client {{ name }}; columns: {{ grid.classes | join(", ") }}">
-</div></div></figure>
+{% call tables.scroll(grid.title ~ " for " ~ name) %}
+<div class="strips" style="--columns: {{ grid.classes | length }}">
+{% for label in grid.classes %}<span class="name" title="{{ label }}">{{ label }}</span>{% endfor %}
+{% for label in grid.classes %}
+{% set tile = tiles[loop.index0] %}
+{% if tile %}
+<label style="grid-row: 2"><input type="radio" name="tile-{{ number }}-{{ row }}">
+<img src="{{ tile.png | data_uri("png") }}" alt="{{ grid.title }} of class {{ label }} for client {{ name }}"></label>
+<div class="scores"><b>{{ label }}</b>, from the top:<ol>
+{% for line in tile.lines %}<li>{{ line }}</li>{% endfor %}</ol></div>
+{% else %}<span style="grid-row: 2"></span>
+{% endif %}
+{% endfor %}
+</div>{% endcall %}</figure>
 {% endfor %}
 {% endfor %}
 
-{% if curves %}
-<h2>Learning curves</h2>
+{% if clients.values() | selectattr("images") | list %}
+<h2>Kept and rejected images</h2>
+<p class="soft">An image is rejected, and not learned from, when the client's model that guided it gives the class asked
+for less than {{ results.config.get("min-confidence", 0) | percent }} %.</p>
+{% call tables.scroll("Kept and rejected images") %}<table>
+<thead><tr><th scope="col">client</th><th scope="col">drawn</th><th scope="col">read as asked</th>
+<th scope="col">kept</th><th scope="col">rejected</th></tr></thead>
+<tbody>
+{% for name, client in clients.items() if client.images %}
+<tr><th scope="row">{{ name }}</th><td>{{ client.images.drawn }}</td><td>{{ client.images.read_as_asked }}</td>
+<td>{{ client.images.kept }}</td><td>{{ client.images.drawn - client.images.kept }}</td></tr>
+{% endfor %}
+</tbody></table>{% endcall %}
+{% endif %}
+"""
+
+CLASSES = """
+{% if results.confusion %}
+{% set classes = views.classes(results) %}
+<h2>The aggregated model, class by class</h2>
+<p class="soft">Accuracy in percent on the test images of all clients, and on each client's. {{ classes.omitted }}</p>
+{% call tables.scroll("Accuracy by class") %}<table>
+<thead><tr><th scope="col">class</th><th scope="col">images</th><th scope="col" class="text">all clients</th>
+{% for name in classes.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for name, images, accuracy, by_client in classes.rows %}
+<tr><th scope="row">{{ name }}</th><td>{{ images }}</td>{{ tables.bar(accuracy) }}
+{% for value in by_client %}{{ tables.shade(value) }}{% endfor %}</tr>
+{% endfor %}
+</tbody></table>{% endcall %}
+
+{% set confusion = views.confusion(results) %}
+<h2>What it takes for what</h2>
+{% if confusion.mistakes %}
+<p>Most often: {% for true, said, share in confusion.mistakes %}
+{{ true }} for {{ said }} ({{ share | percent }} %){{ ", " if not loop.last else "." }}{% endfor %}</p>
+{% endif %}
+{% if confusion.names %}
+{{ tables.confusion(confusion.names, confusion.names, confusion.counts) }}
+{% else %}
+<p class="soft">The whole table has {{ confusion.num_classes }} rows; it is in results.json.</p>
+{% endif %}
+{% endif %}
+"""
+
+MAKING = """
+{% for title, plots in {"Losses over denoising steps": step_curves, "Learning curves": curves}.items() if plots %}
+<h2>{{ title }}</h2>
 <div class="plots">
-{% for plot in curves %}
+{% for plot in plots %}
 <figure><img src="{{ plot.svg | data_uri("svg+xml") }}" alt="{{ plot.alt }}"></figure>
 {% endfor %}
 </div>
-{% endif %}
+{% endfor %}
 
-<h2>Cost</h2>
+<h2>Time and cost</h2>
 <p>{{ synthesis.num_images }} images in {{ "%.1f" | format(synthesis.seconds) }} s:
-{{ "%.1f" | format(synthesis.images_per_second) }} images a second.</p>
+{{ "%.1f" | format(synthesis.images_per_second) }} images a second. Uploads:
+{{ "%.1f" | format(clients.values() | sum(attribute="upload_bytes") / 1e6) }} MB in all, once.</p>
 {% if results.stages %}
-<div class="scroll"><table>
-<thead><tr><th>stage</th><th>seconds</th></tr></thead>
+{% set total = results.stages.values() | sum %}
+{% call tables.scroll("Seconds of each stage") %}<table>
+<thead><tr><th scope="col">stage</th><th scope="col">seconds</th><th scope="col" class="text">share of all, %</th></tr>
+</thead>
 <tbody>
 {% for name, seconds in results.stages.items() %}
-<tr><td>{{ name }}</td><td>{{ "%.1f" | format(seconds) }}</td></tr>
+<tr><th scope="row">{{ name }}</th><td>{{ "%.1f" | format(seconds) }}</td>
+{{ tables.bar(seconds / total if total else 0) }}</tr>
 {% endfor %}
-</tbody></table></div>
+</tbody></table>{% endcall %}
 {% endif %}
 
 <h2>Limits</h2>
@@ -180,16 +233,39 @@ alt="{{ grid.title }} for client {{ name }}; columns: {{ grid.classes | join(", 
 </ul>
 
 <h2>How it was made</h2>
+<p class="soft">The run's seed is {{ results.seed }}; each image has a seed of its own, derived from it, the client, the
+class and a number: it is the image's file name. Same configuration, versions and seed: same result.</p>
 {% for title, mapping in {"Configuration": results.config, "Versions": versions}.items() if mapping %}
 <details><summary>{{ title }}</summary>
-<div class="scroll"><table><tbody>
+{% call tables.scroll(title) %}<table><tbody>
 {% for key, value in mapping.items() %}
-<tr><td>{{ key }}</td><td class="text wrap">{{ value }}</td></tr>
+<tr><th scope="row">{{ key }}</th><td class="text wrap">{{ value }}</td></tr>
 {% endfor %}
-</tbody></table></div></details>
+</tbody></table>{% endcall %}</details>
 {% endfor %}
+"""
+
+PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>FedLMG report</title>
+<link rel="icon" href="data:,">
+<style>{{{{ style }}}}{LOOK}</style>
+</head>
+<body>
+{{% import "macros" as tables %}}
+{{% macro cell(accuracy, highest, ranked) %}}
+{{% set first = ranked and accuracy is not none and accuracy == highest %}}
+<td{{% if first %}} class="best"{{% endif %}}>{{{{ accuracy | percent }}}}</td>
+{{% endmacro %}}
+{{% set clients = results.clients %}}
+{{% set synthesis = results.synthesis %}}
+{HEADER}
+<main>
+{CLIENTS}{LEFT_OUT}{IMAGES}{METHODS}{CLASSES}{MAKING}
 </main>
 </body>
 </html>
 """
-)

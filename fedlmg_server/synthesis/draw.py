@@ -16,7 +16,7 @@ from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.plan import Drawing
-from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.guidance import ClassifierGuidance, Trace
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, sample
 
@@ -75,8 +75,11 @@ def draw_client(
     batches = [batch for batch in batches if not plan.is_drawn(batch, folder)]
     guidance = guidance_by(upload, config, backend.device)
     for batch in batches:
-        images = draw_batch(backend, guidance if method == "fedlmg" else None, batch, upload.class_names, config)
+        trace: Trace = {}
+        images = draw_batch(backend, guidance if method == "fedlmg" else None, batch, upload.class_names, config, trace)
         save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names)
+        if trace:
+            _save_losses(folder / f"losses-{rank}.jsonl", len(batch), trace)
     return sum(map(len, batches))
 
 
@@ -86,8 +89,9 @@ def draw_batch(
     batch: list[Drawing],
     class_names: list[str],
     config: SynthesisConfig,
+    trace: Trace | None = None,
 ) -> torch.Tensor:
-    """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings."""
+    """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings; its losses go to `trace`."""
     backend.scheduler.set_timesteps(config.num_inference_steps, device=backend.device)
     x_T = backend.initial_noise([drawing.seed for drawing in batch])
     condition = backend.condition([drawing.class_name for drawing in batch])
@@ -99,8 +103,8 @@ def draw_batch(
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
         raw, scale = config.guidance_step == "raw", config.noise_editing_guidance_scale
-        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets), steps, strength, raw, scale)
-    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets), generators)
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets, trace), steps, strength, raw, scale)
+    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets, trace), generators)
 
 
 @torch.no_grad()
@@ -127,6 +131,33 @@ def save_batch(
         buffer = BytesIO()
         to_pil_image(image).save(buffer, "png")
         write_bytes(drawing.path(folder), buffer.getvalue())
+
+
+def _save_losses(file: Path, num_images: int, trace: Trace) -> None:
+    with open(file, "a") as losses:
+        means = {kind: [round(value, 5) for value in torch.stack(steps).tolist()] for kind, steps in trace.items()}
+        losses.write("\n" + json.dumps({"images": num_images, **means}) + "\n")
+
+
+def read_losses(folder: Path) -> list[dict]:
+    """A client's batches, oldest first in each process: `images`, their number, and the losses at each step by kind."""
+    batches = []
+    for file in sorted(folder.glob("losses-*.jsonl")):
+        for line in file.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                batches.append(json.loads(line))
+    return batches
+
+
+def newest_losses(workspace: Workspace, uploads: list[Upload], method: str) -> dict[str, dict[str, float]]:
+    """Client -> kind of loss -> its value at the last step of the newest batch, for the client drawn for last."""
+    files = [file for upload in uploads for file in workspace.synthetic(upload.client, method).glob("losses-*.jsonl")]
+    if not files:
+        return {}
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns).parent
+    client = next(upload.client for upload in uploads if workspace.synthetic(upload.client, method) == newest)
+    batches = read_losses(newest) or [{}]
+    return {client: {kind: steps[-1] for kind, steps in batches[-1].items() if kind != "images"}}
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
