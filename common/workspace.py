@@ -16,6 +16,8 @@ from typing import Any
 from common.config import Config, ConfigError
 from common.files import write_json
 
+ELSEWHERE = ("workspace", "trackers")
+"""Config keys that say where a run leaves its traces, and change nothing in them."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""
 
@@ -47,7 +49,7 @@ class Workspace:
         """
         workspace = cls(Path(config.workspace).expanduser().resolve())
         run = workspace.root / "run.json"
-        flat = {key: value for key, value in config.to_run_config().items() if key != "workspace"}
+        flat = {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
         if run.exists():
             made_with = json.loads(run.read_text())["config"]
             if changes := difference(made_with, flat):
