@@ -100,13 +100,18 @@ def environment(templates: Mapping[str, str]) -> jinja2.Environment:
     return made
 
 
-def mistakes(rows: list[str], columns: list[str], counts: list[list[int]], most: int) -> list[tuple[str, str, float]]:
-    """The most frequent confusions as (true class, said, share of the true class's images in [0, 1])."""
+def mistakes(
+    rows: list[str], columns: list[str], counts: list[list[int]], correct: list[int], most: int
+) -> list[tuple[str, str, float]]:
+    """The most frequent confusions as (true class, said, share of the true class's images in [0, 1]).
+
+    correct: for each row the column that is right.
+    """
     found = [
         (rows[i], columns[j], count / sum(line))
         for i, line in enumerate(counts)
         for j, count in enumerate(line)
-        if count and rows[i] != columns[j]
+        if count and j != correct[i]
     ]
     return sorted(found, key=lambda each: -each[2])[:most]
 

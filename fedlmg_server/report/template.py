@@ -187,8 +187,8 @@ CLASSES = """
 {% set confusion = views.confusion(results) %}
 <h2>What it takes for what</h2>
 {% if confusion.mistakes %}
-<p>Most often: {% for true, said, share in confusion.mistakes %}
-{{ true }} for {{ said }} ({{ share | percent }} %){{ ", " if not loop.last else "." }}{% endfor %}</p>
+<p>Most often: {% for real, said, share in confusion.mistakes %}
+{{ real }} for {{ said }} ({{ share | percent }} %){{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% endif %}
 {% if confusion.names %}
 {{ tables.confusion(confusion.names, confusion.names, confusion.counts) }}

@@ -72,7 +72,7 @@ def confusion(results: dict) -> dict | None:
     return {
         "names": names if whole else [],
         "counts": counts if whole else [],
-        "mistakes": mistakes(names, names, counts, MAX_MISTAKES),
+        "mistakes": mistakes(names, names, counts, list(range(len(names))), MAX_MISTAKES),
         "num_classes": len(names),
     }
 
