@@ -39,7 +39,7 @@ td.wrap { white-space: normal; }
 tr.ours th, tr.ours td { background: var(--wash); }
 td.best { color: var(--good); font-weight: 700; }
 td.up { color: var(--good); } td.down { color: var(--bad); }
-td.shade { background: color-mix(in srgb, var(--accent) calc(var(--v) * 45%), transparent); }
+tr.ours td.shade, td.shade { background: color-mix(in srgb, var(--accent) calc(var(--v) * 45%), transparent); }
 table.tight { width: auto; } .tight th, .tight td { padding: .25rem .5rem; text-align: center; }
 .tight th:first-child { text-align: left; }
 td.bar { width: 40%; min-width: 8rem; text-align: left; }

@@ -122,7 +122,7 @@ def render(state: State, now: float) -> Group:
 def _stages(state: State, now: float) -> Table:
     table = Table("stage", "", "done", "a second", "seconds", "left", box=box.SIMPLE_HEAD)
     for name, stage in state.stages.items():
-        over = stage.seconds is not None
+        over = stage.seconds is not None or state.end is not None
         bar = ProgressBar(max(1, stage.total), stage.completed or int(over), width=24, pulse=not (stage.total or over))
         speed, left = stage.speed(), stage.seconds_left()
         table.add_row(
@@ -130,7 +130,7 @@ def _stages(state: State, now: float) -> Table:
             bar,
             f"{stage.completed}/{stage.total} {stage.unit}" if stage.total else "",
             f"{speed:.1f}" if speed else "",
-            f"{stage.seconds if over else now - stage.started:.0f}",
+            f"{now - stage.started if stage.seconds is None else stage.seconds:.0f}",
             f"{left:.0f} s" if left is not None else "",
         )
     return table

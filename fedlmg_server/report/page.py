@@ -146,7 +146,9 @@ def _tile(folder: Path, strip: montage.Strip | None, min_confidence: float | Non
 def _verdict(score: Score | None, min_confidence: float | None) -> str:
     if score is None:
         return "not scored"
-    sure = f"{'read as asked' if score.agrees else 'read as another class'}, {percent(score.confidence)} % for this one"
+    sure = (
+        f"{'read as asked' if score.agrees else 'read as another class'}, {percent(score.confidence)} % for this class"
+    )
     if min_confidence is None:
         return sure
     return f"{sure}; {'learned from' if score.confidence >= min_confidence else 'rejected'}"

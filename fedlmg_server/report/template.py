@@ -130,8 +130,9 @@ IMAGES = """
 {% for grid in grids %}
 {% set number = loop.index %}
 <h2>{{ grid.title }}</h2>
-<p class="soft">A row for each client, a column for each class. Choose a picture to read its scores: what the guiding
-client's own model makes of it. {{ views.left_out(grid.clients | length, grid.num_clients, "clients") }}
+{% if not loop.first %}<details><summary>Show the pictures</summary>{% endif %}
+<p class="soft">A row for each client, a column for each class. Choose a picture to read its scores: what the client's
+own model makes of it. {{ views.left_out(grid.clients | length, grid.num_clients, "clients") }}
 {{ views.left_out(grid.classes | length, grid.num_classes, "classes") }}</p>
 {% for name, tiles in grid.clients.items() %}
 {% set row = loop.index %}
@@ -151,6 +152,7 @@ client's own model makes of it. {{ views.left_out(grid.clients | length, grid.nu
 {% endfor %}
 </div>{% endcall %}</figure>
 {% endfor %}
+{% if not loop.first %}</details>{% endif %}
 {% endfor %}
 
 {% if clients.values() | selectattr("images") | list %}
