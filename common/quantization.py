@@ -68,7 +68,7 @@ def measure(source: Path, target: Path, batches: list[torch.Tensor], labels: lis
 
 
 def _preprocessing(file: Path) -> list[str]:
-    """Nodes with weights before the network's first own: a resize written as products of matrices has no parameter."""
+    """Names of products of two activations, such as those that a resize is written as."""
     import onnx
 
     graph = onnx.load(file).graph

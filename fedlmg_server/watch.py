@@ -123,7 +123,12 @@ def _stages(state: State, now: float) -> Table:
     table = Table("stage", "", "done", "a second", "seconds", "left", box=box.SIMPLE_HEAD)
     for name, stage in state.stages.items():
         over = stage.seconds is not None or state.end is not None
-        bar = ProgressBar(max(1, stage.total), stage.completed or int(over), width=24, pulse=not (stage.total or over))
+        bar = ProgressBar(
+            max(1, stage.total),
+            stage.completed or int(stage.seconds is not None),
+            width=24,
+            pulse=not (stage.total or over),
+        )
         speed, left = stage.speed(), stage.seconds_left()
         table.add_row(
             name,

@@ -125,22 +125,25 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
                 "classes": [classes.get(name, name) for name in grid.classes],
                 "num_classes": grid.num_classes,
                 "clients": {
-                    names.get(client, client): [
-                        _tile(workspace / folder / client, strips.get(name), None if "-" in folder else min_confidence)
-                        for name in grid.classes
-                    ]
+                    names.get(client, client): _tiles(
+                        [strips.get(name) for name in grid.classes],
+                        read_scores(workspace / folder / client),
+                        min_confidence if folder == "synthetic" else None,
+                    )
                     for client, strips in grid.clients.items()
                 },
                 "num_clients": grid.num_clients,
             }
 
 
-def _tile(folder: Path, strip: montage.Strip | None, min_confidence: float | None) -> dict | None:
-    """A class of one client: picture, and a sentence on each of its images; None where there is none."""
-    if strip is None:
-        return None
-    known = read_scores(folder)
-    return {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
+def _tiles(
+    strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float | None
+) -> list[dict | None]:
+    """For each class of one client its picture, and a sentence on each image in it; None where there is none."""
+    return [
+        strip and {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
+        for strip in strips
+    ]
 
 
 def _verdict(score: Score | None, min_confidence: float | None) -> str:
