@@ -53,7 +53,7 @@ def load(path: Path, image_size: int, allow_outside: bool = False) -> ImageFolde
     FolderError: nothing there that has a known layout, or a class without a readable image.
     """
     try:
-        listing = find(path)
+        listing = find(path.absolute())
     except OSError as error:
         raise FolderError(f"{shown(path)} cannot be read: {error.strerror}") from None
     root = listing.root
