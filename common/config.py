@@ -161,6 +161,9 @@ class Config:
     seed: int = 0
     workspace: str = "~/fedlmg/default"
     """Folder on the server (for virtual clients also their cache)."""
+    trackers: str = ""
+    """Comma-separated experiment trackers that also get the run's events, as `accelerate` names them: `tensorboard`
+    (files under the workspace), `mlflow`, `wandb`."""
     federation: FederationConfig = field(default_factory=FederationConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     training: LocalTrainingConfig = field(default_factory=LocalTrainingConfig)

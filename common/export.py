@@ -1,6 +1,6 @@
-"""A finished model for other programs: ONNX and a `torch.export` program, both with the preprocessing inside.
+"""A finished model for other programs: ONNX, ONNX in INT8 and a `torch.export` program, with the preprocessing inside.
 
-Both take uint8 images (N, 3, H, W), RGB, any N, H and W, and give probabilities float32 (N, classes).
+All take uint8 images (N, 3, H, W), RGB, any N, H and W, and give probabilities float32 (N, classes).
 """
 
 import importlib
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from common import quantization
 from common.classifier import Classifier
 from common.files import write_json
+from common.quantization import Cost
 
 TOLERANCE = 1e-4
 """Largest difference in a probability between ONNX Runtime and torch."""
@@ -21,10 +23,14 @@ class ExportError(ValueError):
     """An export that could not be made or is not faithful; the message is one sentence for the user."""
 
 
-def export(model: Classifier, out: Path, batches: list[torch.Tensor]) -> float:
-    """Write `model.onnx`, `model.pt2` and `labels.json` (class names, input, output) into `out`.
+def export(
+    model: Classifier, out: Path, batches: list[torch.Tensor], labels: list[int] | None = None
+) -> tuple[float, Cost]:
+    """Write `model.onnx`, `model.int8.onnx`, `model.pt2` and `labels.json` (class names, input, output) into `out`.
 
-    Returns the largest difference in probability between ONNX Runtime and torch on `batches`, uint8 (N, 3, H, W).
+    Returns the largest difference in probability between ONNX Runtime and torch on `batches`, uint8 (N, 3, H, W), and
+    what INT8 costs on them; every second batch, at least one, calibrates it, and the others measure it.
+    labels: class index of each image, all batches together; without, only agreement is measured.
 
     Raises
     ------
@@ -61,7 +67,16 @@ def export(model: Classifier, out: Path, batches: list[torch.Tensor]) -> float:
             "output": {"name": "probabilities", "dtype": "float32", "shape": ["N", len(model.class_names)]},
         },
     )
-    return difference
+    quantization.quantize(out / "model.onnx", out / "model.int8.onnx", batches[::2])
+    return difference, _int8_cost(out, batches, labels)
+
+
+def _int8_cost(out: Path, batches: list[torch.Tensor], labels: list[int] | None) -> Cost:
+    """On the batches that did not calibrate, or on the only one."""
+    if labels is not None and len(batches) > 1:
+        of_batch = torch.tensor(labels).split([len(batch) for batch in batches])
+        labels = torch.cat(of_batch[1::2]).tolist()
+    return quantization.measure(out / "model.onnx", out / "model.int8.onnx", batches[1::2] or batches, labels)
 
 
 def _program(model: Classifier) -> torch.export.ExportedProgram:

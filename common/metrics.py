@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 EVALUATION_BATCH_SIZE = 256
+MAX_POINTS = 2000
 
 
 @torch.no_grad()
@@ -25,7 +26,15 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
-def confusion(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Counts int64 (classes, classes): row true class, column predicted."""
+def confusion(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:
+    """Counts int64 (labels, classes): row true class, column predicted; without `num_labels`, as many as classes."""
     classes = probabilities.shape[1]
-    return torch.bincount(labels * classes + probabilities.argmax(1), minlength=classes**2).reshape(classes, classes)
+    rows = num_labels or classes
+    return torch.bincount(labels * classes + probabilities.argmax(1), minlength=rows * classes).reshape(rows, classes)
+
+
+def curve(history: object, key: str) -> list[tuple[float, float]]:
+    """(epoch, value) points of a training history, at most 2000, whatever a stranger may have written as one."""
+    entries = history[:MAX_POINTS] if isinstance(history, list) else []
+    pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
+    return [pair for pair in pairs if all(isinstance(value, int | float) and abs(value) < 1e9 for value in pair)]

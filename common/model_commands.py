@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from common.classifier import Classifier
 
-CHECKED_IMAGES = 16
+CHECKED_IMAGES = 400
 
 console = Console(stderr=True)
 ModelPath = Annotated[
@@ -57,24 +57,29 @@ def predict(
 
 def export(
     model: ModelPath,
-    out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.pt2 and labels.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.int8.onnx, model.pt2 and labels.json.")],
     images: Annotated[
-        list[Path] | None, typer.Option(help="Images to check on; else some of the workspace's, else noise.")
+        list[Path] | None,
+        typer.Option(
+            help="Images to check on, best in folders named by class; else some of the workspace's, else noise."
+        ),
     ] = None,
 ) -> None:
-    """Write the model as ONNX and as a torch.export program: uint8 images in, probabilities out."""
+    """Write the model as ONNX, also in INT8, and as a torch.export program: uint8 images in, probabilities out."""
     from common.export import ExportError
     from common.export import export as write_export
 
     classifier = _load(model)
-    batches = _batches(
-        images or [folder for folder in (model / "synthetic", model.parent / "synthetic") if folder.is_dir()]
-    )
+    synthetic = [folder for folder in (model / "synthetic", model.parent / "synthetic") if folder.is_dir()]
+    batches, labels = _batches(images or synthetic, classifier.class_names)
     try:
-        difference = write_export(classifier, out, batches)
+        difference, cost = write_export(classifier, out, batches, labels)
     except (ExportError, OSError) as error:
         raise _failure(str(error)) from None
     console.print(f"{out}: equal to torch within {difference:.1g} on {sum(map(len, batches))} images", soft_wrap=True)
+    accuracy = "" if labels is None else f", accuracy {cost.float_accuracy:.1%} -> {cost.int8_accuracy:.1%}"
+    size = f"{cost.int8_bytes / 1e6:.2f} MB instead of {cost.float_bytes / 1e6:.2f}"
+    console.print(f"INT8: {size}, the same class for {cost.same_class:.1%} of {cost.num_images} images{accuracy}")
 
 
 def _load(path: Path) -> "Classifier":
@@ -92,19 +97,29 @@ def _files(paths: list[Path], problems: list[str]) -> list[Path]:
     return [file for path in paths for file in (sorted(walk(path, problems)) if os.path.isdir(path) else [path])]
 
 
-def _batches(paths: list[Path]) -> "list[torch.Tensor]":
-    """Up to 16 images, one a batch, or noise of three sizes: uint8 (N, 3, H, W)."""
+def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":
+    """Up to 400 images, evenly chosen, one a batch, or noise of three sizes: uint8 (N, 3, H, W).
+
+    And their classes, by the names of their folders, or None if a folder has no class's name.
+    """
     import torch
 
     from common.datasets.image_files import ImageError, read_image
+    from common.workspace import safe_name
 
+    files = _files(paths, [])
+    files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
     try:
-        batches = [read_image(path)[None] for path in _files(paths, [])[:CHECKED_IMAGES]]
+        batches = [read_image(path)[None] for path in files]
     except ImageError as error:
         raise _failure(f"an image to check on cannot be used: {error}") from None
+    index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
+    folders = [path.parent.name for path in files]
+    if batches:
+        return batches, [index[name] for name in folders] if set(folders) <= set(index) else None
     generator = torch.Generator().manual_seed(0)
     shapes = ((1, 3, 32, 32), (3, 3, 97, 61), (2, 3, 11, 200))
-    return batches or [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
+    return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes], None
 
 
 def _failure(sentence: str) -> typer.Exit:

@@ -17,6 +17,8 @@ from typing import Any
 from common.config import Config, ConfigError
 from common.files import write_json
 
+ELSEWHERE = ("workspace", "trackers")
+"""Config keys that say where a run leaves its traces, and change nothing in them."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""
 MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes")
@@ -54,7 +56,7 @@ class Workspace:
         """
         workspace = cls(Path(config.workspace).expanduser().resolve())
         run = workspace.root / "run.json"
-        flat = {key: value for key, value in config.to_run_config().items() if key != "workspace"}
+        flat = {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
         if run.exists():
             made = json.loads(run.read_text())
             if changes := difference(*map(_fixed, (made["config"], flat))):

@@ -1,4 +1,4 @@
-"""`fedlmg-client`: check a folder of images, join a federation, use the model that came back."""
+"""`fedlmg-client`: check a folder of images, join a federation, use the model that came back and see how good it is."""
 
 import signal
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.table import Table
 from common import model_commands
 from common.datasets import folders
 from common.datasets.listing import FolderError
+from common.files import write_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -147,6 +148,24 @@ def _returned() -> Path:
     if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
         raise _failure(f"no model came back yet below {CACHES}: name one with --model")
     return found[-1].parent
+
+
+@app.command()
+def report(
+    cache: Annotated[
+        Path, typer.Argument(help="The client's `cache-path`; without one, `~/.cache/fedlmg/<name>`.", metavar="CACHE")
+    ],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; without it `report.html` in CACHE.")] = None,
+) -> None:
+    """Write a page about this client alone: its own model, the one that came back, and what that takes for what."""
+    from fedlmg_client import page
+
+    out = out or cache / "report.html"
+    try:
+        write_bytes(out, page.render(cache.expanduser()).encode())
+    except (page.PageError, OSError) as error:
+        raise _failure(str(error)) from None
+    console.print(f"Report: {escape(str(out))}", soft_wrap=True)
 
 
 app.command()(model_commands.export)

@@ -13,7 +13,7 @@ from common.checkpoint import write_tensors
 from common.config import Config
 from common.datasets.client_data import ClientData, NodeConfig, cache_path, client_name, load_client_data
 from common.files import write_json
-from common.metrics import accuracy, predict
+from common.metrics import accuracy, confusion, predict
 from common.preprocessing import PreprocessSpec
 from common.upload import megabytes, sizes
 from fedlmg_client import faults, probe
@@ -83,36 +83,49 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
         measured = evaluate(arrays, description, data, config)
-        store(cache / "aggregated", arrays, description)
+        store(cache / "aggregated", arrays, description, measured)
     except (ValueError, OSError) as error:
         return _failure(error, message, context, config)
     finally:
         _free()
-    tell(cache, "model", accuracy=measured if len(data.test) else None)
-    metrics = MetricRecord({"accuracy": measured, "num-examples": len(data.test)})
+    tell(cache, "model", accuracy=measured["accuracy"] if len(data.test) else None)
+    metrics = MetricRecord({"accuracy": measured["accuracy"], "num-examples": len(data.test)})
     return Message(
         RecordDict({"metrics": metrics, "client": ConfigRecord({"name": data.name})}),
         reply_to=message,
     )
 
 
-def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData, config: Config) -> float:
-    """Accuracy in [0, 1] on the client's test images, by class name; a class the model lacks counts as wrong."""
+def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData, config: Config) -> dict:
+    """How the model does on the client's test images, by class name; a class the model lacks counts as wrong.
+
+    Returns client; accuracy in [0, 1], 0 without test images; class_names, the client's; correct, the column that is
+    right for each of them, -1 where the model lacks it; confusion, counts, row the client's class, column the model's.
+    """
     class_names = list(description["class_names"])
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
     model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
     indices = label_maps.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
-    if not len(data.test):
-        return 0.0
-    probabilities = predict(model.float().to(device()), preprocess, data.test.images)
-    return accuracy(probabilities, indices[data.test.labels])
+    measured, table = 0.0, torch.zeros(len(data.class_names), len(class_names), dtype=torch.long)
+    if len(data.test):
+        probabilities = predict(model.float().to(device()), preprocess, data.test.images)
+        measured = accuracy(probabilities, indices[data.test.labels])
+        table = confusion(probabilities, data.test.labels, len(data.class_names))
+    return {
+        "client": data.name,
+        "accuracy": measured,
+        "class_names": data.class_names,
+        "correct": indices.tolist(),
+        "confusion": table.tolist(),
+    }
 
 
-def store(folder: Path, arrays: dict[str, torch.Tensor], description: dict) -> None:
-    """The description is written last: a folder with a `model.json` is whole."""
+def store(folder: Path, arrays: dict[str, torch.Tensor], description: dict, measured: dict) -> None:
+    """The description is written last: a folder with a `model.json` is whole. `evaluation.json` stays on the client."""
     (folder / "model.json").unlink(missing_ok=True)
     write_tensors(folder / "model.safetensors", arrays)
+    write_json(folder / "evaluation.json", measured)
     write_json(folder / "model.json", description)
 
 

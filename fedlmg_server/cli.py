@@ -143,6 +143,18 @@ def pretrain(
     console.print(f"{out}: {quality.read_as_asked:.1%} of samples are read as asked, KID {quality.kid:.4f}")
 
 
+@app.command()
+def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, finished or under way.")]) -> None:
+    """Show a run as it goes: stages, images per second, time left, clients, newest losses."""
+    from fedlmg_server import watch as live
+
+    try:
+        live.watch(workspace, console)
+    except ConfigError as error:
+        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
 @bench.command()
 def ablation(
     config: Annotated[Path, typer.Option(help="TOML file: a [variants.NAME] of run config keys for each row.")],

@@ -4,6 +4,7 @@ Each stage reads what the stage before left in the workspace and skips what is a
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,8 +22,8 @@ from fedlmg_server.baselines import compare
 from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
-from fedlmg_server.report import page, results
-from fedlmg_server.synthesis import draw, launch
+from fedlmg_server.report import drawn, model_card, page, results
+from fedlmg_server.synthesis import draw, launch, traces
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     if not aggregation.is_saved(workspace, uploads):
         with workspace.stage("distillation"):
             synthetic = synthetic_set.load(config, workspace, uploads)
-            distilled = aggregation.distil_from(config, uploads, synthetic, device())
+
+            def on_epoch(entry: dict[str, float]) -> None:
+                workspace.log("loss", series="distillation", step=entry["epoch"], value=entry["loss"])
+
+            distilled = aggregation.distil_from(config, uploads, synthetic, device(), on_epoch)
             aggregation.save(workspace, config, uploads, distilled)
     description = json.loads((workspace.model / "model.json").read_text())
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
@@ -74,8 +79,11 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 
-            def on_progress(drawn: int, stage: str = stage) -> None:
-                workspace.log("progress", stage=stage, completed=min(drawn, total), total=total, unit="images")
+            def on_progress(completed: int, stage: str = stage, method: str = method) -> None:
+                workspace.log("progress", stage=stage, completed=min(completed, total), total=total, unit="images")
+                for client, losses in traces.newest(workspace, uploads, method).items():
+                    for kind, value in losses.items():
+                        workspace.log("loss", series=f"{kind}, {client}", step=completed, value=value)
 
             with workspace.stage(stage):
                 workers.wait(method, partial(_is_drawn, config, workspace, uploads, method), on_progress)
@@ -117,15 +125,16 @@ def report(
     evaluations: dict[str, float],
     missing: dict[str, str],
 ) -> None:
-    """Measure rivals where their data is at hand, and write `report/results.json` and `report/index.html`.
+    """Measure rivals where their data is at hand; write the report and the model's card.
 
     evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
     """
     uploads, refused = admit(workspace, config)
-    methods, histories, own = {}, {}, {}
+    methods, histories, matrix, confusion = {}, {}, {}, None
     if config.distillation.compare and compare.test_sets(config, uploads):
         with workspace.stage("rivals"):
-            methods, own = compare.without_training(config, uploads, device())
+            methods, matrix = compare.without_training(config, uploads, device())
+            confusion = compare.confusion_of_aggregated(config, workspace, uploads, device())
             completed = 0
 
             def on_progress(count: int) -> None:
@@ -149,14 +158,14 @@ def report(
             "num_examples": upload.manifest["training"]["num_examples"],
             "upload_bytes": upload.num_bytes,
             "own_accuracy": upload.manifest["training"]["test_accuracy"],
-            "own_accuracy_all_clients": own.get(upload.client),
+            "own_accuracy_all_clients": _mean(matrix.get(upload.client, {}).values()),
             "aggregated_accuracy": evaluations.get(upload.client),
+            "images": drawn.summary(workspace.synthetic(upload.client), description["rejected"].get(upload.client, {})),
         }
         for upload in uploads
     }
     stages = workspace.stage_seconds()
     num_images = estimate.num_images(config, uploads)
-    measured = list(evaluations.values())
     content = results.build(
         seed=config.seed,
         config=config.to_run_config(),
@@ -164,7 +173,7 @@ def report(
         aggregated={
             "aggregation": description["aggregation"],
             "architecture": description["architecture"],
-            "accuracy": sum(measured) / len(measured) if measured else None,
+            "accuracy": _mean(evaluations.values()),
         },
         methods=methods,
         synthesis={
@@ -175,7 +184,15 @@ def report(
         },
         stages=stages,
         missing=missing | refused,
+        matrix=matrix,
+        confusion=confusion,
     )
     write_json(workspace.report / "histories.json", histories)
     write_json(workspace.report / "results.json", content)
+    write_bytes(workspace.model / "MODEL_CARD.md", model_card.render(content, description["class_names"]).encode())
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None

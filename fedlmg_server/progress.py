@@ -1,6 +1,7 @@
-"""A run's progress in the terminal, read from the workspace's events: a bar for each stage, with the time left."""
+"""A run's events, read as they are written; and its progress in the terminal, a bar for each stage."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -8,12 +9,30 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+class Events:
+    """The events of a workspace's file from `offset` bytes on."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path, self._offset = path, offset
+
+    def new(self) -> Iterator[dict]:
+        """Those not yet given out; a line still being written waits for the next call."""
+        if not self._path.exists():
+            return
+        with open(self._path, "rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                yield json.loads(line)
+
+
 class Follower:
     """Shows the events written after it was made; use as a context manager, and call `poll` every now and then."""
 
     def __init__(self, events: Path, console: Console) -> None:
-        self._events, self._console = events, console
-        self._offset = events.stat().st_size if events.exists() else 0
+        self._events, self._console = Events(events, events.stat().st_size if events.exists() else 0), console
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
@@ -36,18 +55,10 @@ class Follower:
 
     def poll(self) -> str | None:
         """Show what is new; at the run's end why it failed, empty when it did not, until then None."""
-        if not self._events.exists():
-            return None
-        with open(self._events, "rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                event = json.loads(line)
-                if event["kind"] == "run":
-                    return "" if event["state"] == "finished" else event["reason"]
-                self._show(event)
+        for event in self._events.new():
+            if event["kind"] == "run":
+                return "" if event["state"] == "finished" else event["reason"]
+            self._show(event)
         return None
 
     def _show(self, event: dict) -> None:

@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.config import Config
 from common.workspace import Workspace
-from fedlmg_server import pipeline
+from fedlmg_server import pipeline, tracking
 from fedlmg_server.strategy import FedLMG
 from fedlmg_server.versions import versions
 
@@ -20,9 +20,10 @@ def main(grid: Grid, context: Context) -> None:
     workspace = Workspace.open(config, versions())
     with workspace.lock():
         try:
-            strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
-            strategy.start(grid)
-            pipeline.report(config, workspace, strategy.evaluations, strategy.missing)
+            with tracking.follow(workspace, config):
+                strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
+                strategy.start(grid)
+                pipeline.report(config, workspace, strategy.evaluations, strategy.missing)
         except Exception as error:
             workspace.log("run", state="failed", reason=str(error) or type(error).__name__)
             raise

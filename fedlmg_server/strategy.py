@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from common.config import Config
+from common.metrics import curve
 from common.upload import Upload, is_sane_name, is_whole, megabytes, read_manifest
 from common.workspace import Workspace
 from fedlmg_server.exchange import Exchange, ReplyError
@@ -221,6 +222,8 @@ class FedLMG(Strategy):
         elif self._have().get(name) != digest:
             raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
         self.workspace.log("client", name=name, state="answered", reason="")
+        for epoch, loss in curve(_history(manifest), "train_loss"):
+            self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
         return name
 
     def _receive_evaluation(self, reply: Message) -> str:
@@ -236,6 +239,11 @@ class FedLMG(Strategy):
     def _miss(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         self.workspace.log("client", name=name, state="failed", reason=reason)
+
+
+def _history(manifest: dict) -> object:
+    training = manifest.get("training")
+    return training.get("history") if isinstance(training, dict) else None
 
 
 def _raise_client_error(reply: Message) -> None:

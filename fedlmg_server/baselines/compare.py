@@ -12,7 +12,7 @@ from common.datasets.digits import LabeledImages
 from common.files import write_json
 from common.label_maps import find, known
 from common.labels import parse_aliases, union
-from common.metrics import accuracy, predict
+from common.metrics import accuracy, confusion, predict
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.baselines import ceiling, teachers_alone
@@ -52,8 +52,8 @@ def _class_names(uploads: list[Upload]) -> list[str]:
 
 def without_training(
     config: Config, uploads: list[Upload], device: torch.device
-) -> tuple[dict[str, dict], dict[str, float]]:
-    """Rows `local` and `ensemble`, and each client's own model's mean accuracy over all test sets."""
+) -> tuple[dict[str, dict], dict[str, dict[str, float]]]:
+    """Rows `local` and `ensemble`, and each client's own model's accuracy on every test set."""
     tests, class_names = test_sets(config, uploads), _class_names(uploads)
     local: dict[str, dict[str, float]] = {}
     ensemble = {}
@@ -63,8 +63,8 @@ def without_training(
         masks = {upload.client: known(upload.class_names, class_names) for upload in uploads}
         ensemble[name] = teachers_alone.ensemble(read, masks, test.labels)
     per_test = {name: _mean(accuracies.values()) for name, accuracies in local.items()}
-    own = {upload.client: _mean(local[name][upload.client] for name in tests) for upload in uploads}
-    return {"local": _row(per_test), "ensemble": _row(ensemble)}, own
+    matrix = {upload.client: {name: local[name][upload.client] for name in tests} for upload in uploads}
+    return {"local": _row(per_test), "ensemble": _row(ensemble)}, matrix
 
 
 def evaluate(model: torch.nn.Module, config: Config, uploads: list[Upload]) -> dict:
@@ -76,6 +76,25 @@ def evaluate(model: torch.nn.Module, config: Config, uploads: list[Upload]) -> d
             for name, test in test_sets(config, uploads).items()
         }
     )
+
+
+def confusion_of_aggregated(config: Config, workspace: Workspace, uploads: list[Upload], device: torch.device) -> dict:
+    """What the aggregated model takes for what, on all test sets, and its accuracy by client and class.
+
+    Returns class_names; counts, (classes, classes), row true class, column predicted; per_client, client -> accuracy
+    of each class in [0, 1], None where the client has no test image of it.
+    """
+    model, _ = aggregate.load(workspace, config, device)
+    tables = {
+        name: confusion(predict(model, aggregate.preprocessing(config), test.images), test.labels)
+        for name, test in test_sets(config, uploads).items()
+    }
+    per_client = {
+        name: [row[index] / sum(row) if sum(row) else None for index, row in enumerate(table.tolist())]
+        for name, table in tables.items()
+    }
+    counts = torch.stack(list(tables.values())).sum(0).tolist()
+    return {"class_names": _class_names(uploads), "counts": counts, "per_client": per_client}
 
 
 def with_training(

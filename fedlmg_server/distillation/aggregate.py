@@ -18,7 +18,7 @@ from common.workspace import Workspace
 from fedlmg_server.distillation import teachers, trainer
 from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
 from fedlmg_server.synthesis import filters
 from fedlmg_server.synthesis.filters import Rejected
 
@@ -172,7 +172,13 @@ def preprocessing(config: Config) -> PreprocessSpec:
     return PreprocessSpec(image_size=config.training.image_size)
 
 
-def distil_from(config: Config, uploads: list[Upload], synthetic: SyntheticSet, device: torch.device) -> Distilled:
+def distil_from(
+    config: Config,
+    uploads: list[Upload],
+    synthetic: SyntheticSet,
+    device: torch.device,
+    on_epoch: OnEpoch = lambda entry: None,
+) -> Distilled:
     """Judge the clients and train the student that the config asks for."""
     cache = TeacherCache(synthetic, uploads, device)
     judged = judge(uploads, synthetic, cache.per_client, config.distillation.teacher_weighting)
@@ -183,15 +189,20 @@ def distil_from(config: Config, uploads: list[Upload], synthetic: SyntheticSet, 
     disagreed = cache.agreement(weights) < settings.min_agreement
     for row in disagreed.nonzero().flatten().tolist():
         filters.count(rejected, synthetic.clients[row], synthetic.class_names[synthetic.labels[row]], "agreement")
-    model, history = distil(config, uploads, data, len(synthetic.class_names), device)
+    model, history = distil(config, uploads, data, len(synthetic.class_names), device, on_epoch)
     return Distilled(model, history, judged, rejected)
 
 
 def distil(
-    config: Config, uploads: list[Upload], data: TrainingSet, num_classes: int, device: torch.device
+    config: Config,
+    uploads: list[Upload],
+    data: TrainingSet,
+    num_classes: int,
+    device: torch.device,
+    on_epoch: OnEpoch = lambda entry: None,
 ) -> tuple[torch.nn.Module, list[dict]]:
     """Train one student; returns it and its loss history."""
     model = student(config, num_classes, uploads, device)
     updates = num_updates(config, uploads)
-    history = trainer.train(model, data, preprocessing(config), config.distillation, config.seed, updates)
+    history = trainer.train(model, data, preprocessing(config), config.distillation, config.seed, updates, on_epoch)
     return model, history

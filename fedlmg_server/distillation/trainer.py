@@ -1,5 +1,6 @@
 """Train one classifier on labelled images, with or without a teacher's probabilities. Not covered: mixed precision."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from common.config import DistillationConfig
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
 
+OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 STUDENT_SCALE = 0.3
 """How much larger or smaller an image is shown to the student: clients differ in how much of a frame a digit fills."""
@@ -31,8 +33,9 @@ def train(
     config: DistillationConfig,
     seed: int,
     num_updates: int,
+    on_epoch: OnEpoch = lambda entry: None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place, end to end, for `num_updates` batches; returns `{"epoch", "loss"}` per epoch.
+    """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` per epoch.
 
     Loss: cross-entropy + w KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that rivals with fewer images train as long.
@@ -68,6 +71,7 @@ def train(
         if (update + 1) % per_epoch == 0:
             history.append({"epoch": len(history) + 1, "loss": round(torch.stack(losses).mean().item(), 5)})
             losses.clear()
+            on_epoch(history[-1])
     model.eval()
     return history
 

@@ -1,4 +1,4 @@
-"""Synthetic images side by side: one small PNG a client, a column a class, a few rows."""
+"""Synthetic images side by side: for each client and class one small PNG, a few images high."""
 
 import io
 from dataclasses import dataclass
@@ -20,9 +20,16 @@ class Grid:
     classes: list[str]
     """Folder names of the columns, at most `MAX_CLASSES`, evenly chosen."""
     num_classes: int
-    clients: dict[str, bytes]
-    """Client's folder name -> PNG, columns as `classes`, blank where the client has no image."""
+    clients: dict[str, dict[str, "Strip"]]
+    """Client's folder name -> class -> its images, for the classes of `classes` that the client has."""
     num_clients: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    png: bytes
+    files: list[str]
+    """<class>/<seed>.png of the images shown, from the top."""
 
 
 def grid(folder: Path) -> Grid | None:
@@ -34,35 +41,38 @@ def grid(folder: Path) -> Grid | None:
     chosen = [classes[i * len(classes) // MAX_CLASSES] for i in range(MAX_CLASSES)]
     shown = classes if len(classes) <= MAX_CLASSES else chosen
     limit = MAX_BYTES // min(len(clients), MAX_CLIENTS)
-    pictures = {client.name: _montage(client, shown, limit) for client in clients[:MAX_CLIENTS]}
+    pictures = {client.name: _strips(client, shown, limit) for client in clients[:MAX_CLIENTS]}
     return Grid(shown, len(classes), pictures, len(clients))
 
 
-def _montage(client: Path, classes: list[str], limit: int) -> bytes:
+def _strips(client: Path, classes: list[str], limit: int) -> dict[str, Strip]:
     for largest, rows in LAYOUTS:
-        columns = [_images(client / name, rows) for name in classes]
-        sizes = [max(image.size) for column in columns for image in column]
+        columns = {name: images for name in classes if (images := _images(client / name, rows))}
+        sizes = [max(image.size) for images in columns.values() for image in images.values()]
         tile = max(SMALLEST_TILE, min(largest, max(sizes, default=0)))
-        height = max(1, *(len(column) for column in columns)) if columns else 1
-        canvas = Image.new("RGBA", (tile * len(classes), tile * height))
-        for x, column in enumerate(columns):
-            for y, image in enumerate(column):
-                how = Image.Resampling.NEAREST if max(image.size) <= tile else Image.Resampling.LANCZOS
-                canvas.paste(image.resize((tile, tile), how), (x * tile, y * tile))
-        buffer = io.BytesIO()
-        canvas.save(buffer, "png", optimize=True)
-        if buffer.tell() <= limit:
+        strips = {name: _strip(images, tile) for name, images in columns.items()}
+        if sum(len(strip.png) for strip in strips.values()) <= limit:
             break
-    return buffer.getvalue()
+    return strips
 
 
-def _images(folder: Path, count: int) -> list[Image.Image]:
-    images = []
+def _strip(images: dict[str, Image.Image], tile: int) -> Strip:
+    canvas = Image.new("RGB", (tile, tile * len(images)))
+    for y, image in enumerate(images.values()):
+        how = Image.Resampling.NEAREST if max(image.size) <= tile else Image.Resampling.LANCZOS
+        canvas.paste(image.resize((tile, tile), how), (0, y * tile))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "png", optimize=True)
+    return Strip(buffer.getvalue(), list(images))
+
+
+def _images(folder: Path, count: int) -> dict[str, Image.Image]:
+    images = {}
     for path in sorted(folder.glob("*.png"), key=_natural):
         if len(images) == count:
             break
         try:
-            images.append(Image.open(path).convert("RGB"))
+            images[f"{folder.name}/{path.name}"] = Image.open(path).convert("RGB")
         except OSError:
             continue
     return images

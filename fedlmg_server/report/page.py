@@ -3,19 +3,19 @@
 Texts that clients wrote (names, classes, reasons, histories) are escaped, and read as if a stranger wrote them.
 """
 
-import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
+from common.html_page import environment, percent
+from common.metrics import curve
 from common.workspace import safe_name
-from fedlmg_server.report import montage, plots
-from fedlmg_server.report.results import best, check, percent, points, rejections
+from fedlmg_server.report import drawn, montage, plots, views
+from fedlmg_server.report.results import best, check, points, rejections
 from fedlmg_server.report.template import PAGE
+from fedlmg_server.synthesis import scores
+from fedlmg_server.synthesis.scores import Score
 
-MAX_POINTS = 2000
 MAX_LINES = 24
 LIMITS = (
     "Each client measured its own accuracies on its own data and reported them; the server cannot check them.",
@@ -40,18 +40,19 @@ def render(workspace: Path, results: dict) -> str:
     ValueError: `results` is not what `results.build` returns.
     """
     check(results)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "data_uri": _data_uri}
-    environment.globals |= {"points": points, "best": best, "rejections": rejections}
+    template = environment({"page": PAGE}).get_template("page")
     names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
-    return environment.from_string(PAGE).render(
+    return template.render(
+        points=points,
+        rejections=rejections,
+        best=best,
+        views=views,
         results=results,
         headline=headline(results),
         bars=_bars(results),
         curves=list(_curves(workspace, names)),
-        grids=list(_grids(workspace, names)),
+        step_curves=list(_step_curves(workspace, names)),
+        grids=list(_grids(workspace, names, results["config"].get("min-confidence", 0.0))),
         missing=_missing(workspace, results, names),
         versions=_mapping(_read_json(workspace / "run.json").get("versions")),
         limits=LIMITS,
@@ -86,28 +87,34 @@ def _bars(results: dict) -> dict | None:
     return {"svg": plots.bars(measured), "alt": alt}
 
 
-def _curves(workspace: Path, names: dict[str, str]):
+def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     panels = {"Clients: training loss": {}, "Clients: validation accuracy": {}, "Distillation: loss": {}}
     for manifest in sorted(workspace.glob("uploads/*/manifest.json"))[:MAX_LINES]:
         name = names.get(manifest.parent.name, manifest.parent.name)
         history = _mapping(_read_json(manifest).get("training")).get("history")
-        panels["Clients: training loss"][name] = _curve(history, "train_loss")
-        panels["Clients: validation accuracy"][name] = _curve(history, "validation_accuracy")
+        panels["Clients: training loss"][name] = curve(history, "train_loss")
+        panels["Clients: validation accuracy"][name] = curve(history, "validation_accuracy")
     for name, history in _read_json(workspace / "report" / "histories.json").items():
-        panels["Distillation: loss"][name] = _curve(history, "loss")
+        panels["Distillation: loss"][name] = curve(history, "loss")
     for title, lines in panels.items():
-        if lines := {name: curve for name, curve in lines.items() if curve}:
-            spans = [f"{name} from {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for name, curve in lines.items()]
-            yield {"svg": plots.curves(title, lines), "alt": f"{title} by epoch: {', '.join(spans)}"}
+        yield from _plot(title, lines, "epoch")
 
 
-def _curve(history: object, key: str) -> plots.Curve:
-    entries = history[:MAX_POINTS] if isinstance(history, list) else []
-    pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
-    return [pair for pair in pairs if all(isinstance(value, int | float) and abs(value) < 1e9 for value in pair)]
+def _step_curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
+    folders = sorted(path for path in workspace.glob("synthetic/*") if path.is_dir())[:MAX_LINES]
+    found = {names.get(folder.name, folder.name): drawn.loss_curves(folder) for folder in folders}
+    for kind in ("classification", "statistics"):
+        lines = {name: losses[kind] for name, losses in found.items()}
+        yield from _plot(f"Synthesis: {kind} loss", lines, "step of noise editing, then of guided denoising")
 
 
-def _grids(workspace: Path, names: dict[str, str]):
+def _plot(title: str, lines: dict[str, plots.Curve], across: str) -> Iterator[dict]:
+    if lines := {name: points for name, points in lines.items() if points}:
+        spans = [f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items()]
+        yield {"svg": plots.curves(title, lines, across), "alt": f"{title} by {across}: {', '.join(spans)}"}
+
+
+def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Iterator[dict]:
     classes = {
         safe_name(str(name)): str(name)
         for manifest in workspace.glob("uploads/*/manifest.json")
@@ -119,9 +126,37 @@ def _grids(workspace: Path, names: dict[str, str]):
                 "title": title,
                 "classes": [classes.get(name, name) for name in grid.classes],
                 "num_classes": grid.num_classes,
-                "clients": {names.get(name, name): png for name, png in grid.clients.items()},
+                "clients": {
+                    names.get(client, client): _tiles(
+                        [strips.get(name) for name in grid.classes],
+                        scores.read(workspace / folder / client),
+                        min_confidence if folder == "synthetic" else None,
+                    )
+                    for client, strips in grid.clients.items()
+                },
                 "num_clients": grid.num_clients,
             }
+
+
+def _tiles(
+    strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float | None
+) -> list[dict | None]:
+    """For each class of one client its picture, and a sentence on each image in it; None where there is none."""
+    return [
+        strip and {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
+        for strip in strips
+    ]
+
+
+def _verdict(score: Score | None, min_confidence: float | None) -> str:
+    if score is None:
+        return "not scored"
+    sure = (
+        f"{'read as asked' if score.agrees else 'read as another class'}, {percent(score.confidence)} % for this class"
+    )
+    if min_confidence is None:
+        return sure
+    return f"{sure}; {'learned from' if score.confidence >= min_confidence else 'rejected'}"
 
 
 def _missing(workspace: Path, results: dict, names: dict[str, str]) -> dict[str, str]:
@@ -145,7 +180,3 @@ def _mapping(value: object) -> dict:
 
 def _list(value: object) -> list:
     return value if isinstance(value, list) else []
-
-
-def _data_uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")

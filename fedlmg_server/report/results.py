@@ -16,6 +16,8 @@ METHODS = (
 """The order in which methods are shown; others come before `ceiling`."""
 TEACHER = {"quality": None, "weight": 1.0, "weight_reason": ""}
 """A client that was not judged."""
+UNKNOWN = {"own_accuracy_all_clients": None, "images": None}
+CONFUSION = {"class_names": [], "counts": [], "per_client": {}}
 CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
 
 
@@ -29,6 +31,8 @@ def build(
     synthesis: dict,
     stages: dict,
     missing: dict,
+    matrix: dict | None = None,
+    confusion: dict | None = None,
 ) -> dict:
     """The content of results.json, methods in the order they are shown.
 
@@ -37,12 +41,15 @@ def build(
     config: the run's flat config.
     clients: name -> architecture, num_examples, upload_bytes, own_accuracy (on the client's own test images),
         aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients; as a teacher,
-        quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1).
+        quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1); images, numbers
+        of its synthetic images: drawn, read_as_asked by its classifier, kept for learning.
     aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
     synthesis: num_images, seconds, images_per_second, and rejected: client -> class -> reason -> number of images.
     stages: name -> seconds.
     missing: client -> why it is not in the model.
+    matrix: client -> its own model's accuracy on each client's test images.
+    confusion: of the aggregated model, as `compare.confusion_of_aggregated` returns it.
 
     Raises
     ------
@@ -52,12 +59,14 @@ def build(
         "schema": SCHEMA,
         "seed": seed,
         "config": dict(config),
-        "clients": {name: {**TEACHER, "own_accuracy_all_clients": None, **client} for name, client in clients.items()},
+        "clients": {name: {**TEACHER, **UNKNOWN, **client} for name, client in clients.items()},
         "aggregated": dict(aggregated),
         "methods": {name: methods[name] for name in sorted(methods, key=_place) if methods[name] is not None},
         "synthesis": {"rejected": {}, **synthesis},
         "stages": dict(stages),
         "missing": dict(missing),
+        "matrix": matrix or {},
+        "confusion": confusion,
     }
     check(results)
     return results
@@ -66,17 +75,25 @@ def build(
 def check(results: dict) -> None:
     """Raises ValueError, naming the key, unless `results` is what `build` returns."""
     keys = ("schema", "seed", "config", "clients", "aggregated", "methods", "synthesis", "stages", "missing")
-    _require(results, keys, "")
+    _require(results, (*keys, "matrix", "confusion"), "")
     if results["schema"] != SCHEMA:
         raise ValueError(f"results.json has schema {results['schema']!r}; this version reads {SCHEMA}")
     for name, client in results["clients"].items():
         _require(
-            client, ("architecture", "num_examples", "upload_bytes", *TEACHER, *CLIENT_ACCURACIES), f"clients.{name}."
+            client,
+            ("architecture", "num_examples", "upload_bytes", "images", *TEACHER, *CLIENT_ACCURACIES),
+            f"clients.{name}.",
         )
         for key in ("quality", "weight", *CLIENT_ACCURACIES):
             _accuracy(client[key], f"clients.{name}.{key}")
         for key in ("num_examples", "upload_bytes"):
             _amount(client[key], f"clients.{name}.{key}")
+        for key, value in (client["images"] or {}).items():
+            _amount(value, f"clients.{name}.images.{key}")
+    for name, row in results["matrix"].items():
+        for client, value in row.items():
+            _accuracy(value, f"matrix.{name}.{client}")
+    _require(results["confusion"] or CONFUSION, tuple(CONFUSION), "confusion.")
     _require(results["aggregated"], ("aggregation", "architecture", "accuracy"), "aggregated.")
     _accuracy(results["aggregated"]["accuracy"], "aggregated.accuracy")
     for name, method in results["methods"].items():
@@ -101,11 +118,6 @@ def rejections(results: dict) -> dict[str, dict[str, int]]:
         client: dict(sum((Counter(reasons) for reasons in classes.values()), Counter()))
         for client, classes in results["synthesis"].get("rejected", {}).items()
     }
-
-
-def percent(accuracy: float | None) -> str:
-    """0.8123 -> `81.2`; a dash where not measured."""
-    return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
 
 
 def points(accuracy: float | None, reference: float | None) -> str:

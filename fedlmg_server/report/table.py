@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedlmg_server.report.results import best, percent, points
+from common.html_page import percent
+from fedlmg_server.report.results import best, points
 
 
 def print_results(results: dict, report: Path, console: Console | None = None) -> None:

@@ -17,8 +17,8 @@ from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.plan import Drawing
-from fedlmg_server.synthesis import filters, scores
-from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis import filters, scores, traces
+from fedlmg_server.synthesis.guidance import ClassifierGuidance, Trace
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, sample
 from fedlmg_server.synthesis.scores import Score
@@ -68,7 +68,11 @@ def draw_client(
     guide = guidance if method == "fedlmg" else None
 
     def draw(drawings: list[Drawing]) -> torch.Tensor:
-        return draw_batch(backend, guide, drawings, upload.class_names, config)
+        trace: Trace = {}
+        images = draw_batch(backend, guide, drawings, upload.class_names, config, trace)
+        if trace:
+            traces.append(folder / f"losses-{rank}.jsonl", len(drawings), trace)
+        return images
 
     if config.statistics_reduction == "per-image":
         draw = partial(draw_or_halve, draw)
@@ -140,8 +144,9 @@ def draw_batch(
     batch: list[Drawing],
     class_names: list[str],
     config: SynthesisConfig,
+    trace: Trace | None = None,
 ) -> torch.Tensor:
-    """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings."""
+    """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings; its losses go to `trace`."""
     backend.scheduler.set_timesteps(config.num_inference_steps, device=backend.device)
     x_T = backend.initial_noise([drawing.seed for drawing in batch])
     condition = backend.condition([drawing.class_name for drawing in batch])
@@ -153,8 +158,8 @@ def draw_batch(
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
         raw, scale = config.guidance_step == "raw", config.noise_editing_guidance_scale
-        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets), steps, strength, raw, scale)
-    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets), generators)
+        x_T = edit_noise(backend, x_T, condition, guidance.statistics_only(targets, trace), steps, strength, raw, scale)
+    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets, trace), generators)
 
 
 @torch.no_grad()

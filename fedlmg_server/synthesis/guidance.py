@@ -17,6 +17,9 @@ from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 Loss = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, 3, h, w) in [0, 1] to a loss per image (B,), or per batch (1,)."""
 
+Trace = dict[str, list[torch.Tensor]]
+"""Kind of loss -> its mean over the batch at each step, unweighted; 0-dim, left on the device so that nothing waits."""
+
 
 class ClassifierGuidance:
     """One frozen classifier with its preprocessing and statistics."""
@@ -55,21 +58,37 @@ class ClassifierGuidance:
         wanted = {name: moments.of(targets) for name, moments in self.target_statistics.items()}
         return logits, statistics_loss(recorded, wanted, self.per_batch)
 
-    def full_loss(self, targets: torch.Tensor) -> Loss:
+    def full_loss(self, targets: torch.Tensor, trace: Trace | None = None) -> Loss:
         """Classification and statistics, weighted (paper, Eq. 9)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
             logits, moments_loss = self._forward(images, targets)
-            classification = self.classification_weight * classification_loss(logits, targets)
+            classification = classification_loss(logits, targets)
+            if trace is not None:
+                _note(trace, "classification", classification)
+                _note(trace, "statistics", moments_loss)
+            classification = self.classification_weight * classification
             if self.per_batch:
                 classification = classification.mean(0, keepdim=True)
             return classification + self.statistics_weight * moments_loss
 
         return loss
 
-    def statistics_only(self, targets: torch.Tensor) -> Loss:
+    def statistics_only(self, targets: torch.Tensor, trace: Trace | None = None) -> Loss:
         """The statistics loss (paper, Algorithm 1, lines 6-12)."""
-        return lambda images: self._forward(images, targets)[1]
+
+        def loss(images: torch.Tensor) -> torch.Tensor:
+            moments_loss = self._forward(images, targets)[1]
+            if trace is not None:
+                _note(trace, "noise editing", moments_loss)
+            return moments_loss
+
+        return loss
+
+
+def _note(trace: Trace, kind: str, loss: torch.Tensor | float) -> None:
+    if isinstance(loss, torch.Tensor):
+        trace.setdefault(kind, []).append(loss.detach().mean())
 
 
 def gradient(loss: torch.Tensor, variable: torch.Tensor) -> torch.Tensor:

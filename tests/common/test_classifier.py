@@ -20,6 +20,8 @@ from common.preprocessing import PreprocessSpec
 from fedlmg_client.cli import app
 from tests.common.pictures import draw_noise
 
+EXPORTED = {"labels.json", "model.int8.onnx", "model.onnx", "model.pt2"}
+
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
@@ -126,7 +128,21 @@ def test_onnx_and_program_give_what_torch_gives(workspace: Path, images: list[Pa
         expected = model(batch)
         assert torch.allclose(torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), expected, atol=1e-4)
         assert torch.allclose(program(batch), expected, atol=1e-4)
-    assert sorted(path.name for path in (workspace / "out").iterdir()) == ["labels.json", "model.onnx", "model.pt2"]
+    assert {path.name for path in (workspace / "out").iterdir()} == EXPORTED
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_its_cost_is_measured(workspace: Path, images: list[Path]):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    batches = [read_image(path)[None] for path in images]
+
+    _, cost = export(classifier.load(workspace), workspace / "out", batches, labels=[0, 1, 0])
+
+    assert cost.int8_bytes < 0.5 * cost.float_bytes
+    assert cost.num_images == 1
+    assert {cost.float_accuracy, cost.int8_accuracy} <= {0.0, 1.0}
 
 
 def test_a_missing_package_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch):

@@ -183,3 +183,11 @@ def test_links_within_the_folder_are_followed(tmp_path: Path):
     (tmp_path / "cat" / "link.png").symlink_to(draw(tmp_path / ".store" / "1.png"))
 
     assert sum(folders.load(tmp_path, 16).sizes.values()) == 1
+
+
+@pytest.mark.parametrize("path", ["pets", "."])
+def test_a_relative_path_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str):
+    draw_classes(tmp_path / "pets")
+    monkeypatch.chdir(tmp_path / "pets" if path == "." else tmp_path)
+
+    assert len(folders.load(Path(path), 16).class_names) == 2

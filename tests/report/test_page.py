@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fedlmg_server.report import montage, page, results
+from common.html_page import percent
+from fedlmg_server.report import model_card, montage, page, results
 from tests.report.tiny import HOSTILE, figures, make_workspace, write_json
 
 
@@ -26,18 +27,20 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 def rows(html: str) -> list[list[str]]:
     """Texts of every table row's cells."""
     found = re.findall(r"<tr.*?</tr>", html, re.S)
-    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in re.findall(r"<td.*?</td>", row, re.S)] for row in found]
+    cells = (re.findall(r"<t[dh] .*?</t[dh]>|<td>.*?</td>", row, re.S) for row in found)
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells]
 
 
 def test_page_asks_the_network_for_nothing(html: str):
-    assert not re.search(r"https?://|<script|<link|@import|url\(", html)
+    assert not re.search(r"https?://|<script|@import|url\(", html)
+    assert re.findall("<link.*?>", html) == ['<link rel="icon" href="data:,">']
 
 
 def test_figures_are_those_of_the_results(html: str):
     for name, method in figures()["methods"].items():
         if method is not None:
-            per_client = [results.percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
-            assert [name, results.percent(method["accuracy"]), *per_client] in rows(html)
+            per_client = [percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
+            assert [name, percent(method["accuracy"]), *per_client] in rows(html)
 
 
 def test_headline_compares_in_points(html: str):
@@ -55,13 +58,9 @@ def test_reasons_of_missing_clients_are_shown(html: str):
     assert ["broken", "weights hold a NaN"] in rows(html)
 
 
-def test_images_not_learned_from_are_counted_by_reason(html: str):
-    assert ["mnist", "confidence 5, duplicate 1"] in [[cell.strip() for cell in row] for row in rows(html)]
-
-
 def test_every_picture_has_a_text(html: str):
     pictures = re.findall(r"<img.*?>", html, re.S)
-    assert len(pictures) == 8  # bars, two clients guided and unguided, three plots
+    assert len(pictures) == 14  # bars, two classes of two clients guided and unguided, five plots
     assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
 
 
@@ -108,9 +107,10 @@ def test_same_run_same_page(workspace: Path):
 def test_montage_has_a_column_a_class(workspace: Path):
     grid = montage.grid(workspace / "synthetic")
 
-    picture = Image.open(io.BytesIO(grid.clients["mnist"]))
+    strip = grid.clients["mnist"]["cat"]
     assert grid.classes == ["cat", "dog"]
-    assert picture.size == (2 * montage.SMALLEST_TILE, 2 * montage.SMALLEST_TILE)
+    assert strip.files == ["cat/0.png", "cat/1.png"]
+    assert Image.open(io.BytesIO(strip.png)).size == (montage.SMALLEST_TILE, 2 * montage.SMALLEST_TILE)
 
 
 def test_many_large_noisy_images_stay_within_the_budget(tmp_path: Path):
@@ -123,4 +123,37 @@ def test_many_large_noisy_images_stay_within_the_budget(tmp_path: Path):
     grid = montage.grid(tmp_path)
 
     assert (len(grid.classes), grid.num_classes) == (montage.MAX_CLASSES, 25)
-    assert sum(map(len, grid.clients.values())) <= montage.MAX_BYTES
+    assert sum(len(strip.png) for strips in grid.clients.values() for strip in strips.values()) <= montage.MAX_BYTES
+
+
+def test_matrix_ends_with_the_aggregated_model(html: str):
+    assert ["mnist", "91.0", "12.0", "51.5"] in rows(html)
+    assert ["aggregated model", "87.3", "62.7", "75.0"] in rows(html)
+
+
+def test_confusion_counts_and_names_the_worst_mistake(html: str):
+    assert ["cat", "30", "10"] in rows(html)
+    assert "cat for dog (25.0 %), dog for cat (25.0 %)." in " ".join(html.split())
+
+
+def test_classes_have_their_accuracy_by_client(html: str):
+    assert ["cat", "40", "75.0", "90.0", "60.0"] in rows(html)
+
+
+def test_kept_and_rejected_images_are_counted(html: str):
+    assert [HOSTILE, "4", "3", "2", "2", "confidence 1, duplicate 1"] in rows(html)
+
+
+def test_scores_stand_beside_their_picture(html: str):
+    assert "<li>read as asked, 87.5 % for this class; learned from</li><li>not scored</li>" in html
+
+
+def test_losses_over_steps_begin_with_noise_editing(html: str):
+    assert "mnist from 9 to 7.5" in html
+
+
+def test_model_card_has_the_measured_table_and_escapes_names():
+    card = model_card.render(results.build(**figures()), ["cat", "dog"])
+
+    assert "| mnist | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 |" in card
+    assert r"\<b\>$x\_$\</b\>" in card

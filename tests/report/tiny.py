@@ -19,7 +19,9 @@ def figures() -> dict:
         "config": {"seed": 3, "aggregation": "fine-tuning"},
         "clients": {
             "mnist": client | {"own_accuracy": 0.91, "own_accuracy_all_clients": 0.4, "aggregated_accuracy": 0.873},
-            HOSTILE: client | {"own_accuracy": 0.5, "aggregated_accuracy": 0.627},
+            HOSTILE: client
+            | {"own_accuracy": 0.5, "aggregated_accuracy": 0.627}
+            | {"images": {"drawn": 4, "read_as_asked": 3, "kept": 2}},
         },
         "aggregated": {"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
         "methods": {
@@ -31,10 +33,16 @@ def figures() -> dict:
         },
         "synthesis": {
             **{"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},
-            "rejected": {"mnist": {"cat": {"confidence": 3, "duplicate": 1}, "dog": {"confidence": 2}}},
+            "rejected": {HOSTILE: {"cat": {"confidence": 1, "duplicate": 1}}},
         },
         "stages": {"upload": 60.0, "synthesis": 2.0},
         "missing": {"late": "no answer by the <deadline>"},
+        "matrix": {"mnist": {"mnist": 0.91, HOSTILE: 0.12}, HOSTILE: {"mnist": 0.3, HOSTILE: 0.5}},
+        "confusion": {
+            "class_names": ["cat", "dog"],
+            "counts": [[30, 10], [5, 15]],
+            "per_client": {"mnist": [0.9, None], HOSTILE: [0.6, 0.75]},
+        },
     }
 
 
@@ -50,6 +58,10 @@ def make_workspace(root: Path) -> dict:
                     path = root / folder / safe_name(name) / label / f"{seed}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.new("RGB", (8, 8), (shade, 40 * seed, 90)).save(path)
+        losses = {"images": 4, "noise editing": [9.0], "classification": [2.0, 1.0], "statistics": [8.0, 7.5]}
+        write_json(root / "synthetic" / safe_name(name) / "losses-0.jsonl", losses)
+        score = {"file": "cat/0.png", "class_name": "cat", "confidence": 0.875, "agrees": True}
+        write_json(root / "synthetic" / safe_name(name) / "scores-0.jsonl", score)
     write_json(root / "quarantine" / "broken" / "reason.json", {"reason": "weights hold a NaN"})
     write_json(root / "report" / "histories.json", {"fedlmg-fine-tuning": [{"epoch": 1, "loss": 0.5}]})
     write_json(root / "run.json", {"versions": {"torch": "2.99.1"}})

@@ -162,3 +162,7 @@ def test_students_trained_side_by_side_are_those_trained_alone():
     alone, _ = aggregate.distil(config, uploads, jobs["one"], 2, torch.device("cpu"))
     torch.set_num_threads(threads)
     torch.testing.assert_close(together["one"][0]["head.weight"], alone.head.weight.detach())
+
+
+def test_nothing_left_to_train_is_no_error():
+    assert list(distil_all(Config(), [], {}, 2, torch.device("cpu"))) == []

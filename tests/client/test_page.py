@@ -1,0 +1,54 @@
+"""A client's own page: its figures and nobody else's."""
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from common.files import write_json
+from fedlmg_client import page
+from fedlmg_client.cli import app
+from tests.client.tiny_cache import HOSTILE, make_cache
+
+
+def text(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", html.split("</style>")[1]).split())
+
+
+def test_headline_compares_the_returned_model_with_the_clients_own(tmp_path: Path):
+    html = page.render(make_cache(tmp_path))
+
+    assert "right on 75.0 % of your test images, 15.0 points more than your own model" in text(html)
+
+
+def test_classes_are_joined_as_they_were_measured_however_spelt(tmp_path: Path):
+    shown = text(page.render(make_cache(tmp_path)))
+
+    assert "Cat 10 90.0" in shown
+    assert "for emu (40.0 %)" in shown
+
+
+def test_names_are_escaped(tmp_path: Path):
+    assert HOSTILE not in page.render(make_cache(tmp_path))
+
+
+def test_without_test_images_nothing_is_claimed(tmp_path: Path):
+    cache = make_cache(tmp_path)
+    empty = {"client": "a", "accuracy": 0.0, "class_names": ["cat"], "correct": [0], "confusion": [[0, 0, 0]]}
+    write_json(cache / "aggregated" / "evaluation.json", empty)
+
+    assert "no test images here" in page.render(cache)
+
+
+def test_command_writes_the_page_into_the_cache(tmp_path: Path):
+    result = CliRunner().invoke(app, ["report", str(make_cache(tmp_path))])
+
+    assert result.exit_code == 0
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_folder_that_is_no_cache_is_refused_in_a_sentence(tmp_path: Path):
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "no returned model was measured there yet" in " ".join(result.output.split())

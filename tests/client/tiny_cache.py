@@ -1,0 +1,23 @@
+"""What a client keeps: its own upload's manifest, the returned model's description, and how that does here."""
+
+from pathlib import Path
+
+from common.files import write_json
+
+HOSTILE = "<i>dog</i>"
+
+
+def make_cache(root: Path) -> Path:
+    history = [{"epoch": 1, "train_loss": 2.25, "validation_accuracy": 0.5}]
+    training = {"num_examples": 30, "test_accuracy": 0.6, "history": history}
+    write_json(root / "abc" / "upload" / "manifest.json", {"architecture": "small_mlp", "training": training})
+    write_json(root / "aggregated" / "model.json", {"class_names": ["cat", HOSTILE, "emu"]})
+    evaluation = {
+        "client": "site-a",
+        "accuracy": 0.75,
+        "class_names": ["Cat", HOSTILE],
+        "correct": [0, 1],
+        "confusion": [[9, 1, 0], [0, 6, 4]],
+    }
+    write_json(root / "aggregated" / "evaluation.json", evaluation)
+    return root

@@ -1,0 +1,63 @@
+"""Losses over the steps: noted on the way, without changing an image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import SynthesisConfig
+from common.upload import Upload
+from common.workspace import Workspace
+from fedlmg_server import plan
+from fedlmg_server.report import drawn
+from fedlmg_server.synthesis import draw, traces
+
+CONFIG = SynthesisConfig(
+    images_per_class=1, num_inference_steps=4, guidance_stop=0.5, noise_editing_steps=1, synthesis_batch_size=2
+)
+
+
+def test_noting_the_losses_changes_no_image(backend, upload: Upload):
+    guidance = draw.guidance_by(upload, CONFIG, backend.device)
+    batch = plan.drawings(0, upload.client, upload.class_names, 1)
+
+    plain = draw.draw_batch(backend, guidance, batch, upload.class_names, CONFIG)
+    noted = draw.draw_batch(backend, guidance, batch, upload.class_names, CONFIG, {})
+
+    assert torch.equal(plain, noted)
+
+
+def test_every_guided_step_has_its_losses(backend, upload: Upload, tmp_path: Path):
+    workspace = Workspace(tmp_path)
+
+    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+
+    curves = drawn.loss_curves(workspace.synthetic(upload.client))
+    assert [step for step, _ in curves["statistics"]] == [1, 2, 3]
+    assert [step for step, _ in curves["classification"]] == [2, 3]
+
+
+def test_curves_are_weighted_by_the_batches_sizes(tmp_path: Path):
+    lines = '{"images": 3, "classification": [1.0]}\n{"images": 1, "classification": [5.0]}\n{"images": 1, "class'
+    (tmp_path / "losses-0.jsonl").write_text(lines)
+
+    assert drawn.loss_curves(tmp_path)["classification"] == [(1, 2.0)]
+
+
+def test_newest_losses_are_those_of_the_last_step(backend, upload: Upload, tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+
+    newest = traces.newest(workspace, [upload], "fedlmg")
+
+    (batch,) = traces.read(workspace.synthetic(upload.client))
+    assert newest[upload.client]["classification"] == pytest.approx(batch["classification"][-1])
+
+
+def test_what_is_rejected_is_not_kept(backend, upload: Upload, tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+
+    counted = drawn.summary(workspace.synthetic(upload.client), {upload.class_names[0]: {"duplicate": 1}})
+
+    assert (counted["drawn"], counted["kept"]) == (2, 1)

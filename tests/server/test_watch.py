@@ -1,0 +1,118 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from common.config import Config, ConfigError
+from common.workspace import Workspace
+from fedlmg_server import tracking
+from fedlmg_server.watch import State, render, watch
+
+STARTED = {"time": 100.0, "kind": "stage", "name": "synthesis", "state": "started"}
+ENDED = {"time": 150.0, "kind": "stage", "name": "synthesis", "state": "finished", "seconds": 50.0}
+
+
+def progress(time: float, completed: int) -> dict:
+    stage = {"stage": "synthesis", "completed": completed, "total": 60, "unit": "images"}
+    return {"time": time, "kind": "progress", **stage}
+
+
+def shown(*events: dict, now: float = 130.0) -> str:
+    state, output = State(), io.StringIO()
+    state.take(events)
+    Console(file=output, width=120).print(render(state, now))
+    return output.getvalue()
+
+
+def test_speed_and_time_left_leave_out_what_was_there_before():
+    state = State()
+
+    state.take([STARTED, progress(110.0, 20), progress(120.0, 40)])
+
+    assert state.stages["synthesis"].speed() == 2.0
+    assert state.stages["synthesis"].seconds_left() == 10.0
+
+
+def test_finished_stage_shows_its_seconds_and_no_time_left():
+    text = shown(STARTED, progress(110.0, 20), progress(120.0, 60), ENDED)
+
+    assert "60/60 images" in text
+    assert " 50 " in text
+    assert " s " not in text
+
+
+def test_newest_loss_replaces_the_one_before():
+    losses = [{"kind": "loss", "series": "distillation", "step": step, "value": 1 / step} for step in (1, 2)]
+
+    assert "0.5" in shown(*losses)
+    assert "distillation" in shown(*losses)
+
+
+def test_control_characters_of_clients_are_not_shown():
+    client = {"kind": "client", "name": "late\x1b[2J", "state": "failed", "reason": "[red]lost"}
+
+    assert "late [2J" in shown(client)
+    assert "[red]lost" in shown(client)
+
+
+def test_a_run_that_starts_again_is_not_over():
+    state = State()
+
+    state.take([STARTED, {"kind": "run", "state": "failed", "reason": "no disk"}, STARTED])
+
+    assert state.end is None
+
+
+def test_a_finished_run_is_shown_once(tmp_path: Path):
+    workspace, output = Workspace(tmp_path), io.StringIO()
+    workspace.log("run", state="finished", reason="")
+
+    watch(tmp_path, Console(file=output, force_terminal=True))
+
+    assert "finished" in output.getvalue()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"holds no events\.jsonl"):
+        watch(tmp_path, Console())
+
+
+def test_events_become_figures_of_their_step():
+    event = {"kind": "loss", "series": "distillation", "step": 3, "value": 0.5}
+
+    assert tracking.figures(event) == ({"loss/distillation": 0.5}, 3)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "mlflow"])
+def test_a_tracker_that_cannot_be_had_is_named(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    config = Config.from_run_config({"workspace": str(tmp_path), "trackers": name})
+
+    with pytest.raises(ConfigError, match=f"names '{name}'"), tracking.follow(Workspace(tmp_path), config):
+        pass
+
+
+def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workspace = Workspace(tmp_path)
+    config = Config.from_run_config({"workspace": str(tmp_path), "trackers": "tensorboard"})
+    workspace.log("loss", series="before", step=1, value=9.0)
+    with tracking.follow(workspace, config):
+        workspace.log("loss", series="distillation", step=4, value=0.25)
+
+    written = EventAccumulator(str(tmp_path / "trackers" / "fedlmg")).Reload()
+    assert [(scalar.step, scalar.value) for scalar in written.Scalars("loss/distillation")] == [(4, 0.25)]
+    assert "loss/before" not in written.Tags()["scalars"]
+
+
+def test_trackers_may_change_when_a_run_is_continued(tmp_path: Path):
+    settings = {"workspace": str(tmp_path), "federation": ""}
+    Workspace.open(Config.from_run_config(settings), {})
+
+    Workspace.open(Config.from_run_config(settings | {"trackers": "tensorboard"}), {})
+
+    assert "trackers" not in json.loads((tmp_path / "run.json").read_text())["config"]

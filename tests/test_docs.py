@@ -1,0 +1,113 @@
+"""What the documentation shows, works: Python blocks run in order, commands have the names, options and keys shown."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import typer
+from click import Command, Group
+
+from common import files
+from common.config import Config
+from common.overrides import parse_pairs
+from fedlmg_client.cli import app as client_app
+from fedlmg_server.cli import app as server_app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "deploy/README.md", "deploy/RECIPES.md")
+NODE_KEYS = {"data-path"}
+APPS = {"fedlmg": server_app, "fedlmg-client": client_app}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(document, words) of every `fedlmg` or `fedlmg-client` command, continued lines joined, comments dropped."""
+    found = []
+    for document in DOCUMENTS:
+        for block in blocks(document, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                tokens = shlex.shlex(line, posix=True, punctuation_chars=";&")
+                tokens.whitespace_split = True
+                for separator, group in groupby(tokens, lambda token: token in (";", "&", "&&")):
+                    words = [] if separator else list(group)
+                    words = words[2:] if words[:2] == ["uv", "run"] else words
+                    if words and words[0] in APPS:
+                        found.append((document, words))
+    return found
+
+
+@cache
+def root_command(name: str) -> Group:
+    return typer.main.get_command(APPS[name])
+
+
+def resolve(words: list[str]) -> tuple[Command, list[str]]:
+    """The command that the words name, and the words after its name."""
+    command, rest = root_command(words[0]), words[1:]
+    while isinstance(command, Group):
+        assert rest, f"{' '.join(words)} names no command"
+        assert rest[0] in command.commands, f"there is no command '{rest[0]}' in {' '.join(words)}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize(("document", "words"), commands(), ids=lambda value: " ".join(value)[:60])
+def test_documented_command_can_be_parsed(document: str, words: list[str]):
+    command, rest = resolve(words)
+
+    context = command.make_context(words[0], list(rest), resilient_parsing=False)
+
+    for text in context.params.get("run_config") or ():
+        Config.from_run_config(parse_pairs(text))
+    if (config := context.params.get("config")) is not None:
+        assert (ROOT / config).is_file()
+
+
+def test_commands_are_found_in_every_document():
+    assert {document for document, _ in commands()} == set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_config_keys_named_in_text_exist(document: str):
+    keys = set(Config().to_run_config())
+
+    named = re.findall(r"`([a-z]+(?:-[a-z]+)+) ?= ?[^`]*`", (ROOT / document).read_text())
+
+    assert set(named) <= keys | NODE_KEYS
+
+
+def finished_run(folder: Path) -> None:
+    """A model that has learned nothing, and three images, where the documentation expects a finished run."""
+    from PIL import Image
+
+    from common import architectures
+    from common.checkpoint import write_tensors
+    from common.preprocessing import PreprocessSpec
+
+    model = {"architecture": "small_resnet", "class_names": ["a", "b"], "preprocessing": PreprocessSpec().to_json()}
+    write_tensors(folder / "model" / "model.safetensors", architectures.build("small_resnet", 2).state_dict())
+    files.write_json(folder / "model" / "model.json", model)
+    (folder / "synthetic" / "c" / "a").mkdir(parents=True)
+    for index in range(3):
+        Image.new("RGB", (32, 32), (70 * index, 0, 0)).save(folder / "synthetic" / "c" / "a" / f"{index}.png")
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
+def test_python_blocks_run_one_after_the_other(document: str, tmp_path: Path):
+    finished_run(tmp_path / "runs" / "default")
+    program = "\n".join(blocks(document, "python"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
