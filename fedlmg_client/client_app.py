@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from common import architectures, label_maps, labels
 from common.checkpoint import write_tensors
 from common.config import Config
-from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data
+from common.datasets.client_data import ClientData, cache_path, client_name, load_client_data, virtual_index
 from common.files import write_json
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
@@ -43,6 +43,7 @@ def train_and_upload(message: Message, context: Context) -> Message:
         data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
         settings = replace(settings, initialisation=_initialisation(context, config))
         upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+        upload = faults.add_noise(upload, virtual_index(data.source, config), config)
         records = faults.spoil_upload(fault, upload).to_records()
         _check_size(records, float(message.content["config"]["max-upload-megabytes"]))
     except (ValueError, OSError) as error:

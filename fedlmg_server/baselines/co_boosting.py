@@ -1,6 +1,6 @@
 """Co-Boosting (Dai et al., ICLR 2024): images and ensemble improve each other, epoch by epoch.
 
-1. A generator makes hard images: cross-entropy weighted by how unsure the ensemble is, and disagreement with the student.
+1. A generator makes hard images: cross-entropy weighted by how unsure the ensemble is, disagreement with the student.
 2. Each client's weight in the ensemble moves by the sign of its gradient, to read the images so far as asked.
 3. The student follows the ensemble on images pushed a little, in a random direction of the ensemble's outputs.
 Rebuilt from the paper; weights and step sizes as in its authors' code. The student takes as many updates as everyone's.
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
-from fedlmg_server.baselines.data_free import BATCH_SIZE, NUM_EPOCHS, Ensemble, Student
+from fedlmg_server.baselines.data_free import BATCH_SIZE, Ensemble, Student
 from fedlmg_server.baselines.federation import Federation, Outcome
 
 ADVERSARIAL_WEIGHT, ADVERSARIAL_TEMPERATURE = 1.0, 3.0
@@ -30,12 +30,12 @@ def co_boosting(federation: Federation) -> Outcome:
         size = federation.config.training.image_size
         images = torch.empty(0, 3, size, size, device=federation.device)
         labels = torch.empty(0, dtype=torch.int64, device=federation.device)
-        for epoch in range(NUM_EPOCHS):
+        for epoch in range(student.num_epochs):
             made, asked = data_free.generate(federation, ensemble, student.model, generator_loss, generator)
             images, labels = torch.cat([images, made]), torch.cat([labels, asked])
             reweight(ensemble, images, labels, WEIGHT_STEP * WEIGHT_STEP_DECAY**epoch)
             teach = partial(_teach, ensemble, images, generator)
-            student.learn(len(images), teach, student.num_updates * (epoch + 1) // NUM_EPOCHS, generator)
+            student.learn(len(images), teach, student.updates_by(epoch), generator)
     cost.num_images = len(images)
     cost.download_bytes = federation.sent_back(student.model)
     return Outcome(federation.measure(student.model), cost)

@@ -33,7 +33,9 @@ class Generator(nn.Module):
         super().__init__()
         side = image_size // 4
         self.stem = nn.Sequential(
-            nn.Linear(NOISE_SIZE, 2 * WIDTH * side**2), nn.Unflatten(1, (2 * WIDTH, side, side)), nn.BatchNorm2d(2 * WIDTH)
+            nn.Linear(NOISE_SIZE, 2 * WIDTH * side**2),
+            nn.Unflatten(1, (2 * WIDTH, side, side)),
+            nn.BatchNorm2d(2 * WIDTH),
         )
         self.body = nn.Sequential(
             nn.Upsample(scale_factor=2),
@@ -148,6 +150,14 @@ class Student:
             weight_decay=trainer.WEIGHT_DECAY,
         )
         self.update = 0
+
+    @property
+    def num_epochs(self) -> int:
+        return min(NUM_EPOCHS, self.num_updates)
+
+    def updates_by(self, epoch: int) -> int:
+        """Updates done in all when an epoch, from 0, ends."""
+        return self.num_updates * (epoch + 1) // self.num_epochs
 
     def learn(self, num_images: int, teach: Teach, until: int, generator: torch.Generator) -> None:
         """Follow on random batches of a pool of `num_images` until so many updates are done in all."""

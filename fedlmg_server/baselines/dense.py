@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
-from fedlmg_server.baselines.data_free import NUM_EPOCHS, Ensemble, Student
+from fedlmg_server.baselines.data_free import Ensemble, Student
 from fedlmg_server.baselines.federation import Federation, Outcome
 
 STATISTICS_WEIGHT, BOUNDARY_WEIGHT = 1.0, 0.5
@@ -26,11 +26,11 @@ def dense(federation: Federation) -> Outcome:
         generator = torch.Generator().manual_seed(federation.config.seed)
         size = federation.config.training.image_size
         images = torch.empty(0, 3, size, size, device=federation.device)
-        for epoch in range(NUM_EPOCHS):
+        for epoch in range(student.num_epochs):
             made, _ = data_free.generate(federation, ensemble, student.model, generator_loss, generator)
             images = torch.cat([images, made])
             teach = partial(_teach, ensemble, images)
-            student.learn(len(images), teach, student.num_updates * (epoch + 1) // NUM_EPOCHS, generator)
+            student.learn(len(images), teach, student.updates_by(epoch), generator)
     cost.num_images = len(images)
     cost.download_bytes = federation.sent_back(student.model)
     return Outcome(federation.measure(student.model), cost)

@@ -1,5 +1,7 @@
-"""`ceiling-linear-probe`: only the student's last layer, trained on all clients' real images; so the authors' code trains
-its ceiling. Simulation only."""
+"""`ceiling-linear-probe`: only the student's last layer, trained on all clients' real images.
+
+So the authors' code trains its ceiling. Simulation only.
+"""
 
 from common import pretrained
 from fedlmg_server.baselines import ceiling
