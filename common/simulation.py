@@ -23,7 +23,7 @@ class SimulationConfig:
     dirichlet_alpha: float = 0.5
     """Concentration: the smaller, the less alike the clients (Hsu et al., 2019)."""
     client_classes: str = ""
-    """Digits (of folders: sorted classes, from 0) that each client knows, such as `0-5;3-8;6-9,0`; an empty part: all."""
+    """Digits (of folders: sorted classes, from 0) that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
     client_sizes: str = ""
     """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
     parameter_noise: float = 0.0

@@ -29,7 +29,7 @@ STATUS_SECONDS = 60
 """Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
+bench = typer.Typer(no_args_is_help=True, help="Measure methods and settings against each other.")
 app.add_typer(bench, name="bench")
 app.command()(model_commands.predict)
 app.command()(model_commands.export)
@@ -122,22 +122,64 @@ def pretrain(
     console.print(f"{out}: {quality.read_as_asked:.1%} of samples are read as asked, KID {quality.kid:.4f}")
 
 
+Out = Annotated[Path, typer.Option(help="Folder for runs, rows, table and plots; the same command continues.")]
+Data = Annotated[Path | None, typer.Option(help="Folder that stands for {data} in the file.")]
+Runs = Annotated[Path | None, typer.Option(help="Folder of the runs, to share them between benchmarks; OUT/runs.")]
+Smoke = Annotated[bool, typer.Option(help="Small made-up data and an untrained diffusion model: minutes, no meaning.")]
+
+
+@bench.command()
+def rivals(
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/rivals.toml"),
+    out: Out = Path("runs/rivals"),
+    runs: Runs = None,
+    smoke: Smoke = False,
+) -> None:
+    """Every rival on the same uploads, data and seeds."""
+    study(config, out, runs=runs, smoke=smoke)
+
+
 @bench.command()
 def ablation(
-    config: Annotated[Path, typer.Option(help="TOML file: a [variants.NAME] of run config keys for each row.")],
-    run: Annotated[list[Path], typer.Option(help="Folder of a finished `fedlmg run`; once for each seed.")],
-    out: Annotated[Path, typer.Option(help="Folder for images and figures; the same command continues.")],
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/ablation.toml"),
+    out: Out = Path("runs/ablation"),
+    runs: Runs = None,
+    smoke: Smoke = False,
 ) -> None:
-    """What each setting of synthesis is worth, on the uploads of finished runs."""
-    from fedlmg_server import ablation as study
+    """What each setting of synthesis is worth, on the same uploads."""
+    study(config, out, runs=runs, smoke=smoke)
 
+
+@bench.command()
+def paper(
+    config: Annotated[Path, typer.Argument(help="Experiment file, such as deploy/experiments/paper/nico-common.toml.")],
+    out: Out = Path("runs/paper"),
+    data: Data = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+) -> None:
+    """An experiment on data of your own, with the paper's figures beside ours."""
+    study(config, out / config.stem, data, runs, smoke)
+
+
+def study(config: Path, out: Path, data: Path | None = None, runs: Path | None = None, smoke: bool = False) -> None:
+    """Run an experiment file's whole grid; its table ends in OUT/table.md."""
+    from fedlmg_server.bench import experiment, grid
+    from fedlmg_server.bench import smoke as stand_ins
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        rows = study.run(run, study.read_variants(config), out, console)
-    except ConfigError as error:
-        console.print(f"[red]The ablation failed:[/] {escape(str(error))}", soft_wrap=True)
+        if smoke:
+            out = out / "smoke"
+            data = stand_ins.data(experiment.read(config, out).layout, out / "data")
+        asked = experiment.read(config, data)
+        if smoke:
+            asked = stand_ins.shrink(asked, out / "pipeline")
+        rows = grid.run(asked, out, run_locally, console, runs)
+    except (ValueError, flower.FlowerError) as error:
+        console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-    study.print_table(rows, console)
-    console.print(f"Table: {escape(str(out / 'table.md'))}", soft_wrap=True)
+    console.print(f"{len(rows)} rows: {escape(str(out / 'table.md'))}", soft_wrap=True)
 
 
 def read_overrides(file: Path | None, texts: list[str]) -> dict:

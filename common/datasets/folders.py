@@ -43,9 +43,7 @@ class ImageFolder:
     """Duplicates, and classes with few images; nothing was left out for them."""
 
 
-def load(
-    path: Path, image_size: int, allow_outside: bool = False, most_per_class: int | None = None
-) -> ImageFolder:
+def load(path: Path, image_size: int, allow_outside: bool = False, most_per_class: int | None = None) -> ImageFolder:
     """Read train, validation and test images of `image_size` pixels on a side.
 
     `allow_outside` follows links and paths that leave the folder; without it such images are skipped. Of each class at

@@ -19,7 +19,7 @@ SHARDS_PER_CLIENT = 2
 
 
 def name(index: int, config: Config) -> str:
-    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; with folders, as the folder is called."""
+    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; of folders, as each is called."""
     if config.simulation.folders:
         return virtual_folders.name(index, config)
     if config.simulation.partition != "domain":
@@ -84,9 +84,7 @@ def _every(splits: dict[str, LabeledImages], first: int, sharing: int) -> dict[s
     return {split: _rows(part, torch.arange(first, len(part), sharing)) for split, part in splits.items()}
 
 
-def _share(
-    pooled: dict[str, LabeledImages], index: int, num_clients: int, config: Config
-) -> dict[str, LabeledImages]:
+def _share(pooled: dict[str, LabeledImages], index: int, num_clients: int, config: Config) -> dict[str, LabeledImages]:
     attempt = _fair_attempt(pooled["train"].labels.numpy(), num_clients, config)
     return {
         split: _rows(part, torch.from_numpy(_cut(part.labels.numpy(), num_clients, config, attempt)[index]))

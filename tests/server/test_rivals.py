@@ -75,7 +75,9 @@ def uploads() -> list[Upload]:
 
 
 def images_counted(upload: Upload, count: int) -> Upload:
-    return replace(upload, manifest=upload.manifest | {"training": upload.manifest["training"] | {"num_examples": count}})
+    return replace(
+        upload, manifest=upload.manifest | {"training": upload.manifest["training"] | {"num_examples": count}}
+    )
 
 
 def test_average_counts_a_client_by_its_images():
