@@ -149,9 +149,10 @@ def test_feddyn_moves_the_mean_by_what_clients_moved_before():
     strategy = feddyn.FedDyn(0.1, {"w"}, fraction_evaluate=0.0)
     strategy.before = {"w": np.zeros(1)}
     content = RecordDict({"arrays": ArrayRecord({"w": torch.ones(1)}), "metrics": MetricRecord({"num-examples": 1})})
-    reply = Message(RecordDict(), 1, "train")
+    with rounds._as_a_task():
+        reply = Message(content, reply_to=Message(RecordDict(), 1, "train"))
 
-    arrays, _ = strategy.aggregate_train(1, [Message(content, reply_to=reply)])
+    arrays, _ = strategy.aggregate_train(1, [reply])
 
     # h = -0.1 x (1 - 0), so the model is 1 + 0.1 / 0.1.
     assert arrays["w"].numpy() == pytest.approx(2.0)
