@@ -13,7 +13,7 @@ from common.config import Config
 from common.simulation import in_turn
 from fedlmg_server.bench.experiment import Experiment
 
-CLASSES = ("bear", "bus", "cat", "dog", "fish", "fox", "owl", "rat", "ship", "train", "tree", "yak")
+CLASSES = ("bear", "bus", "cat", "dog", "fish", "fox", "owl", "rat", "ship", "tram", "tree", "yak")
 NICO_DOMAINS = ("autumn", "dim", "grass", "outdoor", "rock", "water")
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 NUM_TRAIN, NUM_TEST = 3, 1
