@@ -3,6 +3,7 @@
 The strategy is Flower's and so are its messages; the virtual clients answer them in this process, one by one.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,10 @@ def run(federation: Federation, strategy: Strategy, num_rounds: int = NUM_ROUNDS
 
 @contextmanager
 def _as_a_task() -> Iterator[None]:
-    """Flower makes messages inside a run's task alone, and a benchmark is none."""
+    """Flower makes messages inside a run's task alone, and a benchmark is none; nor need it hear of every round."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     names = ("_run_id", "_task_id", "_node_id")
     before = [getattr(TaskIdentity, name) for name in names]
     for name in names:
@@ -54,6 +58,7 @@ def _as_a_task() -> Iterator[None]:
     finally:
         for name, value in zip(names, before, strict=True):
             setattr(TaskIdentity, name, value)
+        logger.setLevel(level)
 
 
 def initial(federation: Federation) -> torch.nn.Module:
