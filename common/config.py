@@ -144,7 +144,7 @@ class DistillationConfig:
     Clients of unlike domains read each other's images no better than chance: 0 asks nobody (ours)."""
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
-    """Empty: from scratch; `average`: mean of uploads of the same architecture; or a safetensors file."""
+    """Empty: from scratch; `imagenet`; `average`: mean of uploads of the same architecture; or a safetensors file."""
     student_epochs: int = 30
     student_batch_size: int = 64
     student_learning_rate: float = 0.1

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 
 NUM_CLASSES = 10
+MOST_CLASSES = 1_000_000
+"""How many a folder has is known when it is read."""
 FAULTS = ("random-labels", "nan-weights", "few-epochs")
 """What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, or trains for
 one epoch."""
@@ -13,14 +15,20 @@ one epoch."""
 class SimulationConfig:
     """Virtual clients. Lists between semicolons are taken in turn: client i has number i, and so on from the start."""
 
+    folders: str = ""
+    """Image folders in place of the digits (see `datasets/folders.py`), absolute paths between semicolons; the clients
+    with one folder share it, every n-th image each or by `partition`."""
     partition: str = "domain"
     """`domain`: client i has domain i modulo four, clients of one domain share it; `dirichlet`, `shards`: of all."""
     dirichlet_alpha: float = 0.5
     """Concentration: the smaller, the less alike the clients (Hsu et al., 2019)."""
     client_classes: str = ""
-    """Digits that each client knows, such as `0-5;3-8;6-9,0`; an empty part: all."""
+    """Digits (of folders: sorted classes, from 0) that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
     client_sizes: str = ""
     """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
+    parameter_noise: float = 0.0
+    """Gaussian noise on every parameter that a client uploads, as a share of its tensor's standard deviation (ours; the
+    paper, Table 7, gives no unit)."""
     faults: str = ""
     """Client index and what it suffers, such as `1:random-labels, 4:nan-weights, 2:few-epochs`."""
 
@@ -43,8 +51,8 @@ def in_turn(text: str, index: int) -> str:
     return parts[index % len(parts)].strip()
 
 
-def classes_of(simulation: SimulationConfig, index: int) -> list[int]:
-    """Sorted class indices that a client knows.
+def classes_of(simulation: SimulationConfig, index: int, num_classes: int | None = None) -> list[int]:
+    """Sorted class indices that a client knows; `num_classes` of its folder, or None: of the digits.
 
     Raises
     ------
@@ -52,12 +60,13 @@ def classes_of(simulation: SimulationConfig, index: int) -> list[int]:
     """
     found: set[int] = set()
     for part in filter(None, in_turn(simulation.client_classes, index).replace(" ", "").split(",")):
-        match = re.fullmatch(r"([0-9])(?:-([0-9]))?", part)
-        numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
-        if not numbers:
-            raise ValueError(f"config key 'client-classes' holds '{part}', which is no digit and no range of digits")
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if not numbers or numbers[-1] >= (num_classes or NUM_CLASSES):
+            kind = f"class index below {num_classes}" if num_classes else "digit"
+            raise ValueError(f"config key 'client-classes' holds '{part}', which is no {kind} and no range of them")
         found |= set(numbers)
-    return sorted(found) or list(range(NUM_CLASSES))
+    return sorted(found) or list(range(num_classes or NUM_CLASSES))
 
 
 def size_of(simulation: SimulationConfig, index: int) -> int | None:
@@ -95,9 +104,11 @@ def faults_by_client(simulation: SimulationConfig) -> dict[int, str]:
 def check(simulation: SimulationConfig) -> None:
     """Raises ValueError, one sentence, unless every key can be read."""
     for index in range(simulation.client_classes.count(";") + 1):
-        classes_of(simulation, index)
+        classes_of(simulation, index, MOST_CLASSES if simulation.folders else None)
     for index in range(simulation.client_sizes.count(";") + 1):
         size_of(simulation, index)
     faults_by_client(simulation)
+    if simulation.parameter_noise < 0:
+        raise ValueError(f"config key 'parameter-noise' is {simulation.parameter_noise}; it must be at least 0")
     if simulation.dirichlet_alpha <= 0:
         raise ValueError(f"config key 'dirichlet-alpha' is {simulation.dirichlet_alpha}; it must be above 0")

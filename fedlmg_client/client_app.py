@@ -11,7 +11,14 @@ from flwr.clientapp import ClientApp
 from common import architectures, label_maps, labels
 from common.checkpoint import write_tensors
 from common.config import Config
-from common.datasets.client_data import ClientData, NodeConfig, cache_path, client_name, load_client_data
+from common.datasets.client_data import (
+    ClientData,
+    NodeConfig,
+    cache_path,
+    client_name,
+    load_client_data,
+    virtual_index,
+)
 from common.files import write_json
 from common.metrics import accuracy, confusion, predict
 from common.preprocessing import PreprocessSpec
@@ -66,6 +73,7 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     settings = replace(settings, initialisation=str(node_config.get("initialisation", settings.initialisation)))
     architecture = _architecture(node_config, config, data, cache)
     upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+    upload = faults.add_noise(upload, virtual_index(data.source, config), config)
     return faults.spoil_upload(fault, upload).to_records()
 
 

@@ -34,6 +34,20 @@ def spoil_settings(fault: str, settings: LocalTrainingConfig) -> LocalTrainingCo
     return replace(settings, local_epochs=1) if fault == "few-epochs" else settings
 
 
+def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
+    """A virtual client's upload with `parameter-noise`; running moments of BatchNorm stay as they are."""
+    share = config.simulation.parameter_noise
+    if not share or index is None:
+        return upload
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
+    arrays = {}
+    for name, tensor in upload.arrays.items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        noisy = tensor.is_floating_point() and tensor.numel() > 1 and ".running_" not in name
+        arrays[name] = (tensor + share * tensor.float().std() * noise).to(tensor.dtype) if noisy else tensor
+    return replace(upload, arrays=arrays, manifest=upload.manifest | {"sha256": weights_digest(arrays)})
+
+
 def spoil_upload(fault: str, upload: Upload) -> Upload:
     """`nan-weights` replaces every weight by NaN, properly signed."""
     if fault != "nan-weights":

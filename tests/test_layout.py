@@ -18,14 +18,16 @@ TOP_LEVEL = {
 FLOWER_FILES = {
     *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/cli.py", "fedlmg_client/supernode.py"),
     *("fedlmg_server/server_app.py", "fedlmg_server/strategy.py", "fedlmg_server/flower.py", "fedlmg_server/cli.py"),
+    *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_LAYERS = (
     {"diffusion", "plan"},
     {"synthesis", "distillation"},
     {"admission", "upload_checks"},
     {"strategy", "report", "export", "baselines"},
-    {"pipeline", "ablation"},
-    {"server_app", "flower", "cli"},
+    {"pipeline", "flower", "running"},
+    {"bench"},
+    {"server_app", "cli"},
 )
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NOT_ON_A_CLIENT = (

@@ -43,10 +43,11 @@ class ImageFolder:
     """Duplicates, and classes with few images; nothing was left out for them."""
 
 
-def load(path: Path, image_size: int, allow_outside: bool = False) -> ImageFolder:
+def load(path: Path, image_size: int, allow_outside: bool = False, most_per_class: int | None = None) -> ImageFolder:
     """Read train, validation and test images of `image_size` pixels on a side.
 
-    `allow_outside` follows links and paths that leave the folder; without it such images are skipped.
+    `allow_outside` follows links and paths that leave the folder; without it such images are skipped. Of each class at
+    most `most_per_class` training images are read, the first by the hash of their paths.
 
     Raises
     ------
@@ -60,6 +61,8 @@ def load(path: Path, image_size: int, allow_outside: bool = False) -> ImageFolde
     refuse_collisions({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
     problems = [problem.replace(f"{shown(root)}{os.sep}", "") for problem in listing.problems]
     entries = _with_splits(_inside(listing, problems, allow_outside), root)
+    if most_per_class is not None:
+        entries = _at_most(entries, most_per_class, root)
     fingerprint, spec = _fingerprint(entries, root), PreprocessSpec(image_size)
     images: dict[Entry, torch.Tensor] = {}
     sizes: Counter[tuple[int, int]] = Counter()
@@ -137,6 +140,16 @@ def _with_splits(entries: list[Entry], root: Path) -> list[Entry]:
         }
         split += [replace(entry, split=name) for name, part in parts.items() for entry in part]
     return split
+
+
+def _at_most(entries: list[Entry], most: int, root: Path) -> list[Entry]:
+    ranks: Counter[str] = Counter()
+    kept = []
+    for entry in sorted(entries, key=lambda entry: hashlib.sha256(_relative(entry, root)).digest()):
+        ranks[entry.label] += entry.split == "train"
+        if entry.split != "train" or ranks[entry.label] <= most:
+            kept.append(entry)
+    return kept
 
 
 def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -> list[str]:

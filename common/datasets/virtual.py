@@ -1,4 +1,5 @@
-"""Virtual clients of the embedded federation: which images each holds, by domain, by Dirichlet draw or in shards.
+"""Virtual clients, of the embedded federation or of image folders: which images each holds, by domain, by Dirichlet
+draw or in shards.
 
 However many clients share them, no image is with two of them, and the same config gives the same images.
 """
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 
 from common.config import Config, ConfigError
-from common.datasets import digits
+from common.datasets import digits, virtual_folders
 from common.datasets.digits import CLASS_NAMES, DOMAINS, LabeledImages
 from common.simulation import classes_of, size_of
 
@@ -18,7 +19,9 @@ SHARDS_PER_CLIENT = 2
 
 
 def name(index: int, config: Config) -> str:
-    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed."""
+    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; of folders, as each is called."""
+    if config.simulation.folders:
+        return virtual_folders.name(index, config)
     if config.simulation.partition != "domain":
         return f"client-{index}"
     share = index // len(DOMAINS)
@@ -31,24 +34,29 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     Raises
     ------
     ConfigError: a simulation key that leaves the client without images.
+    FolderError: a folder that cannot serve as a data set.
     """
-    splits = _of_domain(index, config) if config.simulation.partition == "domain" else _of_pool(index, config)
+    names, splits = list(CLASS_NAMES), {}
+    if config.simulation.folders:
+        names, splits = _of_folder(index, config)
+    elif config.simulation.partition == "domain":
+        splits = _of_domain(index, config)
+    else:
+        splits = _of_pool(index, config)
     if size := size_of(config.simulation, index):
         splits["train"] = _rows(splits["train"], _first_of_each_class(splits["train"].labels, size))
-    held = [label for label in classes_of(config.simulation, index) if (splits["train"].labels == label).any()]
+    known = classes_of(config.simulation, index, len(names) if config.simulation.folders else None)
+    held = [label for label in known if (splits["train"].labels == label).any()]
     if not held:
         raise ConfigError(f"virtual client {index} has no training images: change 'client-classes' or 'partition'")
-    return [CLASS_NAMES[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
+    return [names[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
 
 
 def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
     """The domain's images; the clients that share it take every n-th."""
     sharing = len(range(index % len(DOMAINS), config.federation.num_clients, len(DOMAINS))) or 1
     first = index // len(DOMAINS) % sharing
-    return {
-        split: _rows(part, torch.arange(first, len(part), sharing))
-        for split, part in digits.load(DOMAINS[index % len(DOMAINS)]).items()
-    }
+    return _every(digits.load(DOMAINS[index % len(DOMAINS)]), first, sharing)
 
 
 def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
@@ -58,23 +66,42 @@ def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
         split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
         for split in digits.SPLIT_SIZES
     }
-    attempt = _fair_attempt(pooled["train"].labels.numpy(), config)
-    cuts = {split: _cut(part.labels.numpy(), config, attempt) for split, part in pooled.items()}
+    return _share(pooled, index % config.federation.num_clients, config.federation.num_clients, config)
+
+
+def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+    """Class names of the client's folder, and its share of the images."""
+    sharing = virtual_folders.sharing(index, config)
+    first = index // virtual_folders.number(config) % sharing
+    size = size_of(config.simulation, index)
+    names, splits = virtual_folders.load(index, config, size * sharing if size else None)
+    if config.simulation.partition == "domain":
+        return names, _every(splits, first, sharing)
+    return names, _share(splits, first, sharing, config)
+
+
+def _every(splits: dict[str, LabeledImages], first: int, sharing: int) -> dict[str, LabeledImages]:
+    return {split: _rows(part, torch.arange(first, len(part), sharing)) for split, part in splits.items()}
+
+
+def _share(pooled: dict[str, LabeledImages], index: int, num_clients: int, config: Config) -> dict[str, LabeledImages]:
+    attempt = _fair_attempt(pooled["train"].labels.numpy(), num_clients, config)
     return {
-        split: _rows(part, torch.from_numpy(cuts[split][index % len(cuts[split])])) for split, part in pooled.items()
+        split: _rows(part, torch.from_numpy(_cut(part.labels.numpy(), num_clients, config, attempt)[index]))
+        for split, part in pooled.items()
     }
 
 
-def _cut(labels: np.ndarray, config: Config, attempt: int) -> list[np.ndarray]:
-    rng, num_clients = np.random.default_rng([config.seed, attempt]), config.federation.num_clients
+def _cut(labels: np.ndarray, num_clients: int, config: Config, attempt: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([config.seed, attempt])
     if config.simulation.partition == "shards":
         return shards(labels, num_clients, rng)
     return dirichlet(labels, num_clients, config.simulation.dirichlet_alpha, rng)
 
 
-def _fair_attempt(labels: np.ndarray, config: Config) -> int:
+def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
     for attempt in range(ATTEMPTS):
-        if min(map(len, _cut(labels, config, attempt))) >= LEAST_IMAGES:
+        if min(map(len, _cut(labels, num_clients, config, attempt))) >= LEAST_IMAGES:
             return attempt
     raise ConfigError(
         f"no partition leaves {LEAST_IMAGES} training images to every client: raise 'dirichlet-alpha' or lower "
@@ -85,7 +112,7 @@ def _fair_attempt(labels: np.ndarray, config: Config) -> int:
 def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
     """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
     rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
-    shares = rng.dirichlet(np.full(num_clients, alpha), len(CLASS_NAMES))
+    shares = rng.dirichlet(np.full(num_clients, alpha), max(len(CLASS_NAMES), labels.max(initial=0) + 1))
     for label, share in enumerate(shares):
         of_class = rng.permutation(np.flatnonzero(labels == label))
         cuts = (np.cumsum(share)[:-1] * len(of_class)).astype(int)
@@ -102,8 +129,8 @@ def shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> li
 
 
 def _first_of_each_class(labels: torch.Tensor, count: int) -> torch.Tensor:
-    rows = [torch.nonzero(labels == label)[:count, 0] for label in range(len(CLASS_NAMES))]
-    return torch.cat(rows).sort().values
+    rows = [torch.nonzero(labels == label)[:count, 0] for label in labels.unique()]
+    return torch.cat([torch.empty(0, dtype=torch.int64), *rows]).sort().values
 
 
 def _of_classes(part: LabeledImages, held: list[int]) -> LabeledImages:

@@ -30,10 +30,11 @@ def test_sets(config: Config, uploads: list[Upload]) -> dict[str, LabeledImages]
 
     Empty when a client has a folder of its own, which the server cannot see.
     """
-    return _real(config, uploads, "test")
+    return real(config, uploads, "test")
 
 
-def _real(config: Config, uploads: list[Upload], split: str) -> dict[str, LabeledImages]:
+def real(config: Config, uploads: list[Upload], split: str) -> dict[str, LabeledImages]:
+    """One split of the virtual clients' images, in the union of the uploads' classes; empty as `test_sets` is."""
     names, aliases = _class_names(uploads), parse_aliases(config.federation.class_aliases)
     sets = {}
     for upload in uploads:
@@ -137,7 +138,7 @@ def _training_sets(
                 least = config.distillation.min_agreement if images == "fedlmg" else 0.0
                 sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace), least)
     if "ceiling" in methods:
-        sets["ceiling"] = ceiling.pooled(list(_real(config, uploads, "train").values()))
+        sets["ceiling"] = ceiling.pooled(list(real(config, uploads, "train").values()))
     return sets
 
 

@@ -11,6 +11,11 @@ def local(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str
     return {client: accuracy(probabilities, labels) for client, probabilities in per_client.items()}
 
 
-def ensemble(per_client: dict[str, torch.Tensor], known: dict[str, torch.Tensor], labels: torch.Tensor) -> float:
+def ensemble(
+    per_client: dict[str, torch.Tensor],
+    known: dict[str, torch.Tensor],
+    labels: torch.Tensor,
+    weights: dict[str, float] | None = None,
+) -> float:
     """Accuracy of the mean softmax, each class over the clients that know it, on one test set; known: (classes,)."""
-    return accuracy(multi_teacher(per_client, known), labels)
+    return accuracy(multi_teacher(per_client, known, weights), labels)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from common import architectures
+from common import architectures, pretrained
 from common.checkpoint import read_tensors, write_tensors
 from common.config import Config, ConfigError
 from common.files import write_json
@@ -108,6 +108,8 @@ def student(config: Config, num_classes: int, uploads: list[Upload], device: tor
             )
         states = [upload.classifier().state_dict() for upload in alike]
         model.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    elif settings.student_initialisation == pretrained.IMAGENET:
+        pretrained.initialise(model, settings.student_architecture, pretrained.IMAGENET)
     elif settings.student_initialisation:
         weights, _ = read_tensors(settings.student_initialisation)
         fitting = {

@@ -19,10 +19,11 @@ STUDENT_SCALE = 0.3
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices; teacher: float (N, classes) or None."""
+    """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices, or None: learned from the teacher alone;
+    teacher: float (N, classes) or None."""
 
     images: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None
     teacher: torch.Tensor | None = None
 
 
@@ -42,7 +43,8 @@ def train(
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    images, labels = preprocess.resize(data.images).to(device), data.labels.to(device)
+    images = preprocess.resize(data.images).to(device)
+    labels = None if data.labels is None else data.labels.to(device)
     teacher = None if data.teacher is None else soften(data.teacher, config.temperature).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -51,19 +53,20 @@ def train(
         nesterov=True,
         weight_decay=WEIGHT_DECAY,
     )
-    batch_size = min(config.student_batch_size, len(labels))
-    per_epoch, warm_up = max(1, len(labels) // batch_size), max(1, num_updates // 20)
+    batch_size = min(config.student_batch_size, len(images))
+    per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
     model.to(memory_format=torch.channels_last).train()
     history, losses = [], []
     for update in range(num_updates):
         if update % per_epoch == 0:
-            order = torch.randperm(len(labels), generator=generator)
+            order = torch.randperm(len(images), generator=generator)
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
         for group in optimizer.param_groups:
             group["lr"] = config.student_learning_rate * warm_up_then_cosine(update, num_updates, warm_up)
         moved = augment(images[rows].float() / 255, generator, scale=STUDENT_SCALE)
         inputs = preprocess.normalize(vary_look(moved, generator))
-        loss = distillation_loss(model(inputs), labels[rows], None if teacher is None else teacher[rows], config)
+        targets = [None if part is None else part[rows] for part in (labels, teacher)]
+        loss = distillation_loss(model(inputs), *targets, config)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -78,11 +81,11 @@ def train(
 
 def distillation_loss(
     logits: torch.Tensor,  # (B, classes)
-    labels: torch.Tensor,  # (B,)
+    labels: torch.Tensor | None,  # (B,)
     teacher: torch.Tensor | None,  # (B, classes), softened
     config: DistillationConfig,
 ) -> torch.Tensor:
-    loss = F.cross_entropy(logits, labels)
+    loss = logits.new_zeros(()) if labels is None else F.cross_entropy(logits, labels)
     if teacher is None:
         return loss
     student = (logits / config.temperature).log_softmax(1)

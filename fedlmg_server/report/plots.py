@@ -62,6 +62,43 @@ def curves(title: str, lines: dict[str, Curve], across: str = "epoch") -> bytes:
         return _svg(figure)
 
 
+def dots(accuracies: dict[str, dict[str, float]]) -> bytes:
+    """A row a method, in the given order, with a dot for each client and a bar to their mean; fractions in [0, 1]."""
+    clients = list(dict.fromkeys(client for per_client in accuracies.values() for client in per_client))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 1.2 + 0.34 * len(accuracies)), layout="constrained")
+        axes = figure.subplots()
+        names = [_label(name) for name in accuracies]
+        means = [100 * sum(per_client.values()) / len(per_client) for per_client in accuracies.values()]
+        axes.barh(names, means, color=INK, alpha=0.15, height=0.6)
+        for number, client in enumerate(clients):
+            found = [(100 * values[client], row) for row, values in enumerate(accuracies.values()) if client in values]
+            color = PALETTE[number % len(PALETTE)]
+            axes.plot(*zip(*found, strict=True), "o", color=color, markersize=5, label=_label(client))
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("accuracy, %; the bar is the mean")
+        figure.legend(loc="outside lower center", ncols=4, fontsize=9.5)
+        return _svg(figure)
+
+
+def scatter(points: dict[str, tuple[float, float]], across: str) -> bytes:
+    """A named dot a method: (`across`, accuracy in %); the axis is logarithmic where it is above 0."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("symlog", linthresh=max(1.0, min((x for x, _ in points.values() if x > 0), default=1.0)))
+        for number, (name, (x, y)) in enumerate(points.items()):
+            color = PALETTE[number % len(PALETTE)]
+            axes.plot([x], [y], "o", color=color)
+            axes.annotate(_label(name), (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8.5, color=color)
+        axes.set_ylabel("mean accuracy, %")
+        axes.set_xlabel(across)
+        axes.margins(x=0.25)
+        axes.grid(alpha=0.25)
+        return _svg(figure)
+
+
 def _label(text: str) -> str:
     clean = "".join(character if character.isprintable() else "·" for character in text).lstrip("_") or "·"
     return clean if len(clean) <= MAX_LABEL else clean[: MAX_LABEL - 1] + "…"

@@ -5,6 +5,7 @@ import torch
 
 from common.config import Config
 from common.datasets.client_data import load_client_data
+from common.upload import weights_digest
 from fedlmg_client import faults
 from tests.conftest import make_upload
 
@@ -38,3 +39,22 @@ def test_nan_weights_are_signed():
 
 def test_few_epochs_is_one():
     assert faults.spoil_settings("few-epochs", CONFIG.training).local_epochs == 1
+
+
+def test_parameter_noise_is_a_share_of_each_tensors_deviation_and_spares_running_moments():
+    upload = make_upload("a", ["cat", "dog"])
+    config = Config.from_run_config({"parameter-noise": 0.1})
+
+    noisy = faults.add_noise(upload, 0, config)
+
+    name = max(upload.arrays, key=lambda name: upload.arrays[name].numel())
+    share = (noisy.arrays[name] - upload.arrays[name]).std() / upload.arrays[name].std()
+    assert share.item() == pytest.approx(0.1, rel=0.05)
+    assert all(torch.equal(noisy.arrays[key], value) for key, value in upload.arrays.items() if "running" in key)
+    assert noisy.manifest["sha256"] == weights_digest(noisy.arrays)
+
+
+def test_real_clients_send_their_parameters_without_noise():
+    upload = make_upload("a", ["cat", "dog"])
+
+    assert faults.add_noise(upload, None, Config.from_run_config({"parameter-noise": 0.1})) is upload

@@ -1,6 +1,8 @@
 """Virtual clients: who holds which images, and the default federation, which never changes."""
 
 import hashlib
+import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from common.config import Config, ConfigError
 from common.datasets import virtual
 from common.datasets.client_data import load_client_data, virtual_index
+from tests.common.pictures import draw_noise
 
 OVERLAP = "0-5;3-8;6-9,0;2,4,6,8"
 
@@ -114,3 +117,40 @@ def test_mixed_fills_only_the_keys_left_at_their_defaults():
 
 def test_folder_is_no_virtual_client():
     assert virtual_index("folder", Config()) is None
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> str:
+    for folder in ("north", "south"):
+        for label in ("cat", "dog", "fox"):
+            for number in range(20):
+                path = tmp_path / folder / label / f"{number}.png"
+                draw_noise(path, seed=zlib.crc32(f"{folder}/{label}/{number}".encode()))
+    return f"{tmp_path / 'north'};{tmp_path / 'south'}"
+
+
+def test_folders_stand_in_for_domains_and_are_shared(two_folders: str):
+    north, south, second = clients(folders=two_folders, num_clients=3)
+
+    assert [data.name for data in (north, south, second)] == ["north", "south", "north-2"]
+    together = torch.cat([north.train.images, second.train.images])
+    assert len(together.flatten(1).unique(dim=0)) == len(together) == len(south.train.images)
+
+
+def test_clients_of_folders_know_the_classes_and_sizes_that_the_config_names(two_folders: str):
+    first, second = clients(folders=two_folders, num_clients=2, client_classes="0-1;2", client_sizes="4;3")
+
+    assert (first.class_names, second.class_names) == (["cat", "dog"], ["fox"])
+    assert (len(first.train), len(second.train)) == (8, 3)
+
+
+def test_a_folders_images_are_shared_by_dirichlet(two_folders: str):
+    parts = clients(folders=two_folders.split(";")[0], num_clients=2, partition="dirichlet", dirichlet_alpha=1.0)
+
+    assert sum(len(data.train) for data in parts) == 42
+    assert len(parts[0].train) != len(parts[1].train)
+
+
+def test_a_class_that_the_folder_lacks_is_refused(two_folders: str):
+    with pytest.raises(ValueError, match="'3', which is no class index below 3"):
+        clients(folders=two_folders, num_clients=2, client_classes="0;3")

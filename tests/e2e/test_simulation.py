@@ -129,3 +129,20 @@ def descendants(root: int) -> list[int]:
 def is_alive(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")
+
+
+@pytest.mark.slow
+def test_an_experiment_of_the_paper_runs_on_small_data_in_the_true_layout(tmp_path: Path):
+    file = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "paper" / "nico-common.toml"
+
+    run = subprocess.run(
+        [str(FEDLMG), "bench", "paper", str(file), "--smoke", "--out", str(tmp_path)], capture_output=True, text=True
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    table = (tmp_path / "nico-common" / "smoke" / "table.md").read_text()
+    row = next(line for line in table.splitlines() if line.startswith("| fedlmg-specific-teacher |"))
+    assert "| 58.16 |" in row
+    assert all(
+        f"| {name} |" in table for name in ("feddf", "fedavg-one-shot", "feddyn-20-rounds", "ceiling-linear-probe")
+    )

@@ -1,0 +1,183 @@
+"""What DENSE and Co-Boosting share: a generator that sees no image, the ensemble that judges it, a student.
+
+In each epoch a new generator is trained for a while on the ensemble's verdict of its images; the best ones join a pool,
+and the student follows the ensemble on the pool. Sizes are ours: smaller than the papers', for a processor.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common import statistics
+from common.augmentation import augment, vary_look
+from common.label_maps import to_global
+from common.schedule import warm_up_then_cosine
+from common.statistics import Moments, pool
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.distillation import aggregate, trainer
+from fedlmg_server.synthesis.losses import statistics_loss
+
+NUM_EPOCHS, GENERATOR_STEPS, BATCH_SIZE = 30, 30, 64
+"""The papers: 200, 30, 128."""
+GENERATOR_LEARNING_RATE, BETAS, LONGEST_GRADIENT = 1e-3, (0.5, 0.999), 10.0
+NOISE_SIZE, WIDTH = 100, 32
+"""The papers: 100 to 256, 64."""
+
+
+class Generator(nn.Module):
+    """Noise (B, NOISE_SIZE) to images (B, 3, S, S) in [0, 1]; S a multiple of 4."""
+
+    def __init__(self, image_size: int):
+        super().__init__()
+        side = image_size // 4
+        self.stem = nn.Sequential(
+            nn.Linear(NOISE_SIZE, 2 * WIDTH * side**2),
+            nn.Unflatten(1, (2 * WIDTH, side, side)),
+            nn.BatchNorm2d(2 * WIDTH),
+        )
+        self.body = nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            *(nn.Conv2d(2 * WIDTH, 2 * WIDTH, 3, padding=1), nn.BatchNorm2d(2 * WIDTH), nn.LeakyReLU(0.2)),
+            nn.Upsample(scale_factor=2),
+            *(nn.Conv2d(2 * WIDTH, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(WIDTH, 3, 3, padding=1), nn.Sigmoid()),
+        )
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        return self.body(self.stem(noise))
+
+
+class Ensemble:
+    """The clients' classifiers, frozen; their weights (clients,) are for whoever learns them."""
+
+    def __init__(self, federation: Federation):
+        device, names = federation.device, federation.class_names
+        self.members = []
+        for upload in federation.uploads:
+            targets = {name: _of_all(moments, device) for name, moments in upload.statistics.items()}
+            rows = to_global(upload.class_names, names).to(device)
+            self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
+        self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)
+        self.weights = torch.full((len(self.members),), 1 / len(self.members), device=device)
+
+    def logits(self, images: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Weighted mean of the clients' logits, each class over those that know it: (B, classes), of images in [0, 1]
+        (B, 3, h, w); differentiable in both."""
+        return self.mean([self._read(member, images) for member in self.members], weights)
+
+    def mean(self, read: list[torch.Tensor], weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Of the clients' logits (B, classes)."""
+        weights = self.weights if weights is None else weights
+        votes = weights[:, None] * self.known
+        return torch.einsum("kc,kbc->bc", votes, torch.stack(read)) / votes.sum(0).clamp(min=1e-6)
+
+    def judge(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and the statistics loss of the batch, () : its mean over the clients."""
+        read, distances = [], []
+        for member in self.members:
+            classifier, _, _, targets = member
+            with statistics.recording(classifier, targets) as recorded:
+                read.append(self._read(member, images))
+            distances.append(statistics_loss(recorded, targets, per_batch=True).mean())
+        return self.mean(read), torch.stack(distances).mean()
+
+    def _read(self, member: tuple, images: torch.Tensor) -> torch.Tensor:
+        """One client's logits, (B, classes); 0 for classes that it does not know."""
+        classifier, preprocess, rows, _ = member
+        spread = images.new_zeros(len(images), self.known.shape[1])
+        return spread.index_copy(1, rows, classifier(preprocess(images)).float())
+
+
+def _of_all(moments: Moments, device: torch.device) -> Moments:
+    """Moments taken class by class as those of all classes together."""
+    if moments.mean.dim() == 2:
+        pooled = pool(moments)
+        moments = Moments(pooled.mean[0], pooled.variance[0])
+    return Moments(moments.mean.to(device), moments.variance.to(device))
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of the labels asked for (B,), the ensemble's logits (B, classes), the statistics loss () and the student's logits."""
+
+
+def generate(
+    federation: Federation,
+    ensemble: Ensemble,
+    student: nn.Module,
+    loss: Loss,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of a new generator with the lowest loss, images (B, 3, S, S) in [0, 1], and the labels asked for."""
+    device, size = federation.device, federation.config.training.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        network = Generator(size).to(device)
+    noise = torch.randn(BATCH_SIZE, NOISE_SIZE, generator=generator).to(device).requires_grad_()
+    labels = torch.randint(len(federation.class_names), (BATCH_SIZE,), generator=generator).to(device)
+    optimizer = torch.optim.Adam([*network.parameters(), noise], GENERATOR_LEARNING_RATE, BETAS)
+    preprocess, best, lowest = aggregate.preprocessing(federation.config), None, float("inf")
+    student.eval()
+    for _ in range(GENERATOR_STEPS):
+        images = network(noise)
+        logits, distance = ensemble.judge(images)
+        value = loss(labels, logits, distance, student(preprocess(images)))
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
+        optimizer.step()
+        if value.item() < lowest:
+            lowest, best = value.item(), images.detach()
+    return best, labels
+
+
+Teach = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Of rows of the pool: the images to show, in [0, 1], (B, 3, S, S), and the teacher's probabilities (B, classes)."""
+
+
+class Student:
+    """The student of all rivals, taught by the ensemble in instalments that add up to everyone's number of updates."""
+
+    def __init__(self, federation: Federation):
+        self.config, self.model, self.num_updates = federation.config, federation.student(), federation.num_updates
+        settings = self.config.distillation
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            settings.student_learning_rate,
+            momentum=trainer.MOMENTUM,
+            nesterov=True,
+            weight_decay=trainer.WEIGHT_DECAY,
+        )
+        self.update = 0
+
+    @property
+    def num_epochs(self) -> int:
+        return min(NUM_EPOCHS, self.num_updates)
+
+    def updates_by(self, epoch: int) -> int:
+        """Updates done in all when an epoch, from 0, ends."""
+        return self.num_updates * (epoch + 1) // self.num_epochs
+
+    def learn(self, num_images: int, teach: Teach, until: int, generator: torch.Generator) -> None:
+        """Follow on random batches of a pool of `num_images` until so many updates are done in all."""
+        settings, preprocess = self.config.distillation, aggregate.preprocessing(self.config)
+        for update in range(self.update, until):
+            for group in self.optimizer.param_groups:
+                share = warm_up_then_cosine(update, self.num_updates, max(1, self.num_updates // 20))
+                group["lr"] = settings.student_learning_rate * share
+            images, targets = teach(torch.randperm(num_images, generator=generator)[: settings.student_batch_size])
+            self.model.train()
+            shown = vary_look(augment(images, generator, scale=trainer.STUDENT_SCALE), generator)
+            log_probabilities = self.model(preprocess.normalize(shown)).log_softmax(1)
+            loss = F.kl_div(log_probabilities, targets, reduction="batchmean")
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self.update = until
+
+
+def divergence(logits: torch.Tensor, student_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """KL(ensemble || student) of each image, (B,)."""
+    target = (logits / temperature).log_softmax(1)
+    return F.kl_div((student_logits / temperature).log_softmax(1), target, reduction="none", log_target=True).sum(1)

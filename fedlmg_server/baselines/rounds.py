@@ -1,0 +1,171 @@
+"""Many rounds of training at the clients and averaging at the server, by one of Flower's strategies.
+
+The strategy is Flower's and so are its messages; the virtual clients answer them in this process, one by one.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore.task_identity import TaskIdentity
+
+from common import architectures
+from common.augmentation import augment
+from common.datasets.digits import LabeledImages
+from common.schedule import warm_up_then_cosine
+from fedlmg_server.baselines.federation import Cost, Federation, Outcome
+from fedlmg_server.distillation import aggregate
+
+NUM_ROUNDS, LOCAL_EPOCHS = 20, 1
+"""As in the paper, section 4.1."""
+ADAMW_LEARNING_RATE_FACTOR = 1 / 50
+"""As in the clients' own training."""
+
+
+def run(federation: Federation, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Outcome:
+    """
+    Raises
+    ------
+    DoesNotApply: unlike architectures.
+    """
+    model, cost = initial(federation), Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
+    grid = VirtualClients(federation, model, cost, num_rounds)
+    with _as_a_task(), cost.timed("server"):
+        arrays = strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds).arrays
+    cost.server_seconds -= cost.client_seconds
+    model.load_state_dict(arrays.to_torch_state_dict())
+    return Outcome(federation.measure(model), cost)
+
+
+@contextmanager
+def _as_a_task() -> Iterator[None]:
+    """Flower makes messages inside a run's task alone, and a benchmark is none; nor need it hear of every round."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    names = ("_run_id", "_task_id", "_node_id")
+    before = [getattr(TaskIdentity, name) for name in names]
+    for name in names:
+        setattr(TaskIdentity, name, 1)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(TaskIdentity, name, value)
+        logger.setLevel(level)
+
+
+def initial(federation: Federation) -> torch.nn.Module:
+    """The clients' common architecture with a head for all classes, untrained."""
+    architecture, config = federation.alike(), federation.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = architectures.build(
+            architecture, len(federation.class_names), config.training.image_size, config.builders
+        )
+    return model.to(federation.device)
+
+
+def everyone(federation: Federation) -> dict[str, object]:
+    """Settings of a strategy in which every client trains in every round, and evaluation is left to us."""
+    count = len(federation.uploads)
+    return {"min_train_nodes": count, "min_available_nodes": count, "fraction_evaluate": 0.0}
+
+
+@dataclass
+class VirtualClients(Grid):
+    """A Flower grid whose nodes are this federation's clients; it counts what passes."""
+
+    federation: Federation
+    model: torch.nn.Module
+    cost: Cost
+    num_rounds: int
+    gradients: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    """Of each client, what FedDyn adds to its loss, by parameter."""
+
+    def get_node_ids(self) -> list[int]:
+        return list(range(1, len(self.federation.uploads) + 1))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        # In the nodes' own order, whatever order the strategy sampled them in.
+        return [self._answer(message) for message in sorted(messages, key=lambda each: each.metadata.dst_node_id)]
+
+    def _answer(self, message: Message) -> Message:
+        node, arrays = message.metadata.dst_node_id, message.content["arrays"]
+        data = list(self.federation.trains.values())[node - 1]
+        self.model.load_state_dict(arrays.to_torch_state_dict())
+        with self.cost.timed("client"):
+            self._train(node, data, message.content["config"])
+        trained = ArrayRecord(self.model.state_dict())
+        self.cost.download_bytes += _size(arrays)
+        self.cost.upload_bytes += _size(trained)
+        metrics = MetricRecord({"num-examples": len(data)})
+        return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
+
+    def _train(self, node: int, data: LabeledImages, told: ConfigRecord) -> None:
+        """LOCAL_EPOCHS epochs at the round's place in the schedule that clients of one exchange follow, too."""
+        config, model, device = self.federation.config, self.model, self.federation.device
+        preprocess = aggregate.preprocessing(config)
+        mu, alpha = float(told.get("proximal-mu", 0.0)), float(told.get("feddyn-alpha", 0.0))
+        start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        linear = self.gradients.setdefault(node, {name: torch.zeros_like(value) for name, value in start.items()})
+        images, labels = preprocess.resize(data.images).to(device), data.labels.to(device)
+        server_round = int(told["server-round"])
+        generator = torch.Generator().manual_seed((config.seed * 1_000_003 + server_round) * 1_000 + node)
+        torch.manual_seed(generator.initial_seed())
+        optimizer, peak = _optimizer(model, config.training.local_learning_rate)
+        model.train()
+        for epoch in range(LOCAL_EPOCHS):
+            batches = torch.randperm(len(labels), generator=generator).split(config.training.local_batch_size)
+            batches = [rows for rows in batches if len(rows) > 1]
+            updates = self.num_rounds * LOCAL_EPOCHS * len(batches)
+            for index, rows in enumerate(batches):
+                step = ((server_round - 1) * LOCAL_EPOCHS + epoch) * len(batches) + index
+                for group in optimizer.param_groups:
+                    group["lr"] = peak * warm_up_then_cosine(step, updates, max(1, updates // 20))
+                inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+                loss = F.cross_entropy(model(inputs), labels[rows])
+                for name, parameter in model.named_parameters():
+                    if mu or alpha:
+                        loss = loss + (mu + alpha) / 2 * (parameter - start[name]).square().sum()
+                    if alpha:
+                        loss = loss - (linear[name] * parameter).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        for name, parameter in model.named_parameters():
+            linear[name] -= alpha * (parameter.detach() - start[name])
+
+    def set_run(self, run: object) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> object:
+        raise NotImplementedError
+
+    def create_message(self, *_: object, **__: object) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        raise NotImplementedError
+
+
+def _optimizer(model: torch.nn.Module, rate: float) -> tuple[torch.optim.Optimizer, float]:
+    """As the clients' own: SGD for nets with BatchNorm, else AdamW; and the peak learning rate."""
+    if architectures.has_batch_norm(model):
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4), rate
+    rate *= ADAMW_LEARNING_RATE_FACTOR
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05), rate
+
+
+def _size(record: ArrayRecord) -> int:
+    return sum(len(array.data) for array in record.values())

@@ -1,0 +1,76 @@
+"""`fedlmg bench`: methods and settings against each other."""
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from fedlmg_server.flower import FlowerError
+from fedlmg_server.running import run_locally
+
+bench = typer.Typer(no_args_is_help=True, help="Measure methods and settings against each other.")
+console = Console()
+
+Out = Annotated[Path, typer.Option(help="Folder for runs, rows, table and plots; the same command continues.")]
+Data = Annotated[Path | None, typer.Option(help="Folder that stands for {data} in the file.")]
+Runs = Annotated[Path | None, typer.Option(help="Folder of the runs, to share them between benchmarks; OUT/runs.")]
+Smoke = Annotated[bool, typer.Option(help="Small made-up data and an untrained diffusion model: minutes, no meaning.")]
+
+
+@bench.command()
+def rivals(
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/rivals.toml"),
+    out: Out = Path("runs/rivals"),
+    runs: Runs = None,
+    smoke: Smoke = False,
+) -> None:
+    """Every rival on the same uploads, data and seeds."""
+    study(config, out, runs=runs, smoke=smoke)
+
+
+@bench.command()
+def ablation(
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/ablation.toml"),
+    out: Out = Path("runs/ablation"),
+    runs: Runs = None,
+    smoke: Smoke = False,
+) -> None:
+    """What each setting of synthesis is worth, on the same uploads."""
+    study(config, out, runs=runs, smoke=smoke)
+
+
+@bench.command()
+def paper(
+    config: Annotated[Path, typer.Argument(help="Experiment file, such as deploy/experiments/paper/nico-common.toml.")],
+    out: Out = Path("runs/paper"),
+    data: Data = None,
+    runs: Runs = None,
+    smoke: Smoke = False,
+) -> None:
+    """An experiment on data of your own, with the paper's figures beside ours."""
+    study(config, out / config.stem, data, runs, smoke)
+
+
+def study(config: Path, out: Path, data: Path | None = None, runs: Path | None = None, smoke: bool = False) -> None:
+    """Run an experiment file's whole grid; its table ends in OUT/table.md."""
+    from fedlmg_server.bench import experiment, grid
+    from fedlmg_server.bench import smoke as stand_ins
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        if smoke:
+            out = out / "smoke"
+            data = stand_ins.data(experiment.read(config, out).layout, out / "data")
+        asked = experiment.read(config, data)
+        if smoke:
+            asked = stand_ins.shrink(asked, out / "pipeline")
+        rows = grid.run(asked, out, partial(run_locally, console=console), console, runs)
+    except (ValueError, FlowerError) as error:
+        console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"{len(rows)} rows: {escape(str(out / 'table.md'))}", soft_wrap=True)

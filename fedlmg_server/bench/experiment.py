@@ -1,0 +1,108 @@
+"""An experiment as a TOML file.
+
+Top-level keys are run config keys that hold for all, and these of the experiment's own:
+
+`seeds`          of the runs; `[0]` where not given
+`methods`        the rows: names of `baselines.rivals.NAMES`, or `"all"`; none where not given
+`public`         image folder of unlabelled public images, for `feddf`; the embedded federation has its own
+`layout`         what `--smoke` builds in place of the data: one of `smoke.LAYOUTS`
+`[settings.X]`   federations, as run config keys over the top-level ones: each is a `fedlmg run` for every seed
+`[variants.X]`   rows whose images are drawn anew on each run's uploads, as run config keys over the setting's
+`[published.X]`  method or variant -> the mean accuracy in % that the paper gives for setting X
+
+`{data}` in a text stands for the folder that the command line names.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.config import Config, ConfigError
+from fedlmg_server.baselines import rivals
+
+OWN = ("seeds", "methods", "public", "layout", "settings", "variants", "published")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    settings: dict[str, dict]
+    """Name -> run config keys."""
+    variants: dict[str, dict]
+    """Name -> run config keys over those of a setting."""
+    seeds: list[int]
+    methods: list[str]
+    public: str
+    layout: str
+    published: dict[str, dict[str, float]]
+    """Setting -> row -> accuracy in %."""
+
+    def over(self, keys: dict) -> "Experiment":
+        """The same with these run config keys over all others."""
+        return replace(
+            self,
+            settings={name: own | keys for name, own in self.settings.items()},
+            variants={
+                name: {key: value for key, value in own.items() if key not in keys}
+                for name, own in self.variants.items()
+            },
+        )
+
+    def cells(self) -> Iterator[tuple[str, int]]:
+        """Setting and seed of every run."""
+        return ((setting, seed) for setting in self.settings for seed in self.seeds)
+
+
+def read(file: Path, data: Path | None = None) -> Experiment:
+    """
+    Raises
+    ------
+    ConfigError: an unreadable file, an unknown key or method, an impossible value, or `{data}` without a folder.
+    """
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"experiment {file} cannot be read: {error}") from None
+    content = _filled(content, file, data)
+    own = {key: content.pop(key) for key in OWN if key in content}
+    settings = {name: content | keys for name, keys in own.get("settings", {"default": {}}).items()}
+    methods = own.get("methods", [])
+    experiment = Experiment(
+        settings=settings,
+        variants=own.get("variants", {}),
+        seeds=own.get("seeds", [0]),
+        methods=list(rivals.NAMES) if methods == "all" else methods,
+        public=own.get("public", ""),
+        layout=own.get("layout", ""),
+        published=own.get("published", {}),
+    )
+    _check(experiment, file)
+    return experiment
+
+
+def _filled(value, file: Path, data: Path | None):
+    """Every text with the data folder in place of `{data}`."""
+    if isinstance(value, dict):
+        return {key: _filled(item, file, data) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, file, data) for item in value]
+    if isinstance(value, str) and "{data}" in value:
+        if data is None:
+            raise ConfigError(f"experiment {file} needs its data: name their folder with --data, or try --smoke")
+        return value.replace("{data}", str(data.resolve()))
+    return value
+
+
+def _check(experiment: Experiment, file: Path) -> None:
+    if not experiment.methods and not experiment.variants:
+        raise ConfigError(f"experiment {file} has neither `methods` nor [variants.NAME]: name at least one")
+    if unknown := [name for name in experiment.methods if name not in rivals.NAMES]:
+        raise ConfigError(f"experiment {file} names the method '{unknown[0]}'; there are {', '.join(rivals.NAMES)}")
+    if strangers := set(experiment.published) - set(experiment.settings):
+        raise ConfigError(f"experiment {file} has published figures of '{min(strangers)}', which is no setting of it")
+    if not experiment.seeds or not all(isinstance(seed, int) for seed in experiment.seeds):
+        raise ConfigError(f"experiment {file} has the seeds {experiment.seeds}; name whole numbers")
+    for keys in experiment.settings.values():
+        Config.from_run_config(keys)
+        for own in experiment.variants.values():
+            Config.from_run_config(keys | own)

@@ -1,0 +1,147 @@
+"""The rows of a benchmark: one method or variant on one run; and their CSV, Markdown table and plots."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from common.files import write_bytes
+from common.workspace import safe_name
+from fedlmg_server.report import plots
+
+COSTS = ("rounds", "epochs", "upload_bytes", "download_bytes", "client_seconds", "server_seconds", "num_images")
+DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracies in [0, 1]; costs as in `baselines.federation.Cost`, sums over all clients."""
+
+    setting: str
+    method: str
+    seed: int
+    accuracy: float | None = None
+    """Mean over the clients' test sets; None: see `note`."""
+    per_client: dict[str, float] = field(default_factory=dict)
+    rounds: int = 0
+    epochs: int = 0
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    client_seconds: float = 0.0
+    server_seconds: float = 0.0
+    num_images: int = 0
+    kept: float | None = None
+    """Of a variant, the share of its images that are learned from."""
+    note: str = ""
+    """Why there is no accuracy."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method in one setting over its seeds."""
+
+    rows: list[Row]
+
+    @property
+    def method(self) -> str:
+        return self.rows[0].method
+
+    @property
+    def measured(self) -> list[Row]:
+        return [row for row in self.rows if row.accuracy is not None]
+
+    def mean(self, key: str) -> float:
+        return statistics.mean(getattr(row, key) or 0 for row in self.measured)
+
+    def percent(self, client: str | None = None) -> str:
+        """Mean and standard deviation over the seeds in %; a dash where not measured."""
+        values = [row.accuracy if client is None else row.per_client.get(client) for row in self.measured]
+        values = [100 * value for value in values if value is not None]
+        if not values:
+            return DASH
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}"
+
+
+def summaries(rows: list[Row]) -> Iterator[tuple[str, list[Summary]]]:
+    """Each setting with its methods, in the order of the rows."""
+    for setting in dict.fromkeys(row.setting for row in rows):
+        of_setting = [row for row in rows if row.setting == setting]
+        names = dict.fromkeys(row.method for row in of_setting)
+        yield setting, [Summary([row for row in of_setting if row.method == name]) for name in names]
+
+
+def write(rows: list[Row], published: dict[str, dict[str, float]], out: Path) -> None:
+    """`rows.csv`, `table.md`, and for each setting its plots."""
+    write_bytes(out / "rows.csv", as_csv(rows).encode())
+    write_bytes(out / "table.md", markdown(rows, published).encode())
+    for setting, methods in summaries(rows):
+        found = [each for each in methods if each.measured]
+        if not found:
+            continue
+        by_client = {each.method: _mean_by_client(each) for each in found}
+        figures = {"clients": plots.dots(by_client)}
+        for name, key, across in (
+            ("images", "num_images", "synthetic images"),
+            ("seconds", "server_seconds", "seconds on the server"),
+            ("bytes", "upload_bytes", "bytes uploaded by all clients"),
+        ):
+            points = {each.method: (each.mean(key), 100 * each.mean("accuracy")) for each in found}
+            figures[name] = plots.scatter(points, across)
+        for name, svg in figures.items():
+            write_bytes(out / "plots" / f"{safe_name(setting)}-{name}.svg", svg)
+
+
+def _mean_by_client(summary: Summary) -> dict[str, float]:
+    clients = dict.fromkeys(client for row in summary.measured for client in row.per_client)
+    return {
+        client: statistics.mean(row.per_client[client] for row in summary.measured if client in row.per_client)
+        for client in clients
+    }
+
+
+def as_csv(rows: list[Row]) -> str:
+    """One line a row; the clients' accuracies behind the other columns."""
+    clients = list(dict.fromkeys(client for row in rows for client in row.per_client))
+    columns = [name for name in Row.__dataclass_fields__ if name != "per_client"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *(f"accuracy {client}" for client in clients)])
+    for row in rows:
+        flat = asdict(row)
+        writer.writerow([*(flat[name] for name in columns), *(row.per_client.get(client, "") for client in clients)])
+    return text.getvalue()
+
+
+def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
+    """A section for each setting: accuracy with the published figure beside it and the costs, then by client."""
+    parts = []
+    for setting, methods in summaries(rows):
+        seeds = sorted({row.seed for each in methods for row in each.rows})
+        told = published.get(setting, {})
+        headers = ["method", f"accuracy, % (seeds {', '.join(map(str, seeds))})", *(["published, %"] if told else [])]
+        headers += ["rounds", "epochs", "MB up", "MB down", "client s", "server s", "images"]
+        parts += [f"## {setting}\n", _line(headers), _line(["---"] * len(headers))]
+        for each in methods:
+            shown = [each.method, each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
+            parts.append(_line(shown + _costs(each)))
+        clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
+        parts += ["", _line(["method", *clients]), _line(["---"] * (len(clients) + 1))]
+        parts += [_line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]
+        notes = {each.method: each.rows[0].note for each in methods if not each.measured}
+        parts += ["", *(f"- {method} does not apply: {note}" for method, note in notes.items()), ""]
+    return "\n".join(parts)
+
+
+def _costs(summary: Summary) -> list[str]:
+    if not summary.measured:
+        return [DASH] * len(COSTS)
+    scale = {"upload_bytes": 1e-6, "download_bytes": 1e-6}
+    digits = {"upload_bytes": 1, "download_bytes": 1}
+    return [f"{summary.mean(key) * scale.get(key, 1):.{digits.get(key, 0)}f}" for key in COSTS]
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

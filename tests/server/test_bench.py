@@ -1,0 +1,183 @@
+"""Experiments: files that are checked, rows that are made once, tables that say what was measured."""
+
+import csv
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from common.config import Config, ConfigError
+from common.datasets import folders
+from common.files import write_json
+from common.workspace import Workspace
+from fedlmg_server.baselines import rivals
+from fedlmg_server.baselines.federation import Cost, DoesNotApply, Outcome
+from fedlmg_server.bench import experiment, grid, rows, smoke
+from fedlmg_server.bench.experiment import Experiment
+from fedlmg_server.bench.rows import Row
+from fedlmg_server.diffusion import tiny_pipeline
+from tests.conftest import make_upload
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
+FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in ("digits-large.toml", "overlap.toml"))
+ROW = Row("skew", "plain", 0, accuracy=0.5, per_client={"a": 0.5}, num_images=4, server_seconds=2.0, upload_bytes=10**6)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_every_experiment_is_valid(file: Path, tmp_path: Path):
+    asked = experiment.read(file, tmp_path)
+
+    assert asked.layout in smoke.LAYOUTS
+    assert list(asked.cells())
+
+
+@pytest.mark.parametrize("file", sorted((EXPERIMENTS / "paper").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_paper_experiment_states_protocol_data_hours_and_figures(file: Path):
+    text = file.read_text()
+
+    assert all(f"# {word}" in text for word in ("Protocol:", "Data:", "GPU-hours, estimated", "Published, %"))
+    assert "[published." in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images-per-class = 3", "has neither `methods` nor"),
+        ("[variants.a]\nimages = 3", "unknown config key 'images'"),
+        ("[variants", "cannot be read"),
+        ('methods = ["fedsgd"]', "names the method 'fedsgd'"),
+        ('methods = "all"\nfolders = "{data}/a"', "needs its data"),
+        ('methods = "all"\n[published.other]', "published figures of 'other'"),
+    ],
+)
+def test_file_that_is_no_experiment_is_told(tmp_path: Path, text: str, message: str):
+    (tmp_path / "a.toml").write_text(text)
+
+    with pytest.raises(ConfigError, match=message):
+        experiment.read(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("layout", ["domainnet", "nico", "open-image"])
+def test_small_data_are_found_as_the_true_ones_would_be(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(smoke, "CLASSES", ("bear", "bus"))
+    parts = {
+        "domainnet": ["clipart"],
+        "nico": ["NICO_DG/autumn", "NICO_unique#2", "NICO_DG"],
+        "open-image": ["client-3"],
+    }
+
+    data = smoke.data(layout, tmp_path / "data")
+
+    for part in parts[layout]:
+        found = folders.load(data / part, 16)
+        assert found.class_names == ["bear", "bus"]
+        domains = 6 if part == "NICO_DG" else 1
+        assert [len(found.splits[split]) for split in ("train", "test")] == [6 * domains, 2 * domains]
+
+
+def test_table_has_mean_spread_published_figure_and_what_does_not_apply():
+    several = [ROW, replace(ROW, seed=1, accuracy=0.7, per_client={"a": 0.7})]
+    refused = Row("skew", "fedavg", 0, note="unlike architectures")
+
+    table = rows.markdown([*several, refused], {"skew": {"plain": 61.5}})
+
+    assert "| plain | 60.0 ± 14.1 | 61.5 | 0 | 0 | 1.0 | 0.0 | 0 | 2 | 4 |" in table
+    assert "- fedavg does not apply: unlike architectures" in table
+
+
+def test_csv_has_a_line_a_row_and_a_column_a_client():
+    text = rows.as_csv([ROW, replace(ROW, per_client={"b": 0.25})])
+
+    first, second = csv.DictReader(StringIO(text))
+    assert (first["accuracy a"], second["accuracy b"], second["accuracy a"]) == ("0.5", "0.25", "")
+
+
+def test_every_setting_gets_its_four_plots(tmp_path: Path):
+    rows.write([ROW, replace(ROW, method="other", num_images=0)], {}, tmp_path)
+
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert names == {f"skew-{kind}.svg" for kind in ("clients", "images", "seconds", "bytes")}
+
+
+@pytest.fixture
+def finished(tmp_path: Path):
+    """Makes a finished run of one untrained client in the workspace that it is told."""
+
+    def make(keys: dict) -> str:
+        workspace = Workspace.open(Config.from_run_config(keys), grid.versions())
+        upload = make_upload("a", [str(digit) for digit in range(10)])
+        upload.manifest["data"] = "digits/mnist"
+        upload.save(workspace.upload("a"))
+        write_json(workspace.report / "results.json", {"methods": {}})
+        return ""
+
+    return make
+
+
+def asking(**changes: object) -> Experiment:
+    plain = Experiment({"skew": {"num-clients": 2}}, {}, [0, 1], ["dense", "fedavg-one-shot"], "", "", {})
+    return replace(plain, **changes)
+
+
+def test_finished_rows_stay_and_missing_ones_are_measured(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
+    measured = []
+
+    def measure(method, federation):
+        measured.append((method, federation.config.seed))
+        if method == "fedavg-one-shot":
+            raise DoesNotApply("unlike architectures")
+        return Outcome({"a": 0.25}, Cost(rounds=1))
+
+    monkeypatch.setattr(rivals, "measure", measure)
+    first = grid.run(asking(), tmp_path, finished, Console(file=StringIO()))
+    (tmp_path / "rows" / "skew" / "dense" / "seed-1.json").unlink()
+    measured.clear()
+
+    again = grid.run(asking(), tmp_path, finished, Console(file=StringIO()))
+
+    assert measured == [("dense", 1)]
+    assert again == first
+    assert [(row.method, row.accuracy, row.note) for row in first[:2]] == [
+        ("dense", 0.25, ""),
+        ("fedavg-one-shot", None, "unlike architectures"),
+    ]
+
+
+def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
+    accuracies = iter([0.25, 0.5])
+    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": next(accuracies)}, Cost()))
+    one = asking(seeds=[0], methods=["dense"])
+    grid.run(one, tmp_path, finished, Console(file=StringIO()), tmp_path / "runs-1")
+
+    other = grid.run(
+        replace(one, settings={"skew": {"num-clients": 3}}),
+        tmp_path,
+        finished,
+        Console(file=StringIO()),
+        tmp_path / "2",
+    )
+
+    assert [row.accuracy for row in other] == [0.5]
+
+
+def test_a_run_that_fails_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="setting 'skew' with seed 0 failed: no quorum"):
+        grid.run(asking(), tmp_path, lambda keys: "no quorum", Console(file=StringIO()))
+
+
+@pytest.mark.slow
+def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
+    tiny_pipeline.build(channels=(16, 32)).save_pretrained(tmp_path / "pipeline")
+    keys = {"diffusion-model": str(tmp_path / "pipeline"), "images-per-class": 1, "num-inference-steps": 2}
+    keys |= {"min-confidence": 0.0, "student-epochs": 1, "teacher-weighting": "uniform"}
+    variants = {"plain": {}, "M = 0": {"noise-editing-steps": 0}}
+    asked = asking(settings={"skew": keys}, variants=variants, seeds=[0], methods=[])
+
+    found, again = (grid.run(asked, tmp_path, finished, Console(file=StringIO())) for _ in range(2))
+
+    assert [(row.method, row.num_images) for row in found] == [("plain", 10), ("M = 0", 10)]
+    assert again == found
+    assert json.loads((tmp_path / "rows" / "skew" / "plain" / "seed-0.json").read_text())["row"]["kept"] == 1.0
