@@ -95,6 +95,9 @@ class SynthesisConfig:
     """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
     synthesis_batch_size: int = 50
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
+    compile: bool = False
+    """`torch.compile` of the denoiser and the decoders, when a batch's size first comes: worth its minutes for thousands
+    of images on a GPU."""
     sampler: str = "ddim"
     """`ddim`, `ddpm`, `dpm-solver++`, or `lcm` for latent consistency models."""
     num_inference_steps: int = 8

@@ -43,7 +43,8 @@ def measure(config: Config, uploads: list[Upload], device: torch.device) -> Esti
     guidance = guidance_by(upload, config.synthesis, backend.device)
     rounds = -(-PROBE_IMAGES // len(upload.class_names))
     batch = plan.drawings(config.seed, upload.client, upload.class_names, rounds)[:PROBE_IMAGES]
-    draw_batch(backend, guidance, batch[:1], upload.class_names, config.synthesis)
+    warm_up = batch if config.synthesis.compile else batch[:1]
+    draw_batch(backend, guidance, warm_up, upload.class_names, config.synthesis)
     started = time.monotonic()
     images = draw_batch(backend, guidance, batch, upload.class_names, config.synthesis).cpu()
     seconds = (time.monotonic() - started) / len(batch)

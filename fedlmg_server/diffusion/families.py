@@ -60,9 +60,23 @@ def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
     noise_schedule = scheduler(pipeline, config.sampler)
     pipeline.to(device)
     if not hasattr(pipeline, "vae"):
-        return PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
-    conditions = CONDITIONING[type(pipeline)](pipeline)
-    return LatentBackend(pipeline, noise_schedule, conditions, decoder and decoder.to(device))
+        backend = PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
+    else:
+        conditions = CONDITIONING[type(pipeline)](pipeline)
+        backend = LatentBackend(pipeline, noise_schedule, conditions, decoder and decoder.to(device))
+    if config.compile:
+        _compile(backend)
+    return backend
+
+
+def _compile(backend: LatentBackend | PixelBackend) -> None:
+    """At their first call with each shape. Shapes are static, so that an image depends on its batch's size alone and
+    not on which sizes a process met before."""
+    parts = [backend.denoiser]
+    if isinstance(backend, LatentBackend):
+        parts += {id(vae): vae.decoder for vae in (backend.vae, backend.guidance_vae)}.values()
+    for part in parts:
+        part.compile(dynamic=False)
 
 
 def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:

@@ -133,3 +133,18 @@ def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_str
     backend = families.load(SynthesisConfig(diffusion_model=str(folder)), CPU)
 
     assert backend.safe(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3
+
+
+@pytest.mark.slow
+def test_compiled_image_is_the_plain_one_but_for_rounding(guidance, tmp_path):
+    folder = tiny_pipelines.save("stable-diffusion-1", tmp_path)
+    calls = torch._dynamo.utils.counters["stats"]
+    calls.clear()
+
+    plain, compiled = (
+        draw_batch(backend, guidance, DRAWINGS[:2], tiny_pipelines.CLASS_NAMES, config)
+        for backend, config in (opened(folder), opened(folder, compile=True))
+    )
+
+    assert calls["unique_graphs"] >= 2
+    torch.testing.assert_close(compiled, plain, atol=2 / 255, rtol=0)
