@@ -25,8 +25,6 @@ from fedlmg_server.versions import versions
 
 LOCAL = "local"
 PAIR = re.compile(r"([\w-]+)=('[^']*'|\"[^\"]*\"|\S+)")
-STATUS_SECONDS = 60
-"""Between two questions to Flower whether the run still lives; the workspace tells sooner."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(no_args_is_help=True, help="Measure settings against each other.")
@@ -163,7 +161,7 @@ def run_locally(overrides: dict) -> str:
     with flower.temporary_folder() as folder, flower.private_superlink(folder / "home", log_file) as connection:
         run_id = connection.submit(flower.write_app(folder), overrides, simulation)
         with follower:
-            reason = _wait(connection, run_id, follower)
+            reason = connection.wait(run_id, follower.poll)
         if reason:
             with open(log_file, "a") as log:
                 log.write(connection.log(run_id))
@@ -180,21 +178,6 @@ def _num_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _wait(connection: flower.Connection, run_id: str, follower: Follower) -> str:
-    """Why the run failed, empty when it did not: by its own last event, or by Flower when it died without one."""
-    next_look = time.monotonic() + STATUS_SECONDS
-    while True:
-        if (end := follower.poll()) is not None:
-            return end
-        if time.monotonic() >= next_look:
-            status, details = connection.status(run_id)
-            if status.startswith("finished"):
-                end = follower.poll()
-                return end if end is not None else details or f"Flower says {status}"
-            next_look = time.monotonic() + STATUS_SECONDS
-        time.sleep(0.3)
 
 
 def run_remotely(name: str, overrides: dict) -> str:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +24,10 @@ from common.config import Config
 
 PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
 START_SECONDS, STOP_SECONDS = 60, 10
+STATUS_SECONDS = 60
+"""Between two questions to Flower whether a run still lives; the workspace tells sooner."""
+MOST_SILENT = 5
+"""So many questions in a row may go unanswered."""
 PRIVATE = "fedlmg"
 """Name of the connection to the private SuperLink."""
 
@@ -70,6 +74,29 @@ class Connection:
         """Status (`finished:completed`, say) and its details."""
         run = self.flwr("list", self.name, "--run-id", run_id)["runs"][0]
         return run["status"], run.get("status-details") or ""
+
+    def wait(self, run_id: str, poll: Callable[[], str | None]) -> str:
+        """Why the run failed, empty when it did not: by `poll`, or by Flower when it died without a word.
+
+        poll: the run's own last word, None until it has come. A SuperLink that is being started again is waited for.
+        """
+        next_look, silent = time.monotonic() + STATUS_SECONDS, 0
+        while True:
+            if (end := poll()) is not None:
+                return end
+            if time.monotonic() >= next_look:
+                try:
+                    status, details = self.status(run_id)
+                    silent = 0
+                except FlowerError:
+                    if (silent := silent + 1) == MOST_SILENT:
+                        raise
+                    status = ""
+                if status.startswith("finished"):
+                    end = poll()
+                    return end if end is not None else details or f"Flower says {status}"
+                next_look = time.monotonic() + STATUS_SECONDS
+            time.sleep(0.3)
 
     def log(self, run_id: str) -> str:
         """What the ServerApp, and in simulation the clients, printed so far."""
