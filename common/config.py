@@ -26,6 +26,9 @@ class FederationConfig:
     """Clients expected; the server stops waiting as soon as it has heard from so many."""
     min_clients: int = 2
     """Quorum: with fewer uploads at the deadline the run stops."""
+    client_registry: str = ""
+    """JSON file of the clients that `fedlmg server` knows: each answers under the name of its key. Empty: whatever name
+    a client gives itself."""
     deadline_seconds: float = 3600.0
     """Longest wait for uploads, and again for evaluations, in seconds."""
     max_upload_megabytes: float = 1024.0
@@ -96,8 +99,8 @@ class SynthesisConfig:
     synthesis_batch_size: int = 50
     """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
     compile: bool = False
-    """`torch.compile` of the denoiser and the decoders, when a batch's size first comes: worth its minutes for thousands
-    of images on a GPU."""
+    """`torch.compile` of the denoiser and the decoders, when a batch's size first comes: minutes that pay off over
+    thousands of images on a GPU."""
     sampler: str = "ddim"
     """`ddim`, `ddpm`, `dpm-solver++`, or `lcm` for latent consistency models."""
     num_inference_steps: int = 8

@@ -21,7 +21,7 @@ ELSEWHERE = ("workspace", "trackers")
 """Config keys that say where a run leaves its traces, and change nothing in them."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""
-MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes")
+MAY_CHANGE = ("num-clients", "min-clients", "client-registry", "deadline-seconds", "max-upload-megabytes")
 """Keys that a workspace's run may be continued with other values of: whom to wait for, and how long."""
 
 

@@ -51,6 +51,8 @@ def watch_requests(cache: Path) -> None:
 
 
 def reason_of(error: httpx.TransportError) -> str:
+    if "certificate has expired" in str(error):
+        return "its certificate has expired, which its operator renews with `fedlmg server renew`"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "its certificate is not one that `--ca` vouches for"
     return "the server cannot be reached"

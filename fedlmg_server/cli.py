@@ -15,12 +15,15 @@ from common.overrides import read_overrides
 from common.workspace import Workspace
 from fedlmg_server import flower, running
 from fedlmg_server.bench.commands import bench
+from fedlmg_server.deployment.commands import server as server_commands
+from fedlmg_server.deployment.settings import Deployment, DeploymentError
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
 LOCAL = "local"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
+app.add_typer(server_commands, name="server")
 app.command()(model_commands.predict)
 app.command()(model_commands.export)
 console = Console()
@@ -43,19 +46,23 @@ def run(
     workspace: Annotated[
         str | None, typer.Option(help="The run's folder on the server; `local` defaults to runs/default.")
     ] = None,
+    server: Annotated[Path | None, typer.Option(help="Folder of `fedlmg server`: run over its clients.")] = None,
 ) -> None:
     """Collect one upload from each client, synthesise, distil, report; the same command continues a run."""
     # So that a polite kill, too, stops what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         overrides = read_overrides(config, run_config or [])
-        if connection == LOCAL:
+        if server:
+            overrides |= {"workspace": str(Path(workspace).resolve())} if workspace else {}
+            reason = running.run_on_server(Deployment.load(server), overrides, console)
+        elif connection == LOCAL:
             overrides["workspace"] = str(Path(workspace or overrides.get("workspace", "runs/default")).resolve())
             reason = running.run_locally(overrides, console)
         else:
             overrides |= {"workspace": workspace} if workspace else {}
             reason = running.run_remotely(connection, overrides, console)
-    except (ConfigError, flower.FlowerError) as error:
+    except (ConfigError, DeploymentError, flower.FlowerError) as error:
         reason = str(error)
     except KeyboardInterrupt:
         reason = "interrupted: the same command continues"

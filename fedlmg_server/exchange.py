@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED = 0, 3, 5, 8
@@ -34,13 +35,13 @@ class Exchange:
     ----------
     grid: Flower's Grid.
     messages: nodes -> the messages to push to them.
-    receive: reply -> the client's name; raises ReplyError, or another of `MALFORMED`, on a malformed reply.
+    receive: reply, node -> the client's name; raises ReplyError, or another of `MALFORMED`, on a malformed reply.
     on_change: called with the exchange after each answer and each failure.
     """
 
     grid: Any
     messages: Callable[[list[int]], Iterable[Any]]
-    receive: Callable[[Any], str]
+    receive: Callable[[Any, int], str]
     on_change: Callable[["Exchange"], None] = lambda exchange: None
     poll_seconds: float = 0.5
 
@@ -106,7 +107,7 @@ class Exchange:
 
     def _note_reply(self, node: int, reply: Any) -> None:
         try:
-            self.answered[node] = self.receive(reply)
+            self.answered[node] = self.receive(reply, node)
         except ReplyError as error:
             self.failed[node] = (error.client, str(error))
         except MALFORMED as error:
@@ -117,6 +118,6 @@ class Exchange:
         # In simulation the reason ends a whole traceback.
         reason = reason.strip().splitlines()[-1] if reason and reason.strip() else f"Flower's error {code}"
         if code in PASSING and self.crashes[node] < MOST_CRASHES:
-            self.away[node] = reason
+            self.away[node] = f"unavailable since {datetime.now():%Y-%m-%d %H:%M:%S} ({reason})"
         else:
             self.failed[node] = ("", reason)

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +24,8 @@ from common.config import Config
 
 PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
 START_SECONDS, STOP_SECONDS = 60, 10
+LOOK_SECONDS, PATIENCE_SECONDS = 60, 600
+"""Between two questions to Flower whether a run still lives; and how long it may not answer."""
 PRIVATE = "fedlmg"
 """Name of the connection to the private SuperLink."""
 
@@ -70,6 +72,34 @@ class Connection:
         """Status (`finished:completed`, say) and its details."""
         run = self.flwr("list", self.name, "--run-id", run_id)["runs"][0]
         return run["status"], run.get("status-details") or ""
+
+    def wait(
+        self, run_id: str, poll: Callable[[], str | None] = lambda: None, look_seconds: float = LOOK_SECONDS
+    ) -> str:
+        """Why the run failed, empty when it did not: by `poll`, or by Flower when it died without a word.
+
+        poll: the run's own last word, None until it has come. A SuperLink that is being started again is waited for.
+
+        Raises
+        ------
+        FlowerError: it does not answer for `PATIENCE_SECONDS`.
+        """
+        answered = looked = time.monotonic()
+        while (end := poll()) is None:
+            if time.monotonic() >= looked + look_seconds:
+                looked = time.monotonic()
+                try:
+                    status, details = self.status(run_id)
+                    answered = time.monotonic()
+                except FlowerError:
+                    if time.monotonic() > answered + PATIENCE_SECONDS:
+                        raise
+                    continue
+                if status.startswith("finished"):
+                    failure = "" if status == "finished:completed" else details or f"Flower says {status}"
+                    return failure if (end := poll()) is None else end
+            time.sleep(0.3)
+        return end
 
     def log(self, run_id: str) -> str:
         """What the ServerApp, and in simulation the clients, printed so far."""

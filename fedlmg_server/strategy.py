@@ -6,6 +6,7 @@ Every reply is written to the workspace as it arrives, so that memory does not g
 import json
 from collections.abc import Callable, Iterable
 from logging import INFO
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from common.metrics import curve
 from common.upload import Upload, is_sane_name, is_whole, megabytes, read_manifest
 from common.workspace import Workspace
 from fedlmg_server.exchange import Exchange, ReplyError
+from fedlmg_server.registry import Registry
 
 
 class QuorumError(RuntimeError):
@@ -109,7 +111,9 @@ class FedLMG(Strategy):
         )
         for node, name in exchange.answered.items():
             self.workspace.remember_node(node, name)
+        known = self._registered | self.workspace.nodes
         for node, (name, reason) in exchange.unanswered().items():
+            name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
                 self._miss(name or f"node {node}", reason)
         if (num_absent := num_expected - len(self._have()) - len(self.missing)) > 0:
@@ -166,7 +170,7 @@ class FedLMG(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Uploads go to the workspace; the model comes from `aggregate_fn`."""
-        names = [self._receive_upload(reply) for reply in replies if reply.has_content()]
+        names = [self._receive_upload(reply, reply.metadata.src_node_id) for reply in replies if reply.has_content()]
         return None, MetricRecord({"num-uploads": len(names)})
 
     def configure_evaluate(
@@ -179,7 +183,7 @@ class FedLMG(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         for reply in replies:
             if reply.has_content():
-                self._receive_evaluation(reply)
+                self._receive_evaluation(reply, reply.metadata.src_node_id)
         return MetricRecord(dict(self.evaluations))
 
     def _messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
@@ -192,14 +196,19 @@ class FedLMG(Strategy):
         lists = {"have": json.dumps(self._have()), "forgotten": json.dumps(self.workspace.forgotten)}
         return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
 
+    @property
+    def _registered(self) -> dict[int, str]:
+        """Node -> name of the clients whose keys are known; read anew, for clients are added while a run waits."""
+        return Registry(Path(self.config.client_registry)).names() if self.config.client_registry else {}
+
     def _have(self) -> dict[str, str]:
         """Client -> sha256 of its weights, for every upload in the workspace."""
         folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
         manifests = (json.loads((folder / "manifest.json").read_text()) for folder in folders if is_whole(folder))
         return {manifest["client"]: manifest["sha256"] for manifest in manifests}
 
-    def _receive_upload(self, reply: Message) -> str:
-        """Write one reply to the workspace; returns the client's name."""
+    def _receive_upload(self, reply: Message, node: int) -> str:
+        """Write one node's reply to the workspace; returns the client's name."""
         _raise_client_error(reply)
         size, most = megabytes(reply.content), self.config.max_upload_megabytes
         if size > most:
@@ -208,6 +217,8 @@ class FedLMG(Strategy):
         name, digest = manifest["client"], manifest["sha256"]
         if not is_sane_name(name) or not isinstance(digest, str):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
+        if (owner := self._registered.get(node, name)) != name:
+            raise ReplyError(f"it calls itself '{name}', but its key is registered as '{owner}'", owner)
         if name in self.clients.values():
             raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
         if name in self.workspace.forgotten:
@@ -226,7 +237,7 @@ class FedLMG(Strategy):
             self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
         return name
 
-    def _receive_evaluation(self, reply: Message) -> str:
+    def _receive_evaluation(self, reply: Message, node: int) -> str:
         _raise_client_error(reply)
         name, metrics = str(reply.content["client"]["name"]), reply.content["metrics"]
         if metrics["num-examples"] > 0:

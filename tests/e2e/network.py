@@ -169,6 +169,60 @@ class Network:
             process.wait()
 
 
+class SecureNetwork(Network):
+    """The same behind TLS, keys and nginx, by the operator's and the clients' own commands."""
+
+    def __init__(self, folder: Path, diffusion_model: Path) -> None:
+        super().__init__(folder, diffusion_model)
+        self.root, self.client_port = folder / "server", free_port()
+        self.workspace = self.root / "runs" / "default"
+        ports = ("--port", str(self.client_port), "--superlink-port", str(self.port))
+        self.do("fedlmg_server.cli", "server", "init", str(self.root), "--host", "127.0.0.1", *ports)
+
+    def do(self, module: str, *arguments: str) -> str:
+        """One command to its end; returns what it printed."""
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start_server(self) -> None:
+        self.start("server", sys.executable, "-m", "fedlmg_server.cli", "server", "up", str(self.root))
+        until(lambda: "The server is up" in self.log("server"), "server")
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def register(self, name: str) -> None:
+        self.do("fedlmg_client.cli", "keygen", str(self.key(name)))
+        self.do("fedlmg_server.cli", "server", "add-client", name, f"{self.key(name)}.pub", "--server", str(self.root))
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def join(self, name: str, ca: Path | None = None) -> None:
+        if not (self.folder / name).exists():
+            make_images(self.folder / name, 10 * len(name))
+        self.start(
+            name,
+            *(sys.executable, "-m", "fedlmg_client.cli", "join", f"127.0.0.1:{self.client_port}"),
+            *("--ca", str(ca or self.root / "ca.crt"), "--key", str(self.key(name)), "--name", name),
+            *("--data", str(self.folder / name), "--cache", str(self.cache(name))),
+        )
+
+    def up(self, clients: tuple[str, ...] = ("site-a", "site-bb", "site-ccc")) -> None:
+        self.start_server()
+        for name in clients:
+            self.register(name)
+            self.join(name)
+
+    def run(self) -> None:
+        ours = ("federation", "num-clients", "min-clients")
+        pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in self.settings.items() if key not in ours)
+        arguments = ["run", "--server", str(self.root), "--run-config", pairs]
+        self.start("run", sys.executable, "-m", "fedlmg_server.cli", *arguments)
+
+
 class SlowLine:
     """A TCP proxy on loopback that lets `bits_per_second` through towards the server, all connections together."""
 

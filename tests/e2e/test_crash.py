@@ -10,15 +10,6 @@ from tests.e2e.network import Network, SlowLine, until
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fedlmg_server.diffusion import tiny_pipeline
-
-    folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def network(tmp_path: Path, pipeline_folder: Path) -> Iterator[Network]:
     network = Network(tmp_path, pipeline_folder)

@@ -1,6 +1,7 @@
 """The two exchanges over a grid that behaves as Flower's: replies by message id, errors from the SuperLink."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,6 +225,30 @@ def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[...
     strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
 
     assert "another client answered as 'mnist'" in strategy.missing["mnist"]
+
+
+def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], tmp_path: Path):
+    registry = tmp_path / "clients.json"
+    registry.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
+    strategy = make_strategy(**{"client-registry": str(registry)})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
+
+    assert stored(strategy) == ["mnist"]
+    assert strategy.missing == {"printed": "it calls itself 'optdigits', but its key is registered as 'printed'"}
+
+
+def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: Callable[..., FedLMG], tmp_path: Path):
+    registry = tmp_path / "clients.json"
+    registry.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
+    strategy = make_strategy(**{"client-registry": str(registry)})
+    grid = TinyGrid(
+        {7: [uploads("mnist")], 8: [fails(NODE_UNAVAILABLE, "lost")]}, online=lambda polls: {7, 8} if polls < 2 else {7}
+    )
+
+    strategy.collect(grid)
+
+    assert re.fullmatch(r"unavailable since \d{4}-\d\d-\d\d [\d:]{8} \(lost\)", strategy.missing["printed"])
 
 
 def test_a_malformed_reply_is_a_failure_of_its_node_alone(make_strategy: Callable[..., FedLMG]):

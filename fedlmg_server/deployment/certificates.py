@@ -1,0 +1,114 @@
+"""The deployment's own authority, and the certificate by which clients know the server."""
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
+LOOPBACK = ("localhost", "127.0.0.1")
+"""Names under which the SuperLink is reached from its own machine."""
+
+
+def new_authority(days: int = AUTHORITY_DAYS) -> tuple[bytes, bytes]:
+    """Certificate and private key of a new authority, each as PEM; P-256, valid from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedLMG authority")])
+    builder = (
+        _builder(name, name, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+    )
+    return _pem(builder.sign(key, hashes.SHA256())), _key_pem(key)
+
+
+def new_server_certificate(
+    authority: bytes, authority_key: bytes, hosts: Sequence[str], days: int = SERVER_DAYS
+) -> tuple[bytes, bytes]:
+    """Certificate and private key, each as PEM, for these names and addresses and for loopback.
+
+    Parameters
+    ----------
+    days: how long it is valid; below zero it has expired.
+    """
+    issuer = x509.load_pem_x509_certificate(authority)
+    issuer_key = serialization.load_pem_private_key(authority_key, None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    names = [_general_name(host) for host in dict.fromkeys([*hosts, *LOOPBACK])]
+    builder = (
+        _builder(subject, issuer.subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+    return _pem(builder.sign(issuer_key, hashes.SHA256())), _key_pem(key)
+
+
+def days_left(certificate: Path) -> float:
+    """Until it expires; below zero when it has."""
+    end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    return (end - datetime.now(UTC)) / timedelta(days=1)
+
+
+def is_host(text: str) -> bool:
+    """Whether a certificate can name it: an IP address or a DNS name."""
+    labels = text.rstrip(".").split(".")
+    return _is_address(text) or (
+        len(text) <= 253
+        and all(
+            0 < len(label) <= 63 and label.isascii() and label.replace("-", "").isalnum() and label.strip("-") == label
+            for label in labels
+        )
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(host)) if _is_address(host) else x509.DNSName(host)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int):
+    # An hour back, for clients whose clock is behind.
+    start = datetime.now(UTC) - timedelta(hours=1)
+    end = datetime.now(UTC) + timedelta(days=days)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(start, end - timedelta(days=1)))
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(**allowed: bool) -> x509.KeyUsage:
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    names += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+    return x509.KeyUsage(**(dict.fromkeys(names, False) | allowed))
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,84 @@
+"""nginx in front of the SuperLink: clients reach Flower's Fleet API and nothing else.
+
+Flower's Control API, which starts any code on the server, has no login and shares the SuperLink's port.
+"""
+
+import shutil
+import subprocess
+
+from fedlmg_server.deployment.settings import Deployment, DeploymentError
+
+MAX_BODY = "16m"
+"""Flower sends weights in chunks of 5 MB; nginx's own default of 1 MB would refuse them."""
+CONFIGURATION = """\
+# Written by `fedlmg server`. Clients reach /v1/fleet/ and nothing else.
+daemon off;
+worker_processes auto;
+pid "{folder}/nginx.pid";
+error_log "{logs}/nginx.log" warn;
+events {{ worker_connections 1024; }}
+http {{
+  server_tokens off;
+  client_body_temp_path "{folder}/body";
+  proxy_temp_path "{folder}/proxy";
+  fastcgi_temp_path "{folder}/fastcgi";
+  uwsgi_temp_path "{folder}/uwsgi";
+  scgi_temp_path "{folder}/scgi";
+  # Only what was refused: clients ask every few seconds.
+  map $status $is_refused {{ ~^[23] 0; default 1; }}
+  access_log "{logs}/refused.log" combined if=$is_refused;
+  server {{
+    listen {port} ssl;
+    ssl_certificate "{certificate}";
+    ssl_certificate_key "{certificate_key}";
+    ssl_protocols TLSv1.2 TLSv1.3;
+    client_max_body_size {max_body};
+    location /v1/fleet/ {{
+      proxy_pass https://127.0.0.1:{superlink_port};
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_buffering off;
+      proxy_ssl_verify on;
+      proxy_ssl_trusted_certificate "{authority}";
+      proxy_ssl_name localhost;
+    }}
+    location / {{ return 403; }}
+  }}
+}}
+"""
+INSTALL = "nginx is not installed: `sudo apt install nginx-light` (Debian, Ubuntu) or `sudo dnf install nginx`"
+
+
+def write_configuration(deployment: Deployment) -> None:
+    """`nginx/nginx.conf`, from the settings."""
+    deployment.nginx.mkdir(parents=True, exist_ok=True)
+    text = CONFIGURATION.format(
+        folder=deployment.nginx,
+        logs=deployment.logs,
+        port=deployment.port,
+        superlink_port=deployment.superlink_port,
+        certificate=deployment.certificate,
+        certificate_key=deployment.certificate_key,
+        authority=deployment.authority,
+        max_body=MAX_BODY,
+    )
+    (deployment.nginx / "nginx.conf").write_text(text)
+
+
+def command(deployment: Deployment) -> list[str]:
+    """nginx in the foreground, once its configuration has been found good.
+
+    Raises
+    ------
+    DeploymentError: nginx is missing, or refuses the configuration.
+    """
+    # Debian keeps it where only root's path leads.
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if nginx is None:
+        raise DeploymentError(INSTALL)
+    arguments = [nginx, "-p", str(deployment.nginx), "-c", str(deployment.nginx / "nginx.conf")]
+    arguments += ["-e", str(deployment.logs / "nginx.log")]
+    test = subprocess.run([*arguments, "-t", "-q"], capture_output=True, text=True)
+    if test.returncode:
+        raise DeploymentError(f"nginx refuses its configuration: {test.stderr.strip()}")
+    return arguments

@@ -1,0 +1,123 @@
+"""A deployment's folder on the server: every file that `fedlmg server` makes, and the few settings in `server.json`."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.files import write_json
+from fedlmg_server import flower
+from fedlmg_server.registry import Registry
+
+PUBLIC_PORT, SUPERLINK_PORT = 9443, 9444
+CONNECTION = "server"
+"""Name of the SuperLink in the deployment's own Flower configuration."""
+
+
+class DeploymentError(ValueError):
+    """A deployment that cannot be used; the message is one sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`hosts`: names and addresses that clients use, the first of which is shown to them."""
+
+    root: Path
+    hosts: tuple[str, ...]
+    port: int = PUBLIC_PORT
+    """nginx, for clients."""
+    superlink_port: int = SUPERLINK_PORT
+    """SuperLink, on loopback only."""
+
+    @classmethod
+    def load(cls, root: Path) -> "Deployment":
+        """
+        Raises
+        ------
+        DeploymentError: `root` is no deployment, or is not readable.
+        """
+        root = root.expanduser().resolve()
+        try:
+            settings = json.loads((root / "server.json").read_text())
+            return cls(root, tuple(settings["hosts"]), int(settings["port"]), int(settings["superlink_port"]))
+        except FileNotFoundError:
+            raise DeploymentError(
+                f"{root} is no server: make one with `fedlmg server init {root} --host NAME`"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DeploymentError(f"{root / 'server.json'} cannot be read: {error}") from None
+
+    def save(self) -> None:
+        settings = {key: value for key, value in asdict(self).items() if key != "root"}
+        write_json(self.root / "server.json", settings)
+
+    @property
+    def address(self) -> str:
+        """What clients connect to."""
+        host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
+        return f"{host}:{self.port}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that every client needs; the only file here that leaves the server."""
+        return self.root / "ca.crt"
+
+    @property
+    def authority_key(self) -> Path:
+        return self.root / "private" / "ca.key"
+
+    @property
+    def certificate(self) -> Path:
+        return self.root / "server.crt"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.root / "private" / "server.key"
+
+    @property
+    def superexec_secret(self) -> Path:
+        return self.root / "private" / "superexec.secret"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "private" / "superlink.db"
+
+    @property
+    def nginx(self) -> Path:
+        """The proxy's folder: `nginx.conf`, and what nginx needs to write."""
+        return self.root / "nginx"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """Workspaces."""
+        return self.root / "runs"
+
+    @property
+    def last_run(self) -> Path:
+        """Flower's id and the workspace of the newest run."""
+        return self.root / "last-run.json"
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.root / "clients.json")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For Flower's commands: its configuration and the apps it unpacks stay in this folder."""
+        return flower.environment(FLWR_HOME=str(self.root / "flower"))
+
+    @property
+    def connection(self) -> flower.Connection:
+        return flower.Connection(CONNECTION, self.environment)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file that only its owner can read, in a folder that only its owner can enter."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)

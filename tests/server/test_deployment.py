@@ -1,0 +1,90 @@
+"""What `fedlmg server init` makes, and what it refuses."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedlmg_server.cli import app
+from fedlmg_server.deployment import certificates, setup
+from fedlmg_server.deployment.settings import Deployment, DeploymentError
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    return setup.initialise(tmp_path / "server", ["gpu.example.org", "10.0.0.7"], 9443, 9444)
+
+
+def verified(deployment: Deployment, host: str) -> bool:
+    kind = "-verify_ip" if host[0].isdigit() else "-verify_hostname"
+    command = ["openssl", "verify", "-x509_strict", kind, host, "-CAfile", deployment.authority, deployment.certificate]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("host", ["gpu.example.org", "10.0.0.7", "localhost", "127.0.0.1"])
+def test_certificate_holds_for_every_name_of_the_server(deployment: Deployment, host: str):
+    assert verified(deployment, host)
+
+
+def test_certificate_holds_for_no_other_name(deployment: Deployment):
+    assert not verified(deployment, "elsewhere.example.org")
+
+
+def test_renewed_certificate_holds_for_its_new_name_alone(deployment: Deployment):
+    renewed = setup.renew(deployment, ["new.example.org"])
+
+    assert verified(renewed, "new.example.org")
+    assert not verified(renewed, "gpu.example.org")
+
+
+def test_expired_certificate_holds_for_none(deployment: Deployment):
+    setup.write_certificate(deployment, days=-1)
+
+    assert certificates.days_left(deployment.certificate) < 0
+    assert not verified(deployment, "gpu.example.org")
+
+
+def test_secrets_are_their_owner_s_alone(deployment: Deployment):
+    secrets = [deployment.authority_key, deployment.certificate_key, deployment.superexec_secret]
+
+    assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
+    assert deployment.authority_key.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_deployment_is_read_as_it_was_made(deployment: Deployment):
+    assert Deployment.load(deployment.root) == deployment
+
+
+def test_a_second_init_changes_nothing(deployment: Deployment):
+    before = deployment.authority.read_bytes()
+
+    with pytest.raises(DeploymentError, match="is a server already"):
+        setup.initialise(deployment.root, ["other"], 1, 2)
+
+    assert deployment.authority.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["init", "{}/new", "--host", "no host"], "'no host' is neither a DNS name nor an IP address"),
+        (["init", "{}/new", "--host", "a", "--port", "0"], "0 is no port"),
+        (["init", "{}/new", "--host", "a", "--superlink-port", "9443"], "cannot share port 9443"),
+        (["up", "{}/new"], "is no server: make one with"),
+        (["status", "{}/new"], "is no server: make one with"),
+        (["add-client", "a", "{}/key.pub", "--server", "{}/new"], "is no server: make one with"),
+    ],
+)
+def test_bad_input_gets_a_sentence(tmp_path: Path, arguments: list[str], sentence: str):
+    done = CliRunner().invoke(app, ["server", *(argument.format(tmp_path) for argument in arguments)])
+
+    assert done.exit_code == 1
+    assert sentence in done.output
+
+
+def test_a_run_without_clients_says_how_to_add_one(deployment: Deployment):
+    done = CliRunner().invoke(app, ["run", "--server", str(deployment.root)])
+
+    assert done.exit_code == 1
+    assert "no client is registered" in done.output

@@ -1,0 +1,85 @@
+"""Names and keys of clients: what may stand beside what."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedlmg_client import keys
+from fedlmg_server.registry import Registry, RegistryError
+
+
+class Line:
+    """Answers as the SuperLink does, each key with a node of its own; the end-to-end tests ask a real one."""
+
+    name = "server"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def flwr(self, *arguments: str) -> dict:
+        self.asked.append(arguments)
+        return {"node-id": str(len(self.asked))}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "clients.json")
+
+
+@pytest.fixture
+def public_keys(tmp_path: Path) -> list[Path]:
+    return [keys.generate(tmp_path / name) for name in ("first", "second")]
+
+
+def test_a_client_is_found_by_its_node(registry: Registry, public_keys: list[Path]):
+    node = registry.add(Line(), "site-a", public_keys[0])
+
+    assert registry.names() == {node: "site-a"}
+
+
+def test_the_same_pair_again_asks_nobody(registry: Registry, public_keys: list[Path]):
+    line = Line()
+    registry.add(line, "site-a", public_keys[0])
+
+    registry.add(line, "site-a", public_keys[0])
+
+    assert len(line.asked) == 1
+
+
+def test_a_removed_client_is_unregistered(registry: Registry, public_keys: list[Path]):
+    line = Line()
+    node = registry.add(line, "site-a", public_keys[0])
+
+    registry.remove(line, "site-a")
+
+    assert registry.clients() == {}
+    assert line.asked[-1] == ("supernode", "unregister", str(node), "server")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "sentence"),
+    [
+        ("site-a", "second.pub", "'site-a' is registered with another key"),
+        ("site-b", "first.pub", "is registered already, as 'site-a'"),
+        ("a b", "second.pub", "is no name for a client"),
+        ("site-b", "second", "is a private key, which never leaves its client"),
+        ("site-b", "missing.pub", "missing.pub cannot be read"),
+        ("site-b", "text.pub", "text.pub is no ECDSA public key"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    registry: Registry, public_keys: list[Path], tmp_path: Path, name: str, key: str, sentence: str
+):
+    registry.add(Line(), "site-a", public_keys[0])
+    (tmp_path / "text.pub").write_text("hello")
+
+    with pytest.raises(RegistryError, match=sentence):
+        registry.add(Line(), name, tmp_path / key)
+
+    assert list(json.loads((tmp_path / "clients.json").read_text())) == ["site-a"]
+
+
+def test_an_unknown_client_cannot_be_removed(registry: Registry):
+    with pytest.raises(RegistryError, match="no client is registered as 'site-z'; there are: none"):
+        registry.remove(Line(), "site-z")
