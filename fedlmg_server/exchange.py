@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import httpx
+
 UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED = 0, 3, 5, 8
 PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
 """Flower's codes of errors that may pass; any other is final."""
 MOST_CRASHES = 3
 """A client that crashes so often is not asked again; one that goes away and returns always is."""
+MOST_REFUSALS = 50
+"""So many failures of the SuperLink in a row end the run."""
 MALFORMED = (KeyError, TypeError, ValueError, RecursionError)
 NO_ANSWER = "no answer by the deadline"
 
@@ -54,6 +58,8 @@ class Exchange:
     away: dict[int, str] = field(default_factory=dict)
     """Node -> why it was lost; it is asked again once Flower shows it."""
     crashes: Counter = field(default_factory=Counter)
+    refusals: int = 0
+    """Calls in a row that failed within the SuperLink."""
 
     def run(
         self,
@@ -87,16 +93,16 @@ class Exchange:
 
     def _ask(self) -> None:
         busy = {*self.pending.values(), *self.answered, *self.failed}
-        nodes = [node for node in self.grid.get_node_ids() if node not in busy]
+        nodes = [node for node in self._patiently(self.grid.get_node_ids) if node not in busy]
         for message in self.messages(nodes):
             node = message.metadata.dst_node_id
-            for message_id in self.grid.push_messages([message]):
+            for message_id in self._patiently(self.grid.push_messages, [message]):
                 if message_id:
                     self.pending[message_id] = node
                     self.away.pop(node, None)
 
     def _pull(self, message_id: str) -> None:
-        for reply in self.grid.pull_messages([message_id]):
+        for reply in self._patiently(self.grid.pull_messages, [message_id]):
             # The sender of an error may be the SuperLink: only the id of the question tells which node it is about.
             node = self.pending.pop(message_id)
             if reply.has_error():
@@ -104,6 +110,21 @@ class Exchange:
             else:
                 self._note_reply(node, reply)
             self.on_change(self)
+
+    def _patiently(self, call: Callable[..., Iterable[Any]], *arguments: Any) -> list[Any]:
+        """What the call returns; nothing, for the next look to try again, when a busy SuperLink fails within.
+
+        Flower itself tries again when the line breaks, but not after an answer of 500.
+        """
+        try:
+            found = list(call(*arguments))
+        except httpx.HTTPStatusError as error:
+            self.refusals += 1
+            if error.response.status_code < 500 or self.refusals > MOST_REFUSALS:
+                raise
+            return []
+        self.refusals = 0
+        return found
 
     def _note_reply(self, node: int, reply: Any) -> None:
         try:

@@ -117,7 +117,7 @@ def _clients(deployment: Deployment, nodes: dict[int, dict]) -> Table:
     for number, name in deployment.registry.names().items():
         node = nodes.get(number, {})
         state = str(node.get("status", "unknown"))
-        since = node.get("online-until" if state == "offline" else "last-activated-at") or ""
+        since = node.get("offline-at" if state == "offline" else "online-at") or ""
         table.add_row(name, state, _local_time(str(since)))
     return table
 

@@ -40,8 +40,8 @@ class ReferenceLoop:
 
     def draw(self, class_name: str, target: int, x_t: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Image (1, 3, h, w) in [0, 1]; `target` is the classifier's index of the class, `x_t` the initial noise."""
-        self.scheduler.set_timesteps(NUM_INFERENCE_STEPS)
-        states, empty = self.pipeline.encode_prompt(PROMPT.format(class_name), "cpu", 1, True)
+        self.scheduler.set_timesteps(NUM_INFERENCE_STEPS, device=x_t.device)
+        states, empty = self.pipeline.encode_prompt(PROMPT.format(class_name), x_t.device, 1, True)
         states = torch.cat([empty, states])
         T = self.scheduler.timesteps[0]
         for _ in range(NOISE_EDITING_STEPS):
@@ -54,7 +54,10 @@ class ReferenceLoop:
             x_t = x_t.detach().requires_grad_()
             images = self._decode(self._clean(x_t, self._noise(x_t, t, states), t))
             logits = self.classifier(self.preprocess(images))
-            loss = F.cross_entropy(logits, torch.tensor([target])) + STATISTICS_WEIGHT * self._statistics_loss()
+            loss = (
+                F.cross_entropy(logits, torch.tensor([target], device=x_t.device))
+                + STATISTICS_WEIGHT * self._statistics_loss()
+            )
             x_t = (x_t - torch.autograd.grad(loss, x_t)[0]).detach()
             with torch.no_grad():
                 velocity_or_noise = self._output(x_t, t, states)
@@ -63,25 +66,26 @@ class ReferenceLoop:
             return self._decode(x_t)
 
     def _output(self, x_t: torch.Tensor, t: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        without, given = self.pipeline.unet(torch.cat([x_t, x_t]), t, states).sample.chunk(2)
+        without, given = self.pipeline.unet(torch.cat([x_t, x_t]).to(states.dtype), t, states).sample.float().chunk(2)
         return without + GUIDANCE_SCALE * (given - without)
 
     def _noise(self, x_t: torch.Tensor, t: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        output, abar = self._output(x_t, t, states), self.scheduler.alphas_cumprod[t]
+        output, abar = self._output(x_t, t, states), self.scheduler.alphas_cumprod.to(t.device)[t]
         if self.scheduler.config.prediction_type == "v_prediction":
             return abar.sqrt() * output + (1 - abar).sqrt() * x_t
         return output
 
     def _clean(self, x_t: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        abar = self.scheduler.alphas_cumprod[t]
+        abar = self.scheduler.alphas_cumprod.to(t.device)[t]
         return (x_t - (1 - abar).sqrt() * noise) / abar.sqrt()
 
     def _decode(self, x_0: torch.Tensor) -> torch.Tensor:
-        images = self.pipeline.vae.decode(x_0 / self.pipeline.vae.config.scaling_factor).sample
+        vae = self.pipeline.vae
+        images = vae.decode((x_0 / vae.config.scaling_factor).to(vae.dtype)).sample.float()
         return straight_through_clamp(images / 2 + 0.5)
 
     def _statistics_loss(self) -> torch.Tensor:
-        total = torch.zeros(())
+        total = 0.0
         for name, features in self.inputs.items():
             dims = (0, 2, 3)
             target = self.target_statistics[name]

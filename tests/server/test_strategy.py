@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
@@ -177,6 +178,37 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
     strategy.collect(grid)
 
     assert (strategy.missing, len(grid.pushed)) == ({"node 7": "killed"}, 4)
+
+
+class BusyGrid(TinyGrid):
+    """Of every three calls of the SuperLink two fail within it."""
+
+    calls = 0
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.calls += 1
+        if self.calls % 3:
+            answer = httpx.Response(self.status, request=httpx.Request("POST", "http://superlink/"))
+            answer.raise_for_status()
+        return super().pull_messages(message_ids)
+
+    status = 500
+
+
+def test_a_superlink_that_fails_now_and_then_is_asked_again(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(BusyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
+
+    assert stored(strategy) == ["mnist", "printed"]
+
+
+def test_a_superlink_that_refuses_ends_the_run(make_strategy: Callable[..., FedLMG]):
+    grid = BusyGrid({7: [uploads("mnist")]})
+    grid.status = 403
+
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        make_strategy().collect(grid)
 
 
 def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]):

@@ -1,0 +1,212 @@
+"""The engine at Stable Diffusion 1.5's shape, randomly initialised, 512 pixels, a ResNet-18 at 224, on a GPU; the last
+line is JSON. The authors' loop runs in the same number format, on the same device, in the same run.
+
+uv run python -m tests.bench.bench_gpu [--batch 16] [--compile]
+uv run python -m tests.bench.bench_gpu --tiny        # the script itself, on any machine: its figures mean nothing
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from copy import deepcopy
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from common import architectures, statistics
+from common.config import SynthesisConfig, with_preset
+from common.preprocessing import PreprocessSpec
+from fedlmg_server import plan
+from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.synthesis.draw import draw_batch
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from tests.bench.reference import ReferenceLoop
+
+CLASS_NAMES = [str(digit) for digit in range(10)]
+PRESETS = ("exact", "default", "fast")
+MATRIX = 8192
+LARGEST_TRIED = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=16, help="images drawn at once")
+    parser.add_argument("--compile", action="store_true", help="`torch.compile`; its warm-up is told apart")
+    parser.add_argument("--tiny", action="store_true", help="a small pipeline, on any machine")
+    arguments = parser.parse_args()
+    if not (arguments.tiny or torch.cuda.is_available()):
+        raise SystemExit("no GPU is here: --tiny runs the script without one")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        build(arguments.tiny).save_pretrained(folder)
+        print(json.dumps(measure(Path(folder), arguments, device)))
+
+
+def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -> dict:
+    base = SynthesisConfig(diffusion_model=str(folder), compile=arguments.compile)
+    classifier, preprocess, target = make_classifier(32 if arguments.tiny else 224, device)
+    peak = matrix_peak(device, 256 if arguments.tiny else MATRIX)
+    plain = families.load(replace(base, compile=False), device)
+    speeds = {
+        "reference": reference_speed(plain, ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target))
+    }
+    del plain
+    details = {}
+    for preset in PRESETS:
+        config = with_preset(replace(base, preset=preset))
+        backend = families.load(config, device)
+        weights = config.classification_weight, config.statistics_weight
+        guidance = ClassifierGuidance(classifier, preprocess, target, *weights, per_batch=False)
+        found = preset_speed(backend, guidance, config, arguments.batch)
+        speeds[preset] = found.pop("images_per_second")
+        details[preset] = found | {"share_of_matrix_peak": round(found["tflops"] / peak, 3)}
+        print(f"{preset}: {speeds[preset]:.3f} images/s, {details[preset]}", flush=True)
+    result = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "dtype": str(backend.dtype).removeprefix("torch."),
+        "versions": {name: version(name) for name in ("torch", "diffusers")},
+        "batch": arguments.batch,
+        "compiled": arguments.compile,
+        "matrix_peak_tflops": round(peak, 1),
+        "images_per_second": {name: round(speed, 4) for name, speed in speeds.items()},
+        "ratio": {name: round(speed / speeds["reference"], 1) for name, speed in speeds.items()},
+        "presets": details,
+    }
+    if device.type == "cuda":
+        result["largest_batch"] = largest_batch(backend, guidance, config, arguments.batch)
+    return result
+
+
+def build(tiny: bool) -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5's shape with random weights, and the tokenizer of the embedded model."""
+    torch.manual_seed(0)
+    tokenizer = families.load(SynthesisConfig(), torch.device("cpu")).pipeline.tokenizer
+    width, text_width, tokenizer.model_max_length = (32, 64, 24) if tiny else (320, 768, 77)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=text_width,
+        intermediate_size=4 * text_width,
+        num_hidden_layers=2 if tiny else 12,
+        num_attention_heads=text_width // 64,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    levels = 2 if tiny else 4
+    unet = UNet2DConditionModel(
+        sample_size=8 if tiny else 64,
+        cross_attention_dim=text_width,
+        attention_head_dim=8,
+        block_out_channels=(width, 2 * width, 4 * width, 4 * width)[:levels],
+        down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
+    )
+    channels = (32, 64, 64, 64) if tiny else (128, 256, 512, 512)
+    vae = AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=8 * unet.config.sample_size,
+        scaling_factor=0.18215,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    return StableDiffusionPipeline(
+        vae, CLIPTextModel(text), tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
+
+
+def make_classifier(size: int, device: torch.device) -> tuple:
+    """A ResNet-18 that saw nothing but noise, its preprocessing, and its statistics."""
+    model = architectures.build("resnet18", len(CLASS_NAMES), size).to(device)
+    spec = PreprocessSpec(image_size=size)
+    model.train()
+    with torch.no_grad():
+        model(spec(torch.rand(16, 3, size, size, device=device)))
+    model.eval().requires_grad_(False)
+    return model, spec, statistics.of_batch_norm(model)
+
+
+def reference_speed(backend: LatentBackend, loop: ReferenceLoop) -> float:
+    """Images a second of the authors' loop: one image, the first of its kind being the warm-up of the libraries."""
+    x_T = backend.initial_noise([0])
+    wait(backend.device)
+    started = time.perf_counter()
+    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0))
+    wait(backend.device)
+    speed = 1 / (time.perf_counter() - started)
+    print(f"reference: {speed:.4f} images/s", flush=True)
+    return speed
+
+
+def preset_speed(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, size: int) -> dict:
+    """Of the second batch; the first compiles, and counts the operations."""
+    batch = plan.drawings(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
+    started = time.perf_counter()
+    draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+    wait(backend.device)
+    first = time.perf_counter() - started
+    plain = families.load(replace(config, compile=False), backend.device) if config.compile else backend
+    with FlopCounterMode(display=False) as counter:
+        draw_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
+    if backend.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    wait(backend.device)
+    started = time.perf_counter()
+    draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+    wait(backend.device)
+    seconds = time.perf_counter() - started
+    memory = torch.cuda.max_memory_allocated() / 1e9 if backend.device.type == "cuda" else 0.0
+    return {
+        "images_per_second": size / seconds,
+        "tflops": round(counter.get_total_flops() * size / seconds / 1e12, 3),
+        "peak_memory_gb": round(memory, 2),
+        "warm_up_seconds": round(first - seconds, 1),
+    }
+
+
+def matrix_peak(device: torch.device, size: int) -> float:
+    """TFLOP/s of a plain bfloat16 matrix product."""
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(20):
+        left @ right
+    wait(device)
+    return 20 * 2 * size**3 / (time.perf_counter() - started) / 1e12
+
+
+def largest_batch(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, size: int) -> int:
+    """Doubled until the memory does not suffice."""
+    few = replace(config, num_inference_steps=2)
+    while size < LARGEST_TRIED:
+        batch = plan.drawings(0, "bench", CLASS_NAMES, -(-2 * size // len(CLASS_NAMES)))[: 2 * size]
+        try:
+            draw_batch(backend, guidance, batch, CLASS_NAMES, few)
+        except torch.OutOfMemoryError:
+            break
+        size *= 2
+    torch.cuda.empty_cache()
+    return size
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
