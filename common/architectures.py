@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import math
 from collections.abc import Collection
 
 import torchvision
@@ -10,6 +11,10 @@ from torch import nn
 from common import stems
 from common.small_architectures import SMALL, SMALL_OF_ONE_SIZE
 from common.statistics import BATCH_NORM
+
+GROUP_NORM = "+groupnorm"
+"""Behind any name: the same net with GroupNorm in place of BatchNorm, whose statistics mix the images of a batch."""
+MOST_GROUPS = 32
 
 
 def names() -> list[str]:
@@ -35,6 +40,8 @@ def build(name: str, num_classes: int, image_size: int = 32, builders: Collectio
     ValueError: unknown name (the message names the nearest), an image size that the architecture cannot take, or a
         builder that may not or cannot be imported.
     """
+    if name.endswith(GROUP_NORM):
+        return with_group_norm(build(base(name), num_classes, image_size, builders))
     if is_builder(name):
         return _own(name, num_classes, image_size, builders)
     if name in SMALL:
@@ -45,6 +52,20 @@ def build(name: str, num_classes: int, image_size: int = 32, builders: Collectio
         nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0)
         raise ValueError(f"unknown architecture '{name}'; did you mean '{nearest[0]}'?")
     return stems.build(name, num_classes, image_size)
+
+
+def base(name: str) -> str:
+    """The name without what changes its normalisation."""
+    return name.removesuffix(GROUP_NORM)
+
+
+def with_group_norm(model: nn.Module) -> nn.Module:
+    """The same module, each BatchNorm replaced by a GroupNorm of at most 32 groups; in place but for the top."""
+    if isinstance(model, BATCH_NORM):
+        return nn.GroupNorm(math.gcd(MOST_GROUPS, model.num_features), model.num_features)
+    for name, child in model.named_children():
+        setattr(model, name, with_group_norm(child))
+    return model
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -52,6 +52,16 @@ class LocalTrainingConfig:
     """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
     statistics_by_class: bool = False
     """Feature statistics class by class, which an image of that class then follows; larger uploads (ours)."""
+    max_membership_auc: float = 1.0
+    """A client whose model tells its training images from others better than this, by their loss, sends nothing: 0.5 is
+    a coin, 1 (never stop) certainty. Its own node config's `max-membership-auc` wins (ours)."""
+    dp_epsilon: float = 0.0
+    """Budget of differentially private training (DP-SGD by Opacus, BatchNorm replaced by GroupNorm, statistics
+    withheld); 0: none. A node config's own `dp-epsilon` wins (ours)."""
+    dp_delta: float = 0.0
+    """Its delta; 0: a tenth of one over the number of training images."""
+    dp_max_grad_norm: float = 1.0
+    """Largest norm of one image's gradient."""
     upload_dtype: str = "float16"
     """Weights on the wire: `float16` or `float32`."""
 

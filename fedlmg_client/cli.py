@@ -64,6 +64,27 @@ def _print_lines(kind: str, lines: list[str]) -> None:
 
 
 @app.command()
+def audit_images(
+    folder: Annotated[Path, typer.Argument(help="Synthetic images, which the server's operator gave you.")],
+    data: Annotated[Path, typer.Option(help="Your images, as `check` takes them.")],
+    image_size: Annotated[int, typer.Option(help="Pixels on a side at which they are compared.")] = 32,
+    out: Annotated[Path, typer.Option(help="Picture of the nearest pairs.")] = Path("nearest-pairs.png"),
+) -> None:
+    """Say whether synthetic images are copies of your training images. Nothing leaves this machine."""
+    from common.datasets import folders
+    from fedlmg_client import image_audit, training
+
+    try:
+        own = folders.load(data.expanduser(), image_size).splits
+        synthetic = image_audit.read_folder(folder.expanduser(), image_size)
+        report = image_audit.compare(synthetic, own["train"], training.joined(own["validation"], own["test"]))
+        image_audit.save_pairs(out, report, synthetic, own["train"].images)
+    except (ValueError, OSError) as error:
+        raise _failure(str(error)) from None
+    console.print(f"{report.sentence()}. The nearest pairs: {escape(str(out))}", soft_wrap=True)
+
+
+@app.command()
 def keygen(
     path: Annotated[Path, typer.Argument(help="File for the private key; the public one goes beside it.")],
 ) -> None:

@@ -70,9 +70,15 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     data, cache = load_client_data(node_config, config), cache_path(node_config, config)
     fault = faults.of(data, config)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
-    settings = replace(settings, initialisation=str(node_config.get("initialisation", settings.initialisation)))
+    settings = replace(
+        settings,
+        initialisation=str(node_config.get("initialisation", settings.initialisation)),
+        dp_epsilon=float(node_config.get("dp-epsilon", settings.dp_epsilon)),
+        max_membership_auc=float(node_config.get("max-membership-auc", settings.max_membership_auc)),
+    )
     architecture = _architecture(node_config, config, data, cache)
     upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+    _check_membership(upload.manifest.get("membership"), settings.max_membership_auc)
     upload = faults.add_noise(upload, virtual_index(data.source, config), config)
     return faults.spoil_upload(fault, upload).to_records()
 
@@ -143,6 +149,14 @@ def _architecture(node_config: NodeConfig, config: Config, data: ClientData, cac
         return probe.choose_once(cache, config, len(data.class_names), len(data.train), device())
     names = [name.strip() for name in config.training.architectures.split(",")]
     return name or names[int(node_config.get("partition-id", 0)) % len(names)]
+
+
+def _check_membership(found: dict | None, most: float) -> None:
+    if found and found["auc"] > most:
+        raise ValueError(
+            f"its model tells training images from others with an AUC of {found['auc']:.2f}, above the "
+            f"'max-membership-auc' of {most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"
+        )
 
 
 def _check_size(records: RecordDict, most: float) -> None:

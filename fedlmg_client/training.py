@@ -19,6 +19,9 @@ from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
 from common.upload import SCHEMA, Upload, is_sane_name, is_whole, weights_digest
+from fedlmg_client import audit, private_training
+from fedlmg_client.audit import Membership
+from fedlmg_client.private_training import Budget
 from fedlmg_client.status import tell
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
@@ -39,7 +42,7 @@ def train(
     Raises
     ------
     ValueError: unknown architecture (names the nearest), initial weights that cannot be had, fewer than two training
-        images, or a name that the server would refuse.
+        images, a name that the server would refuse, or private training that is not possible.
     """
     folder = cache / _cache_key(data, architecture, config, seed)
     if is_whole(folder / "upload"):
@@ -48,14 +51,20 @@ def train(
         raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
     if bad := [name for name in (client, *data.class_names) if not is_sane_name(name)]:
         raise ValueError(f"the server would refuse the name {bad[0]!r}: names are printable, with 1 to 100 characters")
-    preprocess = PreprocessSpec(config.image_size)
+    preprocess, budget = PreprocessSpec(config.image_size), None
+    if config.dp_epsilon:
+        architecture, budget = private_training.architecture_of(architecture), Budget.of(config, len(data.train))
+        seed = seed if data.source != "folder" else private_training.secret_seed(folder)
     torch.manual_seed(seed)
-    model = architectures.build(architecture, len(data.class_names), config.image_size, builders={architecture})
+    builders = {architectures.base(architecture)}
+    model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
     if config.initialisation:
         print(f"{client}: {pretrained.initialise(model, architecture, config.initialisation)}", flush=True)
     model = model.to(device, memory_format=torch.channels_last)
-    progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device))
-    upload = _upload(model, data, architecture, preprocess, config, client, progress)
+    progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget)
+    upload = _upload(model, data, architecture, preprocess, config, client, progress, budget)
+    if found := upload.manifest["membership"]:
+        print(f"{client}: {Membership(**found).sentence()}", flush=True)
     upload.save(folder / "upload")
     for name in ("checkpoint.safetensors", "best.safetensors"):
         (folder / name).unlink(missing_ok=True)
@@ -63,7 +72,7 @@ def train(
 
 
 def _cache_key(data: ClientData, architecture: str, config: LocalTrainingConfig, seed: int) -> str:
-    settings = asdict(config) | {"architectures": architecture}
+    settings = asdict(config) | {"architectures": architecture, "max_membership_auc": 1.0}
     key = [settings, data.name, data.class_names, data.fingerprint, seed, SCHEMA]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
@@ -77,9 +86,12 @@ def _fit(
     client: str,
     folder: Path,
     device: torch.device,
+    budget: Budget | None = None,
 ) -> dict:
     """Train `model` in place and leave it with its best weights; returns `best`, `seconds` and `history`."""
     optimizer = _optimizer(model, config)
+    if budget:
+        optimizer = private_training.private_optimizer(optimizer, budget, config.local_batch_size)
     images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
     progress = {"best": -1.0, "seconds": 0.0, "history": []}
@@ -87,18 +99,18 @@ def _fit(
         progress = load_training(checkpoint, model, optimizer)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
-        loss = _train_epoch(model, optimizer, images, labels, preprocess, config, epoch, seed)
+        loss = _train_epoch(model, optimizer, images, labels, preprocess, config, epoch, seed, budget)
         validation = _accuracy(model, preprocess, data.validation)
-        progress["history"].append(
-            {"epoch": epoch + 1, "train_loss": round(loss, 5), "validation_accuracy": validation}
-        )
-        # Without validation images the latest weights are the best known.
-        if validation is None or validation >= progress["best"]:
+        # The budget pays for the weights alone, so the loss stays here.
+        told = None if budget else round(loss, 5)
+        progress["history"].append({"epoch": epoch + 1, "train_loss": told, "validation_accuracy": validation})
+        # Without validation images the latest weights are the best known; private ones are not chosen by such images.
+        if validation is None or budget or validation >= progress["best"]:
             progress["best"] = -1.0 if validation is None else validation
             write_tensors(best_file, {name: tensor.clone() for name, tensor in model.state_dict().items()})
         progress["seconds"] += time.monotonic() - started
         save_training(checkpoint, model, optimizer, progress)
-        _print_progress(client, config.local_epochs, progress, folder.parent)
+        _print_progress(client, config.local_epochs, loss, progress, folder.parent)
     model.load_state_dict(read_tensors(best_file)[0])
     model.eval()
     return progress
@@ -120,16 +132,20 @@ def _train_epoch(
     config: LocalTrainingConfig,
     epoch: int,
     seed: int,
+    budget: Budget | None,
 ) -> float:
     """Mean loss of one epoch, whose order, augmentation and dropout follow from the seed and the epoch alone."""
-    epoch_seed = seed * 1_000_003 + epoch
+    epoch_seed = (seed * 1_000_003 + epoch) % 2**63
     torch.manual_seed(epoch_seed)
     generator = torch.Generator().manual_seed(epoch_seed)
-    batches = torch.randperm(len(labels), generator=generator).split(config.local_batch_size)
-    # BatchNorm has no variance of a single image.
-    batches = [rows for rows in batches if len(rows) > 1]
+    if budget:
+        batches = private_training.poisson_batches(len(labels), budget, generator)
+    else:
+        batches = torch.randperm(len(labels), generator=generator).split(config.local_batch_size)
+        # BatchNorm has no variance of a single image.
+        batches = [rows for rows in batches if len(rows) > 1]
     peak = config.local_learning_rate
-    if isinstance(optimizer, torch.optim.AdamW):
+    if not architectures.has_batch_norm(model):
         peak *= ADAMW_LEARNING_RATE_FACTOR
     model.train()
     losses = []
@@ -140,10 +156,13 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = peak * factor
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-            loss = F.cross_entropy(model(inputs), labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        if budget:
+            loss = private_training.gradients_by_image(model, inputs, labels[rows])
+        else:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+                loss = F.cross_entropy(model(inputs), labels[rows])
+            loss.backward()
         optimizer.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
@@ -162,10 +181,13 @@ def _upload(
     config: LocalTrainingConfig,
     client: str,
     progress: dict,
+    budget: Budget | None,
 ) -> Upload:
     device = next(model.parameters()).device
     batches = (preprocess(part.to(device).float() / 255) for part in data.train.images.split(config.local_batch_size))
-    if config.statistics_by_class:
+    if budget:
+        moments = {}
+    elif config.statistics_by_class:
         labels = data.train.labels.split(config.local_batch_size)
         moments = statistics.gather_by_class(model, zip(batches, labels, strict=True), len(data.class_names))
     else:
@@ -174,6 +196,7 @@ def _upload(
     dtype = getattr(torch, config.upload_dtype)
     arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
     model.load_state_dict(arrays)
+    found = audit.membership(model, preprocess, data.train, joined(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
     manifest = {
         "schema": SCHEMA,
@@ -190,11 +213,17 @@ def _upload(
             "seconds": round(progress["seconds"], 3),
             "history": progress["history"],
         },
+        "privacy": budget and budget.to_manifest(),
+        "membership": found and asdict(found),
         "upload_dtype": config.upload_dtype,
         "data": data.source,
         "sha256": weights_digest(arrays),
     }
     return Upload(arrays, moments, manifest)
+
+
+def joined(*parts: LabeledImages) -> LabeledImages:
+    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -203,12 +232,12 @@ def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() else tensor.clone()
 
 
-def _print_progress(client: str, num_epochs: int, progress: dict, cache: Path) -> None:
+def _print_progress(client: str, num_epochs: int, loss: float, progress: dict, cache: Path) -> None:
     latest = progress["history"][-1]
     left = progress["seconds"] / latest["epoch"] * (num_epochs - latest["epoch"])
     validation = latest["validation_accuracy"]
     print(
-        f"{client}: epoch {latest['epoch']}/{num_epochs}, loss {latest['train_loss']:.3f}, "
+        f"{client}: epoch {latest['epoch']}/{num_epochs}, loss {loss:.3f}, "
         f"validation {'not measured' if validation is None else f'{100 * validation:.1f} %'}, {left:.0f} s left",
         flush=True,
     )

@@ -160,6 +160,8 @@ def report(
             "own_accuracy": upload.manifest["training"]["test_accuracy"],
             "own_accuracy_all_clients": _mean(matrix.get(upload.client, {}).values()),
             "aggregated_accuracy": evaluations.get(upload.client),
+            "membership": upload.manifest.get("membership"),
+            "privacy": upload.manifest.get("privacy"),
             "images": drawn.summary(workspace.synthetic(upload.client), description["rejected"].get(upload.client, {})),
         }
         for upload in uploads

@@ -101,6 +101,15 @@ def _training(upload: Upload, config: Config) -> None:
         raise Refused(f"its training 'history' must be at most {MOST_EPOCHS} epochs of names and finite numbers")
 
 
+def _privacy(upload: Upload, config: Config) -> None:
+    for part, keys in (("privacy", ("epsilon", "delta")), ("membership", ("auc", "tpr_at_1_percent_fpr"))):
+        found = upload.manifest.get(part)
+        if found is not None and not (
+            isinstance(found, dict) and all(_is_within(found.get(key), 0, 1e9) for key in keys)
+        ):
+            raise Refused(f"its '{part}' must hold {' and '.join(keys)}, numbers of at least 0")
+
+
 def _is_epoch(entry: object) -> bool:
     values = entry.values() if isinstance(entry, dict) else [entry]
     return all(value is None or _is_within(value, -math.inf, math.inf) for value in values)
@@ -114,12 +123,13 @@ def _data(upload: Upload, config: Config) -> None:
 
 def _architecture(upload: Upload, config: Config) -> None:
     name = upload.manifest.get("architecture")
-    if isinstance(name, str) and architectures.is_builder(name):
-        if name not in config.builders:
+    known = architectures.base(name) if isinstance(name, str) else name
+    if isinstance(known, str) and architectures.is_builder(known):
+        if known not in config.builders:
             raise Refused(
                 f"it names the builder {_shown(name)}, which this server imports only if its 'architectures' name it"
             )
-    elif name not in architectures.names():
+    elif known not in architectures.names():
         raise Refused(f"it uploaded a {_shown(name)}, which this server does not know")
 
 
@@ -198,6 +208,8 @@ def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collecti
         raise Refused("its classifier's output on noise is not finite")
     if logits.std(0).max() <= 1e-7 * logits.abs().max():
         raise Refused("its classifier says the same of every image")
+    if not upload.statistics:
+        return  # Withheld: the classifier guides by its labels alone.
     for layer, seen in recorded.items():
         if layer not in upload.statistics:
             raise Refused(f"its statistics lack the layer '{layer}'")
@@ -208,7 +220,8 @@ def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collecti
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
-    *(_schema, _client, _class_names, _class_counts, _preprocessing, _training, _data, _architecture),
+    *(_schema, _client, _class_names, _class_counts, _preprocessing, _training, _privacy, _data),
+    _architecture,
     *(_keys_and_shapes, _weights, _signature, _classifier),
 )
 

@@ -34,13 +34,20 @@ def run(federation: Federation, strategy: Strategy, num_rounds: int = NUM_ROUNDS
     ------
     DoesNotApply: unlike architectures.
     """
-    model, cost = initial(federation), Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
+    model = initial(federation)
+    cost = train(federation, model, strategy, num_rounds)
+    return Outcome(federation.measure(model), cost)
+
+
+def train(federation: Federation, model: torch.nn.Module, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Cost:
+    """Every client trains `model`, whatever its own architecture is; it ends with the average's weights."""
+    cost = Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
     grid = VirtualClients(federation, model, cost, num_rounds)
     with _as_a_task(), cost.timed("server"):
         arrays = strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds).arrays
     cost.server_seconds -= cost.client_seconds
     model.load_state_dict(arrays.to_torch_state_dict())
-    return Outcome(federation.measure(model), cost)
+    return cost
 
 
 @contextmanager

@@ -16,7 +16,7 @@ METHODS = (
 """The order in which methods are shown; others come before `ceiling`."""
 TEACHER = {"quality": None, "weight": 1.0, "weight_reason": ""}
 """A client that was not judged."""
-UNKNOWN = {"own_accuracy_all_clients": None, "images": None}
+UNKNOWN = {"own_accuracy_all_clients": None, "images": None, "membership": None, "privacy": None}
 CONFUSION = {"class_names": [], "counts": [], "per_client": {}}
 CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
 
@@ -42,7 +42,8 @@ def build(
     clients: name -> architecture, num_examples, upload_bytes, own_accuracy (on the client's own test images),
         aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients; as a teacher,
         quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1); images, numbers
-        of its synthetic images: drawn, read_as_asked by its classifier, kept for learning.
+        of its synthetic images: drawn, read_as_asked by its classifier, kept for learning; membership, what the client
+        says that its upload gives away: auc and tpr_at_1_percent_fpr; privacy, its budget: epsilon and delta.
     aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
     synthesis: num_images, seconds, images_per_second, and rejected: client -> class -> reason -> number of images.

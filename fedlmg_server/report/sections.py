@@ -65,6 +65,25 @@ student's training.</p>
 {% endif %}
 """
 
+PRIVACY = """
+{% if clients.values() | selectattr("membership") | list or clients.values() | selectattr("privacy") | list %}
+<h2>What the uploads give away</h2>
+<p class="soft">Each client attacked its own upload before sending it: is an image of its training set told from another
+by its loss? AUC: 50 is a coin, 100 certainty. The attack is a simple one, so these are lower bounds. Epsilon bounds any
+attack, where the client trained privately.</p>
+{% call tables.scroll("What the uploads give away") %}<table>
+<thead><tr><th scope="col">client</th><th scope="col">membership AUC, %</th>
+<th scope="col">found at 1 % false alarms, %</th><th scope="col">epsilon</th></tr></thead>
+<tbody>
+{% for name, client in clients.items() %}
+<tr><th scope="row">{{ name }}</th><td>{{ (client.membership or {}).get("auc") | percent }}</td>
+<td>{{ (client.membership or {}).get("tpr_at_1_percent_fpr") | percent }}</td>
+<td>{{ "%g" | format(client.privacy.epsilon) if client.privacy else "none" }}</td></tr>
+{% endfor %}
+</tbody></table>{% endcall %}
+{% endif %}
+"""
+
 METHODS = """
 {% set shown = views.clients_shown(results) %}
 {% if results.methods %}

@@ -1,6 +1,6 @@
 """The page's jinja2 template; `common/html_page.py` has its look, and says why templates are Python strings."""
 
-from fedlmg_server.report.sections import CLASSES, CLIENTS, IMAGES, LEFT_OUT, MAKING, METHODS
+from fedlmg_server.report.sections import CLASSES, CLIENTS, IMAGES, LEFT_OUT, MAKING, METHODS, PRIVACY
 
 LOOK = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .5rem 1.5rem; }
@@ -55,7 +55,7 @@ PAGE = f"""<!doctype html>
 {{% set synthesis = results.synthesis %}}
 {HEADER}
 <main>
-{CLIENTS}{LEFT_OUT}{IMAGES}{METHODS}{CLASSES}{MAKING}
+{CLIENTS}{LEFT_OUT}{IMAGES}{METHODS}{CLASSES}{PRIVACY}{MAKING}
 </main>
 </body>
 </html>

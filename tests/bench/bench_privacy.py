@@ -1,0 +1,137 @@
+"""What finished runs of virtual clients give away, by attacks on real images; the last line is JSON, accuracies in %.
+
+uv run python -m tests.bench.bench_privacy runs/seed-0 [runs/seed-1 ...] [--inversion inversion.png]
+
+Membership: the training images of all clients against their test images, by the loss of each client's own upload, of
+the model that is given back, of one trained by FedAvg over 20 rounds in the same architecture, and of one trained on
+all real images together; and by the distance to the nearest synthetic image. Inversion: images drawn from an upload's
+BatchNorm statistics and labels alone, without any diffusion model (after DeepInversion, Yin et al., 2020).
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from flwr.serverapp.strategy import FedAvg
+from PIL import Image
+
+from common import architectures
+from common.upload import Upload, load_all
+from common.workspace import Workspace
+from fedlmg_client import audit, image_audit
+from fedlmg_client.training import joined
+from fedlmg_server.baselines import ceiling, rounds
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.distillation import aggregate, synthetic_set
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
+
+CPU = torch.device("cpu")
+INVERSION_STEPS, INVERSION_RATE, SMOOTHNESS = 300, 0.05, 0.02
+TILE = 48
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished `fedlmg run`s")
+    parser.add_argument("--inversion", type=Path, help="picture to write, of the first run's first BatchNorm client")
+    arguments = parser.parse_args()
+    measured: dict[str, list[audit.Membership]] = {}
+    for run in arguments.runs:
+        federation = open_run(run)
+        for name, found in attacks(federation).items():
+            measured.setdefault(name, []).append(found)
+            print(f"{run}: {name}: AUC {found.auc:.3f}, {found.tpr_at_1_percent_fpr:.1%} at 1 %", flush=True)
+    if arguments.inversion:
+        write_inversion(open_run(arguments.runs[0]), arguments.inversion)
+    keys = ("auc", "tpr_at_1_percent_fpr")
+    table = {
+        name: {key: spread([getattr(each, key) for each in found]) for key in keys} for name, found in measured.items()
+    }
+    print(json.dumps({"runs": len(arguments.runs), "membership": table}))
+
+
+def spread(values: list[float]) -> list[float]:
+    """Mean and standard deviation in %."""
+    return [round(100 * mean(values), 1), round(100 * stdev(values), 1) if len(values) > 1 else 0.0]
+
+
+def open_run(folder: Path) -> Federation:
+    workspace, config = Workspace.existing(folder)
+    return Federation.of(config, workspace, list(load_all(workspace.uploads, config)), CPU)
+
+
+def attacks(federation: Federation) -> dict[str, audit.Membership]:
+    config, workspace = federation.config, federation.workspace
+    members, others = (joined(*parts.values()) for parts in (federation.trains, federation.tests))
+    given_back, _ = aggregate.load(workspace, config, CPU)
+    preprocess = aggregate.preprocessing(config)
+    pooled, _ = aggregate.distil(
+        config, federation.uploads, ceiling.pooled(list(federation.trains.values())), len(federation.class_names), CPU
+    )
+    drawn = synthetic_set.load(config, workspace, federation.uploads).images
+    near = [-image_audit.nearest(images.images, drawn)[0] for images in (members, others)]
+    models = {"given back": given_back, "FedAvg, 20 rounds": averaged(federation), "all real images": pooled}
+    return {
+        "own uploads": audit.of_scores(*own_scores(federation)),
+        **{name: audit.membership(model, preprocess, members, others) for name, model in models.items()},
+        "synthetic images": audit.of_scores(*near),
+    }
+
+
+def own_scores(federation: Federation) -> list[torch.Tensor]:
+    """Minus the loss of each client's training and test images by its own upload."""
+    return [
+        torch.cat(
+            [
+                -audit.losses(upload.classifier(), upload.preprocess, sets[upload.client])
+                for upload in federation.uploads
+            ]
+        )
+        for sets in (federation.trains, federation.tests)
+    ]
+
+
+def averaged(federation: Federation) -> torch.nn.Module:
+    """The student's architecture, which every client trains on its real images in 20 rounds of FedAvg."""
+    model = federation.student()
+    rounds.train(federation, model, FedAvg(**rounds.everyone(federation)))
+    return model
+
+
+def write_inversion(federation: Federation, path: Path) -> None:
+    """Above: a class's images drawn from the upload alone; below: the mean of the client's real ones."""
+    upload = next(u for u in federation.uploads if architectures.has_batch_norm(u.classifier()))
+    images, data = invert(upload), federation.trains[upload.client]
+    means = [data.images[data.labels == label].float().mean(0) / 255 for label in range(len(upload.class_names))]
+    canvas = Image.new("RGB", (TILE * len(means), 2 * TILE))
+    for line, row in enumerate((images, means)):
+        for column, image in enumerate(row):
+            picture = Image.fromarray((image.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy())
+            canvas.paste(picture.resize((TILE, TILE), Image.Resampling.NEAREST), (column * TILE, line * TILE))
+    canvas.save(path)
+    print(f"inversion of {upload.client}: {path}")
+
+
+def invert(upload: Upload) -> torch.Tensor:
+    """One image a class, (classes, 3, S, S) in [0, 1]: right label, the upload's moments over the batch, smooth."""
+    guidance = ClassifierGuidance.of_upload(
+        upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=True
+    )
+    targets = torch.arange(len(upload.class_names))
+    loss_of = guidance.full_loss(targets)
+    size = upload.preprocess.image_size
+    pixels = torch.randn(len(targets), 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimizer = torch.optim.Adam([pixels], INVERSION_RATE)
+    for _ in range(INVERSION_STEPS):
+        images = pixels.sigmoid()
+        rough = (images.diff(dim=2).square().mean() + images.diff(dim=3).square().mean()) * size
+        optimizer.zero_grad()
+        (loss_of(images).sum() + SMOOTHNESS * size * rough).backward()
+        optimizer.step()
+    return pixels.detach().sigmoid()
+
+
+if __name__ == "__main__":
+    main()
