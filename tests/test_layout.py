@@ -93,7 +93,7 @@ def test_client_and_server_never_meet():
         ("diffusers", "fedlmg_server/diffusion/"),
         ("transformers", "fedlmg_server/diffusion/"),
         ("flwr", FLOWER_FILES),
-        ("opacus", {"fedlmg_client/privacy.py"}),
+        ("opacus", {"fedlmg_client/private_training.py"}),
     ],
 )
 def test_heavy_packages_stay_in_their_home(package: str, home: set[str] | str):
