@@ -129,6 +129,8 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "same answer to every image": (weights("head.weight", torch.zeros_like), "says the same of every image"),
     "tampered weights": (tampered, "not those that its manifest signs"),
     "unsigned weights": (without("sha256"), "not those that its manifest signs"),
+    "a budget below zero": (saying(privacy={"epsilon": -1.0, "delta": 0.1}), "must hold epsilon and delta"),
+    "a membership of words": (saying(membership={"auc": "low"}), "must hold auc and tpr_at_1_percent_fpr"),
     "statistics of an unknown layer": (unknown_layer, "unknown layer 'nowhere'"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
@@ -189,3 +191,13 @@ def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Up
     with pytest.raises(Refused, match="which this server imports only if"):
         check(upload, Config())
     check(replace(upload, builders=config.builders), config)
+
+
+def test_withheld_statistics_are_taken(fit: Upload):
+    check(replace(fit, statistics={}), Config())
+
+
+def test_group_norm_in_place_of_batch_norm_is_known():
+    upload = make_upload("site-a", ["cat", "dog"], "small_shufflenet_v2+groupnorm")
+
+    check(upload, Config())
