@@ -1,5 +1,7 @@
 """The Flower ServerApp: uploads, aggregation, evaluation, report, in a workspace that the same command continues."""
 
+import errno
+from contextlib import suppress
 from functools import partial
 
 from flwr.app import Context
@@ -25,6 +27,14 @@ def main(grid: Grid, context: Context) -> None:
                 strategy.start(grid)
                 pipeline.report(config, workspace, strategy.evaluations, strategy.missing)
         except Exception as error:
-            workspace.log("run", state="failed", reason=str(error) or type(error).__name__)
+            with suppress(OSError):
+                workspace.log("run", state="failed", reason=sentence(error))
             raise
         workspace.log("run", state="finished", reason="")
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, for the operator."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space is left for {error.filename}: free some, and the same command continues; nothing is lost"
+    return str(error) or type(error).__name__
