@@ -258,6 +258,7 @@ def test_pushed_images_move_by_eight_grey_levels_at_most(uploads):
     assert moved.abs().max().item() == pytest.approx(8 / 255, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rival", [dense.dense, co_boosting.co_boosting])
 def test_data_free_students_take_everyones_updates_and_do_not_guess(rival, uploads, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data_free, "NUM_EPOCHS", 3)
