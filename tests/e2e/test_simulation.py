@@ -58,6 +58,18 @@ def test_a_run_ends_well_and_the_same_command_keeps_its_images(tmp_path: Path, p
 
 
 @pytest.mark.slow
+def test_a_private_run_tells_its_budget(tmp_path: Path, pipeline_folder: Path):
+    settings = TINY | {"diffusion-model": str(pipeline_folder), "dp-epsilon": 8.0}
+
+    done = fedlmg_run(tmp_path, settings)
+
+    assert done.returncode == 0, done.stdout
+    results = json.loads((tmp_path / "workspace" / "report" / "results.json").read_text())
+    assert {client["privacy"]["epsilon"] for client in results["clients"].values()} == {8.0}
+    assert "What the uploads give away" in (tmp_path / "workspace" / "report" / "index.html").read_text()
+
+
+@pytest.mark.slow
 def test_mixed_clients_end_with_a_model_without_the_broken_and_the_poisoned_one(tmp_path: Path, pipeline_folder: Path):
     settings = {key: value for key, value in TINY.items() if key != "num-clients"}
     settings |= {"federation": "mixed", "local-epochs": 10, "diffusion-model": str(pipeline_folder)}
