@@ -79,6 +79,8 @@ class Network:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "PYTHONPATH": str(ROOT),
+            # Several trainings of several threads each starve each other on one machine.
+            "OMP_NUM_THREADS": "1",
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
 

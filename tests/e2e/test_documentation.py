@@ -38,7 +38,7 @@ def shells(tmp_path: Path) -> Iterator[list[subprocess.Popen]]:
 
 def test_the_commands_end_with_a_model_on_every_client(tmp_path: Path, shells: list[subprocess.Popen]):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     log = tmp_path / "shells.log"
 
     for language, text in blocks():

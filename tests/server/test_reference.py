@@ -1,5 +1,10 @@
 """The benchmark's yardstick runs, and the engine's maths is its maths."""
 
+import json
+import subprocess
+import sys
+
+import pytest
 import torch
 
 from common.config import SynthesisConfig, with_preset
@@ -56,3 +61,15 @@ def test_clean_estimate_of_the_engine_is_the_reference_s(backend, upload):
     noise = loop._noise(x_t, t, torch.cat([empty, states]))
     torch.testing.assert_close(prediction.noise, noise)
     torch.testing.assert_close(prediction.x_0, loop._clean(x_t, noise, t))
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_gpus_runs_anywhere_on_a_tiny_pipeline():
+    command = [sys.executable, "-m", "tests.bench.bench_gpu", "--tiny", "--batch", "2"]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert set(result["ratio"]) == {"reference", "exact", "default", "fast"}
+    assert all(found["tflops"] > 0 for found in result["presets"].values())
