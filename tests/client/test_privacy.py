@@ -15,6 +15,7 @@ from common.datasets.client_data import ClientData
 from common.datasets.digits import LabeledImages
 from fedlmg_client import audit, client_app, private_training, training
 from fedlmg_client.private_training import Budget
+from tests.client.noise import noise_data
 
 FOLDER = {"federation": "", "image-size": 16, "local-epochs": 1}
 BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, "secret")
@@ -23,13 +24,7 @@ PRIVATE = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16,
 
 @pytest.fixture
 def data() -> ClientData:
-    generator = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> LabeledImages:
-        images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
-        return LabeledImages(images, torch.arange(count) % 2)
-
-    return ClientData("tiny", ["cat", "dog"], split(24), split(12), split(12), "fingerprint", "digits/0")
+    return noise_data(24, 12, "digits/0")
 
 
 def train(data: ClientData, cache: Path, architecture: str = "small_resnet", config: LocalTrainingConfig = PRIVATE):

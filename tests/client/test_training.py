@@ -10,6 +10,7 @@ from common.config import LocalTrainingConfig
 from common.datasets.client_data import ClientData
 from common.datasets.digits import LabeledImages
 from fedlmg_client import training
+from tests.client.noise import noise_data
 
 CONFIG = LocalTrainingConfig(local_epochs=3, local_batch_size=4, image_size=16)
 
@@ -20,14 +21,8 @@ class CutOffError(Exception):
 
 @pytest.fixture
 def data() -> ClientData:
-    generator = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> LabeledImages:
-        images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
-        return LabeledImages(images, torch.arange(count) % 2)
-
     # Nine training images in batches of four leave a last batch of one.
-    return ClientData("tiny", ["cat", "dog"], split(9), split(4), split(4), "fingerprint", "folder")
+    return noise_data(9, 4)
 
 
 def run(data: ClientData, cache: Path, architecture: str = "small_resnet", **changes: object):

@@ -1,0 +1,18 @@
+"""A client of noise, labelled in turn: nothing but its own images can be learned from it."""
+
+import torch
+
+from common.datasets.client_data import ClientData
+from common.datasets.digits import LabeledImages
+
+
+def noise_data(num_train: int, num_held_out: int, source: str = "folder") -> ClientData:
+    """Images of 16 pixels; as many for validation as for tests."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> LabeledImages:
+        images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        return LabeledImages(images, torch.arange(count) % 2)
+
+    splits = split(num_train), split(num_held_out), split(num_held_out)
+    return ClientData("tiny", ["cat", "dog"], *splits, "fingerprint", source)
