@@ -202,7 +202,7 @@ def _upload(
     dtype = getattr(torch, config.upload_dtype)
     arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
     model.load_state_dict(arrays)
-    found = audit.membership(model, preprocess, data.train, joined(data.validation, data.test))
+    found = audit.membership(model, preprocess, data.train, audit.joined(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
     manifest = {
         "schema": SCHEMA,
@@ -226,10 +226,6 @@ def _upload(
         "sha256": weights_digest(arrays),
     }
     return Upload(arrays, moments, manifest)
-
-
-def joined(*parts: LabeledImages) -> LabeledImages:
-    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -8,12 +8,16 @@ import pytest
 import torch
 from opacus.accountants import RDPAccountant
 from PIL import Image
+from typer.testing import CliRunner
 
 from common import architectures
+from common.classifier import Classifier
 from common.config import Config, ConfigError, LocalTrainingConfig
 from common.datasets.client_data import ClientData
 from common.datasets.digits import LabeledImages
+from common.preprocessing import PreprocessSpec
 from fedlmg_client import audit, client_app, private_training, training
+from fedlmg_client.cli import app
 from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
 
@@ -100,6 +104,29 @@ def test_what_the_budget_does_not_pay_for_stays_with_the_client(folder_of_noise:
 def test_a_client_s_own_keys_are_checked(folder_of_noise: dict[str, str], key: str, value: object):
     with pytest.raises(ConfigError, match=key):
         client_app.make_upload(folder_of_noise | {key: value}, Config.from_run_config(FOLDER))
+
+
+def test_the_audit_of_a_finished_model_leaves_out_classes_that_it_does_not_know(folder_of_noise: dict[str, str]):
+    torch.manual_seed(0)
+    model = Classifier(architectures.build("small_resnet", 2, 16), ["fox", "Cat"], PreprocessSpec(16))
+
+    with pytest.raises(ValueError, match="has 12 training and 24 held-out images of the model's classes"):
+        audit.of_folder(model, Path(folder_of_noise["data-path"]))
+
+
+def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[str, str], tmp_path: Path):
+    model = architectures.build("small_resnet", 2, 16)
+    spec = {
+        "architecture": "small_resnet",
+        "class_names": ["cat", "dog"],
+        "preprocessing": PreprocessSpec(16).to_json(),
+    }
+    client_app.store(tmp_path / "model", model.state_dict(), spec, {})
+
+    done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
+
+    assert done.exit_code == 0
+    assert "hardly at all: membership AUC 0." in " ".join(done.output.split())
 
 
 def test_a_stop_that_cannot_be_measured_stops():
