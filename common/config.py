@@ -288,7 +288,11 @@ def _check(config: Config) -> None:
         raise ConfigError("config key 'statistics-by-class' needs 'statistics-reduction' to be 'per-image'")
     if flat["max-redraws"] < 0:
         raise ConfigError(f"config key 'max-redraws' is {flat['max-redraws']}; it must be at least 0")
-    for key in ("min-confidence", "min-distance", "min-agreement"):
+    if flat["dp-epsilon"] < 0:
+        raise ConfigError(f"config key 'dp-epsilon' is {flat['dp-epsilon']}; it must be at least 0")
+    if not flat["dp-max-grad-norm"] > 0:
+        raise ConfigError(f"config key 'dp-max-grad-norm' is {flat['dp-max-grad-norm']}; it must be above 0")
+    for key in ("min-confidence", "min-distance", "min-agreement", "max-membership-auc", "dp-delta"):
         if not 0 <= flat[key] <= 1:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be from 0 to 1")
     if flat["min-clients"] > flat["num-clients"]:

@@ -6,10 +6,14 @@ so its figures are a lower bound of what a determined attacker learns.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from common import label_maps
+from common.classifier import Classifier
+from common.datasets import folders
 from common.datasets.digits import LabeledImages
 from common.metrics import predict
 
@@ -45,6 +49,35 @@ def membership(
         return None
     scores = [-losses(model, preprocess, images) for images in (members, others)]
     return of_scores(*scores)
+
+
+def of_folder(model: Classifier, folder: Path) -> Membership:
+    """Of a finished model, about the images of a client's folder whose classes it knows.
+
+    Raises
+    ------
+    ValueError: the folder cannot be read, or has fewer than 20 such images on either side.
+    """
+    own = folders.load(folder, model.preprocessing.image_size)
+    known = label_maps.find(own.class_names, model.class_names, {})
+    held_out = joined(own.splits["validation"], own.splits["test"])
+    members, others = (_of_known_classes(part, known) for part in (own.splits["train"], held_out))
+    if not (found := membership(model.network, model.preprocessing, members, others)):
+        raise ValueError(
+            f"{folder} has {len(members)} training and {len(others)} held-out images of the model's classes; an audit "
+            f"needs {FEWEST} of each"
+        )
+    return found
+
+
+def _of_known_classes(part: LabeledImages, known: torch.Tensor) -> LabeledImages:
+    """known: of each class, where the model has it, or -1."""
+    labels = known[part.labels]
+    return LabeledImages(part.images[labels >= 0], labels[labels >= 0])
+
+
+def joined(*parts: LabeledImages) -> LabeledImages:
+    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def losses(model: torch.nn.Module, preprocess: Callable, data: LabeledImages) -> torch.Tensor:

@@ -71,17 +71,33 @@ def audit_images(
     out: Annotated[Path, typer.Option(help="Picture of the nearest pairs.")] = Path("nearest-pairs.png"),
 ) -> None:
     """Say whether synthetic images are copies of your training images. Nothing leaves this machine."""
-    from common.datasets import folders
-    from fedlmg_client import image_audit, training
+    from fedlmg_client import audit as auditing
+    from fedlmg_client import image_audit
 
     try:
         own = folders.load(data.expanduser(), image_size).splits
         synthetic = image_audit.read_folder(folder.expanduser(), image_size)
-        report = image_audit.compare(synthetic, own["train"], training.joined(own["validation"], own["test"]))
+        report = image_audit.compare(synthetic, own["train"], auditing.joined(own["validation"], own["test"]))
         image_audit.save_pairs(out, report, synthetic, own["train"].images)
     except (ValueError, OSError) as error:
         raise _failure(str(error)) from None
     console.print(f"{report.sentence()}. The nearest pairs: {escape(str(out))}", soft_wrap=True)
+
+
+@app.command()
+def audit(
+    data: Annotated[Path, typer.Argument(help="Your images, as `check` takes them.")],
+    model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
+) -> None:
+    """Say what a model gives away about your training images. Your own upload is audited before it is sent."""
+    from common import classifier
+    from fedlmg_client import audit as auditing
+
+    try:
+        found = auditing.of_folder(classifier.load(model or _returned()), data.expanduser())
+    except ValueError as error:
+        raise _failure(str(error)) from None
+    console.print(found.sentence(), soft_wrap=True)
 
 
 @app.command()
@@ -107,6 +123,10 @@ def join(
     name: Annotated[str, typer.Option(help="Your name in the federation; the data's without it.")] = "",
     architecture: Annotated[str, typer.Option(help="Of your classifier; `auto` tries what this machine can do.")] = "",
     cache: Annotated[Path | None, typer.Option(help="For results; ~/.cache/fedlmg/NAME without it.")] = None,
+    max_membership_auc: Annotated[
+        float | None, typer.Option(help="Send nothing if your model tells your training images better; 0.5 is a coin.")
+    ] = None,
+    dp_epsilon: Annotated[float | None, typer.Option(help="Train within this privacy budget; 0: none.")] = None,
     insecure: Annotated[bool, typer.Option(help="Without TLS: on one machine, or a network that you trust.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Train and show what would be sent, and send nothing.")] = False,
     run_config: Annotated[
@@ -123,7 +143,8 @@ def join(
     if missing := [path for path in (_part(data), ca, key) if path and not path.expanduser().exists()]:
         raise _failure(f"{missing[0]} does not exist")
     given = {"name": name, "data-path": _absolute(data), "architecture": architecture}
-    node_config = {k: v for k, v in given.items() if v}
+    privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
+    node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
     if dry_run:
         try:

@@ -24,10 +24,13 @@ from common.metrics import accuracy, confusion, predict
 from common.preprocessing import PreprocessSpec
 from common.upload import megabytes, sizes
 from fedlmg_client import faults, probe
+from fedlmg_client.audit import FEWEST
 from fedlmg_client.status import tell
 from fedlmg_client.training import train
 
 app = ClientApp()
+OWN_KEYS = ("initialisation", "dp-epsilon", "dp-delta", "dp-max-grad-norm", "max-membership-auc")
+"""Of the run's config: a client's node config may set them otherwise."""
 
 
 def device() -> torch.device:
@@ -69,16 +72,15 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     """
     data, cache = load_client_data(node_config, config), cache_path(node_config, config)
     fault = faults.of(data, config)
+    own = {key: node_config[key] for key in OWN_KEYS if key in node_config}
+    config = Config.from_run_config(config.to_run_config() | own)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
-    settings = replace(
-        settings,
-        initialisation=str(node_config.get("initialisation", settings.initialisation)),
-        dp_epsilon=float(node_config.get("dp-epsilon", settings.dp_epsilon)),
-        max_membership_auc=float(node_config.get("max-membership-auc", settings.max_membership_auc)),
-    )
     architecture = _architecture(node_config, config, data, cache)
     upload = train(data, architecture, settings, config.seed, data.name, cache, device())
     _check_membership(upload.manifest.get("membership"), settings.max_membership_auc)
+    if upload.manifest.get("privacy"):
+        # The budget pays for the weights alone.
+        upload = replace(upload, manifest=upload.manifest | {"membership": None})
     upload = faults.add_noise(upload, virtual_index(data.source, config), config)
     return faults.spoil_upload(fault, upload).to_records()
 
@@ -152,6 +154,11 @@ def _architecture(node_config: NodeConfig, config: Config, data: ClientData, cac
 
 
 def _check_membership(found: dict | None, most: float) -> None:
+    if not found and most < 1:
+        raise ValueError(
+            f"'max-membership-auc' is {most:g}, but with fewer than {FEWEST} training images, or as few others, nobody "
+            "can tell what its model gives away, so nothing was sent: add images, or clear the key"
+        )
     if found and found["auc"] > most:
         raise ValueError(
             f"its model tells training images from others with an AUC of {found['auc']:.2f}, above the "

@@ -1,24 +1,28 @@
 """Differentially private local training: Opacus clips each image's gradient and adds noise (Abadi et al., 2016).
 
 What the budget covers: the weights, as they are uploaded. It covers neither the counts of images nor the accuracies in
-the manifest, which come from the validation and test images. Feature statistics are withheld.
+the manifest, which come from the validation and test images. Feature statistics, losses and the audit's figures, which
+come from the training images, stay with the client.
 """
 
+import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, vmap
+from torchvision.ops import StochasticDepth
 
-from common import architectures
 from common.config import LocalTrainingConfig
 from common.files import write_bytes
 
 MISSING = "private training needs Opacus: install the extra `privacy`, or clear 'dp-epsilon'"
+MOST_VALUES = 500_000_000
+"""Gradients of single images are held for so many values at once, 2 GB; a larger batch is taken in parts."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,18 @@ class Budget:
     noise_multiplier: float
     sample_rate: float
     """Chance of each image to be in a batch (Poisson sampling)."""
+    batch_size: float
+    """Images expected in a batch."""
     steps_per_epoch: int
+    secret: str = field(repr=False)
+    """Whoever knows which images a batch had, or the noise, can take the noise off."""
 
     @classmethod
-    def of(cls, config: LocalTrainingConfig, num_examples: int) -> "Budget":
+    def of(cls, config: LocalTrainingConfig, num_examples: int, secret: str) -> "Budget":
         """
         Raises
         ------
-        ValueError: Opacus is missing.
+        ValueError: Opacus is missing, or no amount of noise is enough.
         """
         try:
             from opacus.accountants.utils import get_noise_multiplier
@@ -47,28 +55,59 @@ class Budget:
         delta = config.dp_delta or 1 / (10 * num_examples)
         sample_rate = min(1.0, config.local_batch_size / num_examples)
         steps = math.ceil(1 / sample_rate)
-        noise = get_noise_multiplier(
-            target_epsilon=config.dp_epsilon,
-            target_delta=delta,
-            sample_rate=sample_rate,
-            steps=steps * config.local_epochs,
-            accountant="rdp",
-        )
-        return cls(config.dp_epsilon, delta, config.dp_max_grad_norm, noise, sample_rate, steps)
+        try:
+            noise = get_noise_multiplier(
+                target_epsilon=config.dp_epsilon,
+                target_delta=delta,
+                sample_rate=sample_rate,
+                steps=steps * config.local_epochs,
+                accountant="rdp",
+            )
+        except ValueError:
+            raise ValueError(
+                f"no noise keeps to 'dp-epsilon' {config.dp_epsilon:g} with a delta of {delta:.1g}: raise one of them"
+            ) from None
+        batch_size = sample_rate * num_examples
+        return cls(config.dp_epsilon, delta, config.dp_max_grad_norm, noise, sample_rate, batch_size, steps, secret)
 
     def to_manifest(self) -> dict:
         keys = ("epsilon", "delta", "max_grad_norm", "noise_multiplier")
         return {key: round(getattr(self, key), 8) for key in keys}
 
+    def seed(self, epoch: int, purpose: str) -> int:
+        """An epoch's own, of 63 bits. Batches and noise must not share one: their draws would be correlated.
 
-def architecture_of(name: str) -> str:
-    """What is trained in its place: no layer may mix the images of a batch."""
-    with torch.device("meta"):
-        mixes = architectures.has_batch_norm(architectures.build(name, 2, builders={architectures.base(name)}))
-    return name + architectures.GROUP_NORM if mixes else name
+        PyTorch's generator on the CPU takes 32 bits of it, which is why every epoch has its own; it is no cryptographic
+        one.
+        """
+        digest = hashlib.sha256(f"{self.secret}/{epoch}/{purpose}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
 
 
-def private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget, batch_size: int) -> torch.optim.Optimizer:
+def prepare(model: torch.nn.Module, architecture: str, image_size: int) -> None:
+    """Turn off stochastic depth, in place, which draws for a batch and not for an image, and try one batch.
+
+    Raises
+    ------
+    ValueError: the network cannot be taken image by image.
+    """
+    for module in model.modules():
+        if isinstance(module, StochasticDepth):
+            module.p = 0.0
+    device = next(model.parameters()).device
+    images, labels = torch.zeros(2, 3, image_size, image_size, device=device), torch.zeros(2, device=device).long()
+    try:
+        gradients_by_image(model.train(), images, labels)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"'{architecture}' cannot be trained with 'dp-epsilon', which takes one image at a time "
+            f"({str(error).splitlines()[0]}): choose another architecture"
+        ) from None
+
+
+def private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch.optim.Optimizer:
     """Opacus's, which clips the gradients of `gradients_by_image` and adds noise to their sum."""
     from opacus.optimizers import DPOptimizer
 
@@ -76,8 +115,27 @@ def private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget, batch_si
         optimizer,
         noise_multiplier=budget.noise_multiplier,
         max_grad_norm=budget.max_grad_norm,
-        expected_batch_size=batch_size,
+        expected_batch_size=budget.batch_size,
     )
+
+
+def step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: torch.Tensor,  # (B, 3, S, S), B may be 0
+    targets: torch.Tensor,  # (B,)
+) -> torch.Tensor:
+    """One step of a `private_optimizer`, a part of the batch at a time where its gradients would fill the memory;
+    returns the mean loss, 0-dim."""
+    most = max(1, MOST_VALUES // sum(parameter.numel() for parameter in model.parameters()))
+    parts = list(zip(inputs.split(most), targets.split(most), strict=True))
+    total = inputs.new_zeros(())
+    for number, (images, labels) in enumerate(parts, 1):
+        optimizer.signal_skip_step(number < len(parts))
+        total += gradients_by_image(model, images, labels) * len(images)
+        optimizer.step()
+        optimizer.zero_grad()
+    return total / max(1, len(inputs))
 
 
 def gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -103,14 +161,11 @@ def gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, targets: to
     return losses.mean()
 
 
-def secret_seed(folder: Path) -> int:
-    """A seed that only this client knows, the same after an interruption: whoever knows the noise can take it off.
-
-    PyTorch's generator, which draws the noise from it, is no cryptographic one.
-    """
+def secret_of(folder: Path) -> str:
+    """256 bits that only this client knows, the same after an interruption."""
     path = folder / "secret.json"
     if not path.exists():
-        write_bytes(path, json.dumps(int.from_bytes(os.urandom(8), "big") >> 1).encode())
+        write_bytes(path, json.dumps(os.urandom(32).hex()).encode())
         path.chmod(0o600)
     return json.loads(path.read_text())
 

@@ -53,14 +53,20 @@ def train(
         raise ValueError(f"the server would refuse the name {bad[0]!r}: names are printable, with 1 to 100 characters")
     preprocess, budget = PreprocessSpec(config.image_size), None
     if config.dp_epsilon:
-        architecture, budget = private_training.architecture_of(architecture), Budget.of(config, len(data.train))
-        seed = seed if data.source != "folder" else private_training.secret_seed(folder)
+        # A virtual client has nothing to hide, and its run can be repeated.
+        secret = private_training.secret_of(folder) if data.source == "folder" else str(seed)
+        budget = Budget.of(config, len(data.train), secret)
     torch.manual_seed(seed)
     builders = {architectures.base(architecture)}
     model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
+    if budget and architectures.has_batch_norm(model):
+        architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
     if config.initialisation:
-        print(f"{client}: {pretrained.initialise(model, architecture, config.initialisation)}", flush=True)
+        taken = pretrained.initialise(model, architectures.base(architecture), config.initialisation)
+        print(f"{client}: {taken}", flush=True)
     model = model.to(device, memory_format=torch.channels_last)
+    if budget:
+        private_training.prepare(model, architecture, config.image_size)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget)
     upload = _upload(model, data, architecture, preprocess, config, client, progress, budget)
     if found := upload.manifest["membership"]:
@@ -91,7 +97,7 @@ def _fit(
     """Train `model` in place and leave it with its best weights; returns `best`, `seconds` and `history`."""
     optimizer = _optimizer(model, config)
     if budget:
-        optimizer = private_training.private_optimizer(optimizer, budget, config.local_batch_size)
+        optimizer = private_training.private_optimizer(optimizer, budget)
     images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
     progress = {"best": -1.0, "seconds": 0.0, "history": []}
@@ -135,9 +141,9 @@ def _train_epoch(
     budget: Budget | None,
 ) -> float:
     """Mean loss of one epoch, whose order, augmentation and dropout follow from the seed and the epoch alone."""
-    epoch_seed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(epoch_seed)
-    generator = torch.Generator().manual_seed(epoch_seed)
+    epoch_seed = seed * 1_000_003 + epoch
+    torch.manual_seed(budget.seed(epoch, "noise") if budget else epoch_seed)
+    generator = torch.Generator().manual_seed(budget.seed(epoch, "batches") if budget else epoch_seed)
     if budget:
         batches = private_training.poisson_batches(len(labels), budget, generator)
     else:
@@ -156,14 +162,14 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = peak * factor
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
-        optimizer.zero_grad()
         if budget:
-            loss = private_training.gradients_by_image(model, inputs, labels[rows])
+            loss = private_training.step(model, optimizer, inputs, labels[rows])
         else:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
                 loss = F.cross_entropy(model(inputs), labels[rows])
+            optimizer.zero_grad()
             loss.backward()
-        optimizer.step()
+            optimizer.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
 
@@ -196,7 +202,7 @@ def _upload(
     dtype = getattr(torch, config.upload_dtype)
     arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
     model.load_state_dict(arrays)
-    found = audit.membership(model, preprocess, data.train, joined(data.validation, data.test))
+    found = audit.membership(model, preprocess, data.train, audit.joined(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
     manifest = {
         "schema": SCHEMA,
@@ -220,10 +226,6 @@ def _upload(
         "sha256": weights_digest(arrays),
     }
     return Upload(arrays, moments, manifest)
-
-
-def joined(*parts: LabeledImages) -> LabeledImages:
-    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -2,14 +2,16 @@
 
 uv run python -m tests.bench.bench_privacy runs/seed-0 [runs/seed-1 ...] [--inversion inversion.png]
 
-Membership: the training images of all clients against their test images, by the loss of each client's own upload, of
-the model that is given back, of one trained by FedAvg over 20 rounds in the same architecture, and of one trained on
-all real images together; and by the distance to the nearest synthetic image. Inversion: images drawn from an upload's
+Membership: each client's training images against its test images, by the loss of its own upload, of the model that is
+given back, of one trained by FedAvg over 20 rounds in the same architecture, and of one trained on all real images
+together; and by the distance to the nearest synthetic image. The figures are means over the clients: pooled, the easy
+images of one client would hide what is told of another's. Inversion: images drawn from an upload's
 BatchNorm statistics and labels alone, without any diffusion model (after DeepInversion, Yin et al., 2020).
 """
 
 import argparse
 import json
+from dataclasses import astuple
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -21,7 +23,6 @@ from common import architectures
 from common.upload import Upload, load_all
 from common.workspace import Workspace
 from fedlmg_client import audit, image_audit
-from fedlmg_client.training import joined
 from fedlmg_server.baselines import ceiling, rounds
 from fedlmg_server.baselines.federation import Federation
 from fedlmg_server.distillation import aggregate, synthetic_set
@@ -64,33 +65,35 @@ def open_run(folder: Path) -> Federation:
 
 def attacks(federation: Federation) -> dict[str, audit.Membership]:
     config, workspace = federation.config, federation.workspace
-    members, others = (joined(*parts.values()) for parts in (federation.trains, federation.tests))
     given_back, _ = aggregate.load(workspace, config, CPU)
-    preprocess = aggregate.preprocessing(config)
     pooled, _ = aggregate.distil(
         config, federation.uploads, ceiling.pooled(list(federation.trains.values())), len(federation.class_names), CPU
     )
     drawn = synthetic_set.load(config, workspace, federation.uploads).images
-    near = [-image_audit.nearest(images.images, drawn)[0] for images in (members, others)]
+    preprocess = aggregate.preprocessing(config)
     models = {"given back": given_back, "FedAvg, 20 rounds": averaged(federation), "all real images": pooled}
-    return {
-        "own uploads": audit.of_scores(*own_scores(federation)),
-        **{name: audit.membership(model, preprocess, members, others) for name, model in models.items()},
-        "synthetic images": audit.of_scores(*near),
+    sets = {client: (images, federation.tests[client]) for client, images in federation.trains.items()}
+    found = {
+        "own uploads": [
+            audit.membership(upload.classifier(), upload.preprocess, *sets[upload.client])
+            for upload in federation.uploads
+        ],
+        **{
+            name: [audit.membership(model, preprocess, *both) for both in sets.values()]
+            for name, model in models.items()
+        },
+        "synthetic images": [
+            audit.of_scores(*(-image_audit.nearest(images.images, drawn)[0] for images in both))
+            for both in sets.values()
+        ],
     }
+    return {name: over_clients(each) for name, each in found.items()}
 
 
-def own_scores(federation: Federation) -> list[torch.Tensor]:
-    """Minus the loss of each client's training and test images by its own upload."""
-    return [
-        torch.cat(
-            [
-                -audit.losses(upload.classifier(), upload.preprocess, sets[upload.client])
-                for upload in federation.uploads
-            ]
-        )
-        for sets in (federation.trains, federation.tests)
-    ]
+def over_clients(found: list[audit.Membership]) -> audit.Membership:
+    """Mean figures, all clients' images."""
+    columns = list(zip(*map(astuple, found), strict=True))
+    return audit.Membership(*map(mean, columns[:2]), *map(sum, columns[2:]))
 
 
 def averaged(federation: Federation) -> torch.nn.Module:

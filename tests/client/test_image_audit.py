@@ -37,6 +37,15 @@ def test_images_of_the_same_kind_are_no_copies():
     assert "no sign of copying" in report.sentence()
 
 
+def test_copies_are_found_where_unseen_images_repeat_training_images():
+    members = noise(40, 0)
+    unseen = torch.cat([noise(60, 1), members[:4]])
+
+    report = image_audit.compare(torch.cat([members[5:15], noise(20, 2)]), labelled(members), labelled(unseen))
+
+    assert report.copies == 10
+
+
 def test_distance_is_the_root_mean_square():
     black, white = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
 

@@ -1,5 +1,6 @@
 """What an upload gives away, and training that bounds it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,21 @@ import pytest
 import torch
 from opacus.accountants import RDPAccountant
 from PIL import Image
+from typer.testing import CliRunner
 
 from common import architectures
-from common.config import Config, LocalTrainingConfig
+from common.classifier import Classifier
+from common.config import Config, ConfigError, LocalTrainingConfig
 from common.datasets.client_data import ClientData
 from common.datasets.digits import LabeledImages
-from fedlmg_client import audit, client_app, training
+from common.preprocessing import PreprocessSpec
+from fedlmg_client import audit, client_app, private_training, training
+from fedlmg_client.cli import app
+from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
 
+FOLDER = {"federation": "", "image-size": 16, "local-epochs": 1}
+BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, "secret")
 PRIVATE = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16, dp_epsilon=8.0)
 
 
@@ -63,7 +71,9 @@ def test_an_upload_says_what_it_gives_away(data: ClientData, tmp_path: Path):
     assert (found["members"], found["others"]) == (24, 24)
 
 
-def test_a_model_that_gives_too_much_away_is_not_sent(tmp_path: Path):
+@pytest.fixture
+def folder_of_noise(tmp_path: Path) -> dict[str, str]:
+    """Node config of a client with 24 images in each split."""
     generator = torch.Generator().manual_seed(0)
     for split in ("train", "validation", "test"):
         for label in ("cat", "dog"):
@@ -71,11 +81,57 @@ def test_a_model_that_gives_too_much_away_is_not_sent(tmp_path: Path):
             for index in range(12):
                 noise = torch.randint(0, 256, (16, 16, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(noise.numpy()).save(tmp_path / "images" / split / label / f"{index}.png")
-    keys = {"federation": "", "image-size": 16, "local-epochs": 1, "max-membership-auc": 0.01}
-    node = {"data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+    return {"data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+
+
+def test_a_model_that_gives_too_much_away_is_not_sent(folder_of_noise: dict[str, str]):
+    node = folder_of_noise | {"max-membership-auc": 0.01}
 
     with pytest.raises(ValueError, match=r"above the 'max-membership-auc' of 0\.01, so nothing was sent"):
-        client_app.make_upload(node, Config.from_run_config(keys))
+        client_app.make_upload(node, Config.from_run_config(FOLDER))
+
+
+def test_what_the_budget_does_not_pay_for_stays_with_the_client(folder_of_noise: dict[str, str]):
+    records = client_app.make_upload(folder_of_noise | {"dp-epsilon": 8.0}, Config.from_run_config(FOLDER))
+
+    manifest = json.loads(records["manifest"]["json"])
+    assert manifest["privacy"]["epsilon"] == 8.0
+    assert manifest["membership"] is None
+    assert "secret" not in records["manifest"]["json"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("dp-epsilon", -1.0), ("max-membership-auc", "0.6")])
+def test_a_client_s_own_keys_are_checked(folder_of_noise: dict[str, str], key: str, value: object):
+    with pytest.raises(ConfigError, match=key):
+        client_app.make_upload(folder_of_noise | {key: value}, Config.from_run_config(FOLDER))
+
+
+def test_the_audit_of_a_finished_model_leaves_out_classes_that_it_does_not_know(folder_of_noise: dict[str, str]):
+    torch.manual_seed(0)
+    model = Classifier(architectures.build("small_resnet", 2, 16), ["fox", "Cat"], PreprocessSpec(16))
+
+    with pytest.raises(ValueError, match="has 12 training and 24 held-out images of the model's classes"):
+        audit.of_folder(model, Path(folder_of_noise["data-path"]))
+
+
+def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[str, str], tmp_path: Path):
+    model = architectures.build("small_resnet", 2, 16)
+    spec = {
+        "architecture": "small_resnet",
+        "class_names": ["cat", "dog"],
+        "preprocessing": PreprocessSpec(16).to_json(),
+    }
+    client_app.store(tmp_path / "model", model.state_dict(), spec, {})
+
+    done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
+
+    assert done.exit_code == 0
+    assert "hardly at all: membership AUC 0." in " ".join(done.output.split())
+
+
+def test_a_stop_that_cannot_be_measured_stops():
+    with pytest.raises(ValueError, match="fewer than 20 training images"):
+        client_app._check_membership(None, 0.6)
 
 
 def test_the_noise_is_what_the_budget_asks_for(data: ClientData, tmp_path: Path):
@@ -92,6 +148,87 @@ def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
     start = architectures.with_group_norm(architectures.build("small_resnet", 2, 16)).state_dict()
     moved = [sum((upload.arrays[name].float() - start[name]).norm() for name in start) for upload in (loose, strict)]
     assert moved[1] > moved[0]
+
+
+def test_a_budget_that_no_noise_keeps_is_said():
+    with pytest.raises(ValueError, match=r"'dp-epsilon' 0\.001 .*: raise"):
+        Budget.of(replace(PRIVATE, dp_epsilon=0.001), 24, "secret")
+
+
+def test_every_epoch_s_batches_and_noise_have_seeds_of_their_own():
+    seeds = {BUDGET.seed(epoch, purpose) % 2**32 for epoch in range(20) for purpose in ("batches", "noise")}
+
+    assert len(seeds) == 40
+
+
+def test_no_image_weighs_more_than_the_norm_that_is_allowed():
+    budget = replace(BUDGET, noise_multiplier=0.0, max_grad_norm=0.5, batch_size=1.0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    optimizer = private_training.private_optimizer(torch.optim.SGD(model.parameters(), 1.0), budget)
+
+    image = torch.full((1, 3, 2, 2), 100.0)
+
+    private_training.step(model, optimizer, image, model(image).argmin(1))
+
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    torch.testing.assert_close((after - before).norm(), torch.tensor(0.5))
+
+
+def test_a_batch_in_parts_makes_the_same_step(monkeypatch: pytest.MonkeyPatch):
+    stepped = []
+    for most in (private_training.MOST_VALUES, 1):
+        monkeypatch.setattr(private_training, "MOST_VALUES", most)
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        optimizer = private_training.private_optimizer(torch.optim.SGD(model.parameters(), 1.0), BUDGET)
+        for count in (5, 0, 3):
+            private_training.step(model, optimizer, torch.rand(count, 3, 2, 2), torch.zeros(count).long())
+        stepped.append(model[1].weight.detach())
+
+    torch.testing.assert_close(*stepped)
+
+
+@pytest.mark.parametrize("architecture", ["small_resnet+groupnorm", "small_shufflenet_v2+groupnorm", "small_vit"])
+def test_an_image_s_gradient_is_that_of_the_image_alone(architecture: str):
+    torch.manual_seed(0)
+    model = architectures.build(architecture, 2, 32)
+    images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
+    torch.nn.init.normal_(list(model.parameters())[-2])
+
+    private_training.gradients_by_image(model, images, labels)
+
+    together = [parameter.grad_sample[1] for parameter in model.parameters()]
+    torch.nn.functional.cross_entropy(model(images[1:2]), labels[1:2]).backward()
+    torch.testing.assert_close(together, [parameter.grad for parameter in model.parameters()], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_b0", "regnet_y_400mf"])
+def test_stochastic_depth_and_nets_that_want_real_memory_are_prepared(architecture: str):
+    model = architectures.with_group_norm(architectures.build(architecture, 2, 32))
+
+    private_training.prepare(model, architecture, 32)
+
+    assert all(parameter.grad_sample is not None for parameter in model.parameters())
+
+
+def test_a_net_that_cannot_be_taken_image_by_image_is_said():
+    mixing = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.InstanceNorm2d(2, track_running_stats=True))
+
+    with pytest.raises(ValueError, match="'mixing' cannot be trained with 'dp-epsilon'"):
+        private_training.prepare(torch.nn.Sequential(mixing, torch.nn.Flatten()), "mixing", 8)
+
+
+def test_private_training_starts_from_the_weights_of_the_net_without_groups(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+    monkeypatch.setattr(training.pretrained, "_imagenet", lambda name: asked.append(name) or {})
+
+    with pytest.raises(ValueError, match="no tensor of 'imagenet' fits"):
+        train(data, tmp_path, "resnet18", replace(PRIVATE, initialisation="imagenet", image_size=32))
+
+    assert asked == ["resnet18"]
 
 
 def test_private_training_cut_off_ends_with_the_same_weights(
