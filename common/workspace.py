@@ -59,7 +59,9 @@ class Workspace:
         flat = {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
         if run.exists():
             made = json.loads(run.read_text())
-            if changes := difference(*map(_fixed, (made["config"], flat))):
+            # Keys that came after the workspace was made had then what is their default now.
+            known = Config().to_run_config() | made["config"]
+            if changes := difference(*map(_fixed, (known, flat))):
                 raise ConfigError(
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
                     "use that config again, or another workspace"

@@ -1,5 +1,6 @@
 """Settings: one place for the defaults, one clear sentence for a bad key or value."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Pa
 
     with pytest.raises(ConfigError, match=r"local-epochs: \d+ -> 3"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
+
+
+def test_workspace_made_before_a_key_existed_goes_on_with_its_default(tmp_path: Path):
+    config = Config.from_run_config({"workspace": str(tmp_path)})
+    Workspace.open(config, {})
+    made = json.loads((tmp_path / "run.json").read_text())
+    del made["config"]["dp-epsilon"]
+    (tmp_path / "run.json").write_text(json.dumps(made))
+
+    Workspace.open(config, {})
+
+    with pytest.raises(ConfigError, match=r"dp-epsilon: 0\.0 -> 8\.0"):
+        Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "dp-epsilon": 8.0}), {})
 
 
 def test_workspace_that_another_run_holds_is_refused(tmp_path: Path):
