@@ -60,7 +60,9 @@ class Workspace:
         if run.exists():
             made = json.loads(run.read_text())
             # Keys that came after the workspace was made had then what is their default now.
-            known = Config().to_run_config() | made["config"]
+            known = {key: value for key, value in Config().to_run_config().items() if key not in ELSEWHERE} | made[
+                "config"
+            ]
             if changes := difference(*map(_fixed, (known, flat))):
                 raise ConfigError(
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
