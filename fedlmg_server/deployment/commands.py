@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -113,7 +114,7 @@ def status(folder: Folder = HERE) -> None:
 
 def _clients(deployment: Deployment, nodes: dict[int, dict]) -> Table:
     """Every registered client; `nodes` by id, as the SuperLink lists them."""
-    table = Table("client", "state", "since", title="Clients", title_justify="left")
+    table = Table("client", "state", "since", box=box.SIMPLE_HEAD)
     for number, name in deployment.registry.names().items():
         node = nodes.get(number, {})
         state = str(node.get("status", "unknown"))

@@ -4,10 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fedlmg_server.cli import app
-from fedlmg_server.deployment import certificates, setup
+from fedlmg_server.deployment import certificates, commands, setup
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 
 
@@ -88,3 +89,14 @@ def test_a_run_without_clients_says_how_to_add_one(deployment: Deployment):
 
     assert done.exit_code == 1
     assert "no client is registered" in done.output
+
+
+def test_status_lists_every_client_with_its_state(deployment: Deployment):
+    deployment.registry.path.write_text('{"site-a": {"key": "", "node": 7}, "site-b": {"key": "", "node": 8}}')
+    console = Console(width=100)
+
+    with console.capture() as shown:
+        console.print(commands._clients(deployment, {7: {"status": "online", "online-at": "2026-01-02T03:04:05Z"}}))
+
+    assert "site-a online 2026-01-0" in " ".join(shown.get().split())
+    assert "site-b unknown" in " ".join(shown.get().split())
