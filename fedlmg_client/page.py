@@ -64,8 +64,8 @@ PAGE = """<!doctype html>
 {% endif %}
 
 <h2>What left this machine</h2>
-<p>The weights of your {{ architecture }}, moments of its features, and a manifest: class names and counts, accuracies
-and losses by epoch. No image.</p>
+<p>The weights of your {{ architecture }}{{ "" if private else ", moments of its features" }}, and a manifest: class
+names and counts, accuracies {{ "" if private else "and losses " }}by epoch. No image.</p>
 </main>
 </body>
 </html>
@@ -114,6 +114,7 @@ def render(cache: Path) -> str:
             rows=rows,
             columns=model["class_names"],
             counts=counts if few else [],
+            private=bool(manifest.get("privacy")),
             epochs=[(epoch, loss, validation.get(epoch)) for epoch, loss in curve(training["history"], "train_loss")],
         )
     )

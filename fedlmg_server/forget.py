@@ -35,4 +35,4 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
     if not any(map(is_whole, workspace.uploads.glob("*"))):
         raise ConfigError(f"client '{client}' is forgotten, and no other upload is left to make a model from")
     pipeline.aggregate(config, workspace)
-    pipeline.report(config, workspace, {}, {})
+    pipeline.report(config, workspace, {}, {}, {})

@@ -124,17 +124,19 @@ def report(
     workspace: Workspace,
     evaluations: dict[str, float],
     missing: dict[str, str],
+    unevaluated: dict[str, str],
 ) -> None:
     """Measure rivals where their data is at hand; write the report and the model's card.
 
-    evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: reason by client.
+    evaluations: the aggregated model's accuracy by client, in [0, 1]; missing: by client, why no upload came;
+    unevaluated: by client, why no evaluation did.
     """
     uploads, refused = admit(workspace, config)
     methods, histories, matrix, confusion = {}, {}, {}, None
-    if config.distillation.compare and compare.test_sets(config, uploads):
+    if config.distillation.compare and (tests := compare.test_sets(config, uploads)):
         with workspace.stage("rivals"):
-            methods, matrix = compare.without_training(config, uploads, device())
-            confusion = compare.confusion_of_aggregated(config, workspace, uploads, device())
+            methods, matrix = compare.without_training(uploads, tests, device())
+            confusion = compare.confusion_of_aggregated(config, workspace, uploads, tests, device())
             completed = 0
 
             def on_progress(count: int) -> None:
@@ -144,7 +146,7 @@ def report(
                     "progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models"
                 )
 
-            trained, histories = compare.with_training(config, workspace, uploads, device(), on_progress)
+            trained, histories = compare.with_training(config, workspace, uploads, tests, device(), on_progress)
             methods |= trained
     description = json.loads((workspace.model / "model.json").read_text())
     histories.setdefault(f"fedlmg-{description['aggregation']}", description["history"])
@@ -185,7 +187,9 @@ def report(
             "rejected": description["rejected"],
         },
         stages=stages,
-        missing=missing | refused,
+        missing=missing,
+        refused=refused,
+        unevaluated=unevaluated,
         matrix=matrix,
         confusion=confusion,
     )

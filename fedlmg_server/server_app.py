@@ -25,7 +25,7 @@ def main(grid: Grid, context: Context) -> None:
             with tracking.follow(workspace, config):
                 strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
                 strategy.start(grid)
-                pipeline.report(config, workspace, strategy.evaluations, strategy.missing)
+                pipeline.report(config, workspace, strategy.evaluations, strategy.missing, strategy.unevaluated)
         except Exception as error:
             with suppress(OSError):
                 workspace.log("run", state="failed", reason=sentence(error))

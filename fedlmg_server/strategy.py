@@ -61,6 +61,8 @@ class FedLMG(Strategy):
         """Client, or its node where the name is not known -> why its upload did not come."""
         self.evaluations: dict[str, float] = {}
         """Client -> the aggregated model's accuracy on its own test images, in [0, 1]."""
+        self.unevaluated: dict[str, str] = {}
+        """Client that answered -> why its evaluation did not come."""
 
     def summary(self) -> None:
         log(INFO, "\t├──> clients: %s expected, at least %s", self.config.num_clients, self.config.min_clients)
@@ -116,6 +118,9 @@ class FedLMG(Strategy):
             name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
                 self._miss(name or f"node {node}", reason)
+        for name in known.values():
+            if name not in {*self._have(), *self.missing, *self.workspace.forgotten}:
+                self._miss(name, "never connected")
         if (num_absent := num_expected - len(self._have()) - len(self.missing)) > 0:
             self._miss(f"{num_absent} more", "never connected")
         if len(self._have()) < self.config.min_clients:
@@ -156,6 +161,7 @@ class FedLMG(Strategy):
         for node, name in self.clients.items():
             if node not in exchange.answered:
                 _, reason = unanswered.get(node, ("", "it did not come back"))
+                self.unevaluated[name] = reason
                 self.workspace.log("client", name=name, state="failed", reason=f"no evaluation: {reason}")
         accuracies = self.evaluations.values()
         return MetricRecord({"accuracy": sum(accuracies) / len(accuracies)} if accuracies else {})
@@ -170,8 +176,11 @@ class FedLMG(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Uploads go to the workspace; the model comes from `aggregate_fn`."""
-        names = [self._receive_upload(reply, reply.metadata.src_node_id) for reply in replies if reply.has_content()]
-        return None, MetricRecord({"num-uploads": len(names)})
+        for reply in replies:
+            if reply.has_content():
+                node = reply.metadata.src_node_id
+                self.clients[node] = self._receive_upload(reply, node)
+        return None, MetricRecord({"num-uploads": len(self.clients)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -217,8 +226,9 @@ class FedLMG(Strategy):
         name, digest = manifest["client"], manifest["sha256"]
         if not is_sane_name(name) or not isinstance(digest, str):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
-        if (owner := self._registered.get(node, name)) != name:
-            raise ReplyError(f"it calls itself '{name}', but its key is registered as '{owner}'", owner)
+        if self.config.client_registry and (owner := self._registered.get(node)) != name:
+            known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
+            raise ReplyError(f"it calls itself '{name}', but {known}", owner or "")
         if name in self.clients.values():
             raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
         if name in self.workspace.forgotten:
@@ -239,7 +249,7 @@ class FedLMG(Strategy):
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
         _raise_client_error(reply)
-        name, metrics = str(reply.content["client"]["name"]), reply.content["metrics"]
+        name, metrics = self.clients[node], reply.content["metrics"]
         if metrics["num-examples"] > 0:
             self.evaluations[name] = min(max(float(metrics["accuracy"]), 0.0), 1.0)
         return name

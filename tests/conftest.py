@@ -1,11 +1,28 @@
 """Parts that many tests share: a tiny untrained pipeline and tiny untrained clients."""
 
+import os
+
 import pytest
 import torch
 
 from common import architectures, statistics
 from common.preprocessing import PreprocessSpec
 from common.upload import Upload, weights_digest
+
+MOST_WORKERS = 4
+"""Of the fast suite; each holds PyTorch and diffusers in memory."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as there are cores; the slow tests start processes of their own and go one at a time."""
+    return min(MOST_WORKERS, os.cpu_count() or 1) if "not slow" in config.option.markexpr else 0
+
+
+def pytest_configure() -> None:
+    """Workers share the cores: one thread each, and for what they start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
 
 
 def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> Upload:

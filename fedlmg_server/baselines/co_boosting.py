@@ -6,13 +6,11 @@
 Rebuilt from the paper; weights and step sizes as in its authors' code. The student takes as many updates as everyone's.
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
-from fedlmg_server.baselines.data_free import BATCH_SIZE, Ensemble, Student
+from fedlmg_server.baselines.data_free import BATCH_SIZE, Ensemble
 from fedlmg_server.baselines.federation import Federation, Outcome
 
 ADVERSARIAL_WEIGHT, ADVERSARIAL_TEMPERATURE = 1.0, 3.0
@@ -23,22 +21,7 @@ PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
 
 
 def co_boosting(federation: Federation) -> Outcome:
-    cost = federation.one_exchange()
-    with cost.timed("server"):
-        ensemble, student = Ensemble(federation), Student(federation)
-        generator = torch.Generator().manual_seed(federation.config.seed)
-        size = federation.config.training.image_size
-        images = torch.empty(0, 3, size, size, device=federation.device)
-        labels = torch.empty(0, dtype=torch.int64, device=federation.device)
-        for epoch in range(student.num_epochs):
-            made, asked = data_free.generate(federation, ensemble, student.model, generator_loss, generator)
-            images, labels = torch.cat([images, made]), torch.cat([labels, asked])
-            reweight(ensemble, images, labels, WEIGHT_STEP * WEIGHT_STEP_DECAY**epoch)
-            teach = partial(_teach, ensemble, images, generator)
-            student.learn(len(images), teach, student.updates_by(epoch), generator)
-    cost.num_images = len(images)
-    cost.download_bytes = federation.sent_back(student.model)
-    return Outcome(federation.measure(student.model), cost)
+    return data_free.rival(federation, generator_loss, show=push, reweight=reweight_by_epoch)
 
 
 def generator_loss(
@@ -52,6 +35,10 @@ def generator_loss(
     hard = ((1 - (-surprise.detach()).exp()) * surprise).mean()
     apart = data_free.divergence(logits, student_logits, ADVERSARIAL_TEMPERATURE).mean()
     return hard - ADVERSARIAL_WEIGHT * apart
+
+
+def reweight_by_epoch(ensemble: Ensemble, images: torch.Tensor, labels: torch.Tensor, epoch: int) -> None:
+    reweight(ensemble, images, labels, WEIGHT_STEP * WEIGHT_STEP_DECAY**epoch)
 
 
 def reweight(ensemble: Ensemble, images: torch.Tensor, labels: torch.Tensor, step: float) -> None:
@@ -72,11 +59,3 @@ def push(ensemble: Ensemble, images: torch.Tensor, generator: torch.Generator) -
     mix = (torch.rand(probabilities.shape, generator=generator) * 2 - 1).to(images.device)
     gradient = torch.autograd.grad((mix * probabilities).sum(), images)[0]
     return (images.detach() + PUSH * gradient.sign()).clamp(0, 1)
-
-
-def _teach(
-    ensemble: Ensemble, images: torch.Tensor, generator: torch.Generator, rows: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    shown = push(ensemble, images[rows.to(images.device)], generator)
-    with torch.no_grad():
-        return shown, ensemble.logits(shown).softmax(1)

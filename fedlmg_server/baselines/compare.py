@@ -52,34 +52,31 @@ def _class_names(uploads: list[Upload]) -> list[str]:
 
 
 def without_training(
-    config: Config, uploads: list[Upload], device: torch.device
+    uploads: list[Upload], tests: dict[str, LabeledImages], device: torch.device
 ) -> tuple[dict[str, dict], dict[str, dict[str, float]]]:
     """Rows `local` and `ensemble`, and each client's own model's accuracy on every test set."""
-    tests, class_names = test_sets(config, uploads), _class_names(uploads)
+    class_names = _class_names(uploads)
+    masks = {upload.client: known(upload.class_names, class_names) for upload in uploads}
     local: dict[str, dict[str, float]] = {}
     ensemble = {}
     for name, test in tests.items():
         read = {upload.client: teachers.probabilities(upload, test.images, class_names, device) for upload in uploads}
         local[name] = teachers_alone.local(read, test.labels)
-        masks = {upload.client: known(upload.class_names, class_names) for upload in uploads}
         ensemble[name] = teachers_alone.ensemble(read, masks, test.labels)
     per_test = {name: _mean(accuracies.values()) for name, accuracies in local.items()}
     matrix = {upload.client: {name: local[name][upload.client] for name in tests} for upload in uploads}
     return {"local": _row(per_test), "ensemble": _row(ensemble)}, matrix
 
 
-def evaluate(model: torch.nn.Module, config: Config, uploads: list[Upload]) -> dict:
+def evaluate(model: torch.nn.Module, config: Config, tests: dict[str, LabeledImages]) -> dict:
     """A methods row: accuracy on each client's test set, and their mean."""
     preprocess = aggregate.preprocessing(config)
-    return _row(
-        {
-            name: accuracy(predict(model, preprocess, test.images), test.labels)
-            for name, test in test_sets(config, uploads).items()
-        }
-    )
+    return _row({name: accuracy(predict(model, preprocess, test.images), test.labels) for name, test in tests.items()})
 
 
-def confusion_of_aggregated(config: Config, workspace: Workspace, uploads: list[Upload], device: torch.device) -> dict:
+def confusion_of_aggregated(
+    config: Config, workspace: Workspace, uploads: list[Upload], tests: dict[str, LabeledImages], device: torch.device
+) -> dict:
     """What the aggregated model takes for what, on all test sets, and its accuracy by client and class.
 
     Returns class_names; counts, (classes, classes), row true class, column predicted; per_client, client -> accuracy
@@ -88,7 +85,7 @@ def confusion_of_aggregated(config: Config, workspace: Workspace, uploads: list[
     model, _ = aggregate.load(workspace, config, device)
     tables = {
         name: confusion(predict(model, aggregate.preprocessing(config), test.images), test.labels)
-        for name, test in test_sets(config, uploads).items()
+        for name, test in tests.items()
     }
     per_client = {
         name: [row[index] / sum(row) if sum(row) else None for index, row in enumerate(table.tolist())]
@@ -102,6 +99,7 @@ def with_training(
     config: Config,
     workspace: Workspace,
     uploads: list[Upload],
+    tests: dict[str, LabeledImages],
     device: torch.device,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[dict[str, dict], dict[str, list[dict]]]:
@@ -111,7 +109,7 @@ def with_training(
     aggregated = f"fedlmg-{config.distillation.aggregation}"
     if finished[aggregated] is None:
         model, history = aggregate.load(workspace, config, device)
-        finished[aggregated] = _write(workspace, aggregated, signature, evaluate(model, config, uploads), history)
+        finished[aggregated] = _write(workspace, aggregated, signature, evaluate(model, config, tests), history)
     on_progress(sum(result is not None for result in finished.values()))
     missing = [method for method, result in finished.items() if result is None]
     jobs = _training_sets(missing, config, workspace, uploads, device)
@@ -119,7 +117,7 @@ def with_training(
     for method, (weights, history) in distil_all(config, uploads, jobs, num_classes, device):
         model = aggregate.student(config, num_classes, uploads, device)
         model.load_state_dict(weights)
-        finished[method] = _write(workspace, method, signature, evaluate(model, config, uploads), history)
+        finished[method] = _write(workspace, method, signature, evaluate(model, config, tests), history)
         on_progress(1)
     rows = {method: result["row"] for method, result in finished.items()}
     return rows, {method: result["history"] for method, result in finished.items()}

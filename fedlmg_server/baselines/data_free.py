@@ -15,7 +15,7 @@ from common.augmentation import augment, vary_look
 from common.label_maps import to_global
 from common.schedule import warm_up_then_cosine
 from common.statistics import Moments, pool
-from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.baselines.federation import Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer
 from fedlmg_server.synthesis.losses import statistics_loss
 
@@ -175,6 +175,38 @@ class Student:
             loss.backward()
             self.optimizer.step()
         self.update = until
+
+
+Show = Callable[[Ensemble, torch.Tensor, torch.Generator], torch.Tensor]
+"""Of the pool's images in [0, 1], (B, 3, S, S): what the student and the ensemble are shown in their place."""
+Reweight = Callable[[Ensemble, torch.Tensor, torch.Tensor, int], None]
+"""Of the pool so far, its labels and the epoch: moves the clients' weights in the ensemble."""
+
+
+def rival(federation: Federation, loss: Loss, show: Show, reweight: Reweight | None = None) -> Outcome:
+    """Epoch by epoch: a new generator adds a batch to the pool, the ensemble is reweighted, the student follows it."""
+    cost = federation.one_exchange()
+    with cost.timed("server"):
+        ensemble, student = Ensemble(federation), Student(federation)
+        generator = torch.Generator().manual_seed(federation.config.seed)
+        size, device = federation.config.training.image_size, federation.device
+        images = torch.empty(0, 3, size, size, device=device)
+        labels = torch.empty(0, dtype=torch.int64, device=device)
+
+        def teach(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            shown = show(ensemble, images[rows.to(device)], generator)
+            with torch.no_grad():
+                return shown, ensemble.logits(shown).softmax(1)
+
+        for epoch in range(student.num_epochs):
+            made, asked = generate(federation, ensemble, student.model, loss, generator)
+            images, labels = torch.cat([images, made]), torch.cat([labels, asked])
+            if reweight:
+                reweight(ensemble, images, labels, epoch)
+            student.learn(len(images), teach, student.updates_by(epoch), generator)
+    cost.num_images = len(images)
+    cost.download_bytes = federation.sent_back(student.model)
+    return Outcome(federation.measure(student.model), cost)
 
 
 def divergence(logits: torch.Tensor, student_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

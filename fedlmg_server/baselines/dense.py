@@ -6,13 +6,10 @@ Rebuilt from the paper; a new generator in each epoch, as in its authors' code. 
 everyone's.
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
-from fedlmg_server.baselines.data_free import Ensemble, Student
 from fedlmg_server.baselines.federation import Federation, Outcome
 
 STATISTICS_WEIGHT, BOUNDARY_WEIGHT = 1.0, 0.5
@@ -20,26 +17,7 @@ STATISTICS_WEIGHT, BOUNDARY_WEIGHT = 1.0, 0.5
 
 
 def dense(federation: Federation) -> Outcome:
-    cost = federation.one_exchange()
-    with cost.timed("server"):
-        ensemble, student = Ensemble(federation), Student(federation)
-        generator = torch.Generator().manual_seed(federation.config.seed)
-        size = federation.config.training.image_size
-        images = torch.empty(0, 3, size, size, device=federation.device)
-        for epoch in range(student.num_epochs):
-            made, _ = data_free.generate(federation, ensemble, student.model, generator_loss, generator)
-            images = torch.cat([images, made])
-            teach = partial(_teach, ensemble, images)
-            student.learn(len(images), teach, student.updates_by(epoch), generator)
-    cost.num_images = len(images)
-    cost.download_bytes = federation.sent_back(student.model)
-    return Outcome(federation.measure(student.model), cost)
-
-
-def _teach(ensemble: Ensemble, images: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    shown = images[rows.to(images.device)]
-    with torch.no_grad():
-        return shown, ensemble.logits(shown).softmax(1)
+    return data_free.rival(federation, generator_loss, show=lambda ensemble, images, generator: images)
 
 
 def generator_loss(

@@ -98,7 +98,7 @@ class Cell:
         signature = self._signature(own or {})
         if path.exists() and (content := json.loads(path.read_text()))["made_from"] == signature:
             return Row(**content["row"])
-        row = Row(self.setting, name, self.config.seed, **measure())
+        row = Row(setting=self.setting, method=name, seed=self.config.seed, **measure())
         write_json(path, {"made_from": signature, "row": asdict(row)})
         accuracy = f"does not apply: {row.note}" if row.accuracy is None else f"{row.accuracy:.1%}"
         self.console.print(escape(f"{self.setting}, seed {row.seed}, {name}: {accuracy}"), highlight=False)

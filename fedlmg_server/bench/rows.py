@@ -4,20 +4,21 @@ import csv
 import io
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from common.files import write_bytes
 from common.workspace import safe_name
+from fedlmg_server.baselines.federation import Cost
 from fedlmg_server.report import plots
 
-COSTS = ("rounds", "epochs", "upload_bytes", "download_bytes", "client_seconds", "server_seconds", "num_images")
+COSTS = tuple(cost.name for cost in fields(Cost))
 DASH = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """Accuracies in [0, 1]; costs as in `baselines.federation.Cost`, sums over all clients."""
+@dataclass(kw_only=True)
+class Row(Cost):
+    """Accuracies in [0, 1], and what they cost."""
 
     setting: str
     method: str
@@ -25,13 +26,6 @@ class Row:
     accuracy: float | None = None
     """Mean over the clients' test sets; None: see `note`."""
     per_client: dict[str, float] = field(default_factory=dict)
-    rounds: int = 0
-    epochs: int = 0
-    upload_bytes: int = 0
-    download_bytes: int = 0
-    client_seconds: float = 0.0
-    server_seconds: float = 0.0
-    num_images: int = 0
     kept: float | None = None
     """Of a variant, the share of its images that are learned from."""
     note: str = ""
@@ -105,7 +99,7 @@ def _mean_by_client(summary: Summary) -> dict[str, float]:
 def as_csv(rows: list[Row]) -> str:
     """One line a row; the clients' accuracies behind the other columns."""
     clients = list(dict.fromkeys(client for row in rows for client in row.per_client))
-    columns = [name for name in Row.__dataclass_fields__ if name != "per_client"]
+    columns = ["setting", "method", "seed", "accuracy", *COSTS, "kept", "note"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *(f"accuracy {client}" for client in clients)])

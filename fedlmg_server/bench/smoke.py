@@ -116,6 +116,7 @@ def _nico_unique(folder: Path) -> None:
                 paths = [f"NICO_unique/{name}/context {context}/{split}_{number}.jpg" for number in range(count)]
                 for number, path in enumerate(paths):
                     _draw(folder / path, label, context, number + 100 * (split == "test"))
+                # The published lists hold absolute paths of their authors' machine.
                 text = "".join(f"/home/someone/{path} {label}\n" for path in paths)
                 (lists / f"{name}_context {context}_{split}.txt").write_text(text)
 

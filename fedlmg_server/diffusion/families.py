@@ -18,7 +18,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from common.config import ConfigError, SynthesisConfig
+from common.config import ConfigError
+from common.synthesis_config import SynthesisConfig
 from fedlmg_server.diffusion import conditioning, location
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.diffusion.latent import LatentBackend

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from common.html_page import environment, percent
 from common.metrics import curve
+from common.synthesis_config import SynthesisConfig
 from common.workspace import safe_name
 from fedlmg_server.report import drawn, montage, plots, views
 from fedlmg_server.report.results import best, check, points, rejections
 from fedlmg_server.report.template import PAGE
-from fedlmg_server.synthesis import scores
+from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 
 MAX_LINES = 24
@@ -130,7 +131,7 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
                     names.get(client, client): _tiles(
                         [strips.get(name) for name in grid.classes],
                         scores.read(workspace / folder / client),
-                        min_confidence if folder == "synthetic" else None,
+                        min_confidence if folder == "synthetic" else 0.0,
                     )
                     for client, strips in grid.clients.items()
                 },
@@ -138,9 +139,7 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
             }
 
 
-def _tiles(
-    strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float | None
-) -> list[dict | None]:
+def _tiles(strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float) -> list[dict | None]:
     """For each class of one client its picture, and a sentence on each image in it; None where there is none."""
     return [
         strip and {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
@@ -148,15 +147,12 @@ def _tiles(
     ]
 
 
-def _verdict(score: Score | None, min_confidence: float | None) -> str:
+def _verdict(score: Score | None, min_confidence: float) -> str:
     if score is None:
         return "not scored"
-    sure = (
-        f"{'read as asked' if score.agrees else 'read as another class'}, {percent(score.confidence)} % for this class"
-    )
-    if min_confidence is None:
-        return sure
-    return f"{sure}; {'learned from' if score.confidence >= min_confidence else 'rejected'}"
+    read = "read as asked" if score.agrees else "read as another class"
+    why = filters.reason(score, SynthesisConfig(min_confidence=min_confidence))
+    return f"{read}, {percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
 
 
 def _missing(workspace: Path, results: dict, names: dict[str, str]) -> dict[str, str]:

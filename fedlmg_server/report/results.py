@@ -31,6 +31,8 @@ def build(
     synthesis: dict,
     stages: dict,
     missing: dict,
+    refused: dict | None = None,
+    unevaluated: dict | None = None,
     matrix: dict | None = None,
     confusion: dict | None = None,
 ) -> dict:
@@ -48,7 +50,8 @@ def build(
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.
     synthesis: num_images, seconds, images_per_second, and rejected: client -> class -> reason -> number of images.
     stages: name -> seconds.
-    missing: client -> why it is not in the model.
+    missing, refused, unevaluated: client -> why no upload of it came; what is wrong with the one that came; why it did
+        not measure the returned model. Together with `clients` they make `outcomes`, what became of each.
     matrix: client -> its own model's accuracy on each client's test images.
     confusion: of the aggregated model, as `compare.confusion_of_aggregated` returns it.
 
@@ -65,12 +68,23 @@ def build(
         "methods": {name: methods[name] for name in sorted(methods, key=_place) if methods[name] is not None},
         "synthesis": {"rejected": {}, **synthesis},
         "stages": dict(stages),
-        "missing": dict(missing),
+        "missing": {**missing, **(refused or {})},
+        "outcomes": _outcomes(list(clients), missing, refused or {}, unevaluated or {}),
         "matrix": matrix or {},
         "confusion": confusion,
     }
     check(results)
     return results
+
+
+def _outcomes(answered: list[str], missing: dict, refused: dict, unevaluated: dict) -> dict[str, dict]:
+    states = {"answered": dict.fromkeys(answered, ""), "not evaluated": unevaluated}
+    states |= {"missing": missing, "refused": refused}
+    return {
+        name: {"state": state, "reason": reason}
+        for state, reasons in states.items()
+        for name, reason in reasons.items()
+    }
 
 
 def check(results: dict) -> None:

@@ -21,8 +21,9 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
         if client["weight_reason"]:
             state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"
             console.print(f"[yellow]{state}:[/] {_plain(name)}: {_plain(client['weight_reason'])}")
-    for name, reason in results["missing"].items():
-        console.print(f"[yellow]not in the model:[/] {_plain(name)}: {_plain(reason)}")
+    outcomes = results.get("outcomes", {})
+    if any(outcome["reason"] for outcome in outcomes.values()):
+        console.print(_outcomes(outcomes))
     synthesis = results["synthesis"]
     console.print(
         f"{synthesis['num_images']} synthetic images in {synthesis['seconds']:.0f} s "
@@ -53,6 +54,22 @@ def _clients(results: dict) -> Table:
             f"[bold]{percent(returned)}[/]",
             points(returned, own),
         )
+    return table
+
+
+def _outcomes(outcomes: dict[str, dict]) -> Table:
+    table = Table(
+        "client",
+        "",
+        "why",
+        title="What became of each client",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name, outcome in outcomes.items():
+        color = "yellow" if outcome["reason"] else "green"
+        table.add_row(_plain(name), f"[{color}]{outcome['state']}[/]", _plain(outcome["reason"]))
     return table
 
 

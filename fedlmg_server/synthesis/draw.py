@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from common.config import SynthesisConfig
 from common.files import write_bytes
+from common.synthesis_config import SynthesisConfig
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import plan

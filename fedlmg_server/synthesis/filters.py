@@ -2,7 +2,7 @@
 
 import torch
 
-from common.config import SynthesisConfig
+from common.synthesis_config import SynthesisConfig
 from fedlmg_server.synthesis.scores import Score
 
 THUMBNAIL = 8

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from common import architectures, statistics
-from common.config import SynthesisConfig, with_preset
 from common.preprocessing import PreprocessSpec
+from common.synthesis_config import SynthesisConfig, with_preset
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend

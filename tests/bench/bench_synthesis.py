@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 import torch
 
-from common.config import SynthesisConfig, with_preset
+from common.synthesis_config import SynthesisConfig, with_preset
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by

@@ -145,7 +145,7 @@ def test_kept_and_rejected_images_are_counted(html: str):
 
 
 def test_scores_stand_beside_their_picture(html: str):
-    assert "<li>read as asked, 87.5 % for this class; learned from</li><li>not scored</li>" in html
+    assert "<li>read as asked, 87.5 % for this class; accepted</li><li>not scored</li>" in html
 
 
 def test_losses_over_steps_begin_with_noise_editing(html: str):

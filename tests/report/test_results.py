@@ -68,4 +68,28 @@ def test_terminal_gets_no_control_characters_from_clients():
 
     table.print_results(results.build(**hostile), Path("index.html"), Console(file=output, width=160))
 
-    assert "late [2J: [red]lost " in output.getvalue()
+    assert "late [2J" in output.getvalue()
+    assert "[red]lost " in output.getvalue()
+
+
+def test_every_client_has_an_outcome():
+    late = {"refused": {"broken": "a NaN"}, "unevaluated": {"mnist": "it went away"}}
+
+    made = results.build(**figures() | late)
+
+    assert {name: outcome["state"] for name, outcome in made["outcomes"].items()} == {
+        "mnist": "not evaluated",
+        HOSTILE: "answered",
+        "late": "missing",
+        "broken": "refused",
+    }
+    assert made["missing"]["broken"] == made["outcomes"]["broken"]["reason"] == "a NaN"
+
+
+def test_terminal_says_what_became_of_each_client():
+    output = io.StringIO()
+    figures_of_loss = figures() | {"unevaluated": {"mnist": "it went away"}}
+
+    table.print_results(results.build(**figures_of_loss), Path("index.html"), Console(file=output, width=160))
+
+    assert all(text in output.getvalue() for text in ("not evaluated  it went away", "missing        no answer"))

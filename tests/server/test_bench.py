@@ -23,7 +23,10 @@ from tests.conftest import make_upload
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
 FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in ("digits-large.toml", "overlap.toml"))
-ROW = Row("skew", "plain", 0, accuracy=0.5, per_client={"a": 0.5}, num_images=4, server_seconds=2.0, upload_bytes=10**6)
+ROW = Row(
+    **{"setting": "skew", "method": "plain", "seed": 0, "accuracy": 0.5, "per_client": {"a": 0.5}},
+    **{"num_images": 4, "server_seconds": 2.0, "upload_bytes": 10**6},
+)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
@@ -80,7 +83,7 @@ def test_small_data_are_found_as_the_true_ones_would_be(layout: str, tmp_path: P
 
 def test_table_has_mean_spread_published_figure_and_what_does_not_apply():
     several = [ROW, replace(ROW, seed=1, accuracy=0.7, per_client={"a": 0.7})]
-    refused = Row("skew", "fedavg", 0, note="unlike architectures")
+    refused = Row(setting="skew", method="fedavg", seed=0, note="unlike architectures")
 
     table = rows.markdown([*several, refused], {"skew": {"plain": 61.5}})
 

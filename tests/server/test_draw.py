@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.config import Config, FederationConfig, SynthesisConfig
+from common.config import Config, FederationConfig
+from common.synthesis_config import SynthesisConfig
 from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.distillation import synthetic_set

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import ConfigError, SynthesisConfig
+from common.config import ConfigError
+from common.synthesis_config import SynthesisConfig
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_batch

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common.config import SynthesisConfig, with_preset
+from common.synthesis_config import SynthesisConfig, with_preset
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.plan import Drawing

@@ -2,113 +2,33 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
-from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from common import architectures
 from common.config import Config
-from common.preprocessing import PreprocessSpec
-from common.statistics import of_batch_norm
-from common.upload import SCHEMA, Upload, weights_digest
 from common.workspace import Workspace
 from fedlmg_server.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
 from fedlmg_server.strategy import FedLMG, QuorumError
-
-SUPERLINK = 1
-RAISED = 2
-
-Answer = Callable[[Message], Message | None]
-
-
-class TinyGrid:
-    """Nodes that answer a message at the next pull of its id, once; `script` gives each node its answers in turn."""
-
-    def __init__(self, script: dict[int, list[Answer]], online: Callable[[int], set[int]] | None = None) -> None:
-        self.script, self.polls, self.pushed = script, 0, []
-        self._online = online or (lambda polls: set(script))
-        self._waiting: dict[str, Message] = {}
-
-    def get_node_ids(self) -> Iterable[int]:
-        self.polls += 1
-        return self._online(self.polls)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        ids = []
-        for message in messages:
-            ids.append(f"message-{len(self.pushed)}")
-            message.metadata.__dict__["_message_id"] = ids[-1]
-            self.pushed.append(message)
-            self._waiting[ids[-1]] = message
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        replies = []
-        for message_id in message_ids:
-            if message_id in self._waiting:
-                question = self._waiting[message_id]
-                reply = self.script[question.metadata.dst_node_id][0](question)
-                if reply is not None:
-                    self.script[question.metadata.dst_node_id].pop(0)
-                    del self._waiting[message_id]
-                    replies.append(reply)
-        return replies
-
-
-@dataclass
-class Model:
-    arrays: dict[str, torch.Tensor]
-    model_json: dict
-
-
-def make_upload(name: str) -> Upload:
-    torch.manual_seed(0)
-    model = architectures.build("small_mobilenet_v3", 2)
-    arrays = model.state_dict()
-    manifest = {
-        "schema": SCHEMA,
-        "client": name,
-        "architecture": "small_mobilenet_v3",
-        "class_names": ["cat", "dog"],
-        "preprocessing": PreprocessSpec().to_json(),
-        "sha256": weights_digest(arrays),
-    }
-    return Upload(arrays, of_batch_norm(model), manifest)
-
-
-def uploads(name: str) -> Answer:
-    return lambda question: Message(make_upload(name).to_records(), reply_to=question)
-
-
-def sends(records: RecordDict) -> Answer:
-    return lambda question: Message(records, reply_to=question)
-
-
-def evaluates(name: str, accuracy: float, num_examples: int = 10) -> Answer:
-    records = {
-        "metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples}),
-        "client": ConfigRecord({"name": name}),
-    }
-    return sends(RecordDict(records))
-
-
-def fails(code: int, reason: str) -> Answer:
-    def answer(question: Message) -> Message:
-        reply = Message(Error(code, reason), reply_to=question)
-        reply.metadata.__dict__["_src_node_id"] = SUPERLINK
-        return reply
-
-    return answer
-
-
-def silent(question: Message) -> None:
-    return None
+from tests.server.tiny_grid import (
+    RAISED,
+    SUPERLINK,
+    BusyGrid,
+    Model,
+    TinyGrid,
+    evaluates,
+    fails,
+    make_upload,
+    sends,
+    silent,
+    uploads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +50,14 @@ def make_strategy(tmp_path: Path) -> Callable[..., FedLMG]:
         return FedLMG(config, workspace, lambda: model, poll_seconds=0.01, grace_seconds=0.02)
 
     return make
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> str:
+    """Of clients `mnist`, node 7, and `printed`, node 8."""
+    path = tmp_path / "clients.json"
+    path.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
+    return str(path)
 
 
 def stored(strategy: FedLMG) -> list[str]:
@@ -178,21 +106,6 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
     strategy.collect(grid)
 
     assert (strategy.missing, len(grid.pushed)) == ({"node 7": "killed"}, 4)
-
-
-class BusyGrid(TinyGrid):
-    """Of every three calls of the SuperLink two fail within it."""
-
-    calls = 0
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        self.calls += 1
-        if self.calls % 3:
-            answer = httpx.Response(self.status, request=httpx.Request("POST", "http://superlink/"))
-            answer.raise_for_status()
-        return super().pull_messages(message_ids)
-
-    status = 500
 
 
 def test_a_superlink_that_fails_now_and_then_is_asked_again(make_strategy: Callable[..., FedLMG]):
@@ -259,10 +172,8 @@ def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[...
     assert "another client answered as 'mnist'" in strategy.missing["mnist"]
 
 
-def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], tmp_path: Path):
-    registry = tmp_path / "clients.json"
-    registry.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
-    strategy = make_strategy(**{"client-registry": str(registry)})
+def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
 
     strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
 
@@ -270,10 +181,8 @@ def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callabl
     assert strategy.missing == {"printed": "it calls itself 'optdigits', but its key is registered as 'printed'"}
 
 
-def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: Callable[..., FedLMG], tmp_path: Path):
-    registry = tmp_path / "clients.json"
-    registry.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
-    strategy = make_strategy(**{"client-registry": str(registry)})
+def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
     grid = TinyGrid(
         {7: [uploads("mnist")], 8: [fails(NODE_UNAVAILABLE, "lost")]}, online=lambda polls: {7, 8} if polls < 2 else {7}
     )
@@ -418,3 +327,38 @@ def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: 
     strategy.collect(TinyGrid({7: [uploads("mnist")]}))
 
     assert not image.exists()
+
+
+def test_an_evaluation_counts_for_the_client_that_was_asked(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    liar = [uploads("mnist"), evaluates("printed", 0.1)]
+
+    strategy.start(TinyGrid({7: liar, 8: [uploads("printed"), evaluates("printed", 0.9)]}))
+
+    assert strategy.evaluations == {"mnist": 0.1, "printed": 0.9}
+
+
+def test_a_key_that_is_not_registered_is_refused(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 9: [uploads("printed")]}))
+
+    assert stored(strategy) == ["mnist"]
+    assert "its key is not registered" in strategy.missing["node 9"]
+
+
+def test_a_registered_client_that_never_connected_is_named(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+
+    assert strategy.missing == {"printed": "never connected"}
+
+
+def test_why_an_evaluation_did_not_come_is_kept(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates("printed", 0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.unevaluated == {"mnist": "no answer by the deadline"}

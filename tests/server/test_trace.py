@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import SynthesisConfig
+from common.synthesis_config import SynthesisConfig
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import plan

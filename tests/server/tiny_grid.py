@@ -1,0 +1,117 @@
+"""A grid that behaves as Flower's, and the answers that its nodes may give."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import httpx
+import torch
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from common import architectures
+from common.preprocessing import PreprocessSpec
+from common.statistics import of_batch_norm
+from common.upload import SCHEMA, Upload, weights_digest
+
+SUPERLINK = 1
+RAISED = 2
+
+Answer = Callable[[Message], Message | None]
+
+
+class TinyGrid:
+    """Nodes that answer a message at the next pull of its id, once; `script` gives each node its answers in turn."""
+
+    def __init__(self, script: dict[int, list[Answer]], online: Callable[[int], set[int]] | None = None) -> None:
+        self.script, self.polls, self.pushed = script, 0, []
+        self._online = online or (lambda polls: set(script))
+        self._waiting: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.polls += 1
+        return self._online(self.polls)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            ids.append(f"message-{len(self.pushed)}")
+            message.metadata.__dict__["_message_id"] = ids[-1]
+            self.pushed.append(message)
+            self._waiting[ids[-1]] = message
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = []
+        for message_id in message_ids:
+            if message_id in self._waiting:
+                question = self._waiting[message_id]
+                reply = self.script[question.metadata.dst_node_id][0](question)
+                if reply is not None:
+                    self.script[question.metadata.dst_node_id].pop(0)
+                    del self._waiting[message_id]
+                    replies.append(reply)
+        return replies
+
+
+@dataclass
+class Model:
+    arrays: dict[str, torch.Tensor]
+    model_json: dict
+
+
+def make_upload(name: str) -> Upload:
+    torch.manual_seed(0)
+    model = architectures.build("small_mobilenet_v3", 2)
+    arrays = model.state_dict()
+    manifest = {
+        "schema": SCHEMA,
+        "client": name,
+        "architecture": "small_mobilenet_v3",
+        "class_names": ["cat", "dog"],
+        "preprocessing": PreprocessSpec().to_json(),
+        "sha256": weights_digest(arrays),
+    }
+    return Upload(arrays, of_batch_norm(model), manifest)
+
+
+def uploads(name: str) -> Answer:
+    return lambda question: Message(make_upload(name).to_records(), reply_to=question)
+
+
+def sends(records: RecordDict) -> Answer:
+    return lambda question: Message(records, reply_to=question)
+
+
+def evaluates(name: str, accuracy: float, num_examples: int = 10) -> Answer:
+    records = {
+        "metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples}),
+        "client": ConfigRecord({"name": name}),
+    }
+    return sends(RecordDict(records))
+
+
+def fails(code: int, reason: str) -> Answer:
+    def answer(question: Message) -> Message:
+        reply = Message(Error(code, reason), reply_to=question)
+        reply.metadata.__dict__["_src_node_id"] = SUPERLINK
+        return reply
+
+    return answer
+
+
+def silent(question: Message) -> None:
+    return None
+
+
+class BusyGrid(TinyGrid):
+    """Of every three calls of the SuperLink two fail within it."""
+
+    calls = 0
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self.calls += 1
+        if self.calls % 3:
+            answer = httpx.Response(self.status, request=httpx.Request("POST", "http://superlink/"))
+            answer.raise_for_status()
+        return super().pull_messages(message_ids)
+
+    status = 500
