@@ -15,6 +15,7 @@ from fedlmg_server.baselines import (
     weighted_ensemble,
 )
 from fedlmg_server.baselines.federation import Cost, DoesNotApply, Federation, Outcome
+from fedlmg_server.distillation import aggregate
 
 RIVALS: dict[str, Callable[[Federation], Outcome]] = {
     "ensemble-by-quality": weighted_ensemble.by_quality,
@@ -42,9 +43,17 @@ def measure(method: str, federation: Federation) -> Outcome:
 
 def _of_the_run(method: str, federation: Federation) -> Outcome:
     results = json.loads((federation.workspace.report / "results.json").read_text())
-    if method not in results["methods"]:
+    if method in results["methods"]:
+        per_client = results["methods"][method]["per_client"]
+    elif method in ("local", "ensemble"):
+        rows, _ = compare.without_training(federation.uploads, federation.tests, federation.device)
+        per_client = rows[method]["per_client"]
+    elif method == f"fedlmg-{federation.config.distillation.aggregation}":
+        model, _ = aggregate.load(federation.workspace, federation.config, federation.device)
+        per_client = federation.measure(model)
+    else:
         raise DoesNotApply("the run was made without it: set `compare`")
-    return Outcome(results["methods"][method]["per_client"], _cost_in_run(method, results, federation))
+    return Outcome(per_client, _cost_in_run(method, results, federation))
 
 
 def _cost_in_run(method: str, results: dict, federation: Federation) -> Cost:

@@ -114,7 +114,7 @@ def finished(tmp_path: Path):
         upload = make_upload("a", [str(digit) for digit in range(10)])
         upload.manifest["data"] = "digits/mnist"
         upload.save(workspace.upload("a"))
-        write_json(workspace.report / "results.json", {"methods": {}})
+        write_json(workspace.report / "results.json", {"methods": {}, "stages": {}})
         return ""
 
     return make
@@ -164,6 +164,15 @@ def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished
     )
 
     assert [row.accuracy for row in other] == [0.5]
+
+
+def test_what_needs_no_training_is_measured_on_a_run_without_rivals(tmp_path: Path, finished):
+    asked = asking(seeds=[0], methods=["local", "fedlmg-fine-tuning"])
+
+    local, untrained = grid.run(asked, tmp_path, finished, Console(file=StringIO()))
+
+    assert (list(local.per_client), local.accuracy) == (["a"], local.per_client["a"])
+    assert "set `compare`" in untrained.note
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path):
