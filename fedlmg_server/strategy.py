@@ -118,11 +118,13 @@ class FedLMG(Strategy):
             name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
                 self._miss(name or f"node {node}", reason)
-        for name in known.values():
-            if name not in {*self._have(), *self.missing, *self.workspace.forgotten}:
-                self._miss(name, "never connected")
-        if (num_absent := num_expected - len(self._have()) - len(self.missing)) > 0:
-            self._miss(f"{num_absent} more", "never connected")
+        num_absent = max(0, num_expected - len(self._have()) - len(self.missing))
+        heard_of = {*self._have(), *self.missing, *self.workspace.forgotten}
+        absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
+        if nameless := num_absent - len(absent):
+            absent.append(f"{nameless} more")
+        for name in absent:
+            self._miss(name, "never connected")
         if len(self._have()) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(

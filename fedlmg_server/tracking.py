@@ -1,5 +1,7 @@
 """A run's events for experiment trackers (TensorBoard, MLflow, Weights & Biases), through `accelerate`."""
 
+import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,12 +49,17 @@ def follow(workspace: Workspace, config: Config) -> Iterator[None]:
 def figures(event: dict) -> tuple[dict[str, float], int | None]:
     """An event's numbers by name, and the step they belong to; no numbers for events without any."""
     if event["kind"] == "loss":
-        return {f"loss/{event['series']}": event["value"]}, int(event["step"])
+        return {_name("loss", event["series"]): event["value"]}, int(event["step"])
     if event["kind"] == "progress":
-        return {f"{event['unit']}/{event['stage']}": event["completed"]}, event["completed"]
+        return {_name(event["unit"], event["stage"]): event["completed"]}, event["completed"]
     if event["kind"] == "stage" and event["state"] == "finished":
-        return {f"seconds/{event['name']}": event["seconds"]}, 0
+        return {_name("seconds", event["name"]): event["seconds"]}, 0
     return {}, None
+
+
+def _name(kind: str, series: str) -> str:
+    """`loss/training/mnist` of the series `training, mnist`, in characters that every tracker takes."""
+    return re.sub(r"[^\w.\- :/]", "_", f"{kind}/{series}".replace(", ", "/"))
 
 
 def _open(names: list[str], workspace: Workspace, config: Config) -> list:
@@ -66,13 +73,26 @@ def _open(names: list[str], workspace: Workspace, config: Config) -> list:
             raise ConfigError(f"config key 'trackers' names '{name}', which is none of {known}")
         if name not in available:
             raise ConfigError(f"config key 'trackers' names '{name}', which is not installed: pip install {name}")
-    accelerator = Accelerator(log_with=names, project_dir=str(workspace.root / "trackers"))
-    accelerator.init_trackers("fedlmg", config=config.to_run_config())
+    folder = workspace.root / "trackers"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Else both write into whatever folder the server was started in.
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve()}/mlflow.db")
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    accelerator = Accelerator(log_with=names, project_dir=str(folder))
+    try:
+        accelerator.init_trackers("fedlmg", config=config.to_run_config())
+    except Exception as error:
+        raise ConfigError(f"a tracker of 'trackers' = '{config.trackers}' does not start: {error}") from error
     return accelerator.trackers
 
 
 def _log(trackers: list, events: Events) -> None:
     for event in events.new():
         values, step = figures(event)
-        for tracker in trackers if values else ():
-            tracker.log(values, step=None if tracker.name in OWN_STEPS else step)
+        for tracker in list(trackers) if values else ():
+            try:
+                tracker.log(values, step=None if tracker.name in OWN_STEPS else step)
+            except Exception as error:
+                # A run that took hours does not end because a server of figures went away.
+                print(f"tracker '{tracker.name}' gets no more figures: {error}", flush=True)
+                trackers.remove(tracker)

@@ -109,6 +109,31 @@ def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
     assert "loss/before" not in written.Tags()["scalars"]
 
 
+@pytest.mark.parametrize(
+    ("series", "name"), [("training, mnist", "loss/training/mnist"), ("training, ünï (1)", "loss/training/ünï _1_")]
+)
+def test_names_of_figures_are_such_as_every_tracker_takes(series: str, name: str):
+    event = {"kind": "loss", "series": series, "step": 1, "value": 0.5}
+
+    assert list(tracking.figures(event)[0]) == [name]
+
+
+def test_a_tracker_that_breaks_does_not_break_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    pytest.importorskip("tensorboard")
+    from accelerate.tracking import TensorBoardTracker
+
+    def log(self, values, step=None):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(TensorBoardTracker, "log", log)
+    workspace = Workspace(tmp_path)
+
+    with tracking.follow(workspace, Config.from_run_config({"trackers": "tensorboard"})):
+        workspace.log("loss", series="distillation", step=4, value=0.25)
+
+    assert capsys.readouterr().out == "tracker 'tensorboard' gets no more figures: no route\n"
+
+
 def test_trackers_may_change_when_a_run_is_continued(tmp_path: Path):
     settings = {"workspace": str(tmp_path), "federation": ""}
     Workspace.open(Config.from_run_config(settings), {})
