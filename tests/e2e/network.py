@@ -134,7 +134,7 @@ class Network:
         arguments = ["run", "lab", "--workspace", str(self.workspace), "--run-config", pairs]
         self.start("run", sys.executable, "-m", "fedlmg_server.cli", *arguments)
 
-    def run_until_done(self, seconds: float = 300) -> str:
+    def run_until_done(self, seconds: float = 600) -> str:
         """Start the run, or again, and return the sha256 of its model."""
         self.run()
         assert self.processes["run"].wait(seconds) == 0, (self.folder / "run.log").read_text()[-3000:]
