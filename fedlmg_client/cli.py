@@ -1,4 +1,7 @@
-"""`fedlmg-client`: check a folder of images, join a federation, use the model that came back and see how good it is."""
+"""`fedlmg-client`: check a folder of images, join a federation, use the model that came back and see how good it is.
+
+What needs PyTorch is imported where it is used, so that a client that waits stays small.
+"""
 
 import signal
 from pathlib import Path
@@ -10,8 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from common import model_commands
-from common.datasets import folders
-from common.datasets.listing import FolderError
 from common.files import write_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -36,6 +37,9 @@ def check(
     allow_outside: Annotated[bool, typer.Option(help="Follow links and paths that leave the folder.")] = False,
 ) -> None:
     """Say what training would find in a folder: its layout, classes, splits and sizes, and what is wrong with it."""
+    from common.datasets import folders
+    from common.datasets.listing import FolderError
+
     try:
         data = folders.load(folder.expanduser(), image_size, allow_outside)
     except FolderError as error:
@@ -71,6 +75,7 @@ def audit_images(
     out: Annotated[Path, typer.Option(help="Picture of the nearest pairs.")] = Path("nearest-pairs.png"),
 ) -> None:
     """Say whether synthetic images are copies of your training images. Nothing leaves this machine."""
+    from common.datasets import folders
     from fedlmg_client import audit as auditing
     from fedlmg_client import image_audit
 
@@ -135,9 +140,8 @@ def join(
 ) -> None:
     """Take part until interrupted: train, upload once, keep and measure the model that comes back."""
     from common.config import Config, ConfigError
-    from common.datasets.client_data import cache_path
+    from common.node_config import cache_path
     from common.overrides import read_overrides
-    from fedlmg_client import dry_run as rehearsal
     from fedlmg_client import join as joining
 
     if missing := [path for path in (_part(data), ca, key) if path and not path.expanduser().exists()]:
@@ -147,6 +151,8 @@ def join(
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
     if dry_run:
+        from fedlmg_client import dry_run as rehearsal
+
         try:
             rehearsal.show(node_config, Config.from_run_config(read_overrides(None, run_config or [])), console)
         except (ConfigError, ValueError, OSError) as error:
@@ -185,7 +191,7 @@ def predict(
 
 def _returned() -> Path:
     """The model that came back last."""
-    from common.datasets.client_data import CACHES
+    from common.node_config import CACHES
 
     if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
         raise _failure(f"no model came back yet below {CACHES}: name one with --model")

@@ -11,16 +11,10 @@ from flwr.clientapp import ClientApp
 from common import architectures, label_maps, labels
 from common.checkpoint import write_tensors
 from common.config import Config
-from common.datasets.client_data import (
-    ClientData,
-    NodeConfig,
-    cache_path,
-    client_name,
-    load_client_data,
-    virtual_index,
-)
+from common.datasets.client_data import ClientData, load_client_data, virtual_index
 from common.files import write_json
 from common.metrics import accuracy, confusion, predict
+from common.node_config import NodeConfig, cache_path, client_name
 from common.preprocessing import PreprocessSpec
 from common.upload import megabytes, sizes
 from fedlmg_client import faults, probe

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.config import Config
-from common.datasets.client_data import NodeConfig
+from common.node_config import NodeConfig
 from common.upload import sizes
 from fedlmg_client.client_app import make_upload
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from common.datasets.client_data import NodeConfig
+from common.node_config import NodeConfig
 from fedlmg_client.status import Status
 
 DEFAULT_PORT = 9443

@@ -186,3 +186,12 @@ def test_client_starts_without_server_and_simulation_packages():
     start = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
 
     assert start.returncode == 0, start.stderr
+
+
+def test_a_client_that_waits_holds_no_pytorch():
+    program = "import sys, fedlmg_client.cli, fedlmg_client.join, fedlmg_client.supernode, common.node_config"
+    program += "\nprint([name for name in ('torch', 'torchvision', 'numpy.random') if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.stdout == "[]\n", done.stderr

@@ -113,7 +113,7 @@ def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("common.datasets.client_data.CACHES", tmp_path)
+    monkeypatch.setattr("common.node_config.CACHES", tmp_path)
 
     result = CliRunner().invoke(cli.app, ["predict", "image.png"])
 
