@@ -8,7 +8,6 @@ import torch
 from common.config import Config
 from common.upload import Upload
 from fedlmg_server import plan
-from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.launch import num_processes
 
@@ -38,6 +37,9 @@ def measure(config: Config, uploads: list[Upload], device: torch.device) -> Esti
     """
     if device.type == "cpu":
         torch.set_num_threads(1)
+    # Diffusers is for the processes that draw: the server that waits for clients does without.
+    from fedlmg_server.diffusion import families
+
     backend = families.load(config.synthesis, device)
     upload = uploads[0]
     guidance = guidance_by(upload, config.synthesis, backend.device)
