@@ -51,8 +51,9 @@ class LocalTrainingConfig:
     local_batch_size: int = 32
     local_learning_rate: float = 0.05
     """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
-    statistics_by_class: bool = False
-    """Feature statistics class by class, which an image of that class then follows; larger uploads (ours)."""
+    statistics_by_class: bool = True
+    """Upload feature statistics class by class, of classes with 8 images or more; as many times the bytes as there are
+    classes (ours)."""
     max_membership_auc: float = 1.0
     """A client whose model tells its training images from others better than this, by their loss, sends nothing: 0.5 is
     a coin, 1 (never stop) certainty. Its own node config's `max-membership-auc` wins (ours)."""
@@ -190,8 +191,6 @@ def _check(config: Config) -> None:
         raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
     if not flat["max-upload-megabytes"] > 0:
         raise ConfigError(f"config key 'max-upload-megabytes' is {flat['max-upload-megabytes']}; it must be above 0")
-    if flat["statistics-by-class"] and flat["statistics-reduction"] == "per-batch":
-        raise ConfigError("config key 'statistics-by-class' needs 'statistics-reduction' to be 'per-image'")
     if flat["max-redraws"] < 0:
         raise ConfigError(f"config key 'max-redraws' is {flat['max-redraws']}; it must be at least 0")
     if flat["dp-epsilon"] < 0:

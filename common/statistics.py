@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
+FEWEST_OF_A_CLASS = 8
+"""Images from which a class has moments of its own: those of one image would say too much of it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Moments:
     def of(self, classes: torch.Tensor) -> "Moments":
         """What images of these classes, (B,), should have: (B, channels) class by class, else the moments of all."""
         return Moments(self.mean[classes], self.variance[classes]) if self.mean.dim() == 2 else self
+
+    def of_all(self) -> "Moments":
+        """Those of all classes together, (channels,), as if they had as many images each."""
+        if self.mean.dim() == 1:
+            return self
+        pooled = pool(self)
+        return Moments(pooled.mean[0], pooled.variance[0])
 
 
 FeatureStatistics = dict[str, Moments]
@@ -123,7 +132,7 @@ def gather_by_class(
 ) -> FeatureStatistics:
     """Moments of each class's images, (classes, channels), over `batches` of preprocessed images and labels (B,).
 
-    A class without images has the moments of all. Any net, with BatchNorm or without (ours).
+    A class of fewer than `FEWEST_OF_A_CLASS` images has the moments of all. Any net, with BatchNorm or without (ours).
     """
     model.eval()
     total: dict[str, list[torch.Tensor]] = {}
@@ -141,9 +150,9 @@ def gather_by_class(
 
 def _by_class(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor) -> Moments:
     """Sums of means and of squares, (classes, channels), to moments."""
-    absent = counts == 0
-    counts = counts.where(~absent, counts.sum())[:, None]
-    mean, square = (torch.where(absent[:, None], sums.sum(0), sums) / counts for sums in (first, second))
+    few = counts < FEWEST_OF_A_CLASS
+    counts = counts.where(~few, counts.sum())[:, None]
+    mean, square = (torch.where(few[:, None], sums.sum(0), sums) / counts for sums in (first, second))
     return Moments(mean, (square - mean.square()).clamp(min=0))
 
 

@@ -17,6 +17,7 @@ PRESETS = {
         "guidance_start": 0.0,
         "guidance_stop": 1.0,
         "statistics_reduction": "per-image",
+        "class_statistics": False,
         "noise_editing_steps": 10,
         "noise_editing_strength": 0.1,
         "noise_editing_guidance_scale": 3.0,
@@ -70,6 +71,9 @@ class SynthesisConfig:
     """Guided part of the schedule, as fractions of its steps."""
     statistics_reduction: str = "per-image"
     """`per-image`: moments of each image alone (paper); `per-batch`: of a client's class-balanced batch (ours)."""
+    class_statistics: bool = True
+    """An image follows the moments of its class where the client uploaded them (`statistics_by_class`), else those of
+    all (ours; the paper: of all). With `per-batch`, those of all."""
     noise_editing_steps: int = 2
     """M of Algorithm 1."""
     noise_editing_strength: float = 0.15

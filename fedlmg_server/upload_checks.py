@@ -214,9 +214,11 @@ def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collecti
         if layer not in upload.statistics:
             raise Refused(f"its statistics lack the layer '{layer}'")
         sent = upload.statistics[layer]
-        wanted = [len(upload.class_names)] * by_class + [seen.mean.shape[1]]
-        if not list(sent.mean.shape) == list(sent.variance.shape) == wanted:
-            raise Refused(f"its statistics of '{layer}' do not have the shape {wanted} that this run asks for")
+        of_all = [seen.mean.shape[1]]
+        wanted = [of_all, [len(upload.class_names), *of_all]] if by_class else [of_all]
+        if list(sent.mean.shape) not in wanted or sent.mean.shape != sent.variance.shape:
+            shapes = " or ".join(map(str, wanted))
+            raise Refused(f"its statistics of '{layer}' do not have the shape {shapes} that this run takes")
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (

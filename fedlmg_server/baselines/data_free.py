@@ -14,7 +14,7 @@ from common import statistics
 from common.augmentation import augment, vary_look
 from common.label_maps import to_global
 from common.schedule import warm_up_then_cosine
-from common.statistics import Moments, pool
+from common.statistics import Moments
 from fedlmg_server.baselines.federation import Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer
 from fedlmg_server.synthesis.losses import statistics_loss
@@ -56,7 +56,10 @@ class Ensemble:
         device, names = federation.device, federation.class_names
         self.members = []
         for upload in federation.uploads:
-            targets = {name: _of_all(moments, device) for name, moments in upload.statistics.items()}
+            targets = {
+                name: Moments(pooled.mean.to(device), pooled.variance.to(device))
+                for name, pooled in ((name, moments.of_all()) for name, moments in upload.statistics.items())
+            }
             rows = to_global(upload.class_names, names).to(device)
             self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
         self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)
@@ -88,14 +91,6 @@ class Ensemble:
         classifier, preprocess, rows, _ = member
         spread = images.new_zeros(len(images), self.known.shape[1])
         return spread.index_copy(1, rows, classifier(preprocess(images)).float())
-
-
-def _of_all(moments: Moments, device: torch.device) -> Moments:
-    """Moments taken class by class as those of all classes together."""
-    if moments.mean.dim() == 2:
-        pooled = pool(moments)
-        moments = Moments(pooled.mean[0], pooled.variance[0])
-    return Moments(moments.mean.to(device), moments.variance.to(device))
 
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -47,6 +47,7 @@ def guidance_by(upload: Upload, config: SynthesisConfig, device: torch.device) -
         classification_weight=config.classification_weight,
         statistics_weight=config.statistics_weight,
         per_batch=config.statistics_reduction == "per-batch",
+        by_class=config.class_statistics,
     )
 
 

@@ -83,11 +83,6 @@ def test_client_name_becomes_a_harmless_folder_inside_uploads(tmp_path: Path, na
     assert folder.resolve().parent == workspace.uploads.resolve()
 
 
-def test_statistics_by_class_and_by_batch_exclude_each_other():
-    with pytest.raises(ConfigError, match="'statistics-by-class' needs"):
-        Config.from_run_config({"statistics-by-class": True, "statistics-reduction": "per-batch"})
-
-
 def test_preset_fills_only_the_keys_left_at_their_defaults():
     config = Config.from_run_config({"preset": "exact", "num-inference-steps": 20})
 

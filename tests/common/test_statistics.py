@@ -40,12 +40,13 @@ def test_tapped_moments_are_those_of_the_whole_set():
 @pytest.mark.parametrize("name", ["small_resnet", "small_convnext"])
 def test_moments_by_class_are_those_of_each_class_alone(name: str):
     model = architectures.build(name, 3).eval()
-    images, labels = torch.randn(12, 3, 32, 32), torch.tensor([0, 2, 0, 2, 2, 0, 0, 0, 2, 2, 2, 0])
+    images, labels = torch.randn(24, 3, 32, 32), torch.tensor([0, 2, 0, 2, 2, 0, 0, 0, 2, 2, 1, 0] * 2)
     layer = next(iter(statistics.tapped_layers(model)))
 
     gathered = statistics.gather_by_class(model, zip(images.split(5), labels.split(5), strict=True), 3)[layer]
 
-    for row, members in enumerate((labels == 0, torch.ones(12, dtype=torch.bool), labels == 2)):
+    few = torch.ones(24, dtype=torch.bool)
+    for row, members in enumerate((labels == 0, few, labels == 2)):
         with statistics.recording(model, [layer]) as recorded:
             model(images[members])
         alone = statistics.pool(recorded[layer])

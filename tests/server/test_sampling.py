@@ -191,6 +191,24 @@ def test_an_image_is_held_against_the_moments_of_its_own_class(guidance):
     torch.testing.assert_close(together[1], alone[1])
 
 
+@pytest.mark.parametrize(
+    ("per_batch", "by_class", "rows"), [(False, True, 2), (False, False, 1), (True, True, 1)], ids=str
+)
+def test_moments_of_all_stand_in_where_classes_are_not_followed(upload, per_batch: bool, by_class: bool, rows: int):
+    apart = {
+        name: Moments(torch.stack([moments.mean - 1, moments.mean + 1]), torch.stack([moments.variance] * 2))
+        for name, moments in upload.statistics.items()
+    }
+
+    guidance = ClassifierGuidance(upload.classifier(), upload.preprocess, apart, 1.0, 0.1, per_batch, by_class)
+
+    name, moments = next(iter(guidance.target_statistics.items()))
+    assert moments.mean.numel() == rows * upload.statistics[name].mean.numel()
+    if rows == 1:
+        torch.testing.assert_close(moments.mean, upload.statistics[name].mean)
+        torch.testing.assert_close(moments.variance, upload.statistics[name].variance + 1)
+
+
 def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, guidance, start):
     x_T, condition = start
     T = backend.scheduler.timesteps[0]
