@@ -34,12 +34,14 @@ class ClassifierGuidance:
         per_batch: bool,
         by_class: bool = True,
     ):
-        """by_class: each image follows its class's statistics, where the target has them; a batch never does."""
+        """by_class: each image follows its class's statistics, where the target has them; else, as a batch always does,
+        those of all classes: BatchNorm's running moments, or where there is none the target's, pooled."""
         self.classifier, self.preprocess, self.per_batch = classifier, preprocess, per_batch
         self.classification_weight, self.statistics_weight = classification_weight, statistics_weight
         device = next(classifier.parameters()).device
-        if per_batch or not by_class:
-            target_statistics = {name: moments.of_all() for name, moments in target_statistics.items()}
+        if target_statistics and (per_batch or not by_class):
+            running = statistics.of_batch_norm(classifier)
+            target_statistics = running or {name: moments.of_all() for name, moments in target_statistics.items()}
         self.target_statistics = {
             name: Moments(moments.mean.to(device), moments.variance.to(device))
             for name, moments in target_statistics.items()

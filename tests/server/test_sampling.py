@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from common.statistics import Moments
+from common.upload import Upload
 from fedlmg_server.diffusion.backend import (
     from_model_output,
     signal_and_noise,
@@ -16,6 +17,7 @@ from fedlmg_server.diffusion.backend import (
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
+from tests.conftest import make_upload
 
 SEEDS = [11, 12, 13, 14]
 CLASSES = ["cat", "dog", "cat", "dog"]
@@ -191,22 +193,31 @@ def test_an_image_is_held_against_the_moments_of_its_own_class(guidance):
     torch.testing.assert_close(together[1], alone[1])
 
 
-@pytest.mark.parametrize(
-    ("per_batch", "by_class", "rows"), [(False, True, 2), (False, False, 1), (True, True, 1)], ids=str
-)
-def test_moments_of_all_stand_in_where_classes_are_not_followed(upload, per_batch: bool, by_class: bool, rows: int):
+def guidance_by_classes(upload: Upload, **settings: bool) -> ClassifierGuidance:
+    """Of an upload whose statistics are those of two classes, its own less and more one."""
     apart = {
         name: Moments(torch.stack([moments.mean - 1, moments.mean + 1]), torch.stack([moments.variance] * 2))
         for name, moments in upload.statistics.items()
     }
+    return ClassifierGuidance(upload.classifier(), upload.preprocess, apart, 1.0, 0.1, **settings)
 
-    guidance = ClassifierGuidance(upload.classifier(), upload.preprocess, apart, 1.0, 0.1, per_batch, by_class)
 
-    name, moments = next(iter(guidance.target_statistics.items()))
-    assert moments.mean.numel() == rows * upload.statistics[name].mean.numel()
-    if rows == 1:
+def test_class_moments_are_followed_unless_the_run_says_otherwise(upload: Upload):
+    guidance = guidance_by_classes(upload, per_batch=False)
+
+    assert {moments.mean.dim() for moments in guidance.target_statistics.values()} == {2}
+
+
+@pytest.mark.parametrize("settings", [{"per_batch": True}, {"per_batch": False, "by_class": False}], ids=str)
+@pytest.mark.parametrize(("architecture", "wider"), [("small_resnet", 0), ("small_convnext", 1)])
+def test_moments_of_all_are_batch_norms_own_or_pooled(settings: dict, architecture: str, wider: int):
+    upload = make_upload("site-a", ["cat", "dog"], architecture)
+
+    guidance = guidance_by_classes(upload, **settings)
+
+    for name, moments in guidance.target_statistics.items():
         torch.testing.assert_close(moments.mean, upload.statistics[name].mean)
-        torch.testing.assert_close(moments.variance, upload.statistics[name].variance + 1)
+        torch.testing.assert_close(moments.variance, upload.statistics[name].variance + wider)
 
 
 def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, guidance, start):
