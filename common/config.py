@@ -82,11 +82,11 @@ class DistillationConfig:
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `imagenet`; `average`: mean of uploads of the same architecture; or a safetensors file."""
-    student_epochs: int = 30
+    student_epochs: int = 45
     student_batch_size: int = 64
     student_learning_rate: float = 0.1
     distillation_weight: float = 1.0
-    temperature: float = 1.0
+    temperature: float = 2.0
     compare: bool = True
     """Also measure every rival (simulation only)."""
 
