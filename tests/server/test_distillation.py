@@ -49,9 +49,10 @@ def test_same_seed_gives_the_same_student():
 
 
 def test_teacher_equal_to_the_student_adds_nothing_to_the_loss():
-    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    logits, targets, config = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), CONFIG.distillation
+    teacher = trainer.soften(logits.softmax(1), config.temperature)
 
-    with_teacher = trainer.distillation_loss(logits, targets, logits.softmax(1), CONFIG.distillation)
+    with_teacher = trainer.distillation_loss(logits, targets, teacher, config)
 
     torch.testing.assert_close(with_teacher, torch.nn.functional.cross_entropy(logits, targets))
 
