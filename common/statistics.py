@@ -29,6 +29,9 @@ class Moments:
         """What images of these classes, (B,), should have: (B, channels) class by class, else the moments of all."""
         return Moments(self.mean[classes], self.variance[classes]) if self.mean.dim() == 2 else self
 
+    def to(self, device: torch.device) -> "Moments":
+        return Moments(self.mean.to(device), self.variance.to(device))
+
     def of_all(self) -> "Moments":
         """Those of all classes together, (channels,), as if they had as many images each."""
         if self.mean.dim() == 1:
@@ -132,7 +135,8 @@ def gather_by_class(
 ) -> FeatureStatistics:
     """Moments of each class's images, (classes, channels), over `batches` of preprocessed images and labels (B,).
 
-    A class of fewer than `FEWEST_OF_A_CLASS` images has the moments of all. Any net, with BatchNorm or without (ours).
+    A class of fewer than `FEWEST_OF_A_CLASS` images has the moments of all others, from which nothing of it can be
+    taken off; where no class has as many, those of all images. Any net, with BatchNorm or without (ours).
     """
     model.eval()
     total: dict[str, list[torch.Tensor]] = {}
@@ -151,8 +155,9 @@ def gather_by_class(
 def _by_class(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor) -> Moments:
     """Sums of means and of squares, (classes, channels), to moments."""
     few = counts < FEWEST_OF_A_CLASS
-    counts = counts.where(~few, counts.sum())[:, None]
-    mean, square = (torch.where(few[:, None], sums.sum(0), sums) / counts for sums in (first, second))
+    many = torch.ones_like(few) if few.all() else ~few
+    counts = counts.where(~few, counts[many].sum())[:, None]
+    mean, square = (torch.where(few[:, None], sums[many].sum(0), sums) / counts for sums in (first, second))
     return Moments(mean, (square - mean.square()).clamp(min=0))
 
 

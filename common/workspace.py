@@ -38,6 +38,11 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
+def _recorded(config: Config) -> dict:
+    """The keys that a workspace keeps."""
+    return {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
+
+
 def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
 
@@ -56,14 +61,12 @@ class Workspace:
         """
         workspace = cls(Path(config.workspace).expanduser().resolve())
         run = workspace.root / "run.json"
-        flat = {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
+        flat = _recorded(config)
         if run.exists():
             made = json.loads(run.read_text())
             # Keys that came after the workspace was made had then what is their default now.
-            known = {key: value for key, value in Config().to_run_config().items() if key not in ELSEWHERE} | made[
-                "config"
-            ]
-            if changes := difference(*map(_fixed, (known, flat))):
+            known = _recorded(Config()) | made["config"]
+            if changes := difference(_fixed(known), _fixed(flat)):
                 raise ConfigError(
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
                     "use that config again, or another workspace"

@@ -14,7 +14,6 @@ from common import statistics
 from common.augmentation import augment, vary_look
 from common.label_maps import to_global
 from common.schedule import warm_up_then_cosine
-from common.statistics import Moments
 from fedlmg_server.baselines.federation import Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer
 from fedlmg_server.synthesis.losses import statistics_loss
@@ -56,10 +55,7 @@ class Ensemble:
         device, names = federation.device, federation.class_names
         self.members = []
         for upload in federation.uploads:
-            targets = {
-                name: Moments(pooled.mean.to(device), pooled.variance.to(device))
-                for name, pooled in ((name, moments.of_all()) for name, moments in upload.statistics.items())
-            }
+            targets = {name: moments.of_all().to(device) for name, moments in upload.statistics.items()}
             rows = to_global(upload.class_names, names).to(device)
             self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
         self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)

@@ -10,7 +10,7 @@ import torch
 
 from common import statistics
 from common.preprocessing import PreprocessSpec
-from common.statistics import FeatureStatistics, Moments
+from common.statistics import FeatureStatistics
 from common.upload import Upload
 from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 
@@ -42,10 +42,7 @@ class ClassifierGuidance:
         if target_statistics and (per_batch or not by_class):
             running = statistics.of_batch_norm(classifier)
             target_statistics = running or {name: moments.of_all() for name, moments in target_statistics.items()}
-        self.target_statistics = {
-            name: Moments(moments.mean.to(device), moments.variance.to(device))
-            for name, moments in target_statistics.items()
-        }
+        self.target_statistics = {name: moments.to(device) for name, moments in target_statistics.items()}
 
     @classmethod
     def of_upload(cls, upload: Upload, device: torch.device, **weights) -> "ClassifierGuidance":
