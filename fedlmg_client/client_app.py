@@ -100,10 +100,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         _free()
     tell(cache, "model", accuracy=measured["accuracy"] if len(data.test) else None)
     metrics = MetricRecord({"accuracy": measured["accuracy"], "num-examples": len(data.test)})
-    return Message(
-        RecordDict({"metrics": metrics, "client": ConfigRecord({"name": data.name})}),
-        reply_to=message,
-    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientData, config: Config) -> dict:

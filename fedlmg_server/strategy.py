@@ -123,8 +123,9 @@ class FedLMG(Strategy):
         absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
         if nameless := num_absent - len(absent):
             absent.append(f"{nameless} more")
+        few = f'Flower runs fewer virtual clients: give `flwr run` --federation-config "num-supernodes={num_expected}"'
         for name in absent:
-            self._miss(name, "never connected")
+            self._miss(name, few if self.config.federation else "never connected")
         if len(self._have()) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from flwr.app import ConfigRecord, MessageType, RecordDict
+from flwr.app import ConfigRecord, MessageType, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Config
@@ -138,7 +138,8 @@ def test_a_simulation_of_fewer_clients_does_not_wait_for_more(make_strategy: Cal
 
     strategy.collect(TinyGrid({7: [uploads("mnist")]}))
 
-    assert strategy.missing == {"1 more": "never connected"}
+    (reason,) = strategy.missing.values()
+    assert '--federation-config "num-supernodes=2"' in reason
 
 
 def test_no_answer_by_the_deadline_is_a_reason(make_strategy: Callable[..., FedLMG]):
@@ -256,8 +257,8 @@ def test_the_model_goes_to_those_who_answered_and_their_accuracies_come_back(mak
     strategy = make_strategy()
     script = {
         6: [fails(RAISED, "broken")],
-        7: [uploads("mnist"), evaluates("mnist", 0.5)],
-        8: [uploads("printed"), evaluates("printed", 0.9)],
+        7: [uploads("mnist"), evaluates(0.5)],
+        8: [uploads("printed"), evaluates(0.9)],
     }
     grid = TinyGrid(script)
 
@@ -270,14 +271,14 @@ def test_the_model_goes_to_those_who_answered_and_their_accuracies_come_back(mak
 def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
 
-    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates("mnist", 0.0, num_examples=0)]}))
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.0, num_examples=0)]}))
 
     assert strategy.evaluations == {}
 
 
 def test_a_client_lost_before_evaluation_does_not_stop_the_run(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
-    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates("printed", 0.9)]}
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates(0.9)]}
 
     strategy.start(TinyGrid(script))
 
@@ -287,7 +288,7 @@ def test_a_client_lost_before_evaluation_does_not_stop_the_run(make_strategy: Ca
 def test_stages_are_logged_with_their_seconds(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
 
-    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates("mnist", 0.5)]}))
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.5)]}))
 
     assert set(strategy.workspace.stage_seconds()) == {"uploads", "evaluation"}
 
@@ -296,7 +297,7 @@ def test_a_client_whose_upload_is_held_is_not_asked_but_gets_the_model(make_stra
     strategy = make_strategy()
     make_upload("mnist").save(strategy.workspace.upload("mnist"))
     strategy.workspace.remember_node(7, "mnist")
-    grid = TinyGrid({7: [evaluates("mnist", 0.5)], 8: [uploads("printed"), evaluates("printed", 0.9)]})
+    grid = TinyGrid({7: [evaluates(0.5)], 8: [uploads("printed"), evaluates(0.9)]})
 
     strategy.start(grid)
 
@@ -331,9 +332,10 @@ def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: 
 
 def test_an_evaluation_counts_for_the_client_that_was_asked(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
-    liar = [uploads("mnist"), evaluates("printed", 0.1)]
+    metrics = MetricRecord({"accuracy": 0.1, "num-examples": 10})
+    claim = RecordDict({"metrics": metrics, "client": ConfigRecord({"name": "printed"})})
 
-    strategy.start(TinyGrid({7: liar, 8: [uploads("printed"), evaluates("printed", 0.9)]}))
+    strategy.start(TinyGrid({7: [uploads("mnist"), sends(claim)], 8: [uploads("printed"), evaluates(0.9)]}))
 
     assert strategy.evaluations == {"mnist": 0.1, "printed": 0.9}
 
@@ -357,7 +359,7 @@ def test_a_registered_client_that_never_connected_is_named(make_strategy: Callab
 
 def test_why_an_evaluation_did_not_come_is_kept(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
-    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates("printed", 0.9)]}
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates(0.9)]}
 
     strategy.start(TinyGrid(script))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx
 import torch
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Error, Message, MetricRecord, RecordDict
 
 from common import architectures
 from common.preprocessing import PreprocessSpec
@@ -81,12 +81,8 @@ def sends(records: RecordDict) -> Answer:
     return lambda question: Message(records, reply_to=question)
 
 
-def evaluates(name: str, accuracy: float, num_examples: int = 10) -> Answer:
-    records = {
-        "metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples}),
-        "client": ConfigRecord({"name": name}),
-    }
-    return sends(RecordDict(records))
+def evaluates(accuracy: float, num_examples: int = 10) -> Answer:
+    return sends(RecordDict({"metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples})}))
 
 
 def fails(code: int, reason: str) -> Answer:
