@@ -26,6 +26,10 @@ PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
 START_SECONDS, STOP_SECONDS = 60, 10
 LOOK_SECONDS, PATIENCE_SECONDS = 60, 600
 """Between two questions to Flower whether a run still lives; and how long it may not answer."""
+LOST = "No heartbeat received from the task"
+LOST_MEANS = (
+    "Flower heard no more of the ServerApp (killed, or the clock jumped); the same command goes on from the workspace"
+)
 PRIVATE = "fedlmg"
 """Name of the connection to the private SuperLink."""
 
@@ -96,8 +100,7 @@ class Connection:
                         raise
                     continue
                 if status.startswith("finished"):
-                    failure = "" if status == "finished:completed" else details or f"Flower says {status}"
-                    return failure if (end := poll()) is None else end
+                    return _failure(status, details) if (end := poll()) is None else end
             time.sleep(0.3)
         return end
 
@@ -108,6 +111,13 @@ class Connection:
 
     def follow_log(self, run_id: str) -> subprocess.Popen:
         return subprocess.Popen([executable("flwr"), "log", run_id, self.name], env=self.environment)
+
+
+def _failure(status: str, details: str) -> str:
+    """A finished run's failure in Flower's words, or ours where those say nothing to a user; empty if it has none."""
+    if status == "finished:completed":
+        return ""
+    return LOST_MEANS if details == LOST else details or f"Flower says {status}"
 
 
 def executable(name: str) -> str:

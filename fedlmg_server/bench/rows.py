@@ -14,6 +14,8 @@ from fedlmg_server.report import plots
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 DASH = "\N{EN DASH}"
+BASE = "default"
+"""The row that others of its setting are compared with, seed by seed."""
 
 
 @dataclass(kw_only=True)
@@ -52,11 +54,21 @@ class Summary:
     def percent(self, client: str | None = None) -> str:
         """Mean and standard deviation over the seeds in %; a dash where not measured."""
         values = [row.accuracy if client is None else row.per_client.get(client) for row in self.measured]
-        values = [100 * value for value in values if value is not None]
-        if not values:
-            return DASH
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.1f}{spread}"
+        return _with_spread([value for value in values if value is not None])
+
+    def against(self, base: "Summary") -> str:
+        """Mean and standard deviation of the differences from `base`, in points, over the seeds that both have."""
+        found = {row.seed: row.accuracy for row in base.measured}
+        return _with_spread([row.accuracy - found[row.seed] for row in self.measured if row.seed in found], sign="+")
+
+
+def _with_spread(fractions: list[float], sign: str = "") -> str:
+    """In %; a dash for none."""
+    if not fractions:
+        return DASH
+    values = [100 * value for value in fractions]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.1f}{spread}"
 
 
 def summaries(rows: list[Row]) -> Iterator[tuple[str, list[Summary]]]:
@@ -110,17 +122,20 @@ def as_csv(rows: list[Row]) -> str:
 
 
 def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
-    """A section for each setting: accuracy with the published figure beside it and the costs, then by client."""
+    """A section for each setting: accuracy, the published figure, the difference from `BASE`, costs; then by client."""
     parts = []
     for setting, methods in summaries(rows):
         seeds = sorted({row.seed for each in methods for row in each.rows})
         told = published.get(setting, {})
+        base = next((each for each in methods if each.method == BASE), None)
         headers = ["method", f"accuracy, % (seeds {', '.join(map(str, seeds))})", *(["published, %"] if told else [])]
+        headers += [f"against {BASE}, points"] if base else []
         headers += ["rounds", "epochs", "MB up", "MB down", "client s", "server s", "images"]
         parts += [f"## {setting}\n", _line(headers), _line(["---"] * len(headers))]
         for each in methods:
             shown = [each.method, each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
-            parts.append(_line(shown + _costs(each)))
+            compared = [DASH if each is base else each.against(base)] if base else []
+            parts.append(_line(shown + compared + _costs(each)))
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
         parts += ["", _line(["method", *clients]), _line(["---"] * (len(clients) + 1))]
         parts += [_line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -105,11 +106,10 @@ class Network:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def start_superexec(self) -> None:
-        self.start(
-            "superexec",
-            *(str(BIN / "flower-superexec"), "--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"),
-            *("--superexec-auth-secret-file", str(self.folder / "secret")),
-        )
+        """Started again when it ends, as `fedlmg server up` does it: a busy SuperLink's answer of 500 ends it."""
+        command = [str(BIN / "flower-superexec"), "--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"]
+        command += ["--superexec-auth-secret-file", str(self.folder / "secret")]
+        self.start("superexec", "bash", "-c", f"while true; do {shlex.join(command)}; sleep 1; done")
 
     def join(self, name: str) -> None:
         if not (self.folder / name).exists():

@@ -1,10 +1,11 @@
-"""kill -9, one process at a time: after a restart the same command ends with the model of an undisturbed run."""
+"""kill -9, one process at a time, and clocks that jump: the same command ends with the model of an undisturbed run."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from common.files import write_bytes
 from tests.e2e.network import Network, SlowLine, until
 
 pytestmark = pytest.mark.slow
@@ -89,4 +90,20 @@ def test_a_superlink_killed_while_clients_train(network: Network, undisturbed: s
     network.start_superlink()
 
     assert network.processes["run"].wait(300) == 0
+    assert network.run_until_done() == undisturbed
+
+
+@pytest.mark.parametrize(("hours", "told"), [(2, "the same command goes on"), (-2, "Finished")])
+def test_clocks_that_jump_while_clients_train(network: Network, undisturbed: str, hours: int, told: str):
+    jump = network.folder / "jump"
+    network.environment["CLOCK_JUMP"] = str(jump)
+    network.environment["PYTHONPATH"] += f":{Path(__file__).parent / 'clock'}"
+    network.up()
+    network.run()
+    until(lambda: network.has_status("site-a", "training"), "training")
+
+    write_bytes(jump, str(3600 * hours).encode())
+    network.processes["run"].wait(400)
+
+    assert told in (network.folder / "run.log").read_text()
     assert network.run_until_done() == undisturbed

@@ -91,6 +91,15 @@ def test_table_has_mean_spread_published_figure_and_what_does_not_apply():
     assert "- fedavg does not apply: unlike architectures" in table
 
 
+def test_rows_are_compared_with_the_default_seed_by_seed():
+    base = [replace(ROW, method="default", seed=seed, accuracy=accuracy) for seed, accuracy in ((0, 0.5), (1, 0.7))]
+    other = [replace(ROW, seed=seed, accuracy=accuracy) for seed, accuracy in ((0, 0.52), (1, 0.76), (2, 0.1))]
+
+    table = rows.markdown([*base, *other], {})
+
+    assert "| plain | 46.0 ± 33.4 | +4.0 ± 2.8 |" in table
+
+
 def test_csv_has_a_line_a_row_and_a_column_a_client():
     text = rows.as_csv([ROW, replace(ROW, per_client={"b": 0.25})])
 
