@@ -9,28 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torchmetrics.image.kid import KernelInceptionDistance
 
-from common import architectures
-from common.config import DistillationConfig
 from common.datasets import folders
 from common.datasets.digits import LabeledImages
 from common.files import write_bytes, write_json
-from common.metrics import accuracy, predict
-from common.preprocessing import PreprocessSpec
+from common.metrics import accuracy
+from fedlmg_server import judge
 from fedlmg_server.diffusion import pretrain
 from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
-from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
 SAMPLES_PER_CLASS = 100
-JUDGE_ARCHITECTURE = "small_resnet"
-JUDGE = DistillationConfig(student_batch_size=128, student_learning_rate=0.2)
-JUDGE_EPOCHS = 12
-KID_SUBSET = 500
 
 
 @dataclass(frozen=True)
@@ -92,54 +84,25 @@ def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, star
 
 
 def measure(pipeline, images: PublicImages, seed: int) -> Quality:
-    judge, judge_accuracy, test = _train_judge(images, seed)
-    spec = PreprocessSpec(images.train.images.shape[-1])
+    by, judge_accuracy, test = _train_judge(images, seed)
     samples = pretrain.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
     samples = (samples * 255).round().to(torch.uint8)
     labels = torch.arange(len(images.class_names)).repeat(SAMPLES_PER_CLASS)
     half = len(test.images) // 2
-    kid, deviation = _kid(judge, spec, test.images[:half], samples)
-    of_real, _ = _kid(judge, spec, test.images[:half], test.images[half:])
-    asked = accuracy(predict(judge, spec, samples), labels)
+    held_out, rest = by.features(test.images).split([half, len(test.images) - half])
+    kid, deviation = judge.kernel_distance(held_out, by.features(samples))
+    of_real, _ = judge.kernel_distance(held_out, rest)
+    asked = accuracy(by.reads(samples), labels)
     return Quality(len(samples), asked, judge_accuracy, kid, deviation, of_real)
 
 
-def _train_judge(images: PublicImages, seed: int) -> tuple[torch.nn.Module, float, TrainingSet]:
-    """A classifier on five sixths of the held-out images, its accuracy on the rest, and the rest."""
+def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, TrainingSet]:
+    """A judge trained on five sixths of the held-out images, its accuracy on the rest, and the rest."""
     count = len(images.held_out.labels) * 5 // 6
     seen = replace(images.held_out, images=images.held_out.images[:count], labels=images.held_out.labels[:count])
     rest = TrainingSet(images.held_out.images[count:], images.held_out.labels[count:])
-    torch.manual_seed(seed)
-    judge = architectures.build(JUDGE_ARCHITECTURE, len(images.class_names))
-    spec = PreprocessSpec(images.train.images.shape[-1])
-    trainer.train(judge, seen, spec, JUDGE, seed, max(1, JUDGE_EPOCHS * count // JUDGE.student_batch_size))
-    return judge, accuracy(predict(judge, spec, rest.images), rest.labels), rest
-
-
-class _Features(torch.nn.Module):
-    """The judge's features before its head, (N, channels), of uint8 images."""
-
-    def __init__(self, judge: torch.nn.Module, spec: PreprocessSpec):
-        super().__init__()
-        self.judge, self.spec = judge.eval(), spec
-        self.num_features = judge.head.in_features
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.judge.stages(self.judge.stem(self.spec(images.float() / 255))).mean((2, 3))
-
-
-@torch.no_grad()
-def _kid(
-    judge: torch.nn.Module, spec: PreprocessSpec, real: torch.Tensor, samples: torch.Tensor
-) -> tuple[float, float]:
-    subset = min(KID_SUBSET, len(real), len(samples))
-    kid = KernelInceptionDistance(feature=_Features(judge, spec), subsets=20, subset_size=subset)
-    kid.update(real, real=True)
-    kid.update(samples, real=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        mean, deviation = kid.compute()
-    return mean.item(), deviation.item()
+    by = judge.train(seen, len(images.class_names), seed)
+    return by, accuracy(by.reads(rest.images), rest.labels), rest
 
 
 def model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:

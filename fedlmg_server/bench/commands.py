@@ -56,6 +56,33 @@ def paper(
     study(config, out / config.stem, data, runs, smoke)
 
 
+@bench.command()
+def images(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of virtual clients, one a seed.")],
+    out: Out = Path("runs/images"),
+) -> None:
+    """How good synthetic images are, by client and class, against real ones."""
+    import torch
+
+    from common.upload import load_all
+    from common.workspace import Workspace
+    from fedlmg_server.baselines.federation import Federation
+    from fedlmg_server.bench import image_quality
+
+    rows: list[image_quality.Measured] = []
+    try:
+        for run in runs:
+            workspace, config = Workspace.existing(run)
+            uploads = list(load_all(workspace.uploads, config))
+            rows += image_quality.measure(Federation.of(config, workspace, uploads, torch.device("cpu")))
+            image_quality.write(rows, out)
+            console.print(f"{run}: measured", highlight=False)
+    except ValueError as error:
+        console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"{len(rows)} rows: {escape(str(out / 'images.md'))}", soft_wrap=True)
+
+
 def study(config: Path, out: Path, data: Path | None = None, runs: Path | None = None, smoke: bool = False) -> None:
     """Run an experiment file's whole grid; its table ends in OUT/table.md."""
     from fedlmg_server.bench import experiment, grid
