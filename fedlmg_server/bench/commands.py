@@ -4,6 +4,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -56,31 +57,44 @@ def paper(
     study(config, out / config.stem, data, runs, smoke)
 
 
-@bench.command()
-def images(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs of virtual clients, one a seed.")],
-    out: Out = Path("runs/images"),
-) -> None:
-    """How good synthetic images are, by client and class, against real ones."""
-    import torch
+Finished = Annotated[list[Path], typer.Argument(help="Folders of finished runs of virtual clients, one a seed.")]
 
-    from common.upload import load_all
-    from common.workspace import Workspace
-    from fedlmg_server.baselines.federation import Federation
+
+@bench.command()
+def images(runs: Finished, out: Out = Path("runs/images")) -> None:
+    """How good synthetic images are, by client and class, against real ones."""
     from fedlmg_server.bench import image_quality
 
-    rows: list[image_quality.Measured] = []
+    examine(runs, image_quality, out / "images.md")
+
+
+@bench.command()
+def drift(runs: Finished, out: Out = Path("runs/drift")) -> None:
+    """What the models read once the clients' test images have changed."""
+    from fedlmg_server.bench import drift
+
+    examine(runs, drift, out / "drift.md")
+
+
+def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
+    """All that `by.measure` finds in finished runs, written by `by.write` after each; the table ends in `table`."""
+    from common.upload import load_all
+    from common.workspace import Workspace
+    from fedlmg_server import pipeline
+    from fedlmg_server.baselines.federation import Federation
+
+    rows: list = []
     try:
         for run in runs:
             workspace, config = Workspace.existing(run)
             uploads = list(load_all(workspace.uploads, config))
-            rows += image_quality.measure(Federation.of(config, workspace, uploads, torch.device("cpu")))
-            image_quality.write(rows, out)
+            rows += by.measure(Federation.of(config, workspace, uploads, pipeline.device()))
+            by.write(rows, table.parent)
             console.print(f"{run}: measured", highlight=False)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-    console.print(f"{len(rows)} rows: {escape(str(out / 'images.md'))}", soft_wrap=True)
+    console.print(f"{len(rows)} rows: {escape(str(table))}", soft_wrap=True)
 
 
 def study(config: Path, out: Path, data: Path | None = None, runs: Path | None = None, smoke: bool = False) -> None:

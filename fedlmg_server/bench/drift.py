@@ -1,0 +1,98 @@
+"""What a finished run's models read of their clients' test images once those have changed: drift after training.
+
+The model given back stands beside what a client has without it (`local`, `ensemble`) and the same student trained on
+all real images (`ceiling`). For virtual clients only.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from torchvision.transforms.v2 import functional
+
+from common.config import ConfigError
+from common.files import write_bytes, write_json
+from fedlmg_server.baselines import ceiling, compare
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.distillation import aggregate
+
+NOISE = 0.1
+"""Standard deviation of the noise, of 1."""
+
+
+def noisy(images: torch.Tensor) -> torch.Tensor:
+    """The same noise every time."""
+    noise = NOISE * 255 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+SHIFTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda images: images,
+    "half as bright": lambda images: functional.adjust_brightness(images, 0.5),
+    "half the contrast": lambda images: functional.adjust_contrast(images, 0.5),
+    "turned by 20 degrees": lambda images: functional.rotate(images, 20),
+    "turned by 40 degrees": lambda images: functional.rotate(images, 40),
+    "blurred": lambda images: functional.gaussian_blur(images, [5, 5], [1.0, 1.0]),
+    "noise": noisy,
+    "colours inverted": functional.invert,
+}
+"""Name -> what happens to images uint8 (N, 3, h, w)."""
+
+
+@dataclass(frozen=True)
+class Shifted:
+    seed: int
+    shift: str
+    method: str
+    per_client: dict[str, float]
+    """Accuracy in [0, 1]."""
+
+    @property
+    def accuracy(self) -> float:
+        return mean(self.per_client.values())
+
+
+def measure(federation: Federation) -> Iterator[Shifted]:
+    """A row a shift and method.
+
+    Raises
+    ------
+    ConfigError: the run's clients are not virtual, so that no test images are at hand.
+    """
+    if not federation.tests:
+        raise ConfigError(f"{federation.workspace.root} is no run of virtual clients: their images are not at hand")
+    config, uploads, device = federation.config, federation.uploads, federation.device
+    pooled = ceiling.pooled(list(federation.trains.values()))
+    models = {
+        f"fedlmg-{config.distillation.aggregation}": aggregate.load(federation.workspace, config, device)[0],
+        "ceiling": aggregate.distil(config, uploads, pooled, len(federation.class_names), device)[0],
+    }
+    for shift, change in SHIFTS.items():
+        tests = {client: replace(test, images=change(test.images)) for client, test in federation.tests.items()}
+        untrained, _ = compare.without_training(uploads, tests, device)
+        found = {method: row["per_client"] for method, row in untrained.items()}
+        found |= {method: replace(federation, tests=tests).measure(model) for method, model in models.items()}
+        for method, per_client in found.items():
+            yield Shifted(config.seed, shift, method, per_client)
+
+
+def markdown(rows: list[Shifted]) -> str:
+    """A line a shift, a column a method: mean accuracy over the clients in %, and its deviation over the seeds."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    lines = [["test images", *methods], ["---"] * (1 + len(methods))]
+    for shift in dict.fromkeys(row.shift for row in rows):
+        lines.append([shift, *(_cell([row for row in rows if (row.shift, row.method) == (shift, m)]) for m in methods)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _cell(rows: list[Shifted]) -> str:
+    values = [100 * row.accuracy for row in rows]
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def write(rows: list[Shifted], out: Path) -> None:
+    """`drift.json`, every client, and `drift.md`."""
+    write_json(out / "drift.json", [{**row.__dict__, "accuracy": row.accuracy} for row in rows])
+    write_bytes(out / "drift.md", markdown(rows).encode())

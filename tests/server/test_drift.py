@@ -1,0 +1,73 @@
+"""Models on test images that have changed since training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import Config, ConfigError
+from common.datasets.digits import CLASS_NAMES
+from common.workspace import Workspace
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.bench import drift
+from fedlmg_server.bench.drift import Shifted
+from fedlmg_server.distillation import aggregate
+from fedlmg_server.distillation.aggregate import Distilled
+from tests.conftest import make_upload
+
+CPU = torch.device("cpu")
+IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    """One virtual client in a run with a saved model, both untrained."""
+    keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 1, "student-epochs": 1, "workspace": str(tmp_path)}
+    config = Config.from_run_config(keys)
+    workspace = Workspace.open(config, {})
+    upload = make_upload("mnist", list(CLASS_NAMES))
+    upload.manifest["data"] = "digits/mnist"
+    model = aggregate.student(config, len(CLASS_NAMES), [upload], CPU)
+    aggregate.save(workspace, config, [upload], Distilled(model, [], {}, {}))
+    return Federation.of(config, workspace, [upload], CPU)
+
+
+@pytest.mark.parametrize("name", [name for name in drift.SHIFTS if name != "none"])
+def test_a_shift_changes_images_and_nothing_of_their_form(name: str):
+    changed = drift.SHIFTS[name](IMAGES)
+
+    assert (changed.shape, changed.dtype) == (IMAGES.shape, torch.uint8)
+    assert (changed != IMAGES).any()
+
+
+def test_noise_is_the_same_every_time():
+    assert torch.equal(drift.noisy(IMAGES), drift.noisy(IMAGES))
+
+
+def test_the_model_given_back_is_measured_on_what_the_shift_makes(federation: Federation):
+    rows = {(row.shift, row.method): row.per_client for row in drift.measure(federation)}
+
+    model, _ = aggregate.load(federation.workspace, federation.config, CPU)
+    test = federation.tests["mnist"]
+    inverted = replace(federation, tests={"mnist": replace(test, images=255 - test.images)})
+    assert rows["none", "fedlmg-specific-teacher"] == federation.measure(model)
+    assert rows["colours inverted", "fedlmg-specific-teacher"] == inverted.measure(model)
+
+
+def test_every_method_stands_beside_every_shift(federation: Federation):
+    rows = list(drift.measure(federation))
+
+    methods = {"local", "ensemble", "fedlmg-specific-teacher", "ceiling"}
+    assert {(row.shift, row.method) for row in rows} == {(shift, name) for shift in drift.SHIFTS for name in methods}
+
+
+def test_a_run_without_real_images_is_refused(federation: Federation):
+    with pytest.raises(ConfigError, match="no run of virtual clients"):
+        list(drift.measure(replace(federation, tests={})))
+
+
+def test_table_has_a_line_a_shift_with_its_spread():
+    rows = [Shifted(seed, "blurred", "local", {"a": accuracy, "b": 0.5}) for seed, accuracy in ((0, 0.3), (1, 0.5))]
+
+    assert drift.markdown(rows).splitlines()[-1] == "| blurred | 45.0 ± 7.1 |"
