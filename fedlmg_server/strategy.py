@@ -113,6 +113,16 @@ class FedLMG(Strategy):
         )
         for node, name in exchange.answered.items():
             self.workspace.remember_node(node, name)
+        self._note_missing(exchange, num_expected)
+        if len(self._have()) < self.config.min_clients:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
+            raise QuorumError(
+                f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
+                f"({reasons})"
+            )
+
+    def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
+        """Who was asked in vain, and who of those expected was never there to be asked."""
         known = self._registered | self.workspace.nodes
         for node, (name, reason) in exchange.unanswered().items():
             name = name or known.get(node, "")
@@ -126,12 +136,6 @@ class FedLMG(Strategy):
         few = f'Flower runs fewer virtual clients: give `flwr run` --federation-config "num-supernodes={num_expected}"'
         for name in absent:
             self._miss(name, few if self.config.federation else "never connected")
-        if len(self._have()) < self.config.min_clients:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
-            raise QuorumError(
-                f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
-                f"({reasons})"
-            )
 
     def _without_upload(self, nodes: list[int]) -> list[int]:
         """The nodes to ask: not those of forgotten clients, nor those whose upload is held, noted as answered."""
