@@ -11,6 +11,7 @@ from common import architectures
 from common.preprocessing import PreprocessSpec
 from common.statistics import of_batch_norm
 from common.upload import SCHEMA, Upload, weights_digest
+from fedlmg_server.strategy import FedLMG
 
 SUPERLINK = 1
 RAISED = 2
@@ -111,3 +112,8 @@ class BusyGrid(TinyGrid):
         return super().pull_messages(message_ids)
 
     status = 500
+
+
+def stored(strategy: FedLMG) -> list[str]:
+    """Clients whose whole uploads the workspace holds."""
+    return sorted(folder.name for folder in strategy.workspace.uploads.glob("*") if (folder / "manifest.json").exists())

@@ -1,0 +1,88 @@
+"""The second exchange: the model goes out, accuracies come back."""
+
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, MessageType, MetricRecord, RecordDict
+
+from fedlmg_server.strategy import FedLMG
+from tests.server.tiny_grid import (
+    RAISED,
+    TinyGrid,
+    evaluates,
+    fails,
+    make_upload,
+    sends,
+    silent,
+    uploads,
+)
+
+
+def test_the_model_goes_to_those_who_answered_and_their_accuracies_come_back(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {
+        6: [fails(RAISED, "broken")],
+        7: [uploads("mnist"), evaluates(0.5)],
+        8: [uploads("printed"), evaluates(0.9)],
+    }
+    grid = TinyGrid(script)
+
+    strategy.start(grid)
+
+    asked = {m.metadata.dst_node_id for m in grid.pushed if m.metadata.message_type == MessageType.EVALUATE}
+    assert (strategy.evaluations, asked) == ({"mnist": 0.5, "printed": 0.9}, {7, 8})
+
+
+def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.0, num_examples=0)]}))
+
+    assert strategy.evaluations == {}
+
+
+def test_a_client_lost_before_evaluation_does_not_stop_the_run(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates(0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.evaluations == {"printed": 0.9}
+
+
+def test_a_client_whose_upload_is_held_is_not_asked_but_gets_the_model(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    make_upload("mnist").save(strategy.workspace.upload("mnist"))
+    strategy.workspace.remember_node(7, "mnist")
+    grid = TinyGrid({7: [evaluates(0.5)], 8: [uploads("printed"), evaluates(0.9)]})
+
+    strategy.start(grid)
+
+    asked = [m.metadata.dst_node_id for m in grid.pushed if m.metadata.message_type == MessageType.TRAIN]
+    assert (asked, strategy.evaluations) == ([8], {"mnist": 0.5, "printed": 0.9})
+
+
+def test_an_evaluation_counts_for_the_client_that_was_asked(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    metrics = MetricRecord({"accuracy": 0.1, "num-examples": 10})
+    claim = RecordDict({"metrics": metrics, "client": ConfigRecord({"name": "printed"})})
+
+    strategy.start(TinyGrid({7: [uploads("mnist"), sends(claim)], 8: [uploads("printed"), evaluates(0.9)]}))
+
+    assert strategy.evaluations == {"mnist": 0.1, "printed": 0.9}
+
+
+def test_why_an_evaluation_did_not_come_is_kept(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), silent], 8: [uploads("printed"), evaluates(0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.unevaluated == {"mnist": "no answer by the deadline"}
+
+
+def test_stages_are_logged_with_their_seconds(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.5)]}))
+
+    assert set(strategy.workspace.stage_seconds()) == {"uploads", "evaluation"}

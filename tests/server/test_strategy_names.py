@@ -1,0 +1,82 @@
+"""Who a reply is from: names, keys, and clients that the operator had forgotten."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from fedlmg_server.exchange import NODE_UNAVAILABLE
+from fedlmg_server.strategy import FedLMG
+from tests.server.tiny_grid import (
+    TinyGrid,
+    fails,
+    stored,
+    uploads,
+)
+
+
+def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
+
+    assert "another client answered as 'mnist'" in strategy.missing["mnist"]
+
+
+def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
+
+    assert stored(strategy) == ["mnist"]
+    assert strategy.missing == {"printed": "it calls itself 'optdigits', but its key is registered as 'printed'"}
+
+
+def test_a_key_that_is_not_registered_is_refused(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 9: [uploads("printed")]}))
+
+    assert stored(strategy) == ["mnist"]
+    assert "its key is not registered" in strategy.missing["node 9"]
+
+
+def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+    grid = TinyGrid(
+        {7: [uploads("mnist")], 8: [fails(NODE_UNAVAILABLE, "lost")]}, online=lambda polls: {7, 8} if polls < 2 else {7}
+    )
+
+    strategy.collect(grid)
+
+    assert re.fullmatch(r"unavailable since \d{4}-\d\d-\d\d [\d:]{8} \(lost\)", strategy.missing["printed"])
+
+
+def test_a_registered_client_that_never_connected_is_named(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+
+    assert strategy.missing == {"printed": "never connected"}
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 101])
+def test_a_reply_under_no_proper_name_is_not_stored(make_strategy: Callable[..., FedLMG], name: str):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads(name)], 8: [uploads("printed")]}))
+
+    assert "no proper 'client'" in strategy.missing["node 7"]
+    assert stored(strategy) == ["printed"]
+
+
+def test_a_forgotten_client_is_neither_asked_nor_taken(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 4})
+    (strategy.workspace.root / "forgotten.json").write_text('["mnist", "optdigits"]')
+    strategy.workspace.remember_node(7, "mnist")
+    grid = TinyGrid({7: [], 8: [uploads("printed")], 9: [uploads("optdigits")]})
+
+    strategy.collect(grid)
+
+    assert {message.metadata.dst_node_id for message in grid.pushed} == {8, 9}
+    assert (stored(strategy), "optdigits" in strategy.missing) == (["printed"], False)
