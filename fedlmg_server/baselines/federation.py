@@ -4,15 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from common.config import Config
+from common.config import Config, ConfigError
 from common.datasets.digits import LabeledImages
 from common.label_maps import known
 from common.labels import union
 from common.metrics import accuracy, predict
-from common.upload import Upload
+from common.upload import Upload, load_all
 from common.workspace import Workspace
 from fedlmg_server.baselines import compare
 from fedlmg_server.distillation import aggregate
@@ -80,6 +81,20 @@ class Federation:
     ) -> "Federation":
         splits = [compare.real(config, uploads, split) for split in ("train", "test")]
         return cls(config, workspace, uploads, device, *splits, public)
+
+    @classmethod
+    def of_run(cls, folder: Path, device: torch.device) -> "Federation":
+        """That of a finished run.
+
+        Raises
+        ------
+        ConfigError: there is no run, or its clients are not virtual, so that their images are not at hand.
+        """
+        workspace, config = Workspace.existing(folder)
+        federation = cls.of(config, workspace, list(load_all(workspace.uploads, config)), device)
+        if not federation.tests:
+            raise ConfigError(f"{workspace.root} is no run of virtual clients: their images are not at hand")
+        return federation
 
     @property
     def class_names(self) -> list[str]:

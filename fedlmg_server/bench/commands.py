@@ -78,17 +78,13 @@ def drift(runs: Finished, out: Out = Path("runs/drift")) -> None:
 
 def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
     """All that `by.measure` finds in finished runs, written by `by.write` after each; the table ends in `table`."""
-    from common.upload import load_all
-    from common.workspace import Workspace
     from fedlmg_server import pipeline
     from fedlmg_server.baselines.federation import Federation
 
     rows: list = []
     try:
         for run in runs:
-            workspace, config = Workspace.existing(run)
-            uploads = list(load_all(workspace.uploads, config))
-            rows += by.measure(Federation.of(config, workspace, uploads, pipeline.device()))
+            rows += by.measure(Federation.of_run(run, pipeline.device()))
             by.write(rows, table.parent)
             console.print(f"{run}: measured", highlight=False)
     except (ValueError, OSError) as error:

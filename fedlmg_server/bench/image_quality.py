@@ -13,7 +13,6 @@ from statistics import mean, stdev
 
 import torch
 
-from common.config import ConfigError
 from common.files import write_bytes
 from common.label_maps import to_global
 from common.metrics import accuracy, predict
@@ -61,14 +60,7 @@ class Measured:
 
 
 def measure(federation: Federation) -> Iterator[Measured]:
-    """Every client's rows, the client's whole first and then its classes.
-
-    Raises
-    ------
-    ConfigError: the run's clients are not virtual, so that no real images are at hand.
-    """
-    if not federation.tests:
-        raise ConfigError(f"{federation.workspace.root} is no run of virtual clients: their images are not at hand")
+    """Every client's rows, the client's whole first and then its classes."""
     training = ceiling.pooled(list(federation.trains.values()))
     by = judge.train(training, len(federation.class_names), federation.config.seed, JUDGE_EPOCHS)
     drawn = {name: _by_client(federation, method) for method, name in METHODS.items()}

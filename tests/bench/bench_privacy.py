@@ -20,8 +20,7 @@ from flwr.serverapp.strategy import FedAvg
 from PIL import Image
 
 from common import architectures
-from common.upload import Upload, load_all
-from common.workspace import Workspace
+from common.upload import Upload
 from fedlmg_client import audit, image_audit
 from fedlmg_server.baselines import ceiling, rounds
 from fedlmg_server.baselines.federation import Federation
@@ -40,12 +39,12 @@ def main() -> None:
     arguments = parser.parse_args()
     measured: dict[str, list[audit.Membership]] = {}
     for run in arguments.runs:
-        federation = open_run(run)
+        federation = Federation.of_run(run, CPU)
         for name, found in attacks(federation).items():
             measured.setdefault(name, []).append(found)
             print(f"{run}: {name}: AUC {found.auc:.3f}, {found.tpr_at_1_percent_fpr:.1%} at 1 %", flush=True)
     if arguments.inversion:
-        write_inversion(open_run(arguments.runs[0]), arguments.inversion)
+        write_inversion(Federation.of_run(arguments.runs[0], CPU), arguments.inversion)
     keys = ("auc", "tpr_at_1_percent_fpr")
     table = {
         name: {key: spread([getattr(each, key) for each in found]) for key in keys} for name, found in measured.items()
@@ -56,11 +55,6 @@ def main() -> None:
 def spread(values: list[float]) -> list[float]:
     """Mean and standard deviation in %."""
     return [round(100 * mean(values), 1), round(100 * stdev(values), 1) if len(values) > 1 else 0.0]
-
-
-def open_run(folder: Path) -> Federation:
-    workspace, config = Workspace.existing(folder)
-    return Federation.of(config, workspace, list(load_all(workspace.uploads, config)), CPU)
 
 
 def attacks(federation: Federation) -> dict[str, audit.Membership]:

@@ -63,8 +63,12 @@ def test_every_method_stands_beside_every_shift(federation: Federation):
 
 
 def test_a_run_without_real_images_is_refused(federation: Federation):
+    upload = federation.uploads[0]
+    upload.manifest["data"] = "/data/of/its/own"
+    upload.save(federation.workspace.upload("mnist"))
+
     with pytest.raises(ConfigError, match="no run of virtual clients"):
-        list(drift.measure(replace(federation, tests={})))
+        Federation.of_run(federation.workspace.root, CPU)
 
 
 def test_table_has_a_line_a_shift_with_its_spread():
