@@ -80,7 +80,7 @@ def summaries(rows: list[Row]) -> Iterator[tuple[str, list[Summary]]]:
 
 
 def write(rows: list[Row], published: dict[str, dict[str, float]], out: Path) -> None:
-    """`rows.csv`, `table.md`, and for each setting its plots."""
+    """`rows.csv`, `table.md`, and for each setting its plots: by client, and against each cost that varies."""
     write_bytes(out / "rows.csv", as_csv(rows).encode())
     write_bytes(out / "table.md", markdown(rows, published).encode())
     for setting, methods in summaries(rows):
@@ -95,7 +95,8 @@ def write(rows: list[Row], published: dict[str, dict[str, float]], out: Path) ->
             ("bytes", "upload_bytes", "bytes uploaded by all clients"),
         ):
             points = {each.method: (each.mean(key), 100 * each.mean("accuracy")) for each in found}
-            figures[name] = plots.scatter(points, across)
+            if len({x for x, _ in points.values()}) > 1:
+                figures[name] = plots.scatter(points, across)
         for name, svg in figures.items():
             write_bytes(out / "plots" / f"{safe_name(setting)}-{name}.svg", svg)
 

@@ -8,6 +8,7 @@ import warnings
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, SymmetricalLogLocator
 
 INK, INK_DARK = "#1f2430", "#e4e7ee"
 PALETTE = ("#3b7dd8", "#e0863a", "#3a9d6e", "#c8508a", "#8a6fd1", "#b59a2b", "#2fa3b5", "#d1605e")
@@ -87,7 +88,10 @@ def scatter(points: dict[str, tuple[float, float]], across: str) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.4), layout="constrained")
         axes = figure.subplots()
-        axes.set_xscale("symlog", linthresh=max(1.0, min((x for x, _ in points.values() if x > 0), default=1.0)))
+        least = max(1.0, min((x for x, _ in points.values() if x > 0), default=1.0))
+        axes.set_xscale("symlog", linthresh=least)
+        axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=[1, 2, 5]))
+        axes.xaxis.set_major_formatter(EngFormatter())
         for number, (name, (x, y)) in enumerate(points.items()):
             color = PALETTE[number % len(PALETTE)]
             axes.plot([x], [y], "o", color=color)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedlmg_server.bench import experiment, grid, rows, smoke
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.report import plots
 from tests.conftest import make_upload
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
@@ -108,10 +110,22 @@ def test_csv_has_a_line_a_row_and_a_column_a_client():
 
 
 def test_every_setting_gets_its_four_plots(tmp_path: Path):
-    rows.write([ROW, replace(ROW, method="other", num_images=0)], {}, tmp_path)
+    rows.write([ROW, replace(ROW, method="other", num_images=0, server_seconds=3.0, upload_bytes=1)], {}, tmp_path)
 
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert names == {f"skew-{kind}.svg" for kind in ("clients", "images", "seconds", "bytes")}
+
+
+def test_a_cost_that_all_share_has_no_plot(tmp_path: Path):
+    rows.write([ROW, replace(ROW, method="other", num_images=0)], {}, tmp_path)
+
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"skew-clients.svg", "skew-images.svg"}
+
+
+def test_costs_are_written_as_numbers_on_their_axis():
+    svg = plots.scatter({"few": (50.0, 60.0), "many": (3000.0, 80.0)}, "synthetic images").decode()
+
+    assert {">50<", ">100<", ">2 k<"} <= set(re.findall(r">[^<>]+<", svg))
 
 
 @pytest.fixture
