@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 
 from fedlmg_server.flower import FlowerError
 from fedlmg_server.running import run_locally
@@ -83,7 +84,7 @@ def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
 
     rows: list = []
     try:
-        for run in runs:
+        for run in track(runs, "measuring", console=console):
             rows += by.measure(Federation.of_run(run, pipeline.device()))
             by.write(rows, table.parent)
             console.print(f"{run}: measured", highlight=False)

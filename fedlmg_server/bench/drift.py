@@ -7,7 +7,7 @@ all real images (`ceiling`). For virtual clients only.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from torchvision.transforms.v2 import functional
@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 from common.files import write_bytes, write_json
 from fedlmg_server.baselines import ceiling, compare
 from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.bench.markdown import spread, table
 from fedlmg_server.distillation import aggregate
 
 NOISE = 0.1
@@ -72,16 +73,12 @@ def measure(federation: Federation) -> Iterator[Shifted]:
 
 def markdown(rows: list[Shifted]) -> str:
     """A line a shift, a column a method: mean accuracy over the clients in %, and its deviation over the seeds."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    lines = [["test images", *methods], ["---"] * (1 + len(methods))]
-    for shift in dict.fromkeys(row.shift for row in rows):
-        lines.append([shift, *(_cell([row for row in rows if (row.shift, row.method) == (shift, m)]) for m in methods)])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _cell(rows: list[Shifted]) -> str:
-    values = [100 * row.accuracy for row in rows]
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row.shift, {}).setdefault(row.method, []).append(100 * row.accuracy)
+    methods = next(iter(found.values()))
+    lines = ([shift, *map(spread, by_method.values())] for shift, by_method in found.items())
+    return table(["test images", *methods], lines)
 
 
 def write(rows: list[Shifted], out: Path) -> None:

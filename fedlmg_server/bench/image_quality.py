@@ -9,7 +9,6 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 
@@ -20,7 +19,7 @@ from common.upload import Upload
 from fedlmg_server import judge
 from fedlmg_server.baselines import ceiling
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench.rows import DASH
+from fedlmg_server.bench.markdown import spread, table
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.judge import NEAREST, Judge
@@ -150,21 +149,17 @@ COLUMNS = {
 
 def markdown(rows: list[Measured]) -> str:
     """A line a client and set of images, all classes together, mean and standard deviation over the seeds."""
-    whole = [row for row in rows if row.class_name == ALL]
-    lines = [["client", "images", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
-    for client in dict.fromkeys(row.client for row in whole):
-        for name in dict.fromkeys(row.images for row in whole):
-            found = [row for row in whole if (row.client, row.images) == (client, name)]
-            lines.append([client, name, *(_cell(found, *column) for column in COLUMNS.values())])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for row in rows:
+        if row.class_name == ALL:
+            found.setdefault((row.client, row.images), []).append(row)
+    lines = ([*names, *(_cell(of, *column) for column in COLUMNS.values())] for names, of in found.items())
+    return table(["client", "images", *COLUMNS], lines)
 
 
 def _cell(rows: list[Measured], key: str, factor: float, digits: int) -> str:
-    values = [factor * getattr(row, key) for row in rows if getattr(row, key) is not None]
-    if not values:
-        return DASH
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
+    values = (getattr(row, key) for row in rows)
+    return spread((factor * value for value in values if value is not None), digits)
 
 
 def write(rows: list[Measured], out: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from common.files import write_bytes
 from common.workspace import safe_name
 from fedlmg_server.baselines.federation import Cost
+from fedlmg_server.bench.markdown import DASH, line, spread
 from fedlmg_server.report import plots
 
 COSTS = tuple(cost.name for cost in fields(Cost))
-DASH = "\N{EN DASH}"
 BASE = "default"
 """The row that others of its setting are compared with, seed by seed."""
 
@@ -54,21 +54,13 @@ class Summary:
     def percent(self, client: str | None = None) -> str:
         """Mean and standard deviation over the seeds in %; a dash where not measured."""
         values = [row.accuracy if client is None else row.per_client.get(client) for row in self.measured]
-        return _with_spread([value for value in values if value is not None])
+        return spread(100 * value for value in values if value is not None)
 
     def against(self, base: "Summary") -> str:
         """Mean and standard deviation of the differences from `base`, in points, over the seeds that both have."""
         found = {row.seed: row.accuracy for row in base.measured}
-        return _with_spread([row.accuracy - found[row.seed] for row in self.measured if row.seed in found], sign="+")
-
-
-def _with_spread(fractions: list[float], sign: str = "") -> str:
-    """In %; a dash for none."""
-    if not fractions:
-        return DASH
-    values = [100 * value for value in fractions]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.1f}{spread}"
+        differences = (row.accuracy - found[row.seed] for row in self.measured if row.seed in found)
+        return spread((100 * difference for difference in differences), sign="+")
 
 
 def summaries(rows: list[Row]) -> Iterator[tuple[str, list[Summary]]]:
@@ -132,14 +124,14 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         headers = ["method", f"accuracy, % (seeds {', '.join(map(str, seeds))})", *(["published, %"] if told else [])]
         headers += [f"against {BASE}, points"] if base else []
         headers += ["rounds", "epochs", "MB up", "MB down", "client s", "server s", "images"]
-        parts += [f"## {setting}\n", _line(headers), _line(["---"] * len(headers))]
+        parts += [f"## {setting}\n", line(headers), line(["---"] * len(headers))]
         for each in methods:
             shown = [each.method, each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
             compared = [DASH if each is base else each.against(base)] if base else []
-            parts.append(_line(shown + compared + _costs(each)))
+            parts.append(line(shown + compared + _costs(each)))
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
-        parts += ["", _line(["method", *clients]), _line(["---"] * (len(clients) + 1))]
-        parts += [_line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]
+        parts += ["", line(["method", *clients]), line(["---"] * (len(clients) + 1))]
+        parts += [line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]
         notes = {each.method: each.rows[0].note for each in methods if not each.measured}
         parts += ["", *(f"- {method} does not apply: {note}" for method, note in notes.items()), ""]
     return "\n".join(parts)
@@ -151,7 +143,3 @@ def _costs(summary: Summary) -> list[str]:
     scale = {"upload_bytes": 1e-6, "download_bytes": 1e-6}
     digits = {"upload_bytes": 1, "download_bytes": 1}
     return [f"{summary.mean(key) * scale.get(key, 1):.{digits.get(key, 0)}f}" for key in COSTS]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
