@@ -19,8 +19,8 @@ class FederationConfig:
     """Who takes part."""
 
     federation: str = "digits"
-    """Embedded federation of virtual clients, `digits` or, with unlike, broken and poisoned ones, `mixed`; empty for
-    clients with folders of their own."""
+    """Embedded federation of virtual clients: `digits`, with unlike, broken and poisoned ones `mixed`, or `emoji`;
+    empty for clients with folders of their own."""
     class_aliases: str = ""
     """Names that stand for another class, such as `automobile=car, plane=airplane`; case and blanks never matter."""
     num_clients: int = 4
@@ -128,7 +128,7 @@ class Config:
                 raise ConfigError(f"unknown config key '{key}'; did you mean '{nearest[0]}'?")
         config = _fill(cls, run_config)
         if changes := FEDERATIONS.get(config.federation.federation):
-            parts = ("federation", "simulation", "training")
+            parts = ("federation", "simulation", "training", "synthesis")
             config = dataclasses.replace(config, **{part: over(getattr(config, part), changes) for part in parts})
         _check(config)
         return dataclasses.replace(config, synthesis=with_preset(config.synthesis))

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 NUM_CLASSES = 10
+"""Of every embedded federation."""
 MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 FAULTS = ("random-labels", "nan-weights", "few-epochs")
@@ -16,14 +17,14 @@ class SimulationConfig:
     """Virtual clients. Lists between semicolons are taken in turn: client i has number i, and so on from the start."""
 
     folders: str = ""
-    """Image folders in place of the digits (see `datasets/folders.py`), absolute paths between semicolons; the clients
-    with one folder share it, every n-th image each or by `partition`."""
+    """Image folders in place of the embedded ones (see `datasets/folders.py`), absolute paths between semicolons; the
+    clients with one folder share it, every n-th image each or by `partition`."""
     partition: str = "domain"
     """`domain`: client i has domain i modulo four, clients of one domain share it; `dirichlet`, `shards`: of all."""
     dirichlet_alpha: float = 0.5
     """Concentration: the smaller, the less alike the clients (Hsu et al., 2019)."""
     client_classes: str = ""
-    """Digits (of folders: sorted classes, from 0) that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
+    """Numbers of the sorted classes, from 0, that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
     client_sizes: str = ""
     """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
     parameter_noise: float = 0.0
@@ -40,9 +41,10 @@ FEDERATIONS = {
         "local_epochs": 40,
         "client_classes": "0-5;3-8;6-9,0;2,4,6,8;0-9;0-9",
         "faults": "4:nan-weights, 5:random-labels",
-    }
+    },
+    "emoji": {"diffusion_model": "emoji"},
 }
-"""Federations that are the embedded digits with other defaults; a key that is set otherwise wins."""
+"""Embedded federations with other defaults than `digits`; a key that is set otherwise wins."""
 
 
 def in_turn(text: str, index: int) -> str:
@@ -52,7 +54,7 @@ def in_turn(text: str, index: int) -> str:
 
 
 def classes_of(simulation: SimulationConfig, index: int, num_classes: int | None = None) -> list[int]:
-    """Sorted class indices that a client knows; `num_classes` of its folder, or None: of the digits.
+    """Sorted class indices that a client knows; `num_classes` of its folder, or None: of the embedded ones.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def classes_of(simulation: SimulationConfig, index: int, num_classes: int | None
         match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
         numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
         if not numbers or numbers[-1] >= (num_classes or NUM_CLASSES):
-            kind = f"class index below {num_classes}" if num_classes else "digit"
+            kind = f"class index below {num_classes or NUM_CLASSES}"
             raise ValueError(f"config key 'client-classes' holds '{part}', which is no {kind} and no range of them")
         found |= set(numbers)
     return sorted(found) or list(range(num_classes or NUM_CLASSES))

@@ -36,7 +36,7 @@ class SynthesisConfig:
     preset: str = "default"
     """Another set of defaults for the keys below: `exact` or `fast`. A key that is set otherwise wins."""
     diffusion_model: str = "digits"
-    """`digits` (embedded), a diffusers folder, or a hub id."""
+    """`digits` or `emoji` (embedded), a diffusers folder, or a hub id."""
     diffusion_revision: str = ""
     """Branch, tag or commit of a hub id; empty: its main branch."""
     diffusion_variant: str = ""

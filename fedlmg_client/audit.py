@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from common import label_maps
 from common.classifier import Classifier
 from common.datasets import folders
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.metrics import predict
 
 FEWEST = 20

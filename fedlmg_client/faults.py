@@ -6,7 +6,7 @@ import torch
 
 from common.config import Config, LocalTrainingConfig
 from common.datasets.client_data import ClientData, virtual_index
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.simulation import faults_by_client
 from common.upload import Upload, weights_digest
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from common.datasets.digits import LabeledImages
 from common.datasets.image_files import ImageError, is_image, read_image
+from common.datasets.labeled_images import LabeledImages
 from common.files import write_bytes
 from common.preprocessing import PreprocessSpec
 

@@ -14,7 +14,7 @@ from common.augmentation import augment
 from common.checkpoint import load_training, read_tensors, save_training, write_tensors
 from common.config import LocalTrainingConfig
 from common.datasets.client_data import ClientData
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine

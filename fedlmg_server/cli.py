@@ -116,7 +116,7 @@ def forget(
 
 @app.command()
 def pretrain(
-    data: Annotated[str, typer.Option(help="Image folder of public images, one sub-folder a class; or `digits`.")],
+    data: Annotated[str, typer.Option(help="Image folder of public images, a sub-folder a class; `digits`; `emoji`.")],
     out: Annotated[Path, typer.Option(help="Pipeline folder to write; the same command continues it.")],
     start: Annotated[Path | None, typer.Option(help="Pipeline folder to fine-tune; without it, from scratch.")] = None,
     image_size: Annotated[int, typer.Option(help="Pixels on a side.")] = 32,

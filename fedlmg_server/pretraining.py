@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from common.datasets import folders
-from common.datasets.digits import LabeledImages
+from common.datasets import embedded, folders
+from common.datasets.labeled_images import LabeledImages
 from common.files import write_bytes, write_json
 from common.metrics import accuracy
 from fedlmg_server import judge
@@ -52,17 +52,13 @@ class Quality:
 
 
 def public_images(data: str, image_size: int) -> PublicImages:
-    """`digits` for the embedded public set, else an image folder (`class/*.png`, or `train|test/class/*.png`)."""
-    if data == "digits":
-        from common.datasets import digits, public_digits
-
-        train = public_digits.draw(NUM_PUBLIC_IMAGES, seed=0)
-        held_out = public_digits.draw(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
-        description = (
-            f"{NUM_PUBLIC_IMAGES} digits in many looks (`common/datasets/public_digits.py`), drawn from MNIST digits, "
-            "fonts and photos that no client of the embedded federation holds"
-        )
-        return PublicImages(list(digits.CLASS_NAMES), _as_set(train), _as_set(held_out), description)
+    """An embedded federation's public set by name, or an image folder (`class/*.png`, or `train|test/class/*.png`)."""
+    if data in embedded.EMBEDDED:
+        federation = embedded.of(data)
+        train = federation.draw_public(NUM_PUBLIC_IMAGES, seed=0)
+        held_out = federation.draw_public(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
+        description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
+        return PublicImages(list(federation.class_names), _as_set(train), _as_set(held_out), description)
     folder = folders.load(Path(data).expanduser(), image_size)
     train, held_out = folder.splits["train"], folder.splits["test"]
     description = f"{len(train)} images in {len(folder.class_names)} classes from the folder '{Path(data).name}'"

@@ -5,11 +5,9 @@ import json
 from dataclasses import dataclass
 
 from common.config import Config
-from common.datasets import folders, virtual
-from common.datasets.digits import DOMAINS, LabeledImages
+from common.datasets import embedded, folders, virtual
+from common.datasets.labeled_images import LabeledImages
 from common.node_config import NodeConfig, client_name, data_path, partition_index
-
-VIRTUAL = "digits/"
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class ClientData:
     fingerprint: str
     """Changes when the images change."""
     source: str
-    """`digits/<virtual client>` or `folder`."""
+    """`digits/<virtual client>`, `emoji/<virtual client>` or `folder`."""
 
 
 def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
@@ -53,12 +51,17 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for part in splits.values():
         digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
-    source = f"{VIRTUAL}{virtual.name(index, config)}"
+    source = _source(index, config)
     return ClientData(client, class_names, **splits, fingerprint=digest.hexdigest(), source=source)
 
 
 def virtual_index(source: str, config: Config) -> int | None:
     """Which virtual client a `source` speaks of; None for a folder, which only its owner can read."""
-    num_clients = max(config.federation.num_clients, len(DOMAINS))
-    indices = {f"{VIRTUAL}{virtual.name(index, config)}": index for index in range(num_clients)}
-    return indices.get(source)
+    num_clients = max(config.federation.num_clients, len(embedded.of(config.federation.federation).domains))
+    return {_source(index, config): index for index in range(num_clients)}.get(source)
+
+
+def _source(index: int, config: Config) -> str:
+    federation = config.federation.federation
+    images = federation if federation in embedded.EMBEDDED else "digits"
+    return f"{images}/{virtual.name(index, config)}"

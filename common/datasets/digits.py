@@ -6,7 +6,6 @@
 `printed`    printed digits in two font families, dark coloured ink on light coloured paper
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 
 from common.datasets import glyphs
+from common.datasets.labeled_images import LabeledImages
 
 DOMAINS = ("mnist", "optdigits", "mnist-m", "printed")
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
@@ -31,17 +31,6 @@ CLIENT_FONTS = tuple(
 """The fonts of `printed`; the public set uses others."""
 
 _SIZE = sum(SPLIT_SIZES.values())
-
-
-@dataclass(frozen=True)
-class LabeledImages:
-    """images: uint8 (N, 3, 32, 32); labels: int64 (N,), indices into `CLASS_NAMES`."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def mnist_rows(purpose: str) -> np.ndarray:

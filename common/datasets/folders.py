@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from common.datasets import class_folders, csv_files, list_files
-from common.datasets.digits import LabeledImages
 from common.datasets.image_files import ImageError, read_image, shown
+from common.datasets.labeled_images import LabeledImages
 from common.datasets.listing import Entry, FolderError, Listing, refuse_collisions
 from common.preprocessing import PreprocessSpec
 

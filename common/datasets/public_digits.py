@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from common.datasets import digits, glyphs
-from common.datasets.digits import LabeledImages
+from common.datasets import digits, glyphs, textures
+from common.datasets.labeled_images import LabeledImages
 
 PUBLIC_FONTS = (
     *(f"DejaVuSansMono{face}" for face in ("", "-Bold", "-Oblique", "-BoldOblique")),
@@ -88,7 +88,7 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             return np.abs(scene - 255 * ink[..., None]).astype(np.uint8)
         foreground = np.full(3, 255.0) if scene.mean() < 128 else np.zeros(3)
     else:
-        scene = background + _texture(look, rng)[..., None] * rng.normal(0, 25, 3)
+        scene = background + textures.texture(look, rng)[..., None] * rng.normal(0, 25, 3)
     image = scene + (foreground - scene) * ink[..., None]
     if rng.random() < 0.1:
         image = image + rng.normal(0, rng.uniform(3, 12), image.shape)
@@ -103,24 +103,3 @@ def _grey_levels(rng: np.random.Generator) -> tuple[float, float]:
     while abs(levels[0] - levels[1]) < 140:
         levels = rng.uniform(0, 255, 2)
     return float(levels[0]), float(levels[1])
-
-
-def _texture(look: str, rng: np.random.Generator) -> np.ndarray:
-    """float (32, 32), about -1 to 1."""
-    rows, columns = np.mgrid[0:_SIZE, 0:_SIZE] / _SIZE - 0.5
-    angle = rng.uniform(0, 2 * np.pi)
-    along = rows * np.sin(angle) + columns * np.cos(angle)
-    across = rows * np.cos(angle) - columns * np.sin(angle)
-    if look == "gradient":
-        return 2 * along
-    if look == "stripes":
-        return np.sin(2 * np.pi * along * rng.uniform(2, 7))
-    if look == "checks":
-        frequency = 2 * np.pi * rng.uniform(2, 5)
-        return np.sign(np.sin(frequency * along) * np.sin(frequency * across))
-    if look == "noise":
-        return rng.normal(0, 0.6, (_SIZE, _SIZE))
-    if look == "blobs":
-        coarse = Image.fromarray(rng.normal(0, 1, (5, 5)).astype(np.float32))
-        return np.asarray(coarse.resize((_SIZE, _SIZE), Image.Resampling.BICUBIC))
-    return np.zeros((_SIZE, _SIZE))

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from common.config import Config, ConfigError
-from common.datasets import digits, virtual_folders
-from common.datasets.digits import CLASS_NAMES, DOMAINS, LabeledImages
-from common.simulation import classes_of, size_of
+from common.datasets import embedded, virtual_folders
+from common.datasets.embedded import Embedded
+from common.datasets.labeled_images import LabeledImages
+from common.simulation import NUM_CLASSES, classes_of, size_of
 
 LEAST_IMAGES = 10
 """Training images that a Dirichlet draw leaves to every client."""
@@ -24,8 +25,9 @@ def name(index: int, config: Config) -> str:
         return virtual_folders.name(index, config)
     if config.simulation.partition != "domain":
         return f"client-{index}"
-    share = index // len(DOMAINS)
-    return DOMAINS[index % len(DOMAINS)] + (f"-{share + 1}" if share else "")
+    domains = _images(config).domains
+    share = index // len(domains)
+    return domains[index % len(domains)] + (f"-{share + 1}" if share else "")
 
 
 def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
@@ -36,7 +38,7 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     ConfigError: a simulation key that leaves the client without images.
     FolderError: a folder that cannot serve as a data set.
     """
-    names, splits = list(CLASS_NAMES), {}
+    names, splits = list(_images(config).class_names), {}
     if config.simulation.folders:
         names, splits = _of_folder(index, config)
     elif config.simulation.partition == "domain":
@@ -52,19 +54,26 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     return [names[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
 
 
+def _images(config: Config) -> Embedded:
+    return embedded.of(config.federation.federation)
+
+
 def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
     """The domain's images; the clients that share it take every n-th."""
-    sharing = len(range(index % len(DOMAINS), config.federation.num_clients, len(DOMAINS))) or 1
-    first = index // len(DOMAINS) % sharing
-    return _every(digits.load(DOMAINS[index % len(DOMAINS)]), first, sharing)
+    images = _images(config)
+    number = len(images.domains)
+    sharing = len(range(index % number, config.federation.num_clients, number)) or 1
+    first = index // number % sharing
+    return _every(images.load(images.domains[index % number]), first, sharing)
 
 
 def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
     """A share of all domains' images; every split is cut in the same proportions."""
-    domains = [digits.load(domain) for domain in DOMAINS]
+    images = _images(config)
+    domains = [images.load(domain) for domain in images.domains]
     pooled = {
         split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
-        for split in digits.SPLIT_SIZES
+        for split in domains[0]
     }
     return _share(pooled, index % config.federation.num_clients, config.federation.num_clients, config)
 
@@ -112,7 +121,7 @@ def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
 def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
     """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
     rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
-    shares = rng.dirichlet(np.full(num_clients, alpha), max(len(CLASS_NAMES), labels.max(initial=0) + 1))
+    shares = rng.dirichlet(np.full(num_clients, alpha), max(NUM_CLASSES, labels.max(initial=0) + 1))
     for label, share in enumerate(shares):
         of_class = rng.permutation(np.flatnonzero(labels == label))
         cuts = (np.cumsum(share)[:-1] * len(of_class)).astype(int)

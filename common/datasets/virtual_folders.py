@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.config import Config
 from common.datasets import folders
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 
 
 def number(config: Config) -> int:

@@ -2,7 +2,7 @@
 
 import torch
 
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_server.distillation.trainer import TrainingSet
 
 

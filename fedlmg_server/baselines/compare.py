@@ -8,7 +8,7 @@ import torch
 
 from common.config import Config
 from common.datasets.client_data import virtual_data, virtual_index
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.files import write_json
 from common.label_maps import find, known
 from common.labels import parse_aliases, union

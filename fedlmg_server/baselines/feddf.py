@@ -7,6 +7,7 @@ the mean of the clients' probabilities, as the authors of FedLMG ran it.
 
 import torch
 
+from common.datasets import embedded
 from fedlmg_server.baselines import fedavg
 from fedlmg_server.baselines.federation import DoesNotApply, Federation, Outcome
 from fedlmg_server.distillation import aggregate, teachers, trainer
@@ -49,9 +50,7 @@ def public_images(federation: Federation) -> torch.Tensor:
         return federation.public[:count]
     if not config.federation.federation or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
-    from common.datasets import public_digits
-
-    return public_digits.draw(count, config.seed).images
+    return embedded.of(config.federation.federation).draw_public(count, config.seed).images
 
 
 def _start(federation: Federation) -> torch.nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from common.config import Config, ConfigError
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.label_maps import known
 from common.labels import union
 from common.metrics import accuracy, predict

@@ -17,7 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import architectures
 from common.augmentation import augment
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.schedule import warm_up_then_cosine
 from fedlmg_server.baselines.federation import Cost, Federation, Outcome
 from fedlmg_server.distillation import aggregate

@@ -3,7 +3,7 @@
 import torch
 
 from common.datasets.client_data import ClientData
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 
 
 def noise_data(num_train: int, num_held_out: int, source: str = "folder") -> ClientData:

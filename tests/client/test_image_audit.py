@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_client import image_audit
 from fedlmg_client.cli import app
 

@@ -14,7 +14,7 @@ from common import architectures
 from common.classifier import Classifier
 from common.config import Config, ConfigError, LocalTrainingConfig
 from common.datasets.client_data import ClientData
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.preprocessing import PreprocessSpec
 from fedlmg_client import audit, client_app, private_training, training
 from fedlmg_client.cli import app

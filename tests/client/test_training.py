@@ -8,7 +8,7 @@ import torch
 
 from common.config import LocalTrainingConfig
 from common.datasets.client_data import ClientData
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_client import training
 from tests.client.noise import noise_data
 

@@ -93,8 +93,9 @@ def test_fine_tuned_pipeline_does_not_name_the_folder_it_started_from(tmp_path):
     assert not [file for file in (tmp_path / "second").rglob("*.json") if str(tmp_path) in file.read_text()]
 
 
-def test_shipped_model_is_small_and_opens():
-    folder = location.embedded_folder()
+@pytest.mark.parametrize("name", location.EMBEDDED)
+def test_shipped_model_is_small_and_opens(name: str):
+    folder = location.embedded_folder(name)
 
     StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
 

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from common import pretrained
 from common.config import Config
-from common.datasets.digits import LabeledImages
+from common.datasets.labeled_images import LabeledImages
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.baselines import (

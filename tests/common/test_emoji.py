@@ -1,0 +1,98 @@
+"""The embedded emoji federation: what is held out is in no training image, and its images never change."""
+
+import hashlib
+import json
+from itertools import product
+
+import pytest
+import torch
+
+from common import installed
+from common.config import Config
+from common.datasets import emoji, emoji_sheets, public_emoji
+from common.datasets.client_data import load_client_data, virtual_index
+
+CLIENTS = ("noto", "twemoji", "openmoji", "emojione-monotone")
+EMOJI = Config.from_run_config({"federation": "emoji"})
+
+
+def concepts(artists: tuple[str, ...], split: str) -> set[str]:
+    pairs = product(artists, emoji.CLASS_NAMES)
+    return {concept for artist, name in pairs for concept in emoji_sheets.concepts(artist, split, name)}
+
+
+@pytest.mark.parametrize("domain", emoji.DOMAINS)
+def test_each_class_has_as_many_images_in_every_split(domain: str):
+    counts = {split: part.labels.bincount().tolist() for split, part in emoji.load(domain).items()}
+
+    assert counts == {"train": [40] * 10, "validation": [10] * 10, "test": [50] * 10}
+
+
+def test_images_never_change():
+    digest = hashlib.sha256()
+    for index in range(4):
+        data = load_client_data({"partition-id": index}, EMOJI)
+        for part in (data.train, data.validation, data.test):
+            digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+
+    assert digest.hexdigest() == "6357c81c59d7d84984320aa31a9226384f0e4226fa340163de5f00c797afd0b9"
+
+
+def test_what_test_images_show_is_in_no_training_image():
+    training = concepts((*CLIENTS, *public_emoji.ARTISTS), "train")
+
+    assert training
+    assert not training & concepts((*CLIENTS, *public_emoji.ARTISTS), "test")
+
+
+@pytest.mark.parametrize(("split", "purpose"), [("train", "public"), ("test", "public-held-out")])
+def test_public_images_show_concepts_of_their_split(monkeypatch: pytest.MonkeyPatch, split: str, purpose: str):
+    shown, drawing = set(), emoji_sheets.drawing
+    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: shown.add(name) or drawing(artist, name))
+
+    public_emoji.draw(40, seed=0, purpose=purpose)
+
+    assert shown
+    assert shown <= concepts(public_emoji.ARTISTS, split)
+
+
+def test_test_images_show_concepts_of_their_split(monkeypatch: pytest.MonkeyPatch):
+    shown, drawing = set(), emoji_sheets.drawing
+    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: shown.add(name) or drawing(artist, name))
+
+    emoji._draw.__wrapped__("noto", "test", 100)
+
+    assert shown
+    assert shown <= concepts(CLIENTS, "test")
+
+
+def test_man_and_woman_that_do_the_same_are_in_one_split():
+    known = json.loads((installed.find(emoji_sheets.FOLDER) / "concepts.json").read_text())["concepts"]
+
+    teachers = [known[f"{who}-200d-1f3eb"] for who in ("1f9d1", "1f468", "1f469")]
+    assert teachers == [teachers[0]] * 3
+
+
+def test_public_artists_are_not_the_clients():
+    assert not set(public_emoji.ARTISTS) & set(CLIENTS)
+
+
+def test_public_set_is_the_same_for_a_seed():
+    assert torch.equal(public_emoji.draw(5, seed=3).images, public_emoji.draw(5, seed=3).images)
+
+
+def test_federation_brings_its_diffusion_model():
+    assert EMOJI.synthesis.diffusion_model == "emoji"
+
+
+def test_clients_are_named_by_their_artists():
+    data = load_client_data({"partition-id": 3}, EMOJI)
+
+    assert (data.source, data.class_names) == ("emoji/monotone", list(emoji.CLASS_NAMES))
+    assert virtual_index(data.source, EMOJI) == 3
+    assert virtual_index("digits/mnist", EMOJI) is None
+
+
+def test_unknown_artist_is_named():
+    with pytest.raises(ValueError, match="no client 'noto-2'"):
+        emoji.load("noto-2")
