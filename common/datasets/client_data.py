@@ -62,6 +62,4 @@ def virtual_index(source: str, config: Config) -> int | None:
 
 
 def _source(index: int, config: Config) -> str:
-    federation = config.federation.federation
-    images = federation if federation in embedded.EMBEDDED else "digits"
-    return f"{images}/{virtual.name(index, config)}"
+    return f"{embedded.of(config.federation.federation).name}/{virtual.name(index, config)}"

@@ -9,6 +9,7 @@ from common.datasets.labeled_images import LabeledImages
 
 @dataclass(frozen=True)
 class Embedded:
+    name: str
     class_names: tuple[str, ...]
     domains: tuple[str, ...]
     load: Callable[[str], dict[str, LabeledImages]]
@@ -21,6 +22,7 @@ class Embedded:
 
 EMBEDDED = {
     "digits": Embedded(
+        "digits",
         digits.CLASS_NAMES,
         digits.DOMAINS,
         digits.load,
@@ -29,6 +31,7 @@ EMBEDDED = {
         "client of the embedded federation holds",
     ),
     "emoji": Embedded(
+        "emoji",
         emoji.CLASS_NAMES,
         emoji.DOMAINS,
         emoji.load,

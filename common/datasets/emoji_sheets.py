@@ -1,4 +1,4 @@
-"""Emoji as five artists drew them: the raw material of the embedded emoji federation, and its split by concept.
+"""Emoji as seven artists drew them: the raw material of the embedded emoji federation, and its split by concept.
 
 `deploy/emoji/render.py` made the sheets; `assets/emoji/LICENSES.md` names their sources. A concept is what an emoji
 shows, whoever draws it.
@@ -24,12 +24,16 @@ def _listing() -> dict:
 
 
 @cache
-def _tiles(artist: str) -> tuple[Image.Image, ...]:
+def _tiles(artist: str) -> dict[str, Image.Image]:
+    """Concept -> drawing."""
     with Image.open(installed.find(FOLDER) / f"{artist}.webp") as file:
         sheet = file.convert("RGBA")
-    columns = sheet.width // TILE
-    corners = ((index % columns * TILE, index // columns * TILE) for index in range(len(_listing()["sheets"][artist])))
-    return tuple(sheet.crop((left, top, left + TILE, top + TILE)) for left, top in corners)
+    concepts, columns = _listing()["sheets"][artist], sheet.width // TILE
+    corners = ((index % columns * TILE, index // columns * TILE) for index in range(len(concepts)))
+    return {
+        concept: sheet.crop((left, top, left + TILE, top + TILE))
+        for concept, (left, top) in zip(concepts, corners, strict=True)
+    }
 
 
 @cache
@@ -41,7 +45,7 @@ def concepts(artist: str, split: str, class_name: str) -> tuple[str, ...]:
 
 def drawing(artist: str, concept: str) -> Image.Image:
     """RGBA, 40 x 40."""
-    return _tiles(artist)[_listing()["sheets"][artist].index(concept)]
+    return _tiles(artist)[concept]
 
 
 def place(

@@ -1,4 +1,4 @@
-"""Renders the emoji of five artists' nine sets into the small sheets of `common/datasets/assets/emoji`, once.
+"""Renders the emoji of seven artists' nine sets into the small sheets of `common/datasets/assets/emoji`, once.
 
     npm install --prefix packages emojibase-data @iconify-json/{noto,twemoji,openmoji,emojione-monotone} \
         @iconify-json/{fluent-emoji,fluent-emoji-flat,fluent-emoji-high-contrast,fxemoji,streamline-emojis}
@@ -19,9 +19,11 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-TILE = 40
+from common.datasets.emoji_sheets import TILE
+
 COLUMNS = 32
 LEAST_COVERED = 0.08
+"""Share of a tile that is mostly opaque; emptier drawings are left out."""
 MOST_FAMILIES = 90
 """Of a class."""
 SPLITS = ("train",) * 6 + ("validation",) + ("test",) * 3
@@ -83,7 +85,7 @@ def _plain(code_points: str) -> str:
     return code_points.lower().replace("-fe0f", "")
 
 
-def names_by_code(packages: Path) -> dict[str, str]:
+def codes_by_letters(packages: Path) -> dict[str, str]:
     """Letters of an icon's name -> code points, from the sets that list them: other sets name their icons alike."""
     found = {}
     for name in ("twemoji", "noto", "openmoji"):
@@ -136,7 +138,7 @@ def _covered(drawing: Image.Image) -> float:
 
 def render(packages: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    by_letters, wanted, sheets = names_by_code(packages), concepts(packages), {}
+    by_letters, wanted, sheets = codes_by_letters(packages), concepts(packages), {}
     for name in SETS:
         svgs, tiles = drawings(packages, name, by_letters), {}
         for concept, (_, _, looks) in wanted.items():
@@ -151,7 +153,7 @@ def render(packages: Path, out: Path) -> None:
         sheets[name] = list(tiles)
         print(name, len(tiles), dict(Counter(wanted[concept][0] for concept in tiles)), flush=True)
     listed = {concept: [class_name, split] for concept, (class_name, split, _) in wanted.items()}
-    (out / "concepts.json").write_text(json.dumps({"concepts": listed, "sheets": sheets}, indent=0) + "\n")
+    (out / "concepts.json").write_text(json.dumps({"concepts": listed, "sheets": sheets}, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

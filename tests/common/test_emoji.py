@@ -45,21 +45,23 @@ def test_what_test_images_show_is_in_no_training_image():
     assert not training & concepts((*CLIENTS, *public_emoji.ARTISTS), "test")
 
 
-@pytest.mark.parametrize(("split", "purpose"), [("train", "public"), ("test", "public-held-out")])
-def test_public_images_show_concepts_of_their_split(monkeypatch: pytest.MonkeyPatch, split: str, purpose: str):
-    shown, drawing = set(), emoji_sheets.drawing
-    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: shown.add(name) or drawing(artist, name))
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The concepts that have been drawn since."""
+    seen, drawing = set(), emoji_sheets.drawing
+    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: seen.add(name) or drawing(artist, name))
+    return seen
 
+
+@pytest.mark.parametrize(("split", "purpose"), [("train", "public"), ("test", "public-held-out")])
+def test_public_images_show_concepts_of_their_split(shown: set[str], split: str, purpose: str):
     public_emoji.draw(40, seed=0, purpose=purpose)
 
     assert shown
     assert shown <= concepts(public_emoji.ARTISTS, split)
 
 
-def test_test_images_show_concepts_of_their_split(monkeypatch: pytest.MonkeyPatch):
-    shown, drawing = set(), emoji_sheets.drawing
-    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: shown.add(name) or drawing(artist, name))
-
+def test_test_images_show_concepts_of_their_split(shown: set[str]):
     emoji._draw.__wrapped__("noto", "test", 100)
 
     assert shown
