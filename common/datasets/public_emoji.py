@@ -62,8 +62,8 @@ def _paint(placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     elif look != "own":
         colors = grey if look == "grey" else placed[..., rng.permutation(3)]
         placed = np.concatenate([np.broadcast_to(colors, (32, 32, 3)), opacity], -1)
-    if rng.random() < 0.4:
-        background = np.clip(rng.uniform(0, 255) + rng.normal(0, 12, 3), 0, 255) if look != "ink" else background
+    if rng.random() < 0.4 and look != "ink":
+        background = np.clip(rng.uniform(0, 255) + rng.normal(0, 12, 3), 0, 255)
     look = str(rng.choice([*textures.LOOKS, "photo"], p=[0.56, 0.12, 0.04, 0.04, 0.06, 0.06, 0.12]))
     if look == "photo":
         scene = glyphs.photo_patch(str(rng.choice(PHOTOS)), rng).astype(np.float32)
