@@ -77,6 +77,14 @@ def drift(runs: Finished, out: Out = Path("runs/drift")) -> None:
     examine(runs, drift, out / "drift.md")
 
 
+@bench.command()
+def strength(runs: Finished, out: Out = Path("runs/strength")) -> None:
+    """What each client's classifier cost, how strong it is, and how good the images are that it guided."""
+    from fedlmg_server.bench import strength
+
+    examine(runs, strength, out / "strength.md")
+
+
 def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
     """All that `by.measure` finds in finished runs, written by `by.write` after each; the table ends in `table`."""
     from fedlmg_server import pipeline

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from common.files import write_bytes, write_json
 from fedlmg_server.baselines import ceiling, compare
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench.markdown import spread, table
+from fedlmg_server.bench.tables import spread, table
 from fedlmg_server.distillation import aggregate
 
 NOISE = 0.1

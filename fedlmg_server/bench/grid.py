@@ -23,7 +23,7 @@ from fedlmg_server import pipeline
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare, rivals
 from fedlmg_server.baselines.federation import DoesNotApply, Federation
-from fedlmg_server.bench import rows as tables
+from fedlmg_server.bench import rows
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.distillation import aggregate, synthetic_set
@@ -56,7 +56,7 @@ def run(
         cell = Cell(setting, keys, config, workspace, experiment, out, console)
         found += cell.measure_methods()
         found += cell.measure_variants()
-        tables.write(found, experiment.published, out)
+        rows.write(found, experiment.published, out)
     return found
 
 

@@ -4,10 +4,8 @@ Three sets are measured alike: the guided images, the same without guidance, and
 The judge is trained on all clients' real training images, so this is for virtual clients only.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +17,7 @@ from common.upload import Upload
 from fedlmg_server import judge
 from fedlmg_server.baselines import ceiling
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench.markdown import spread, table
+from fedlmg_server.bench.tables import Column, as_csv, table
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.judge import NEAREST, Judge
@@ -125,26 +123,16 @@ def statistics_gaps(upload: Upload, images: torch.Tensor, targets: torch.Tensor)
     return torch.cat([guidance.statistics_only(asked)(part.float() / 255) for part, asked in parts])
 
 
-def as_csv(rows: Iterable[Measured]) -> str:
-    """One line a row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Measured)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
-
-
 COLUMNS = {
-    "read as asked, %": ("read_as_asked", 100, 1),
-    "client's confidence, %": ("confidence", 100, 1),
-    "statistics gap": ("statistics_gap", 1, 1),
-    "KID x 1000": ("kid", 1000, 0),
-    "precision": ("precision", 1, 2),
-    "recall": ("recall", 1, 2),
-    "density": ("density", 1, 2),
-    "coverage": ("coverage", 1, 2),
+    "read as asked, %": Column("read_as_asked", 100, 1),
+    "client's confidence, %": Column("confidence", 100, 1),
+    "statistics gap": Column("statistics_gap", digits=1),
+    "KID x 1000": Column("kid", 1000),
+    "precision": Column("precision", digits=2),
+    "recall": Column("recall", digits=2),
+    "density": Column("density", digits=2),
+    "coverage": Column("coverage", digits=2),
 }
-"""Heading -> field, factor, digits."""
 
 
 def markdown(rows: list[Measured]) -> str:
@@ -153,16 +141,11 @@ def markdown(rows: list[Measured]) -> str:
     for row in rows:
         if row.class_name == ALL:
             found.setdefault((row.client, row.images), []).append(row)
-    lines = ([*names, *(_cell(of, *column) for column in COLUMNS.values())] for names, of in found.items())
+    lines = ([*names, *(column.cell(of) for column in COLUMNS.values())] for names, of in found.items())
     return table(["client", "images", *COLUMNS], lines)
-
-
-def _cell(rows: list[Measured], key: str, factor: float, digits: int) -> str:
-    values = (getattr(row, key) for row in rows)
-    return spread((factor * value for value in values if value is not None), digits)
 
 
 def write(rows: list[Measured], out: Path) -> None:
     """`images.csv`, every class, and `images.md`, the clients."""
-    write_bytes(out / "images.csv", as_csv(rows).encode())
+    write_bytes(out / "images.csv", as_csv(Measured, rows).encode())
     write_bytes(out / "images.md", markdown(rows).encode())

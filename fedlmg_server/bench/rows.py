@@ -10,7 +10,7 @@ from pathlib import Path
 from common.files import write_bytes
 from common.workspace import safe_name
 from fedlmg_server.baselines.federation import Cost
-from fedlmg_server.bench.markdown import DASH, line, spread
+from fedlmg_server.bench.tables import DASH, line, spread
 from fedlmg_server.report import plots
 
 COSTS = tuple(cost.name for cost in fields(Cost))

@@ -1,20 +1,29 @@
-"""The strategy under test, and who may take part."""
+"""The strategy under test, who may take part, and a finished run."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from PIL import Image
 
 from common.config import Config
+from common.datasets.digits import CLASS_NAMES
 from common.workspace import Workspace
+from fedlmg_server import plan
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.bench import image_quality
+from fedlmg_server.distillation import aggregate
+from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.strategy import FedLMG
-from tests.server.tiny_grid import (
-    SUPERLINK,
-    Model,
-)
+from fedlmg_server.synthesis import scores
+from fedlmg_server.synthesis.scores import Score
+from tests.conftest import make_upload
+from tests.server.tiny_grid import SUPERLINK, Model
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -44,3 +53,34 @@ def registry(tmp_path: Path) -> str:
     path = tmp_path / "clients.json"
     path.write_text(json.dumps({"mnist": {"key": "", "node": 7}, "printed": {"key": "", "node": 8}}))
     return str(path)
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
+    """A run of one virtual client: its guided images are real ones of its test set, its unguided ones noise, and its
+    classifier and the model given back are untrained."""
+    monkeypatch.setattr(image_quality, "JUDGE_EPOCHS", 2)
+    keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
+    config = Config.from_run_config(keys | {"workspace": str(tmp_path)})
+    workspace = Workspace.open(config, {})
+    upload = make_upload("mnist", list(CLASS_NAMES))
+    upload.manifest["data"] = "digits/mnist"
+    model = aggregate.student(config, len(CLASS_NAMES), [upload], CPU)
+    aggregate.save(workspace, config, [upload], Distilled(model, [], {}, {}))
+    found = Federation.of(config, workspace, [upload], CPU)
+    test = found.tests["mnist"]
+    noise = torch.randint(0, 256, test.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for method, images in (("fedlmg", test.images), ("prompts-only", noise)):
+        rows = {number: iter((test.labels == number).nonzero().flatten().tolist()[1::2]) for number in range(10)}
+        save_drawings(workspace.synthetic("mnist", method), images, rows)
+    return found
+
+
+def save_drawings(folder: Path, images: torch.Tensor, rows: dict[int, Iterator[int]]) -> None:
+    """Planned drawings of every class, from these rows of the images."""
+    for drawing in plan.drawings(0, "mnist", list(CLASS_NAMES), 8):
+        path = drawing.path(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = images[next(rows[CLASS_NAMES.index(drawing.class_name)])].permute(1, 2, 0)
+        Image.fromarray(pixels.numpy()).save(path)
+        scores.append(folder / "scores-0.jsonl", [Score(drawing.file, drawing.class_name, 1.0, True)])

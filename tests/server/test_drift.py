@@ -1,36 +1,18 @@
 """Models on test images that have changed since training."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from common.config import Config, ConfigError
-from common.datasets.digits import CLASS_NAMES
-from common.workspace import Workspace
+from common.config import ConfigError
 from fedlmg_server.baselines.federation import Federation
 from fedlmg_server.bench import drift
 from fedlmg_server.bench.drift import Shifted
 from fedlmg_server.distillation import aggregate
-from fedlmg_server.distillation.aggregate import Distilled
-from tests.conftest import make_upload
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-
-
-@pytest.fixture
-def federation(tmp_path: Path) -> Federation:
-    """One virtual client in a run with a saved model, both untrained."""
-    keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 1, "student-epochs": 1, "workspace": str(tmp_path)}
-    config = Config.from_run_config(keys)
-    workspace = Workspace.open(config, {})
-    upload = make_upload("mnist", list(CLASS_NAMES))
-    upload.manifest["data"] = "digits/mnist"
-    model = aggregate.student(config, len(CLASS_NAMES), [upload], CPU)
-    aggregate.save(workspace, config, [upload], Distilled(model, [], {}, {}))
-    return Federation.of(config, workspace, [upload], CPU)
 
 
 @pytest.mark.parametrize("name", [name for name in drift.SHIFTS if name != "none"])
@@ -45,30 +27,30 @@ def test_noise_is_the_same_every_time():
     assert torch.equal(drift.noisy(IMAGES), drift.noisy(IMAGES))
 
 
-def test_the_model_given_back_is_measured_on_what_the_shift_makes(federation: Federation):
-    rows = {(row.shift, row.method): row.per_client for row in drift.measure(federation)}
+def test_the_model_given_back_is_measured_on_what_the_shift_makes(finished: Federation):
+    rows = {(row.shift, row.method): row.per_client for row in drift.measure(finished)}
 
-    model, _ = aggregate.load(federation.workspace, federation.config, CPU)
-    test = federation.tests["mnist"]
-    inverted = replace(federation, tests={"mnist": replace(test, images=255 - test.images)})
-    assert rows["none", "fedlmg-specific-teacher"] == federation.measure(model)
+    model, _ = aggregate.load(finished.workspace, finished.config, CPU)
+    test = finished.tests["mnist"]
+    inverted = replace(finished, tests={"mnist": replace(test, images=255 - test.images)})
+    assert rows["none", "fedlmg-specific-teacher"] == finished.measure(model)
     assert rows["colours inverted", "fedlmg-specific-teacher"] == inverted.measure(model)
 
 
-def test_every_method_stands_beside_every_shift(federation: Federation):
-    rows = list(drift.measure(federation))
+def test_every_method_stands_beside_every_shift(finished: Federation):
+    rows = list(drift.measure(finished))
 
     methods = {"local", "ensemble", "fedlmg-specific-teacher", "ceiling"}
     assert {(row.shift, row.method) for row in rows} == {(shift, name) for shift in drift.SHIFTS for name in methods}
 
 
-def test_a_run_without_real_images_is_refused(federation: Federation):
-    upload = federation.uploads[0]
+def test_a_run_without_real_images_is_refused(finished: Federation):
+    upload = finished.uploads[0]
     upload.manifest["data"] = "/data/of/its/own"
-    upload.save(federation.workspace.upload("mnist"))
+    upload.save(finished.workspace.upload("mnist"))
 
     with pytest.raises(ConfigError, match="no run of virtual clients"):
-        Federation.of_run(federation.workspace.root, CPU)
+        Federation.of_run(finished.workspace.root, CPU)
 
 
 def test_table_has_a_line_a_shift_with_its_spread():

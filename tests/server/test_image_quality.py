@@ -1,25 +1,17 @@
 """Synthetic images against real ones: figures that are known by hand, and sets that are real, or noise."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
-from common.config import Config
 from common.datasets.digits import CLASS_NAMES
-from common.workspace import Workspace
-from fedlmg_server import judge, plan
+from fedlmg_server import judge
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench import image_quality
+from fedlmg_server.bench import image_quality, tables
 from fedlmg_server.bench.image_quality import Measured
-from fedlmg_server.synthesis import scores
-from fedlmg_server.synthesis.scores import Score
-from tests.conftest import make_upload
 
 CPU = torch.device("cpu")
 ROW = Measured(0, "guided", "mnist", "all", 20, 0.9, 0.8, 7.0, 0.01, 0.5, 0.6, 0.7, 0.8)
@@ -54,37 +46,8 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
     assert abs(near) < 0.1 * far
 
 
-@pytest.fixture
-def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
-    """One virtual client; its guided images are real ones of its test set, its unguided ones noise."""
-    monkeypatch.setattr(image_quality, "JUDGE_EPOCHS", 2)
-    config = Config.from_run_config(
-        {"workspace": str(tmp_path), "num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0}
-    )
-    workspace = Workspace.open(config, {})
-    upload = make_upload("mnist", list(CLASS_NAMES))
-    upload.manifest["data"] = "digits/mnist"
-    found = Federation.of(config, workspace, [upload], CPU)
-    test = found.tests["mnist"]
-    noise = torch.randint(0, 256, test.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for method, images in (("fedlmg", test.images), ("prompts-only", noise)):
-        rows = {number: iter((test.labels == number).nonzero().flatten().tolist()[1::2]) for number in range(10)}
-        save(workspace.synthetic("mnist", method), images, rows)
-    return found
-
-
-def save(folder: Path, images: torch.Tensor, rows: dict[int, Iterator[int]]) -> None:
-    """Planned drawings of every class, from these rows of the images."""
-    for drawing in plan.drawings(0, "mnist", list(CLASS_NAMES), 8):
-        path = drawing.path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = images[next(rows[CLASS_NAMES.index(drawing.class_name)])].permute(1, 2, 0)
-        Image.fromarray(pixels.numpy()).save(path)
-        scores.append(folder / "scores-0.jsonl", [Score(drawing.file, drawing.class_name, 1.0, True)])
-
-
-def test_real_images_measure_as_real_and_noise_does_not(federation: Federation):
-    rows = list(image_quality.measure(federation))
+def test_real_images_measure_as_real_and_noise_does_not(finished: Federation):
+    rows = list(image_quality.measure(finished))
 
     guided, unguided, real = (row for row in rows if row.class_name == "all")
     assert [guided.images, unguided.images, real.images] == ["guided", "unguided", "real"]
@@ -92,16 +55,16 @@ def test_real_images_measure_as_real_and_noise_does_not(federation: Federation):
     assert guided.precision > 0.8 > 0.2 > unguided.precision
 
 
-def test_every_class_has_its_row(federation: Federation):
-    rows = list(image_quality.measure(federation))
+def test_every_class_has_its_row(finished: Federation):
+    rows = list(image_quality.measure(finished))
 
     assert [row.class_name for row in rows if row.images == "guided"] == ["all", *CLASS_NAMES]
     assert {row.num_images for row in rows if row.images == "guided"} == {80, 8}
 
 
-def test_statistics_gap_is_the_loss_that_guides(federation: Federation):
-    upload = federation.uploads[0]
-    test = federation.tests["mnist"]
+def test_statistics_gap_is_the_loss_that_guides(finished: Federation):
+    upload = finished.uploads[0]
+    test = finished.tests["mnist"]
 
     gaps = image_quality.statistics_gaps(upload, test.images[:3], test.labels[:3])
     alone = [
@@ -123,6 +86,6 @@ def test_table_has_a_line_a_client_and_set_with_its_spread():
 
 
 def test_csv_keeps_every_class():
-    found = list(csv.DictReader(StringIO(image_quality.as_csv([ROW, replace(ROW, class_name="3", kid=None)]))))
+    found = list(csv.DictReader(StringIO(tables.as_csv(Measured, [ROW, replace(ROW, class_name="3", kid=None)]))))
 
     assert [(row["class_name"], row["kid"]) for row in found] == [("all", "0.01"), ("3", "")]
