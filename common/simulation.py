@@ -7,6 +7,8 @@ NUM_CLASSES = 10
 """Of every embedded federation."""
 MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
+TURNS = ("0", "90", "180", "270")
+"""Degrees that a virtual client's images may be turned by."""
 FAULTS = ("random-labels", "nan-weights", "few-epochs")
 """What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, or trains for
 one epoch."""
@@ -27,6 +29,9 @@ class SimulationConfig:
     """Numbers of the sorted classes, from 0, that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
     client_sizes: str = ""
     """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
+    client_turns: str = ""
+    """Degrees that all images of each client are turned by, counter-clockwise: 0, 90, 180 or 270, such as `90;0;0;0`; an
+    empty part: 0. A domain that no public set of the embedded diffusion models holds."""
     parameter_noise: float = 0.0
     """Gaussian noise on every parameter that a client uploads, as a share of its tensor's standard deviation (ours; the
     paper, Table 7, gives no unit)."""
@@ -84,6 +89,19 @@ def size_of(simulation: SimulationConfig, index: int) -> int | None:
     return int(size) if size else None
 
 
+def quarter_turns_of(simulation: SimulationConfig, index: int) -> int:
+    """How often a client's images are turned by 90 degrees, counter-clockwise.
+
+    Raises
+    ------
+    ValueError: no such angle.
+    """
+    angle = in_turn(simulation.client_turns, index) or "0"
+    if angle not in TURNS:
+        raise ValueError(f"config key 'client-turns' holds '{angle}'; it takes {', '.join(TURNS)} degrees")
+    return TURNS.index(angle)
+
+
 def faults_by_client(simulation: SimulationConfig) -> dict[int, str]:
     """Client index -> one of `FAULTS`.
 
@@ -109,6 +127,8 @@ def check(simulation: SimulationConfig) -> None:
         classes_of(simulation, index, MOST_CLASSES if simulation.folders else None)
     for index in range(simulation.client_sizes.count(";") + 1):
         size_of(simulation, index)
+    for index in range(simulation.client_turns.count(";") + 1):
+        quarter_turns_of(simulation, index)
     faults_by_client(simulation)
     if simulation.parameter_noise < 0:
         raise ValueError(f"config key 'parameter-noise' is {simulation.parameter_noise}; it must be at least 0")

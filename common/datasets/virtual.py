@@ -11,7 +11,7 @@ from common.config import Config, ConfigError
 from common.datasets import embedded, virtual_folders
 from common.datasets.embedded import Embedded
 from common.datasets.labeled_images import LabeledImages
-from common.simulation import NUM_CLASSES, classes_of, size_of
+from common.simulation import NUM_CLASSES, classes_of, quarter_turns_of, size_of
 
 LEAST_IMAGES = 10
 """Training images that a Dirichlet draw leaves to every client."""
@@ -47,6 +47,8 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
         splits = _of_pool(index, config)
     if size := size_of(config.simulation, index):
         splits["train"] = _rows(splits["train"], _first_of_each_class(splits["train"].labels, size))
+    if turns := quarter_turns_of(config.simulation, index):
+        splits = {split: LabeledImages(part.images.rot90(turns, (2, 3)), part.labels) for split, part in splits.items()}
     known = classes_of(config.simulation, index, len(names) if config.simulation.folders else None)
     held = [label for label in known if (splits["train"].labels == label).any()]
     if not held:

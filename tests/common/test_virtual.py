@@ -90,12 +90,24 @@ def test_sizes_limit_the_images_of_each_class():
     assert torch.bincount(small.train.labels).tolist() == [3] * 10
 
 
+def test_turns_are_of_all_images_of_a_client_and_counter_clockwise():
+    upright, turned, *_ = zip(clients(), clients(client_turns=";90"), strict=True)
+
+    assert torch.equal(upright[0].train.images, upright[1].train.images)
+    for split in ("train", "validation", "test"):
+        before, after = (getattr(data, split) for data in turned)
+        left_column, bottom_row = before.images[..., :, 0], after.images[..., -1, :]
+        assert torch.equal(bottom_row, left_column)
+        assert torch.equal(after.labels, before.labels)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("client-classes", "0-x"),
         ("client-classes", "5-3"),
         ("client-sizes", "10;none"),
+        ("client-turns", "90;45"),
         ("faults", "1:tired"),
         ("faults", "random-labels"),
         ("dirichlet-alpha", 0.0),
