@@ -30,8 +30,8 @@ class SimulationConfig:
     client_sizes: str = ""
     """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
     client_turns: str = ""
-    """Degrees that all images of each client are turned by, counter-clockwise: 0, 90, 180 or 270, such as `90;0;0;0`; an
-    empty part: 0. A domain that no public set of the embedded diffusion models holds."""
+    """Degrees, counter-clockwise, that all images of each client are turned by: 0, 90, 180 or 270, such as `90;0`; an
+    empty part: 0. So turned, they are of a domain that the embedded diffusion models have not seen."""
     parameter_noise: float = 0.0
     """Gaussian noise on every parameter that a client uploads, as a share of its tensor's standard deviation (ours; the
     paper, Table 7, gives no unit)."""
