@@ -54,6 +54,9 @@ class LocalTrainingConfig:
     statistics_by_class: bool = True
     """Upload feature statistics class by class, of classes with 8 images or more; as many times the bytes as there are
     classes (ours)."""
+    statistics_looks: int = 1
+    """Into how many groups of alike images a class is split for that, a power of two; for clients whose images of one
+    class come from unlike sources. As many times the bytes again; a group has 8 images or more (ours)."""
     max_membership_auc: float = 1.0
     """A client whose model tells its training images from others better than this, by their loss, sends nothing: 0.5 is
     a coin, 1 (never stop) certainty. Its own node config's `max-membership-auc` wins (ours)."""
@@ -163,6 +166,7 @@ def _convert(key: str, value: Any, hint: type) -> Any:
 CHOICES = {
     "federation": ("", "digits", *FEDERATIONS),
     "partition": ("domain", "dirichlet", "shards"),
+    "statistics-looks": (1, 2, 4, 8, 16),
     "upload-dtype": ("float16", "float32"),
     "sampler": ("ddim", "ddpm", "dpm-solver++", "lcm"),
     "preset": ("default", *PRESETS),

@@ -20,23 +20,32 @@ FEWEST_OF_A_CLASS = 8
 
 @dataclass(frozen=True)
 class Moments:
-    """Per-channel mean and (biased) variance, float32 (channels,), or (classes, channels) class by class."""
+    """Per-channel mean and (biased) variance, float32 (channels,), or (classes, channels) class by class, or
+    (looks, classes, channels) look by look (see `looks.py`)."""
 
     mean: torch.Tensor
     variance: torch.Tensor
 
-    def of(self, classes: torch.Tensor) -> "Moments":
-        """What images of these classes, (B,), should have: (B, channels) class by class, else the moments of all."""
-        return Moments(self.mean[classes], self.variance[classes]) if self.mean.dim() == 2 else self
+    @property
+    def num_looks(self) -> int:
+        return len(self.mean) if self.mean.dim() == 3 else 1
+
+    def of(self, classes: torch.Tensor, looks: torch.Tensor) -> "Moments":
+        """What images of these classes and looks, (B,) each, should have: (B, channels), or the moments of all. Looks
+        are counted on from the first where there are fewer."""
+        if self.mean.dim() == 1:
+            return self
+        rows = (looks % self.num_looks, classes) if self.mean.dim() == 3 else (classes,)
+        return Moments(self.mean[rows], self.variance[rows])
 
     def to(self, device: torch.device) -> "Moments":
         return Moments(self.mean.to(device), self.variance.to(device))
 
     def of_all(self) -> "Moments":
-        """Those of all classes together, (channels,), as if they had as many images each."""
+        """Those of all classes and looks together, (channels,), as if they had as many images each."""
         if self.mean.dim() == 1:
             return self
-        pooled = pool(self)
+        pooled = pool(Moments(self.mean.flatten(0, -2), self.variance.flatten(0, -2)))
         return Moments(pooled.mean[0], pooled.variance[0])
 
 

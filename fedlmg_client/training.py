@@ -3,13 +3,14 @@
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from common import architectures, pretrained, statistics
+from common import architectures, looks, pretrained, statistics
 from common.augmentation import augment
 from common.checkpoint import load_training, read_tensors, save_training, write_tensors
 from common.config import LocalTrainingConfig
@@ -18,6 +19,7 @@ from common.datasets.labeled_images import LabeledImages
 from common.metrics import accuracy, predict
 from common.preprocessing import PreprocessSpec
 from common.schedule import warm_up_then_cosine
+from common.statistics import FeatureStatistics
 from common.upload import SCHEMA, Upload, is_sane_name, is_whole, weights_digest
 from fedlmg_client import audit, private_training
 from fedlmg_client.audit import Membership
@@ -189,15 +191,7 @@ def _upload(
     progress: dict,
     budget: Budget | None,
 ) -> Upload:
-    device = next(model.parameters()).device
-    batches = (preprocess(part.to(device).float() / 255) for part in data.train.images.split(config.local_batch_size))
-    if budget:
-        moments = {}
-    elif config.statistics_by_class:
-        labels = data.train.labels.split(config.local_batch_size)
-        moments = statistics.gather_by_class(model, zip(batches, labels, strict=True), len(data.class_names))
-    else:
-        moments = statistics.gather(model, batches)
+    moments = {} if budget else _statistics(model, data, preprocess, config)
     test_accuracy = _accuracy(model, preprocess, data.test)
     dtype = getattr(torch, config.upload_dtype)
     arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
@@ -226,6 +220,22 @@ def _upload(
         "sha256": weights_digest(arrays),
     }
     return Upload(arrays, moments, manifest)
+
+
+def _statistics(
+    model: torch.nn.Module, data: ClientData, preprocess: PreprocessSpec, config: LocalTrainingConfig
+) -> FeatureStatistics:
+    device, size, num_classes = next(model.parameters()).device, config.local_batch_size, len(data.class_names)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, labels in zip(data.train.images.split(size), data.train.labels.split(size), strict=True):
+            yield preprocess(images.to(device).float() / 255), labels
+
+    if not config.statistics_by_class:
+        return statistics.gather(model, (images for images, _ in batches()))
+    if config.statistics_looks == 1:
+        return statistics.gather_by_class(model, batches(), num_classes)
+    return looks.gather(model, batches, num_classes, config.statistics_looks)
 
 
 def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from accelerate import init_empty_weights
 
 from common import architectures, labels, statistics
-from common.config import Config
+from common.config import Config, LocalTrainingConfig
 from common.datasets.client_data import virtual_index
 from common.upload import LONGEST_NAME, SCHEMA, Upload, is_sane_name, weights_digest
 
@@ -167,7 +167,7 @@ def _classifier(upload: Upload, config: Config) -> None:
     classifier = upload.classifier()
     layers = statistics.tapped_layers(classifier)
     _check_statistics(upload, layers)
-    _check_forward(upload, classifier, layers, config.training.statistics_by_class)
+    _check_forward(upload, classifier, layers, config.training)
 
 
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
@@ -178,7 +178,7 @@ def _check_statistics(upload: Upload, known: Collection[str]) -> None:
             ("means", moments.mean, LARGEST_WEIGHTS),
             ("variances", moments.variance, LARGEST_VARIANCES),
         ):
-            if tensor.dtype != torch.float32 or tensor.dim() not in (1, 2):
+            if tensor.dtype != torch.float32 or tensor.dim() not in (1, 2, 3):
                 raise Refused(f"the {kind} of '{layer}' are no vectors of float32")
             _check_values(f"its statistics, the {kind} of '{layer}'", tensor, largest)
         if (moments.variance < 0).any():
@@ -194,7 +194,9 @@ def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
 
 
 @torch.no_grad()
-def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collection[str], by_class: bool) -> None:
+def _check_forward(
+    upload: Upload, classifier: torch.nn.Module, layers: Collection[str], asked: LocalTrainingConfig
+) -> None:
     size = upload.preprocess.image_size
     noise = torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
@@ -215,7 +217,10 @@ def _check_forward(upload: Upload, classifier: torch.nn.Module, layers: Collecti
             raise Refused(f"its statistics lack the layer '{layer}'")
         sent = upload.statistics[layer]
         of_all = [seen.mean.shape[1]]
-        wanted = [of_all, [len(upload.class_names), *of_all]] if by_class else [of_all]
+        wanted = [of_all]
+        if asked.statistics_by_class:
+            wanted.append([len(upload.class_names), *of_all])
+            wanted += [[asked.statistics_looks, *wanted[-1]]] if asked.statistics_looks > 1 else []
         if list(sent.mean.shape) not in wanted or sent.mean.shape != sent.variance.shape:
             shapes = " or ".join(map(str, wanted))
             raise Refused(f"its statistics of '{layer}' do not have the shape {shapes} that this run takes")

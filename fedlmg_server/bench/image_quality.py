@@ -114,13 +114,18 @@ def _compared(
 
 @torch.no_grad()
 def statistics_gaps(upload: Upload, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Statistics loss of each image uint8 (N, 3, h, w) to its class in the upload, `targets` int64 (N,): float (N,)."""
+    """Statistics loss of each image uint8 (N, 3, h, w) to its class in the upload, `targets` int64 (N,): float (N,). Of
+    several looks, to the nearest."""
     settings = {"classification_weight": 0.0, "statistics_weight": 1.0, "per_batch": False}
     guidance = ClassifierGuidance.of_upload(upload, torch.device("cpu"), **settings)
     if not guidance.has_statistics:
         return torch.zeros(len(images))
-    parts = zip(images.split(256), targets.split(256), strict=True)
-    return torch.cat([guidance.statistics_only(asked)(part.float() / 255) for part, asked in parts])
+    found = []
+    for part, asked in zip(images.split(256), targets.split(256), strict=True):
+        looks = [torch.full_like(asked, look) for look in range(guidance.num_looks)]
+        gaps = [guidance.statistics_only(asked, each)(part.float() / 255) for each in looks]
+        found.append(torch.stack(gaps).amin(0))
+    return torch.cat(found)
 
 
 COLUMNS = {

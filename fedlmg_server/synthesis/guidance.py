@@ -1,7 +1,8 @@
 """Guidance by one client's classifier: from images to loss, from loss to a gradient.
 
 Two losses: `full_loss` (classification + statistics, for sampling) and `statistics_only` (for noise editing).
-`targets` are the classes of the images asked for, in the classifier's own numbering, int64 (B,).
+`targets` are the classes of the images asked for, in the classifier's own numbering, and `looks` which of their class's
+looks each follows, int64 (B,); without `looks`, the first.
 """
 
 from collections.abc import Callable
@@ -52,20 +53,27 @@ class ClassifierGuidance:
     def has_statistics(self) -> bool:
         return self.statistics_weight > 0 and bool(self.target_statistics)
 
-    def _forward(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+    @property
+    def num_looks(self) -> int:
+        return max((moments.num_looks for moments in self.target_statistics.values()), default=1)
+
+    def _forward(
+        self, images: torch.Tensor, targets: torch.Tensor, looks: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Logits (B, classes), and the statistics loss."""
         if not self.has_statistics:
             return self.classifier(self.preprocess(images)), 0.0
         with statistics.recording(self.classifier, self.target_statistics) as recorded:
             logits = self.classifier(self.preprocess(images))
-        wanted = {name: moments.of(targets) for name, moments in self.target_statistics.items()}
+        looks = torch.zeros_like(targets) if looks is None else looks
+        wanted = {name: moments.of(targets, looks) for name, moments in self.target_statistics.items()}
         return logits, statistics_loss(recorded, wanted, self.per_batch)
 
-    def full_loss(self, targets: torch.Tensor, trace: Trace | None = None) -> Loss:
+    def full_loss(self, targets: torch.Tensor, looks: torch.Tensor | None = None, trace: Trace | None = None) -> Loss:
         """Classification and statistics, weighted (paper, Eq. 9)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
-            logits, moments_loss = self._forward(images, targets)
+            logits, moments_loss = self._forward(images, targets, looks)
             classification = classification_loss(logits, targets)
             if trace is not None:
                 _note(trace, "classification", classification)
@@ -77,11 +85,13 @@ class ClassifierGuidance:
 
         return loss
 
-    def statistics_only(self, targets: torch.Tensor, trace: Trace | None = None) -> Loss:
+    def statistics_only(
+        self, targets: torch.Tensor, looks: torch.Tensor | None = None, trace: Trace | None = None
+    ) -> Loss:
         """The statistics loss (paper, Algorithm 1, lines 6-12)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
-            moments_loss = self._forward(images, targets)[1]
+            moments_loss = self._forward(images, targets, looks)[1]
             if trace is not None:
                 _note(trace, "noise editing", moments_loss)
             return moments_loss
