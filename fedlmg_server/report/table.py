@@ -10,6 +10,9 @@ from rich.table import Table
 from common.html_page import percent
 from fedlmg_server.report.results import best, points
 
+FEW_KEPT = 0.5
+"""Share of a client's images below which the user is told."""
+
 
 def print_results(results: dict, report: Path, console: Console | None = None) -> None:
     """Clients, methods, who is missing; ends with the report's path. Accuracies in percent, differences in points."""
@@ -21,6 +24,12 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
         if client["weight_reason"]:
             state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"
             console.print(f"[yellow]{state}:[/] {_plain(name)}: {_plain(client['weight_reason'])}")
+        images = client["images"]
+        if images and images["kept"] < FEW_KEPT * images["drawn"]:
+            console.print(
+                f"[yellow]few images:[/] {_plain(name)}: {images['kept']} of {images['drawn']} are learned from; train "
+                "its classifier longer, or lower 'min-confidence'"
+            )
     outcomes = results.get("outcomes", {})
     if any(outcome["reason"] for outcome in outcomes.values()):
         console.print(_outcomes(outcomes))

@@ -63,6 +63,16 @@ def test_terminal_shows_figures_names_and_path():
     assert shown.rstrip().endswith("Report: report/index.html")
 
 
+@pytest.mark.parametrize(("kept", "told"), [(159, True), (160, False)])
+def test_terminal_says_of_whom_few_images_are_learned_from(kept: int, told: bool):
+    output, few = io.StringIO(), figures()
+    few["clients"]["mnist"]["images"] = {"drawn": 320, "read_as_asked": 320, "kept": kept}
+
+    table.print_results(results.build(**few), Path("index.html"), Console(file=output, width=200))
+
+    assert (f"mnist: {kept} of 320 are learned from" in output.getvalue()) == told
+
+
 def test_terminal_gets_no_control_characters_from_clients():
     output, hostile = io.StringIO(), figures() | {"missing": {"late\x1b[2J": "[red]lost\x07"}}
 
