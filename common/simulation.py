@@ -47,7 +47,8 @@ FEDERATIONS = {
         "client_classes": "0-5;3-8;6-9,0;2,4,6,8;0-9;0-9",
         "faults": "4:nan-weights, 5:random-labels",
     },
-    "emoji": {"diffusion_model": "emoji"},
+    # Broad classes want more images, and the student more updates with them, than digits do.
+    "emoji": {"diffusion_model": "emoji", "images_per_class": 60},
 }
 """Embedded federations with other defaults than `digits`; a key that is set otherwise wins."""
 

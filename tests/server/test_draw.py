@@ -4,11 +4,13 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from common.config import Config, FederationConfig
+from common.statistics import Moments
 from common.synthesis_config import SynthesisConfig
 from common.workspace import Workspace
 from fedlmg_server import plan
@@ -62,6 +64,22 @@ def test_guidance_changes_the_images(backend, upload, workspace):
     guided, plain = images(workspace, upload.client), images(workspace, upload.client, "prompts-only")
     assert guided.keys() == plain.keys()
     assert all(guided[name] != plain[name] for name in guided)
+
+
+def test_image_follows_the_look_of_its_seed_and_no_other(backend, upload, workspace, tmp_path):
+    moments = {
+        name: Moments(m.mean.expand(2, 2, -1), m.variance.expand(2, 2, -1)) for name, m in upload.statistics.items()
+    }
+    second = torch.tensor([0.0, 1.0])[:, None, None]
+    moved = {name: Moments(m.mean + second, m.variance) for name, m in moments.items()}
+    draw_client(backend, replace(upload, statistics=moments), workspace, TINY, run_seed=0)
+
+    draw_client(backend, replace(upload, statistics=moved), other := Workspace(tmp_path / "moved"), TINY, run_seed=0)
+
+    before, after = images(workspace, upload.client), images(other, upload.client)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if int(Path(name).stem) % 2 == 1}
+    assert 0 < len(changed) < len(before)
 
 
 def test_two_shares_draw_the_whole_plan_with_the_same_images(backend, upload, workspace, tmp_path):
