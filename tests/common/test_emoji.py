@@ -84,10 +84,7 @@ def test_public_set_is_the_same_for_a_seed():
 
 
 def test_federation_brings_its_diffusion_model_and_number_of_images():
-    few = Config.from_run_config({"federation": "emoji", "images-per-class": 5})
-
     assert (EMOJI.synthesis.diffusion_model, EMOJI.synthesis.images_per_class) == ("emoji", 60)
-    assert few.synthesis.images_per_class == 5
 
 
 def test_clients_are_named_by_their_artists():
