@@ -103,13 +103,14 @@ def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, T
 
 def model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:
     minutes = json.loads((out / "training.json").read_text())["seconds"] / 60
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
     return f"""# A small text-to-image diffusion model
 
 A `StableDiffusionPipeline` for images of {images.train.images.shape[-1]} pixels, prompt "{PROMPT}".
 
 - **Trained on** {images.description}.
-- **With** `{" ".join(["fedlmg", *sys.argv[1:]])}`, PyTorch {torch.__version__}, {torch.get_num_threads()} threads.
+- **With** `{" ".join(["fedlmg", *sys.argv[1:]])}`, PyTorch {torch.__version__}, {hardware}.
 - **For** {minutes:.0f} minutes of training in all.
 - **Quality** of {quality.num_samples} unguided samples (20 steps, guidance scale 3): {quality.read_as_asked:.1%} are
   read as the class asked for by an independent classifier trained on real held-out images, which is itself right on

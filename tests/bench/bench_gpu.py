@@ -1,7 +1,7 @@
-"""The engine at Stable Diffusion 1.5's shape, randomly initialised, 512 pixels, a ResNet-18 at 224, on a GPU; the last
-line is JSON. The authors' loop runs in the same number format, on the same device, in the same run.
+"""The engine at Stable Diffusion 1.5's shape, randomly initialised, 512 pixels, a ResNet-18 at 224, on a GPU; each
+line is JSON, the last one whole. The authors' loop runs in the same number format, on the same device, in the same run.
 
-uv run python -m tests.bench.bench_gpu [--batch 16] [--compile]
+uv run python -m tests.bench.bench_gpu [--batch 16] [--compile exact]
 uv run python -m tests.bench.bench_gpu --tiny        # the script itself, on any machine: its figures mean nothing
 """
 
@@ -9,6 +9,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from importlib.metadata import version
@@ -35,13 +36,13 @@ CLASS_NAMES = [str(digit) for digit in range(10)]
 PRESETS = ("exact", "default", "fast")
 MATRIX = 8192
 FEW_STEPS = {"num_inference_steps": 2, "noise_editing_steps": 1}
-LARGEST_TRIED = 1024
+LARGEST_TRIED = 256
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16, help="images drawn at once")
-    parser.add_argument("--compile", action="store_true", help="`torch.compile`; its warm-up is told apart")
+    parser.add_argument("--compile", nargs="*", default=[], choices=PRESETS, help="presets to measure compiled, too")
     parser.add_argument("--tiny", action="store_true", help="a small pipeline, on any machine")
     arguments = parser.parse_args()
     if not (arguments.tiny or torch.cuda.is_available()):
@@ -51,44 +52,44 @@ def main() -> None:
         reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = FEW_STEPS.values()
     with tempfile.TemporaryDirectory() as folder:
         build(arguments.tiny).save_pretrained(folder)
-        print(json.dumps(measure(Path(folder), arguments, device)))
+        for result in measure(Path(folder), arguments, device):
+            print(json.dumps(result), flush=True)
 
 
-def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -> dict:
-    base = SynthesisConfig(diffusion_model=str(folder), compile=arguments.compile)
+def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -> Iterator[dict]:
+    """All that is known after each preset."""
+    base = SynthesisConfig(diffusion_model=str(folder))
     classifier, preprocess, target = make_classifier(32 if arguments.tiny else 224, device)
     peak = matrix_peak(device, 256 if arguments.tiny else MATRIX)
-    plain = families.load(replace(base, compile=False), device)
-    speeds = {
-        "reference": reference_speed(plain, ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target))
+    plain = families.load(base, device)
+    speed = reference_speed(plain, ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target))
+    result = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "dtype": str(plain.dtype).removeprefix("torch."),
+        "versions": {name: version(name) for name in ("torch", "diffusers")},
+        "matrix_peak_tflops": round(peak, 1),
+        "images_per_second": {"reference": round(speed, 4)},
+        "ratio": {"reference": 1.0},
+        "presets": {},
     }
-    del plain
-    details = {}
-    for preset in PRESETS:
+    yield result
+    for preset, compiled in [*((name, False) for name in PRESETS), *((name, True) for name in arguments.compile)]:
         config = with_preset(replace(base, preset=preset))
         if arguments.tiny:
             config = replace(config, **FEW_STEPS)
-        backend = families.load(config, device)
         weights = config.classification_weight, config.statistics_weight
         guidance = ClassifierGuidance(classifier, preprocess, target, *weights, per_batch=False)
-        found = preset_speed(backend, guidance, config, arguments.batch)
-        speeds[preset] = found.pop("images_per_second")
-        details[preset] = found | {"share_of_matrix_peak": round(found["tflops"] / peak, 3)}
-        print(f"{preset}: {speeds[preset]:.3f} images/s, {details[preset]}", flush=True)
-    result = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "dtype": str(backend.dtype).removeprefix("torch."),
-        "versions": {name: version(name) for name in ("torch", "diffusers")},
-        "batch": arguments.batch,
-        "compiled": arguments.compile,
-        "matrix_peak_tflops": round(peak, 1),
-        "images_per_second": {name: round(speed, 4) for name, speed in speeds.items()},
-        "ratio": {name: round(speed / speeds["reference"], 1) for name, speed in speeds.items()},
-        "presets": details,
-    }
+        found = preset_speed(replace(config, compile=compiled), guidance, device, arguments.batch)
+        name = f"{preset}, compiled" if compiled else preset
+        result["images_per_second"][name] = round(found["images_per_second"], 4)
+        result["ratio"][name] = round(found.pop("images_per_second") / speed, 1)
+        result["presets"][name] = found | {"share_of_matrix_peak": round(found["tflops"] / peak, 3)}
+        yield result
     if device.type == "cuda":
-        result["largest_batch"] = largest_batch(backend, guidance, config, arguments.batch)
-    return result
+        for preset in PRESETS:
+            config, tried = with_preset(replace(base, preset=preset)), result["presets"][preset]["batch"]
+            result["presets"][preset]["largest_batch"] = largest_batch(plain, guidance, config, tried)
+            yield result
 
 
 def build(tiny: bool) -> StableDiffusionPipeline:
@@ -146,40 +147,45 @@ def make_classifier(size: int, device: torch.device) -> tuple:
 
 
 def reference_speed(backend: LatentBackend, loop: ReferenceLoop) -> float:
-    """Images a second of the authors' loop: one image, the first of its kind being the warm-up of the libraries."""
-    x_T = backend.initial_noise([0])
+    """Images a second of the authors' loop: of one image, after one of fewer steps."""
+    x_T, steps = backend.initial_noise([0]), (reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS)
+    reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = FEW_STEPS.values()
+    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0))
+    reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = steps
     wait(backend.device)
     started = time.perf_counter()
     loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0))
     wait(backend.device)
-    speed = 1 / (time.perf_counter() - started)
-    print(f"reference: {speed:.4f} images/s", flush=True)
-    return speed
+    return 1 / (time.perf_counter() - started)
 
 
-def preset_speed(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, size: int) -> dict:
-    """Of the second batch; the first compiles, and counts the operations."""
+def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, device: torch.device, size: int) -> dict:
+    """Of one batch, halved until it fits, after one of fewer steps, which compiles. Operations are counted of the
+    same without compilation, of one image."""
+    backend = families.load(config, device)
     batch = plan.drawings(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
     started = time.perf_counter()
-    draw_batch(backend, guidance, batch, CLASS_NAMES, config)
-    wait(backend.device)
-    first = time.perf_counter() - started
-    plain = families.load(replace(config, compile=False), backend.device) if config.compile else backend
-    with Operations() as counter:
-        draw_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
-    if backend.device.type == "cuda":
+    if not fits(backend, guidance, replace(config, **FEW_STEPS), batch):
+        return preset_speed(config, guidance, device, size // 2)
+    wait(device)
+    warm_up = time.perf_counter() - started
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    wait(backend.device)
     started = time.perf_counter()
     draw_batch(backend, guidance, batch, CLASS_NAMES, config)
-    wait(backend.device)
+    wait(device)
     seconds = time.perf_counter() - started
-    memory = torch.cuda.max_memory_allocated() / 1e9 if backend.device.type == "cuda" else 0.0
+    memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+    plain = families.load(replace(config, compile=False), device) if config.compile else backend
+    with Operations() as counter:
+        draw_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
     return {
         "images_per_second": size / seconds,
+        "batch": size,
         "tflops": round(counter.total * size / seconds / 1e12, 3),
+        "tflop_per_image": round(counter.total / 1e12, 3),
         "peak_memory_gb": round(memory, 2),
-        "warm_up_seconds": round(first - seconds, 1),
+        "warm_up_seconds": round(warm_up, 1),
     }
 
 
@@ -211,16 +217,30 @@ def matrix_peak(device: torch.device, size: int) -> float:
 
 def largest_batch(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, size: int) -> int:
     """Doubled until the memory does not suffice."""
-    few = replace(config, num_inference_steps=2)
+    few = replace(config, **FEW_STEPS)
     while size < LARGEST_TRIED:
         batch = plan.drawings(0, "bench", CLASS_NAMES, -(-2 * size // len(CLASS_NAMES)))[: 2 * size]
-        try:
-            draw_batch(backend, guidance, batch, CLASS_NAMES, few)
-        except torch.OutOfMemoryError:
+        if not fits(backend, guidance, few, batch):
             break
         size *= 2
-    torch.cuda.empty_cache()
     return size
+
+
+def fits(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, batch: list) -> bool:
+    """Whether the memory suffices for a batch, which is drawn.
+
+    Raises
+    ------
+    torch.OutOfMemoryError: not even for one image.
+    """
+    try:
+        draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+        return True
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    torch.cuda.empty_cache()
+    return False
 
 
 def wait(device: torch.device) -> None:
