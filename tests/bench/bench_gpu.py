@@ -29,7 +29,6 @@ from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.synthesis.draw import draw_batch
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
-from tests.bench import reference
 from tests.bench.reference import ReferenceLoop
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
@@ -48,8 +47,6 @@ def main() -> None:
     if not (arguments.tiny or torch.cuda.is_available()):
         raise SystemExit("no GPU is here: --tiny runs the script without one")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if arguments.tiny:
-        reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = FEW_STEPS.values()
     with tempfile.TemporaryDirectory() as folder:
         build(arguments.tiny).save_pretrained(folder)
         for result in measure(Path(folder), arguments, device):
@@ -62,7 +59,8 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
     classifier, preprocess, target = make_classifier(32 if arguments.tiny else 224, device)
     peak = matrix_peak(device, 256 if arguments.tiny else MATRIX)
     plain = families.load(base, device)
-    speed = reference_speed(plain, ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target))
+    loop = ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target)
+    speed = reference_speed(plain, loop, FEW_STEPS if arguments.tiny else {})
     result = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "dtype": str(plain.dtype).removeprefix("torch."),
@@ -146,15 +144,14 @@ def make_classifier(size: int, device: torch.device) -> tuple:
     return model, spec, statistics.of_batch_norm(model)
 
 
-def reference_speed(backend: LatentBackend, loop: ReferenceLoop) -> float:
-    """Images a second of the authors' loop: of one image, after one of fewer steps."""
-    x_T, steps = backend.initial_noise([0]), (reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS)
-    reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = FEW_STEPS.values()
-    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0))
-    reference.NUM_INFERENCE_STEPS, reference.NOISE_EDITING_STEPS = steps
+def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str, int]) -> float:
+    """Images a second of the authors' loop, with their numbers of steps unless given: of one image, after one of few
+    steps."""
+    x_T = backend.initial_noise([0])
+    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0), **FEW_STEPS)
     wait(backend.device)
     started = time.perf_counter()
-    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0))
+    loop.draw(CLASS_NAMES[0], 0, x_T, torch.Generator().manual_seed(0), **steps)
     wait(backend.device)
     return 1 / (time.perf_counter() - started)
 

@@ -38,13 +38,21 @@ class ReferenceLoop:
             if name in target_statistics:
                 layer.register_forward_pre_hook(lambda _, inputs, name=name: self.inputs.update({name: inputs[0]}))
 
-    def draw(self, class_name: str, target: int, x_t: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def draw(
+        self,
+        class_name: str,
+        target: int,
+        x_t: torch.Tensor,
+        generator: torch.Generator,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        noise_editing_steps: int = NOISE_EDITING_STEPS,
+    ) -> torch.Tensor:
         """Image (1, 3, h, w) in [0, 1]; `target` is the classifier's index of the class, `x_t` the initial noise."""
-        self.scheduler.set_timesteps(NUM_INFERENCE_STEPS, device=x_t.device)
+        self.scheduler.set_timesteps(num_inference_steps, device=x_t.device)
         states, empty = self.pipeline.encode_prompt(PROMPT.format(class_name), x_t.device, 1, True)
         states = torch.cat([empty, states])
         T = self.scheduler.timesteps[0]
-        for _ in range(NOISE_EDITING_STEPS):
+        for _ in range(noise_editing_steps):
             x_t = x_t.detach().requires_grad_()
             images = self._decode(self._clean(x_t, self._noise(x_t, T, states), T))
             self.classifier(self.preprocess(images))

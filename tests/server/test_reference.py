@@ -13,23 +13,21 @@ from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.plan import Drawing
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
-from tests.bench import reference
-from tests.bench.reference import ReferenceLoop
+from tests.bench.reference import GUIDANCE_SCALE, ReferenceLoop
 
 
 def make_loop(backend, upload) -> ReferenceLoop:
     return ReferenceLoop(backend.pipeline, upload.classifier(torch.device("cpu")), upload.preprocess, upload.statistics)
 
 
-def test_preset_exact_draws_the_reference_s_image(backend, upload, monkeypatch):
-    monkeypatch.setattr(reference, "NUM_INFERENCE_STEPS", 3)
-    monkeypatch.setattr(reference, "NOISE_EDITING_STEPS", 3)
-    config = with_preset(SynthesisConfig(preset="exact", num_inference_steps=3, noise_editing_steps=3))
+def test_preset_exact_draws_the_reference_s_image(backend, upload):
+    steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
+    config = with_preset(SynthesisConfig(preset="exact", **steps))
     drawing = Drawing("dog", 1)
     exact = LatentBackend(backend.pipeline, families.scheduler(backend.pipeline, config.sampler), backend.condition)
     generator = torch.Generator().manual_seed(~drawing.seed & (2**63 - 1))
 
-    theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator)
+    theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator, **steps)
     guidance = guidance_by(upload, config, torch.device("cpu"))
     ours = draw_batch(exact, guidance, [drawing], upload.class_names, config)
 
@@ -56,7 +54,7 @@ def test_clean_estimate_of_the_engine_is_the_reference_s(backend, upload):
     x_t, t = backend.initial_noise([1]), backend.scheduler.timesteps[1]
     states, empty = backend.pipeline.encode_prompt("an image of cat", "cpu", 1, True)
 
-    prediction = backend.predict(x_t, t, backend.condition(["cat"]), reference.GUIDANCE_SCALE)
+    prediction = backend.predict(x_t, t, backend.condition(["cat"]), GUIDANCE_SCALE)
 
     noise = loop._noise(x_t, t, torch.cat([empty, states]))
     torch.testing.assert_close(prediction.noise, noise)
