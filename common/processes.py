@@ -7,9 +7,8 @@ import time
 POLL_SECONDS = 1.0
 
 
-def end_with_parent() -> None:
-    """From now on, end this process at once when the process that started it has ended."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """From now on, end this process at once when the process that started it, whose number is `parent`, has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:

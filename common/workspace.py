@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import json_lines
 from common.config import Config, ConfigError
 from common.files import write_json
 
@@ -144,25 +145,23 @@ class Workspace:
 
     def log(self, kind: str, **details: object) -> None:
         """Append one event, a line of JSON with the time in seconds since the epoch."""
-        with open(self.events, "a") as file:
-            file.write(json.dumps({"time": time.time(), "kind": kind, **details}) + "\n")
+        json_lines.append(self.events, [{"time": time.time(), "kind": kind, **details}])
 
     @contextmanager
     def stage(self, name: str):
-        """Log a stage's start, its end and its seconds."""
+        """Log a stage's start, its end and its seconds, and what the block adds to the details that it is given."""
         self.log("stage", name=name, state="started")
-        started = time.monotonic()
-        yield
-        self.log("stage", name=name, state="finished", seconds=round(time.monotonic() - started, 3))
+        started, details = time.monotonic(), {}
+        yield details
+        self.log("stage", name=name, state="finished", seconds=round(time.monotonic() - started, 3), **details)
 
-    def stage_seconds(self) -> dict[str, float]:
-        """Seconds of each finished stage, added up over all runs of this workspace."""
-        seconds: dict[str, float] = {}
-        for line in self.events.read_text().splitlines():
-            event = json.loads(line)
+    def stage_totals(self, key: str = "seconds") -> dict[str, float]:
+        """A detail of each finished stage, added up over all runs of this workspace."""
+        totals: dict[str, float] = {}
+        for event in json_lines.read(self.events):
             if event["kind"] == "stage" and event["state"] == "finished":
-                seconds[event["name"]] = seconds.get(event["name"], 0.0) + event["seconds"]
-        return seconds
+                totals[event["name"]] = totals.get(event["name"], 0) + event.get(key, 0)
+        return totals
 
     @contextmanager
     def lock(self):

@@ -3,6 +3,7 @@
 `python -m fedlmg_client.supernode CACHE FLAGS`, with the flags of `flower-supernode`. It ends with its parent.
 """
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -59,7 +60,7 @@ def reason_of(error: httpx.TransportError) -> str:
 
 
 def main() -> None:
-    end_with_parent()
+    end_with_parent(os.getppid())
     watch_requests(Path(sys.argv.pop(1)))
     flower_supernode()
 

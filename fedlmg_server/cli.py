@@ -82,10 +82,10 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
             uploads, _ = admission.admit(folder, config)
         if not uploads:
             raise ConfigError(f"{workspace} holds no fit upload: `fedlmg run` collects them")
+        cost = estimate.measure(config, uploads, pipeline.device())
     except ConfigError as error:
         console.print(f"[red]No plan:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-    cost = estimate.measure(config, uploads, pipeline.device())
     console.print(
         f"{cost.num_images} images of {len(uploads)} clients, at most {cost.megabytes:.0f} MB, "
         f"about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on {cost.processes} processes",

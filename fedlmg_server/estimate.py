@@ -52,4 +52,5 @@ def measure(config: Config, uploads: list[Upload], device: torch.device) -> Esti
     seconds = (time.monotonic() - started) / len(batch)
     total = num_images(config, uploads)
     megabytes = total * images[0].numel() / 1e6
-    return Estimate(total, megabytes, total * seconds / num_processes(), num_processes())
+    processes = num_processes(config, uploads)
+    return Estimate(total, megabytes, total * seconds / processes, processes)

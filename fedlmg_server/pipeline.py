@@ -23,7 +23,7 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.report import drawn, model_card, page, results
-from fedlmg_server.synthesis import draw, launch, traces
+from fedlmg_server.synthesis import draw, launch, scores, traces
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
     missing = [method for method in methods if not _is_drawn(config, workspace, uploads, method)]
     total = estimate.num_images(config, uploads)
     workspace.log("plan", images=total, classes=len(union([upload.class_names for upload in uploads])), methods=missing)
-    with launch.workers(workspace, missing) as workers:
+    with launch.workers(workspace, launch.num_processes(config, uploads), missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 
@@ -85,8 +85,10 @@ def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> N
                     for kind, value in losses.items():
                         workspace.log("loss", series=f"{kind}, {client}", step=completed, value=value)
 
-            with workspace.stage(stage):
+            with workspace.stage(stage) as details:
+                before = launch.num_drawn(workspace, method)
                 workers.wait(method, partial(_is_drawn, config, workspace, uploads, method), on_progress)
+                details["images"] = launch.num_drawn(workspace, method) - before
 
 
 def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
@@ -95,7 +97,8 @@ def _methods(config: Config, uploads: list[Upload]) -> tuple[str, ...]:
 
 
 def _remove_unplanned(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> None:
-    """Images of clients that are no more, and of classes that are spelt otherwise since another client came or went."""
+    """Images of clients that are no more, of classes that are spelt otherwise since another client came or went, and
+    those whose scores a power cut took."""
     planned = {
         drawing.path(folder)
         for upload in uploads
@@ -103,8 +106,11 @@ def _remove_unplanned(config: Config, workspace: Workspace, uploads: list[Upload
         for first in _drawings(config, upload)
         for drawing in plan.chain(first, config.synthesis.max_redraws)
     }
-    for path in workspace.synthetic("any", method).parent.glob("*/*/[!.]*.png"):
-        if path not in planned:
+    drawn = list(workspace.synthetic("any", method).parent.glob("*/*/[!.]*.png"))
+    folders = {path.parents[1] for path in drawn}
+    known = {folder / file for folder in folders for file in scores.read(folder)}
+    for path in drawn:
+        if path not in planned or path not in known:
             path.unlink()
 
 
@@ -168,8 +174,7 @@ def report(
         }
         for upload in uploads
     }
-    stages = workspace.stage_seconds()
-    num_images = estimate.num_images(config, uploads)
+    stages, images = workspace.stage_totals(), workspace.stage_totals("images")
     content = results.build(
         seed=config.seed,
         config=config.to_run_config(),
@@ -181,9 +186,9 @@ def report(
         },
         methods=methods,
         synthesis={
-            "num_images": num_images,
+            "num_images": estimate.num_images(config, uploads),
             "seconds": stages["synthesis"],
-            "images_per_second": num_images / max(stages["synthesis"], 1e-9),
+            "images_per_second": images["synthesis"] / max(stages["synthesis"], 1e-9),
             "rejected": description["rejected"],
         },
         stages=stages,

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.synthesis_config import SynthesisConfig
 from common.workspace import safe_name
 
 
@@ -53,6 +54,11 @@ def chain(drawing: Drawing, max_redraws: int) -> list[Drawing]:
     for _ in range(max_redraws):
         found.append(redraw(found[-1]))
     return found
+
+
+def num_batches(class_names: list[str], config: SynthesisConfig) -> int:
+    """That a client's plan is drawn in."""
+    return math.ceil(len(class_names) * config.images_per_class / config.synthesis_batch_size)
 
 
 def batches(planned: list[Drawing], batch_size: int) -> list[list[Drawing]]:

@@ -1,12 +1,13 @@
 """A run's events, read as they are written; and its progress in the terminal, a bar for each stage."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from common import json_lines
 
 
 class Events:
@@ -25,7 +26,8 @@ class Events:
                 if not line.endswith(b"\n"):
                     break
                 self._offset += len(line)
-                yield json.loads(line)
+                if (event := json_lines.parse(line)) is not None:
+                    yield event
 
 
 class Follower:

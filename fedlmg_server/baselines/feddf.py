@@ -1,8 +1,8 @@
 """FedDF (Lin et al., NeurIPS 2020) in one exchange: the ensemble distilled on unlabelled public images.
 
-The images are those that trained the embedded diffusion model, or a folder's: the same public knowledge that FedLMG
-has. The student starts from the mean of the uploads where their architecture is its own, as in the paper, and follows
-the mean of the clients' probabilities, as the authors of FedLMG ran it.
+The images are of those that trained the embedded diffusion model, or of a folder's: the same public knowledge that
+FedLMG has. The student starts from the mean of the uploads where their architecture is its own, as in the paper, and
+follows the mean of the clients' probabilities, as the authors of FedLMG ran it.
 """
 
 import torch
@@ -14,6 +14,8 @@ from fedlmg_server.distillation import aggregate, teachers, trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 
 MOST_IMAGES = 20_000
+SEED_OF_PRETRAINING = 0
+"""Of the embedded public sets: the first images that it draws are those that trained the diffusion model."""
 
 
 def feddf(federation: Federation) -> Outcome:
@@ -47,10 +49,11 @@ def public_images(federation: Federation) -> torch.Tensor:
     config = federation.config
     count = min(MOST_IMAGES, federation.num_updates * config.distillation.student_batch_size)
     if federation.public is not None:
-        return federation.public[:count]
+        shuffled = torch.randperm(len(federation.public), generator=torch.Generator().manual_seed(config.seed))
+        return federation.public[shuffled[:count]]
     if not config.federation.federation or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
-    return embedded.of(config.federation.federation).draw_public(count, config.seed).images
+    return embedded.of(config.federation.federation).draw_public(count, SEED_OF_PRETRAINING).images
 
 
 def _start(federation: Federation) -> torch.nn.Module:

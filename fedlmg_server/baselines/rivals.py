@@ -12,12 +12,14 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
+    own_model,
     weighted_ensemble,
 )
 from fedlmg_server.baselines.federation import Cost, DoesNotApply, Federation, Outcome
 from fedlmg_server.distillation import aggregate
 
 RIVALS: dict[str, Callable[[Federation], Outcome]] = {
+    "own-model": own_model.own_model,
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,
     "feddf": feddf.feddf,

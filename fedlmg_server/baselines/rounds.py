@@ -36,6 +36,7 @@ def run(federation: Federation, strategy: Strategy, num_rounds: int = NUM_ROUNDS
     """
     model = initial(federation)
     cost = train(federation, model, strategy, num_rounds)
+    cost.download_bytes += federation.sent_back(model)
     return Outcome(federation.measure(model), cost)
 
 

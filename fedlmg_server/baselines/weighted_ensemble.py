@@ -1,8 +1,12 @@
-"""`ensemble-by-quality`: the mean of the clients' probabilities, weighted by how good FedLMG judged each to be."""
+"""`ensemble-by-quality`: the mean of the clients' probabilities, weighted by how good FedLMG judged each to be.
+
+FedLMG judges by the images that it drew, so they are part of the price.
+"""
 
 from fedlmg_server.baselines import teachers_alone
 from fedlmg_server.baselines.federation import DoesNotApply, Federation, Outcome
 from fedlmg_server.distillation import aggregate, teachers
+from fedlmg_server.synthesis import launch
 
 
 def by_quality(federation: Federation) -> Outcome:
@@ -24,4 +28,6 @@ def by_quality(federation: Federation) -> Outcome:
         }
         per_client[client] = teachers_alone.ensemble(read, federation.known, test.labels, weights)
     cost.download_bytes = federation.exchanged()
+    cost.num_images = launch.num_drawn(federation.workspace)
+    cost.server_seconds += federation.workspace.stage_totals()["synthesis"]
     return Outcome(per_client, cost)

@@ -65,13 +65,15 @@ def read(file: Path, data: Path | None = None) -> Experiment:
         raise ConfigError(f"experiment {file} cannot be read: {error}") from None
     content = _filled(content, file, data)
     own = {key: content.pop(key) for key in OWN if key in content}
+    if own.get("methods") == "all":
+        own["methods"] = list(rivals.NAMES)
+    _check_kinds(own, file)
     settings = {name: content | keys for name, keys in own.get("settings", {"default": {}}).items()}
-    methods = own.get("methods", [])
     experiment = Experiment(
         settings=settings,
         variants=own.get("variants", {}),
         seeds=own.get("seeds", [0]),
-        methods=list(rivals.NAMES) if methods == "all" else methods,
+        methods=own.get("methods", []),
         public=own.get("public", ""),
         layout=own.get("layout", ""),
         published=own.get("published", {}),
@@ -93,6 +95,20 @@ def _filled(value, file: Path, data: Path | None):
     return value
 
 
+def _check_kinds(own: dict, file: Path) -> None:
+    for key, kind, wanted in (
+        ("seeds", list, "a list of whole numbers"),
+        ("methods", list, 'a list of names, or "all"'),
+        ("public", str, "a folder's name"),
+        ("layout", str, "a name"),
+        *((key, dict, f"tables: [{key}.NAME]") for key in ("settings", "variants", "published")),
+    ):
+        if key in own and not isinstance(own[key], kind):
+            raise ConfigError(f"experiment {file} has {key} = {own[key]!r}; write {wanted}")
+        if kind is dict and any(not isinstance(item, dict) for item in own.get(key, {}).values()):
+            raise ConfigError(f"experiment {file} has {key} that are no tables; write {wanted}")
+
+
 def _check(experiment: Experiment, file: Path) -> None:
     if not experiment.methods and not experiment.variants:
         raise ConfigError(f"experiment {file} has neither `methods` nor [variants.NAME]: name at least one")
@@ -100,6 +116,10 @@ def _check(experiment: Experiment, file: Path) -> None:
         raise ConfigError(f"experiment {file} names the method '{unknown[0]}'; there are {', '.join(rivals.NAMES)}")
     if strangers := set(experiment.published) - set(experiment.settings):
         raise ConfigError(f"experiment {file} has published figures of '{min(strangers)}', which is no setting of it")
+    rows = {*experiment.methods, *experiment.variants}
+    for setting, figures in experiment.published.items():
+        if strangers := set(figures) - rows:
+            raise ConfigError(f"experiment {file} has a published figure of '{min(strangers)}', no row of '{setting}'")
     if not experiment.seeds or not all(isinstance(seed, int) for seed in experiment.seeds):
         raise ConfigError(f"experiment {file} has the seeds {experiment.seeds}; name whole numbers")
     for keys in experiment.settings.values():

@@ -18,7 +18,7 @@ from rich.markup import escape
 from common.config import Config, ConfigError
 from common.datasets import folders
 from common.files import write_json
-from common.workspace import Workspace, safe_name
+from common.workspace import ELSEWHERE, MAY_CHANGE, Workspace, safe_name
 from fedlmg_server import pipeline
 from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare, rivals
@@ -78,6 +78,8 @@ class Cell:
         self.uploads, _ = admit(workspace, config)
         if not compare.test_sets(config, self.uploads):
             raise ConfigError(f"{workspace.root} is no run of virtual clients: their test images are not at hand")
+        missing = config.federation.num_clients - len(self.uploads)
+        self.note = f"without {missing} of {config.federation.num_clients} clients" if missing else ""
 
     def measure_methods(self) -> list[Row]:
         if not self.experiment.methods:
@@ -98,25 +100,28 @@ class Cell:
         signature = self._signature(own or {})
         if path.exists() and (content := json.loads(path.read_text()))["made_from"] == signature:
             return Row(**content["row"])
-        row = Row(setting=self.setting, method=name, seed=self.config.seed, **measure())
+        row = Row(**{"setting": self.setting, "method": name, "seed": self.config.seed, "note": self.note} | measure())
         write_json(path, {"made_from": signature, "row": asdict(row)})
         accuracy = f"does not apply: {row.note}" if row.accuracy is None else f"{row.accuracy:.1%}"
         self.console.print(escape(f"{self.setting}, seed {row.seed}, {name}: {accuracy}"), highlight=False)
         return row
 
     def _signature(self, own: dict) -> str:
-        """Changes with the settings and the uploads."""
-        keys = {key: value for key, value in (self.keys | own).items() if key != "workspace"}
+        """Changes with the settings and the uploads, which say who answered, however long the run waited."""
+        keys = {key: value for key, value in (self.keys | own).items() if key not in ELSEWHERE + MAY_CHANGE}
         content = json.dumps([keys, self.experiment.public, aggregate.signature(self.uploads)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _of_variant(self, name: str, own: dict) -> dict:
-        """Images drawn anew from the same uploads, one student distilled on them."""
-        folder = self.out / "variants" / safe_name(self.setting) / safe_name(name) / f"seed-{self.config.seed}"
-        config = Config.from_run_config(self.keys | own | {"workspace": str(folder.resolve()), "compare": False})
-        workspace = Workspace.open(config, versions())
-        if not workspace.uploads.exists():
-            workspace.uploads.symlink_to(self.workspace.uploads.resolve())
+        """Images drawn anew from the same uploads, one student distilled on them; the run's own images where the
+        variant is the run itself."""
+        config, workspace = self.config, self.workspace
+        if Config.from_run_config(self.keys | own) != self.config:
+            folder = self.out / "variants" / safe_name(self.setting) / safe_name(name) / f"seed-{self.config.seed}"
+            config = Config.from_run_config(self.keys | own | {"workspace": str(folder.resolve()), "compare": False})
+            workspace = Workspace.open(config, versions())
+            if not workspace.uploads.exists():
+                workspace.uploads.symlink_to(self.workspace.uploads.resolve())
         pipeline.synthesise(config, workspace, self.uploads)
         federation = Federation.of(config, workspace, self.uploads, pipeline.device())
         cost = federation.one_exchange()
@@ -124,7 +129,7 @@ class Cell:
             synthetic = synthetic_set.load(config, workspace, self.uploads)
             model = aggregate.distil_from(config, self.uploads, synthetic, federation.device).model
         cost.num_images, cost.download_bytes = launch.num_drawn(workspace), federation.sent_back(model)
-        cost.server_seconds += workspace.stage_seconds()["synthesis"]
+        cost.server_seconds += workspace.stage_totals()["synthesis"]
         per_client = federation.measure(model)
         return _accuracies(per_client) | asdict(cost) | {"kept": len(synthetic.labels) / cost.num_images}
 
@@ -142,4 +147,7 @@ def _accuracies(per_client: dict[str, float]) -> dict:
 
 
 def _public(path: str, config: Config) -> torch.Tensor | None:
-    return folders.load(Path(path), config.training.image_size).splits["train"].images if path else None
+    if not path:
+        return None
+    splits = folders.load(Path(path), config.training.image_size).splits
+    return torch.cat([split.images for split in splits.values()])

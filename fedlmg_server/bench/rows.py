@@ -31,7 +31,7 @@ class Row(Cost):
     kept: float | None = None
     """Of a variant, the share of its images that are learned from."""
     note: str = ""
-    """Why there is no accuracy."""
+    """Why there is no accuracy, or what is to be known of it."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,11 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
         parts += ["", line(["method", *clients]), line(["---"] * (len(clients) + 1))]
         parts += [line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]
-        notes = {each.method: each.rows[0].note for each in methods if not each.measured}
-        parts += ["", *(f"- {method} does not apply: {note}" for method, note in notes.items()), ""]
+        notes = [f"- {each.method} does not apply: {each.rows[0].note}" for each in methods if not each.measured]
+        notes += [
+            f"- {row.method}, seed {row.seed}: {row.note}" for each in methods for row in each.measured if row.note
+        ]
+        parts += ["", *notes, ""]
     return "\n".join(parts)
 
 

@@ -29,7 +29,7 @@ class DiffusionBackend(Protocol):
         """What `predict` needs to draw these classes, one name per image; cached per name."""
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Any, guidance_scale: float) -> Prediction:
-        """Differentiable in x_t; classifier-free guidance in one fused call, none at scale 1."""
+        """Differentiable in x_t; t 0-dim on the CPU; classifier-free guidance in one fused call, none at scale 1."""
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, h, w) in [0, 1]; differentiable, the clamp straight-through."""
@@ -56,15 +56,16 @@ def straight_through_clamp(images: torch.Tensor) -> torch.Tensor:
     return images + (images.clamp(0, 1) - images).detach()
 
 
-def signal_and_noise(scheduler: Any, t: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """sqrt(abar_t) and sqrt(1 - abar_t), 0-dim, in the dtype and on the device of `like`."""
-    abar = scheduler.alphas_cumprod.to(like.device)[t.long()].to(like.dtype)
+def signal_and_noise(scheduler: Any, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """sqrt(abar_t) and sqrt(1 - abar_t), 0-dim, float32 on the CPU, as the schedule and its steps t are: nobody waits
+    for the device to read them."""
+    abar = scheduler.alphas_cumprod[t]
     return abar.sqrt(), (1 - abar).sqrt()
 
 
 def from_model_output(scheduler: Any, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> Prediction:
     """The denoiser's output, of whatever kind it was trained for, as clean and noise estimates (paper, Eq. 8)."""
-    signal, sigma = signal_and_noise(scheduler, t, x_t)
+    signal, sigma = signal_and_noise(scheduler, t)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return Prediction((x_t - sigma * output) / signal, output)
@@ -75,7 +76,7 @@ def from_model_output(scheduler: Any, output: torch.Tensor, x_t: torch.Tensor, t
 
 def to_model_output(scheduler: Any, prediction: Prediction, t: torch.Tensor) -> torch.Tensor:
     """Undo `from_model_output`, for the scheduler's step."""
-    signal, sigma = signal_and_noise(scheduler, t, prediction.x_0)
+    signal, sigma = signal_and_noise(scheduler, t)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return prediction.noise

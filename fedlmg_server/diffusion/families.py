@@ -39,6 +39,8 @@ CONDITIONING = {
     StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
     DiTPipeline: conditioning.class_labels,
 }
+MOST_SHAPES = 256
+"""That a part is compiled for."""
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "ddpm": DDPMScheduler,
@@ -72,7 +74,8 @@ def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
 
 def _compile(backend: LatentBackend | PixelBackend) -> None:
     """At their first call with each shape. Shapes are static, so that an image depends on its batch's size alone and
-    not on which sizes a process met before."""
+    not on which sizes a process met before: not on whether these were too many, either."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     parts = [backend.denoiser]
     if isinstance(backend, LatentBackend):
         parts += {id(vae): vae.decoder for vae in (backend.vae, backend.guidance_vae)}.values()
@@ -84,24 +87,31 @@ def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[Dif
     """The pipeline and the decoder for gradients."""
     hub = {"revision": config.diffusion_revision or None}
     try:
-        family = DiffusionPipeline.load_config(source, **hub)["_class_name"]
+        family = DiffusionPipeline.load_config(source, **hub).get("_class_name")
         if family not in FAMILIES:
             raise ConfigError(f"it is a {family}, which is not supported; supported are {', '.join(FAMILIES)}")
         kind = FAMILIES[family]
         variant = config.diffusion_variant or None
         pipeline = kind.from_pretrained(source, variant=variant, use_safetensors=True, dtype=dtype, **hub)
-        decoder = None
-        if config.guidance_decoder:
-            decoder = AutoencoderTiny.from_pretrained(config.guidance_decoder, use_safetensors=True, torch_dtype=dtype)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot open '{config.diffusion_model}' as a diffusion pipeline: {reason}") from None
-    return pipeline, decoder
+    return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
+
+
+def _open_decoder(source: str, dtype: torch.dtype) -> AutoencoderTiny:
+    try:
+        return AutoencoderTiny.from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cannot open 'guidance-decoder' {source} as a tiny autoencoder: {reason}") from None
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """Denoiser and autoencoder run in bfloat16 on a GPU; the sampler's state and the moments are float32 everywhere."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    """Denoiser and autoencoder run in bfloat16 on a GPU that has it; the sampler's state and the moments are float32
+    everywhere."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def scheduler(pipeline: DiffusionPipeline, sampler: str):

@@ -59,7 +59,8 @@ class LatentBackend:
 
     def _denoise(self, x_t: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
         """The denoiser's output without a learned variance, float32."""
-        output = self.denoiser(x_t.to(self.dtype), timestep=t.expand(len(x_t)), **arguments).sample
+        steps = torch.full((len(x_t),), int(t), device=self.device)
+        output = self.denoiser(x_t.to(self.dtype), timestep=steps, **arguments).sample
         return output[:, : x_t.shape[1]].float()
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,8 @@ class PixelBackend:
     def predict(
         self, x_t: torch.Tensor, t: torch.Tensor, condition: torch.Tensor | None, guidance_scale: float
     ) -> Prediction:
-        output = self.denoiser(x_t.to(self.dtype), t.expand(len(x_t)), class_labels=condition).sample
+        steps = torch.full((len(x_t),), int(t), device=self.device)
+        output = self.denoiser(x_t.to(self.dtype), steps, class_labels=condition).sample
         return from_model_output(self.scheduler, output[:, : x_t.shape[1]].float(), x_t, t)
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:

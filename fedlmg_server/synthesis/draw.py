@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fedlmg_server.synthesis.sampler import SamplingSettings, sample
 from fedlmg_server.synthesis.scores import Score
 
 Share = tuple[int, int]
-"""(rank, world size): this process draws every world-size-th missing batch, from number rank."""
+"""(rank, world size): this process draws what is missing of every world-size-th batch, from number rank."""
 
 
 def settings(config: SynthesisConfig) -> SamplingSettings:
@@ -68,21 +67,25 @@ def draw_client(
     guidance = guidance_by(upload, config, backend.device)
     guide = guidance if method == "fedlmg" else None
 
+    losses: list[tuple[int, Trace]] = []
+
     def draw(drawings: list[Drawing]) -> torch.Tensor:
         trace: Trace = {}
         images = draw_batch(backend, guide, drawings, upload.class_names, config, trace)
-        if trace:
-            traces.append(folder / f"losses-{rank}.jsonl", len(drawings), trace)
+        losses.append((len(drawings), trace))
         return images
 
     if config.statistics_reduction == "per-image":
-        draw = partial(draw_or_halve, draw)
+        draw = WithinMemory(draw)
     drawn = 0
     for batch in batches:
         for wanted in attempts(batch, folder, config, method):
             images = draw(wanted)
             with finishing():
                 save_batch(folder, f"scores-{rank}.jsonl", wanted, images, guidance, upload.class_names, backend)
+                while losses:
+                    if (part := losses.pop(0))[1]:
+                        traces.append(folder / f"losses-{rank}.jsonl", *part)
             drawn += len(wanted)
     return drawn
 
@@ -121,22 +124,34 @@ def finishing() -> Iterator[None]:
         signal.raise_signal(signal.SIGTERM)
 
 
-def draw_or_halve(draw: Callable[[list[Drawing]], torch.Tensor], batch: list[Drawing]) -> torch.Tensor:
-    """Images (B, 3, h, w) of a batch, in halves where a GPU's memory does not suffice for the whole.
+class WithinMemory:
+    """Draws a batch at once, or in parts as large as the GPU's memory was found to hold."""
 
-    Raises
-    ------
-    torch.OutOfMemoryError: not even for one image.
-    """
-    try:
-        return draw(batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
-    torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    print(f"out of memory with {len(batch)} images at once: going on with {middle}", flush=True)
-    return torch.cat([draw_or_halve(draw, half) for half in (batch[:middle], batch[middle:])])
+    def __init__(self, draw: Callable[[list[Drawing]], torch.Tensor]):
+        self.draw = draw
+        self.most: int | None = None
+
+    def __call__(self, batch: list[Drawing]) -> torch.Tensor:
+        """Images (B, 3, h, w).
+
+        Raises
+        ------
+        torch.OutOfMemoryError: not even for one image.
+        """
+        images = []
+        while batch:
+            part = batch[: self.most]
+            try:
+                images.append(self.draw(part))
+                batch = batch[len(part) :]
+                continue
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+            torch.cuda.empty_cache()
+            self.most = len(part) // 2
+            print(f"out of memory with {len(part)} images at once: going on with {self.most}", flush=True)
+        return torch.cat(images)
 
 
 def draw_batch(
@@ -148,7 +163,7 @@ def draw_batch(
     trace: Trace | None = None,
 ) -> torch.Tensor:
     """Images (B, 3, h, w) in [0, 1] of one batch of a client's drawings; its losses go to `trace`."""
-    backend.scheduler.set_timesteps(config.num_inference_steps, device=backend.device)
+    backend.scheduler.set_timesteps(config.num_inference_steps)
     x_T = backend.initial_noise([drawing.seed for drawing in batch])
     condition = backend.condition([drawing.class_name for drawing in batch])
     # Not the initial noise's own generator, whose first numbers would come again.
@@ -176,7 +191,14 @@ def save_batch(
     class_names: list[str],
     backend: DiffusionBackend,
 ) -> None:
-    """Write a batch: first the scores, then the images, so that an image on disk always has its score."""
+    """Write a batch: first the scores, then the images, so that an image on disk always has its score.
+
+    Raises
+    ------
+    ValueError: images that are not finite.
+    """
+    if not images.isfinite().all():
+        raise ValueError("images are not finite numbers: take smaller guidance steps, or another diffusion model")
     pixels = (images * 255).round().to(torch.uint8)
     probabilities = guidance.classifier(guidance.preprocess(pixels.float() / 255)).softmax(1).cpu()
     folder.mkdir(parents=True, exist_ok=True)

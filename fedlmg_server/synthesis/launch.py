@@ -10,24 +10,28 @@ from pathlib import Path
 
 import torch
 
+from common.config import Config
+from common.upload import Upload
 from common.workspace import Workspace
+from fedlmg_server import plan
 
 POLL_SECONDS = 1.0
 MODULE = "fedlmg_server.synthesis.worker"
 
 
-def num_processes() -> int:
-    """One for each GPU, else one for each processor core that this process may use."""
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+def num_processes(config: Config, uploads: list[Upload]) -> int:
+    """One for each GPU, else one for each processor core that this process may use; no more than there are batches."""
+    num_batches = sum(plan.num_batches(upload.class_names, config.synthesis) for upload in uploads)
+    return min(torch.cuda.device_count() or len(os.sched_getaffinity(0)), num_batches)
 
 
 class Workers:
     """The running processes, none if there is no method to draw; they draw one method after the other."""
 
-    def __init__(self, workspace: Workspace, methods: Sequence[str]):
+    def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]):
         logs = workspace.root / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self.workspace, world_size = workspace, num_processes() if methods else 0
+        self.workspace, world_size = workspace, world_size if methods else 0
         self.logs = [logs / f"synthesis-{rank}.log" for rank in range(world_size)]
         self.processes = [_start(workspace, methods, rank, world_size, log) for rank, log in enumerate(self.logs)]
 
@@ -63,9 +67,9 @@ class Workers:
 
 
 @contextmanager
-def workers(workspace: Workspace, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
-    """Processes that draw all that is missing; what still runs at the end of the block is stopped."""
-    started = Workers(workspace, methods)
+def workers(workspace: Workspace, world_size: int, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
+    """So many processes that draw all that is missing; what still runs at the end of the block is stopped."""
+    started = Workers(workspace, world_size, methods)
     try:
         yield started
     finally:
@@ -89,6 +93,7 @@ def _start(workspace: Workspace, methods: Sequence[str], rank: int, world_size: 
     }
     if not torch.cuda.is_available():
         environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", MODULE, str(workspace.root), "--with-parent", "--methods", *methods]
+    command = [sys.executable, "-m", MODULE, str(workspace.root), "--with-parent", str(os.getpid())]
+    command += ["--methods", *methods]
     with open(log, "w") as file:
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=workspace.root)

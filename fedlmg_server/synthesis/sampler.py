@@ -13,6 +13,9 @@ import torch
 from fedlmg_server.diffusion.backend import DiffusionBackend, Prediction, signal_and_noise, to_model_output
 from fedlmg_server.synthesis.guidance import Loss, gradient, length, unit
 
+LEAST_SIGNAL = 2**-24
+"""Of abar: what diffusers' solvers put in the place of zero."""
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -47,7 +50,7 @@ def sample(
     scheduler, x_t = backend.scheduler, x_T
     num_steps = len(scheduler.timesteps)
     for index, t in enumerate(scheduler.timesteps):
-        guided = loss is not None and settings.start <= index / num_steps < settings.stop
+        guided = loss is not None and settings.start <= index / num_steps < settings.stop and _has_signal(scheduler, t)
         if guided:
             x_t, prediction = guide(backend, x_t, t, condition, settings, loss)
         else:
@@ -56,6 +59,12 @@ def sample(
         x_t = scheduler.step(output, t, x_t, generator=generators).prev_sample
     with torch.no_grad():
         return backend.decode(x_t)
+
+
+def _has_signal(scheduler: Any, t: torch.Tensor) -> bool:
+    """Not at the end of a schedule with zero terminal signal: where x_t is all noise, to move the noise estimate says
+    nothing of x_0."""
+    return bool(scheduler.alphas_cumprod[t] > LEAST_SIGNAL)
 
 
 @torch.no_grad()
@@ -87,7 +96,7 @@ def guide(
         x_0 = prediction.x_0.requires_grad_()
         g = gradient(loss(backend.decode_for_guidance(x_0)), x_0)
     x_t, noise = x_t.detach(), prediction.noise.detach()
-    signal, sigma = signal_and_noise(backend.scheduler, t, x_t)
+    signal, sigma = signal_and_noise(backend.scheduler, t)
     step = settings.guidance_strength * (g if settings.raw_step else length(noise) * unit(g))
     if settings.denoiser_passes == 2:
         x_t = x_t - (step if settings.raw_step else sigma * step)

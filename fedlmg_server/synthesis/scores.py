@@ -1,10 +1,10 @@
 """What a client's classifier makes of the images drawn for it, one line of JSON an image."""
 
-import json
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from common import json_lines
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,14 @@ class Score:
 
 
 def append(file: Path, scores: Iterable[Score]) -> None:
-    """On new lines, whatever a crash has left of the last one."""
-    with open(file, "a") as lines:
-        lines.write("\n")
-        for score in scores:
-            lines.write(json.dumps(score.__dict__) + "\n")
+    """On the disk before the images are, so that none is there without its score."""
+    json_lines.append(file, (score.__dict__ for score in scores), is_durable=True)
 
 
 def read(folder: Path) -> dict[str, Score]:
     """The score of each image file of a client's synthetic folder; a line that a crash cut short is passed over."""
     scores = {}
     for file in sorted(folder.glob("scores-*.jsonl")):
-        for line in file.read_text().splitlines():
-            with suppress(json.JSONDecodeError):
-                score = Score(**json.loads(line))
-                scores[score.file] = score
+        for entry in json_lines.read(file):
+            scores[entry["file"]] = Score(**entry)
     return scores

@@ -1,32 +1,24 @@
 """How the losses fell while images were drawn, one line of JSON a batch."""
 
-import json
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+from common import json_lines
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server.synthesis.guidance import Trace
 
 
 def append(file: Path, num_images: int, trace: Trace) -> None:
-    """On a new line, whatever a crash has left of the last one."""
     means = {kind: [round(value, 5) for value in torch.stack(steps).tolist()] for kind, steps in trace.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as lines:
-        lines.write("\n" + json.dumps({"images": num_images, **means}) + "\n")
+    json_lines.append(file, [{"images": num_images, **means}])
 
 
 def read(folder: Path) -> list[dict]:
     """A client's batches, oldest first in each process: `images`, their number, and the losses at each step by kind."""
-    batches = []
-    for file in sorted(folder.glob("losses-*.jsonl")):
-        for line in file.read_text().splitlines():
-            with suppress(json.JSONDecodeError):
-                batches.append(json.loads(line))
-    return batches
+    return [batch for file in sorted(folder.glob("losses-*.jsonl")) for batch in json_lines.read(file)]
 
 
 def newest(workspace: Workspace, uploads: list[Upload], method: str) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""One process of synthesis: every `WORLD_SIZE`-th missing batch of every client, from number `RANK`.
+"""One process of synthesis: what is missing of every `WORLD_SIZE`-th batch of the plan, from number `RANK`.
 
 The ServerApp starts one for each GPU, or one of one thread for each processor core. By hand, on one machine or on
 several that share the workspace:
@@ -17,6 +17,7 @@ import torch
 from common.processes import end_with_parent
 from common.upload import load_all
 from common.workspace import METHODS, Workspace
+from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_client
 
@@ -26,20 +27,22 @@ def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, de
     workspace, config = Workspace.existing(workspace.root)
     backend = families.load(config.synthesis, device)
     for method in methods:
-        for number, upload in enumerate(load_all(workspace.uploads, config)):
-            # Turns, so that no process gets the odd batch of every client.
-            share = ((rank + number) % world_size, world_size)
+        dealt = 0
+        for upload in load_all(workspace.uploads, config):
+            # The next client's first batch is the next process's, so that none gets the odd batch of every client.
+            share = ((rank - dealt) % world_size, world_size)
             draw_client(backend, upload, workspace, config.synthesis, config.seed, method, share)
+            dealt += plan.num_batches(upload.class_names, config.synthesis)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to draw, in turn")
-    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
+    parser.add_argument("--with-parent", type=int, metavar="PID", help="end when this process, which starts it, ends")
     arguments = parser.parse_args()
     if arguments.with_parent:
-        end_with_parent()
+        end_with_parent(arguments.with_parent)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")

@@ -13,7 +13,7 @@ from rich.console import Console
 from common.config import Config, ConfigError
 from common.datasets import folders
 from common.files import write_json
-from common.workspace import Workspace
+from common.workspace import Workspace, safe_name
 from fedlmg_server.baselines import rivals
 from fedlmg_server.baselines.federation import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
@@ -56,6 +56,11 @@ def test_every_paper_experiment_states_protocol_data_hours_and_figures(file: Pat
         ('methods = ["fedsgd"]', "names the method 'fedsgd'"),
         ('methods = "all"\nfolders = "{data}/a"', "needs its data"),
         ('methods = "all"\n[published.other]', "published figures of 'other'"),
+        ('methods = "all"\n[published.default]\ndnse = 1.0', "a published figure of 'dnse', no row of 'default'"),
+        ("seeds = 3", "seeds = 3; write a list of whole numbers"),
+        ('methods = "dense"', "methods = 'dense'; write a list of names"),
+        ("settings = 3", r"settings = 3; write tables: \[settings.NAME\]"),
+        ("[variants]\nsmall = 3", r"variants that are no tables; write tables: \[variants.NAME\]"),
     ],
 )
 def test_file_that_is_no_experiment_is_told(tmp_path: Path, text: str, message: str):
@@ -144,7 +149,8 @@ def finished(tmp_path: Path):
 
 
 def asking(**changes: object) -> Experiment:
-    plain = Experiment({"skew": {"num-clients": 2}}, {}, [0, 1], ["dense", "fedavg-one-shot"], "", "", {})
+    alone = {"num-clients": 1, "min-clients": 1}
+    plain = Experiment({"skew": alone}, {}, [0, 1], ["dense", "fedavg-one-shot"], "", "", {})
     return replace(plain, **changes)
 
 
@@ -178,15 +184,31 @@ def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished
     one = asking(seeds=[0], methods=["dense"])
     grid.run(one, tmp_path, finished, Console(file=StringIO()), tmp_path / "runs-1")
 
-    other = grid.run(
-        replace(one, settings={"skew": {"num-clients": 3}}),
-        tmp_path,
-        finished,
-        Console(file=StringIO()),
-        tmp_path / "2",
-    )
+    skewed = {"skew": one.settings["skew"] | {"images-per-class": 3}}
+    other = grid.run(replace(one, settings=skewed), tmp_path, finished, Console(file=StringIO()), tmp_path / "2")
 
     assert [row.accuracy for row in other] == [0.5]
+
+
+def test_rows_stay_however_long_a_run_may_wait(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
+    accuracies = iter([0.25, 0.5])
+    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": next(accuracies)}, Cost()))
+    one = asking(seeds=[0], methods=["dense"])
+    first = grid.run(one, tmp_path, finished, Console(file=StringIO()))
+    patient = {"skew": one.settings["skew"] | {"deadline-seconds": 9.0}}
+
+    again = grid.run(replace(one, settings=patient), tmp_path, finished, Console(file=StringIO()))
+
+    assert again == first
+
+
+def test_a_row_says_how_many_clients_did_not_answer(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": 0.25}, Cost()))
+    asked = asking(settings={"skew": {"num-clients": 3, "min-clients": 1}}, seeds=[0], methods=["dense"])
+
+    grid.run(asked, tmp_path, finished, Console(file=StringIO()))
+
+    assert "- dense, seed 0: without 2 of 3 clients" in (tmp_path / "table.md").read_text()
 
 
 def test_what_needs_no_training_is_measured_on_a_run_without_rivals(tmp_path: Path, finished):
@@ -215,4 +237,6 @@ def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
 
     assert [(row.method, row.num_images) for row in found] == [("plain", 10), ("M = 0", 10)]
     assert again == found
+    # What is the run itself is not drawn twice.
+    assert [path.name for path in (tmp_path / "variants" / "skew").iterdir()] == [safe_name("M = 0")]
     assert json.loads((tmp_path / "rows" / "skew" / "plain" / "seed-0.json").read_text())["row"]["kept"] == 1.0

@@ -3,11 +3,15 @@
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.config import Config, FederationConfig
 from common.statistics import Moments
@@ -159,19 +163,31 @@ def test_drawing_again_is_resumed_with_the_same_images(backend, upload, workspac
     assert draw.is_drawn(planned, folder, strict, "fedlmg")
 
 
-def test_out_of_memory_halves_the_batch(backend, upload, workspace, monkeypatch):
-    whole = draw.draw_batch
+def test_out_of_memory_halves_the_batch_and_changes_no_image(backend, upload, workspace, tmp_path, monkeypatch):
+    # Small steps: long ones make much of a batch size's rounding, where nets are untrained.
+    config = replace(TINY, synthesis_batch_size=6, noise_editing_steps=0, guidance_strength=0.05)
+    whole, asked = draw.draw_batch, []
+    draw_client(backend, upload, ample := Workspace(tmp_path / "ample"), config, run_seed=0)
 
     def draw_two_at_most(backend, guidance, batch, *rest):
+        asked.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError
         return whole(backend, guidance, batch, *rest)
 
     monkeypatch.setattr(draw, "draw_batch", draw_two_at_most)
 
-    draw_client(backend, upload, workspace, TINY, run_seed=0)
+    draw_client(backend, upload, workspace, config, run_seed=0)
 
-    assert len(images(workspace, upload.client)) == 6
+    found, undisturbed = (images(each, upload.client) for each in (workspace, ample))
+    assert found.keys() == undisturbed.keys()
+    for name, content in found.items():
+        torch.testing.assert_close(pixels(content), pixels(undisturbed[name]), atol=2, rtol=0)
+    assert asked == [6, 3, 1, 1, 1, 1, 1, 1]
+
+
+def pixels(png: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(BytesIO(png))).astype(np.int16))
 
 
 def test_a_batch_whose_images_depend_on_one_another_is_not_halved(backend, upload, workspace, monkeypatch):
@@ -194,6 +210,41 @@ def test_a_polite_kill_waits_until_the_images_are_written():
 
     signal.signal(signal.SIGTERM, before)
     assert arrived == ["written", "killed"]
+
+
+def test_a_batch_is_whole_when_a_polite_kill_comes_with_its_first_image(backend, upload, workspace, monkeypatch):
+    write = draw.write_bytes
+
+    def killed(path: Path, content: bytes) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(path, content)
+
+    monkeypatch.setattr(draw, "write_bytes", killed)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    with pytest.raises(SystemExit):
+        draw_client(backend, upload, workspace, TINY, run_seed=0)
+
+    signal.signal(signal.SIGTERM, before)
+    assert len(images(workspace, upload.client)) == 3
+
+
+def test_images_that_are_no_numbers_are_not_written(backend, upload, workspace, monkeypatch):
+    monkeypatch.setattr(draw, "draw_batch", lambda _, __, batch, *rest: torch.full((len(batch), 3, 32, 32), torch.nan))
+
+    with pytest.raises(ValueError, match="images are not finite numbers"):
+        draw_client(backend, upload, workspace, TINY, run_seed=0)
+
+    assert images(workspace, upload.client) == {}
+
+
+def test_safety_checkers_verdict_is_kept_with_the_score(backend, upload, workspace, monkeypatch):
+    monkeypatch.setattr(backend, "safe", lambda images: [False] * len(images))
+
+    draw_client(backend, upload, workspace, TINY, run_seed=0)
+
+    found = scores.read(workspace.synthetic(upload.client)).values()
+    assert [score.safe for score in found] == [False] * 6
 
 
 def test_unsafe_image_is_rejected_with_guidance_and_without():

@@ -57,6 +57,51 @@ def test_every_sampler_draws_the_same_image_again(folder, guidance, sampler):
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "dpm-solver++", "lcm"])
+def test_noise_that_a_sampler_adds_is_the_image_s_own(sampler, guidance, tmp_path):
+    backend, config = opened(tiny_pipelines.save("stable-diffusion-1", tmp_path), sampler=sampler)
+
+    together = draw_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
+
+    alone = draw_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
+    torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++"])
+def test_schedule_that_ends_in_pure_noise_is_guided_where_there_is_signal(sampler, guidance, tmp_path):
+    backend, config = opened(tiny_pipelines.save_without_terminal_signal(tmp_path), sampler=sampler)
+    names = tiny_pipelines.CLASS_NAMES
+
+    guided, plain = (draw_batch(backend, guide, DRAWINGS, names, config) for guide in (guidance, None))
+
+    assert guided.isfinite().all()
+    assert not torch.allclose(guided, plain, atol=0.01)
+
+
+def test_weights_of_the_variant_are_opened(tmp_path):
+    pipeline = tiny_pipelines.FAMILIES["stable-diffusion-1"]()
+    pipeline.save_pretrained(tmp_path, variant="fp16")
+
+    backend, _ = opened(tmp_path, diffusion_variant="fp16")
+
+    theirs = pipeline.unet.state_dict()
+    assert all(torch.equal(weights, theirs[name]) for name, weights in backend.denoiser.state_dict().items())
+
+
+def test_weights_that_are_pickled_are_not_opened(tmp_path):
+    tiny_pipelines.FAMILIES["pixel"]().save_pretrained(tmp_path, safe_serialization=False)
+
+    with pytest.raises(ConfigError, match=r"cannot open .* as a diffusion pipeline"):
+        opened(tmp_path)
+
+
+def test_index_without_a_family_is_named(tmp_path):
+    (tmp_path / "model_index.json").write_text("{}")
+
+    with pytest.raises(ConfigError, match="it is a None, which is not supported"):
+        opened(tmp_path)
+
+
 def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
     backend, config = opened(folder)
     backend.scheduler.set_timesteps(config.num_inference_steps)
@@ -104,6 +149,13 @@ def test_family_that_is_not_supported_is_named(tmp_path):
 
     with pytest.raises(ConfigError, match="it is a FluxPipeline, which is not supported; supported are Stable"):
         opened(tmp_path)
+
+
+def test_decoder_that_cannot_be_opened_is_named(tmp_path):
+    folder = tiny_pipelines.save("stable-diffusion-1", tmp_path)
+
+    with pytest.raises(ConfigError, match=r"cannot open 'guidance-decoder' .*nowhere as a tiny autoencoder"):
+        opened(folder, guidance_decoder=str(tmp_path / "nowhere"))
 
 
 def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guidance):

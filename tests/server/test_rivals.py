@@ -1,6 +1,7 @@
 """Rivals on cases whose answer is known: two clients that see dark images of class 0 and bright ones of class 1."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
+    own_model,
+    rivals,
     rounds,
     weighted_ensemble,
 )
-from fedlmg_server.baselines.federation import DoesNotApply, Federation
+from fedlmg_server.baselines.federation import Cost, DoesNotApply, Federation, num_bytes
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 from tests.conftest import make_upload
@@ -124,7 +127,9 @@ def test_rounds_count_a_model_each_way_for_every_client_and_round(uploads):
 
     cost = rounds.run(asked, rounds_strategy(asked), num_rounds=2).cost
 
-    assert (cost.upload_bytes, cost.download_bytes) == (4 * size, 4 * size)
+    # After the last round everybody gets the average.
+    assert cost.upload_bytes == 4 * size
+    assert cost.download_bytes == 4 * size + asked.sent_back(rounds.initial(asked))
     assert cost.client_seconds > 0
     assert cost.server_seconds > 0
 
@@ -152,10 +157,116 @@ def test_feddyn_moves_the_mean_by_what_clients_moved_before():
     with rounds._as_a_task():
         reply = Message(content, reply_to=Message(RecordDict(), 1, "train"))
 
-    arrays, _ = strategy.aggregate_train(1, [reply])
+    first, _ = strategy.aggregate_train(1, [reply])
+    strategy.before = {"w": np.zeros(1)}
+    second, _ = strategy.aggregate_train(2, [reply])
 
-    # h = -0.1 x (1 - 0), so the model is 1 + 0.1 / 0.1.
-    assert arrays["w"].numpy() == pytest.approx(2.0)
+    # h = -0.1 x (1 - 0), so the model is 1 + 0.1 / 0.1; then as much again.
+    assert first["w"].numpy() == pytest.approx(2.0)
+    assert second["w"].numpy() == pytest.approx(3.0)
+
+
+def train_in_round(grid: rounds.VirtualClients, number: int, data: LabeledImages) -> dict[str, torch.Tensor]:
+    """How far FedDyn's client 1 moves each parameter; alpha is 0.1."""
+    before = {name: parameter.detach().clone() for name, parameter in grid.model.named_parameters()}
+    grid._train(1, data, {"server-round": number, "feddyn-alpha": 0.1})
+    return {name: parameter.detach() - before[name] for name, parameter in grid.model.named_parameters()}
+
+
+def test_feddyns_clients_remember_how_far_they_moved(uploads):
+    asked = federation(uploads, local_learning_rate=0.01)
+    grid = rounds.VirtualClients(asked, rounds.initial(asked), rounds.Cost(), num_rounds=2)
+
+    first, second = (train_in_round(grid, number, shown(uploads[0])) for number in (1, 2))
+
+    for name, remembered in grid.gradients[1].items():
+        torch.testing.assert_close(remembered, -0.1 * (first[name] + second[name]))
+
+
+def test_feddyns_clients_go_where_their_linear_term_points(uploads):
+    asked = federation(uploads, local_learning_rate=0.01)
+    grid = rounds.VirtualClients(asked, rounds.initial(asked), rounds.Cost(), num_rounds=1)
+    grid.gradients[1] = {name: torch.zeros_like(value) for name, value in grid.model.named_parameters()}
+    grid.gradients[1]["head.bias"] += 1000.0
+
+    moved = train_in_round(grid, 1, shown(uploads[0]))
+
+    assert (moved["head.bias"] > 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("rival", "key", "value"),
+    [(fedprox, "proximal-mu", fedprox.MU), (feddyn, "feddyn-alpha", feddyn.ALPHA)],
+    ids=["fedprox", "feddyn"],
+)
+def test_every_client_is_told_the_weight_of_its_term(rival, key, value, uploads, monkeypatch: pytest.MonkeyPatch):
+    told = []
+    monkeypatch.setattr(rounds.VirtualClients, "_train", lambda self, node, data, config: told.append(config[key]))
+    monkeypatch.setattr(rounds.run, "__defaults__", (1,))
+
+    rival.many_rounds(federation(uploads))
+
+    assert told == [value, value]
+
+
+def cost_in_run(method: str, asked: Federation) -> Cost:
+    results = {"methods": {method: {"per_client": {"a": 0.5, "b": 0.5}}}, "synthesis": {"num_images": 32}}
+    results["stages"] = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
+    asked.workspace.report.mkdir(parents=True)
+    (asked.workspace.report / "results.json").write_text(json.dumps(results))
+    return rivals.measure(method, asked).cost
+
+
+def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
+    uploads = [replace(each, manifest=deepcopy(each.manifest)) for each in uploads]
+    for upload in uploads:
+        upload.manifest["training"] |= {"history": [{}] * 20, "seconds": 4.0}
+    sent = sum(upload.num_bytes for upload in uploads)
+    returned = 2 * num_bytes(federation(uploads).student())
+    pixels = 2 * 64 * 3 * 32 * 32
+    expected = {
+        "local": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
+        "ensemble": Cost(1, 20, sent, sent, 8.0, 0.0, 0),
+        "prompts-only-fine-tuning": Cost(1, 0, 0, returned, 0.0, 8.0, 32),
+        "prompts-only-multi-teacher": Cost(1, 20, sent, returned, 8.0, 8.0, 32),
+        "fedlmg-fine-tuning": Cost(1, 20, sent, returned, 8.0, 12.0, 32),
+        "fedlmg-specific-teacher": Cost(1, 20, sent, returned, 8.0, 12.0, 32),
+        "ceiling": Cost(1, 0, pixels, returned, 0.0, 5.0, 128),
+    }
+
+    found = {method: cost_in_run(method, federation(uploads, tmp_path / method)) for method in expected}
+
+    assert found == expected
+
+
+def test_own_model_is_asked_of_its_own_images_alone(uploads):
+    wrong = replace(uploads[1], manifest=uploads[1].manifest | {"class_names": NAMES[::-1]})
+
+    outcome = own_model.own_model(federation([uploads[0], wrong]))
+
+    assert outcome.per_client == {"a": 1.0, "b": 0.0}
+    assert (outcome.cost.rounds, outcome.cost.upload_bytes, outcome.cost.download_bytes) == (0, 0, 0)
+
+
+def test_feddf_takes_public_images_of_every_class_where_it_takes_few(uploads):
+    asked = federation(uploads)
+    count = asked.num_updates * SETTINGS["student-batch-size"]
+    by_class = (torch.arange(2 * count) >= count).to(torch.uint8)[:, None, None, None]
+
+    taken = feddf.public_images(replace(asked, public=by_class))
+
+    assert len(taken) == count
+    assert 0.4 < taken.float().mean() < 0.6
+
+
+def test_feddf_starts_from_the_average_of_nets_like_the_student_s(uploads):
+    unlike = [make_upload("a", NAMES, "small_mlp")]
+
+    alike, other = (feddf._start(federation(each)).state_dict() for each in (uploads, unlike))
+
+    average, student = fedavg.average(federation(uploads)), federation(unlike).student()
+    assert all(torch.equal(value, alike[name]) for name, value in average.state_dict().items())
+    assert all(torch.equal(value, other[name]) for name, value in student.state_dict().items())
 
 
 def test_feddf_learns_from_teachers_and_images_without_labels(uploads):
@@ -178,10 +289,13 @@ def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
     verdicts = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "quality.json").write_text(json.dumps(verdicts))
+    asked.workspace.log("stage", name="synthesis", state="finished", seconds=7.0)
 
     outcome = weighted_ensemble.by_quality(asked)
 
     assert set(outcome.per_client.values()) == {1.0}
+    # It is judged by the images that were drawn.
+    assert outcome.cost.server_seconds == 7.0
 
 
 def test_linear_probe_trains_the_last_layer_alone(uploads, monkeypatch: pytest.MonkeyPatch):

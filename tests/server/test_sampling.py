@@ -7,13 +7,18 @@ import torch
 from diffusers import DDIMScheduler
 
 from common.statistics import Moments
+from common.synthesis_config import SynthesisConfig, with_preset
 from common.upload import Upload
+from fedlmg_server.diffusion import conditioning, families
 from fedlmg_server.diffusion.backend import (
     from_model_output,
     signal_and_noise,
     straight_through_clamp,
     to_model_output,
 )
+from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.plan import Drawing
+from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
@@ -53,13 +58,17 @@ def test_model_output_and_prediction_are_inverse(kind):
 
     prediction = from_model_output(scheduler, output, x_t, t)
 
-    signal, sigma = signal_and_noise(scheduler, t, x_t)
+    signal, sigma = signal_and_noise(scheduler, t)
     torch.testing.assert_close(signal * prediction.x_0 + sigma * prediction.noise, x_t, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(to_model_output(scheduler, prediction, t), output, atol=1e-4, rtol=1e-4)
 
 
-def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidance, start):
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidance, start, kind):
     x_t, condition = start
+    backend = copy.copy(backend)
+    backend.scheduler = DDIMScheduler.from_config(backend.scheduler.config, prediction_type=kind)
+    backend.scheduler.set_timesteps(3)
     t = backend.scheduler.timesteps[1]
     abar = backend.scheduler.alphas_cumprod[int(t)].double()
     exact = copy.deepcopy(backend)
@@ -75,8 +84,8 @@ def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidanc
     without, with_prompt = exact.pipeline.unet(
         torch.cat([x, x]), t, condition["encoder_hidden_states"].double()
     ).sample.chunk(2)
-    v = without + 3.0 * (with_prompt - without)
-    noise = abar.sqrt() * v + (1 - abar).sqrt() * x
+    output = without + 3.0 * (with_prompt - without)
+    noise = output if kind == "epsilon" else abar.sqrt() * output + (1 - abar).sqrt() * x
     x_0 = (x - (1 - abar).sqrt() * noise) / abar.sqrt()
     decoded = exact.pipeline.vae.decode(x_0 / exact.pipeline.vae.config.scaling_factor).sample / 2 + 0.5
     images = decoded + (decoded.clamp(0, 1) - decoded).detach()
@@ -132,18 +141,20 @@ def test_two_raw_passes_move_the_latent_and_ask_again(backend, guidance, start):
     torch.testing.assert_close(step.noise, again.noise)
 
 
+@pytest.mark.parametrize("denoiser_passes", [1, 2])
 @pytest.mark.parametrize("through_denoiser", [True, False])
-def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser):
+def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser, denoiser_passes):
     x_t, condition = start
     t = backend.scheduler.timesteps[1]
     loss = guidance.full_loss(TARGETS)
-    settings = make_settings(through_denoiser=through_denoiser, guidance_strength=0.02)
+    settings = make_settings(through_denoiser=through_denoiser, guidance_strength=0.02, denoiser_passes=denoiser_passes)
     with torch.no_grad():
         plain = loss(backend.decode(backend.predict(x_t, t, condition, 3.0).x_0))
 
     _, prediction = guide(backend, x_t, t, condition, settings, loss)
 
-    guided = loss(backend.decode(prediction.x_0))
+    with torch.no_grad():
+        guided = loss(backend.decode(prediction.x_0))
 
     assert (guided < plain).all()
 
@@ -249,6 +260,36 @@ def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, gu
     torch.testing.assert_close(edited.flatten(1).norm(dim=1), x_T.flatten(1).norm(dim=1))
 
 
+def test_noise_editing_steps_are_a_share_of_the_noise_s_own_length(backend, guidance, start):
+    x_T, condition = start
+    loss = guidance.statistics_only(TARGETS)
+
+    edited = edit_noise(backend, x_T, condition, loss, num_steps=1, strength=0.1)
+
+    x = x_T.clone().requires_grad_()
+    g = gradient(loss(backend.decode(backend.predict(x, backend.scheduler.timesteps[0], condition, 1).x_0)), x)
+    moved = x_T / x_T.flatten(1).norm(dim=1)[:, None, None, None] - 0.1 * unit(g)
+    assert torch.nn.functional.cosine_similarity(edited.flatten(1), moved.flatten(1)).min() > 1 - 1e-5
+
+
+def test_statistics_per_batch_are_those_of_all_its_images_together(upload):
+    guidance = ClassifierGuidance.of_upload(
+        upload, torch.device("cpu"), classification_weight=1.0, statistics_weight=1.0, per_batch=True
+    )
+    images, features = torch.rand(3, 3, 32, 32), {}
+    for name, layer in guidance.classifier.named_modules():
+        if name in guidance.target_statistics:
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: features.update({name: inputs[0]}))
+
+    found = guidance.statistics_only(torch.tensor([0, 1, 0]))(images)
+
+    expected = 0.0
+    for name, target in guidance.target_statistics.items():
+        expected += (features[name].mean((0, 2, 3)) - target.mean).norm()
+        expected += (features[name].var((0, 2, 3), correction=0) - target.variance).norm()
+    torch.testing.assert_close(found, expected[None])
+
+
 def test_guidance_leaves_no_hook_and_moves_no_weight(backend, guidance, start):
     x_T, condition = start
     modules = [guidance.classifier, backend.pipeline.unet, backend.pipeline.vae]
@@ -262,31 +303,31 @@ def test_guidance_leaves_no_hook_and_moves_no_weight(backend, guidance, start):
         assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_window_without_steps_is_plain_sampling(backend, guidance, start):
+@pytest.mark.parametrize("window", [{"stop": 0.0}, {"start": 1.0}], ids=str)
+def test_window_without_steps_is_plain_sampling(backend, guidance, start, window):
     x_T, condition = start
 
-    guided = sample(backend, x_T, condition, make_settings(stop=0.0), guidance.full_loss(TARGETS))
+    guided = sample(backend, x_T, condition, make_settings(**window), guidance.full_loss(TARGETS))
 
     assert torch.equal(guided, sample(backend, x_T, condition, make_settings()))
 
 
-def test_sampling_loop_never_waits_for_the_device(backend, guidance, start, monkeypatch):
-    x_T, condition = start
-    loss = guidance.full_loss(TARGETS)
-    calls = []
-    for name in ("item", "cpu", "tolist", "numpy"):
-        original = getattr(torch.Tensor, name)
+@pytest.mark.parametrize(
+    ("preset", "sampler"), [("default", "ddim"), ("exact", "ddpm"), ("default", "dpm-solver++"), ("default", "lcm")]
+)
+def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
+    """A device without numbers: whoever asks for one, as `item`, `cpu` and indexing by its tensors do, is told off."""
+    few = {"num_inference_steps": 2, "noise_editing_steps": 1}
+    nowhere, config = torch.device("meta"), with_preset(SynthesisConfig(preset=preset, **few))
+    pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
+    schedule = families.scheduler(pipeline, sampler)
+    distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))
+    guidance, trace = guidance_by(upload, config, nowhere), {}
 
-        def counted(self, *args, _name=name, _original=original, **kwargs):
-            if self.dim() > 1 or self.requires_grad:
-                calls.append(_name)
-            return _original(self, *args, **kwargs)
+    images = draw_batch(distant, guidance, [Drawing("cat", 1), Drawing("dog", 2)], upload.class_names, config, trace)
 
-        monkeypatch.setattr(torch.Tensor, name, counted)
-
-    sample(backend, x_T, condition, make_settings(), loss)
-
-    assert calls == []
+    assert images.shape == (2, 3, 32, 32)
+    assert {kind: len(steps) for kind, steps in trace.items()}["noise editing"] == config.noise_editing_steps
 
 
 def test_saturated_pixels_keep_their_gradient():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,10 +15,10 @@ from typer.testing import CliRunner
 
 from common.config import Config, ConfigError
 from common.workspace import METHODS, Workspace
-from fedlmg_server import estimate
+from fedlmg_server import estimate, plan
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
-from fedlmg_server.synthesis import launch
+from fedlmg_server.synthesis import launch, worker
 
 
 @pytest.fixture
@@ -46,13 +47,13 @@ def is_drawn(workspace: Workspace, method: str) -> bool:
 
 
 def draw_all(workspace: Workspace) -> None:
-    with launch.workers(workspace) as workers:
+    with launch.workers(workspace, 2) as workers:
         workers.wait("fedlmg", partial(is_drawn, workspace, "fedlmg"))
 
 
 @pytest.mark.slow
 def test_all_processes_draw_the_whole_plan(workspace):
-    with launch.workers(workspace, METHODS) as workers:
+    with launch.workers(workspace, 2, METHODS) as workers:
         for method in METHODS:
             workers.wait(method, partial(is_drawn, workspace, method))
 
@@ -84,6 +85,32 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
         draw_all(workspace)
 
 
+def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatch):
+    for name in "bcd":
+        replace(upload, manifest=upload.manifest | {"client": name}).save(workspace.upload(name))
+    dealt: list[int] = []
+
+    def count(backend, upload, workspace, config, seed, method, share) -> None:
+        planned = plan.drawings(seed, upload.client, upload.class_names, config.images_per_class)
+        rank, world_size = share
+        dealt[-1] += len(plan.batches(planned, config.synthesis_batch_size)[rank::world_size])
+
+    monkeypatch.setattr(worker, "draw_client", count)
+    monkeypatch.setattr(worker.families, "load", lambda *_: None)
+
+    for rank in range(8):
+        dealt.append(0)
+        worker.run(workspace, ["fedlmg"], rank, 8, torch.device("cpu"))
+
+    assert dealt == [2] * 8
+
+
+def test_no_more_processes_are_started_than_there_are_batches(upload):
+    config = Config.from_run_config({"images-per-class": 2, "synthesis-batch-size": 4})
+
+    assert launch.num_processes(config, [upload]) == 1
+
+
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no diffusers pipeline: it has no model_index\.json"):
         location.find(str(tmp_path))
@@ -105,6 +132,15 @@ def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
 
     assert result.exit_code == 1
     assert "is no workspace of a run" in result.output
+
+
+def test_plan_with_an_unusable_diffusion_model_is_a_sentence(workspace, tmp_path):
+    (tmp_path / "pipeline" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+    result = CliRunner().invoke(app, ["plan", str(workspace.root)])
+
+    assert result.exit_code == 1
+    assert "it is a FluxPipeline, which is not supported" in result.output
 
 
 def test_plan_without_a_fit_upload_is_a_sentence(workspace, upload):

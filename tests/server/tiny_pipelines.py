@@ -14,6 +14,7 @@ from diffusers import (
     DiTPipeline,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
     LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
@@ -72,10 +73,10 @@ def _denoiser(text_width: int, **changes) -> UNet2DConditionModel:
     )
 
 
-def _stable_diffusion(scheduler, **changes) -> StableDiffusionPipeline:
+def _stable_diffusion(scheduler, kind: type = StableDiffusionPipeline, **changes) -> DiffusionPipeline:
     text_encoder, tokenizer = _text_encoder(CLIPTextModel)
     parts = {"vae": _autoencoder(), "text_encoder": text_encoder, "tokenizer": tokenizer}
-    return StableDiffusionPipeline(unet=_denoiser(16, **changes), scheduler=scheduler, **parts, **NO_EXTRAS)
+    return kind(unet=_denoiser(16, **changes), scheduler=scheduler, **parts, **NO_EXTRAS)
 
 
 def _stable_diffusion_xl() -> StableDiffusionXLPipeline:
@@ -135,12 +136,24 @@ def _pixel(kind: type, scheduler, **changes) -> DiffusionPipeline:
 FAMILIES = {
     "stable-diffusion-1": lambda: _stable_diffusion(PNDMScheduler(skip_prk_steps=True, **BETAS)),
     "stable-diffusion-2": lambda: _stable_diffusion(DDIMScheduler(prediction_type="v_prediction", **BETAS)),
-    "latent-consistency": lambda: _stable_diffusion(LCMScheduler(**BETAS), time_cond_proj_dim=16),
+    "latent-consistency": lambda: _stable_diffusion(
+        LCMScheduler(**BETAS), LatentConsistencyModelPipeline, time_cond_proj_dim=16
+    ),
     "stable-diffusion-xl": _stable_diffusion_xl,
     "dit": _dit,
     "pixel": lambda: _pixel(DDPMPipeline, DDPMScheduler()),
     "pixel-with-classes": lambda: _pixel(DDIMPipeline, DDIMScheduler(), num_class_embeds=2),
 }
+
+
+def save_without_terminal_signal(folder: Path) -> Path:
+    """Stable Diffusion 2 on a schedule that ends in pure noise."""
+    torch.manual_seed(0)
+    schedule = DDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", **BETAS
+    )
+    _stable_diffusion(schedule).save_pretrained(folder)
+    return folder
 
 
 def save_with_safety_checker(folder: Path, is_strict: bool) -> Path:
