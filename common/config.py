@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -160,6 +161,8 @@ def _convert(key: str, value: Any, hint: type) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"config key '{key}' wants {hint.__name__}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"config key '{key}' is {value}, which is no number")
     return value
 
 
@@ -181,6 +184,15 @@ AT_LEAST_ONE = (
     *("num-clients", "min-clients", "image-size", "local-epochs", "local-batch-size", "images-per-class"),
     *("synthesis-batch-size", "num-inference-steps", "student-epochs", "student-batch-size"),
 )
+ABOVE_ZERO = (
+    *("deadline-seconds", "max-upload-megabytes", "local-learning-rate", "dp-max-grad-norm"),
+    *("student-learning-rate", "temperature"),
+)
+AT_LEAST_ZERO = (
+    *("seed", "dp-epsilon", "max-redraws", "noise-editing-steps", "noise-editing-strength"),
+    *("classification-weight", "statistics-weight", "guidance-strength", "distillation-weight"),
+)
+LARGEST_SEED = 2**63 - 1
 
 
 def _check(config: Config) -> None:
@@ -193,14 +205,14 @@ def _check(config: Config) -> None:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 1")
     if not 0 <= flat["guidance-start"] <= flat["guidance-stop"] <= 1:
         raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
-    if not flat["max-upload-megabytes"] > 0:
-        raise ConfigError(f"config key 'max-upload-megabytes' is {flat['max-upload-megabytes']}; it must be above 0")
-    if flat["max-redraws"] < 0:
-        raise ConfigError(f"config key 'max-redraws' is {flat['max-redraws']}; it must be at least 0")
-    if flat["dp-epsilon"] < 0:
-        raise ConfigError(f"config key 'dp-epsilon' is {flat['dp-epsilon']}; it must be at least 0")
-    if not flat["dp-max-grad-norm"] > 0:
-        raise ConfigError(f"config key 'dp-max-grad-norm' is {flat['dp-max-grad-norm']}; it must be above 0")
+    for key in ABOVE_ZERO:
+        if not flat[key] > 0:
+            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be above 0")
+    for key in AT_LEAST_ZERO:
+        if flat[key] < 0:
+            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 0")
+    if flat["seed"] > LARGEST_SEED:
+        raise ConfigError(f"config key 'seed' is {flat['seed']}; it must be at most {LARGEST_SEED}")
     for key in ("min-confidence", "min-distance", "min-agreement", "max-membership-auc", "dp-delta"):
         if not 0 <= flat[key] <= 1:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be from 0 to 1")

@@ -85,7 +85,7 @@ def size_of(simulation: SimulationConfig, index: int) -> int | None:
     ValueError: no whole number above 0.
     """
     size = in_turn(simulation.client_sizes, index)
-    if size and not (size.isdigit() and int(size)):
+    if size and not (size.isdecimal() and int(size)):
         raise ValueError(f"config key 'client-sizes' holds '{size}', which is no number of images")
     return int(size) if size else None
 
@@ -113,7 +113,7 @@ def faults_by_client(simulation: SimulationConfig) -> dict[int, str]:
     faults = {}
     for part in filter(str.strip, simulation.faults.split(",")):
         index, _, fault = (text.strip() for text in part.partition(":"))
-        if not index.isdigit() or fault not in FAULTS:
+        if not index.isdecimal() or fault not in FAULTS:
             raise ValueError(
                 f"config key 'faults' holds '{part.strip()}'; it wants a client's index and one of "
                 f"{', '.join(FAULTS)}, as in '1:random-labels'"

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,14 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
+def _read_run(path: Path) -> dict:
+    with suppress(ValueError, TypeError, KeyError):
+        made = json.loads(path.read_text())
+        if isinstance(made["config"], dict):
+            return made
+    raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
+
+
 def _recorded(config: Config) -> dict:
     """The keys that a workspace keeps."""
     return {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
@@ -64,7 +72,7 @@ class Workspace:
         run = workspace.root / "run.json"
         flat = _recorded(config)
         if run.exists():
-            made = json.loads(run.read_text())
+            made = _read_run(run)
             # Keys that came after the workspace was made had then what is their default now.
             known = _recorded(Config()) | made["config"]
             if changes := difference(_fixed(known), _fixed(flat)):
@@ -92,7 +100,7 @@ class Workspace:
         workspace = cls(root.expanduser().resolve())
         if not (workspace.root / "run.json").exists():
             raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
-        made_with = json.loads((workspace.root / "run.json").read_text())["config"]
+        made_with = _read_run(workspace.root / "run.json")["config"]
         return workspace, Config.from_run_config({**made_with, "workspace": str(workspace.root)})
 
     @property

@@ -33,7 +33,7 @@ def check(
         Path,
         typer.Argument(help="What `data-path` will name: an image folder, a CSV table or a list; `#PART` takes one."),
     ],
-    image_size: Annotated[int, typer.Option(help="Pixels on a side that the federation uses.")] = 32,
+    image_size: Annotated[int, typer.Option(min=1, max=4096, help="Pixels on a side that the federation uses.")] = 32,
     allow_outside: Annotated[bool, typer.Option(help="Follow links and paths that leave the folder.")] = False,
 ) -> None:
     """Say what training would find in a folder: its layout, classes, splits and sizes, and what is wrong with it."""
@@ -71,7 +71,7 @@ def _print_lines(kind: str, lines: list[str]) -> None:
 def audit_images(
     folder: Annotated[Path, typer.Argument(help="Synthetic images, which the server's operator gave you.")],
     data: Annotated[Path, typer.Option(help="Your images, as `check` takes them.")],
-    image_size: Annotated[int, typer.Option(help="Pixels on a side at which they are compared.")] = 32,
+    image_size: Annotated[int, typer.Option(min=1, max=4096, help="Pixels on a side at which they are compared.")] = 32,
     out: Annotated[Path, typer.Option(help="Picture of the nearest pairs.")] = Path("nearest-pairs.png"),
 ) -> None:
     """Say whether synthetic images are copies of your training images. Nothing leaves this machine."""
@@ -150,6 +150,8 @@ def join(
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
+    if quoted := [value for value in node_config.values() if '"' in str(value)]:
+        raise _failure(f"Flower cannot hand on {quoted[0]!r}: choose a name or path without a double quote")
     if dry_run:
         from fedlmg_client import dry_run as rehearsal
 
@@ -160,10 +162,17 @@ def join(
         return
     if insecure and key:
         raise _failure("--key needs TLS: leave out --insecure")
+    if key and not name:
+        raise _failure("--key needs the --name that the server's operator registered it with")
+    if key and b"PRIVATE KEY" not in key.expanduser().read_bytes():
+        raise _failure(f"{key} is no private key: give the file beside the .pub one that `fedlmg-client keygen` made")
     # So that a polite kill, too, stops the SuperNode.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = joining.Server(joining.with_port(host), _resolved(ca), _resolved(key), insecure)
-    joining.keep_joined(server, node_config, Path(node_config["cache-path"]), console)
+    try:
+        joining.keep_joined(server, node_config, Path(node_config["cache-path"]), console)
+    except OSError as error:
+        raise _failure(f"{node_config['cache-path']} cannot be used as --cache: {error}") from None
 
 
 def _part(data: Path) -> Path:

@@ -73,7 +73,7 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
 
 
 def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path) -> subprocess.Popen:
-    pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in node_config.items())
+    pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in node_config.items())
     command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.flags()]
     command += ["--port", str(_free_port()), "--node-config", pairs]
     switches = {

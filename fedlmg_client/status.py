@@ -1,9 +1,10 @@
 """What a client is doing, as events in its cache: written by ClientApp and SuperNode, read by `join`."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from common import json_lines
 
 
 def tell(cache: Path, kind: str, **details: object) -> None:
@@ -13,8 +14,7 @@ def tell(cache: Path, kind: str, **details: object) -> None:
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with open(cache / "events.jsonl", "a") as file:
-            file.write(json.dumps({"time": time.time(), "kind": kind, **details}) + "\n")
+        json_lines.append(cache / "events.jsonl", [{"time": time.time(), "kind": kind, **details}])
     except OSError:
         pass
 
@@ -47,7 +47,8 @@ class Status:
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
-                    self._take(json.loads(line))
+                    if (event := json_lines.parse(line)) is not None:
+                        self._take(event)
         return self.line()
 
     def line(self) -> str:

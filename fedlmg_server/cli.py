@@ -46,18 +46,23 @@ def run(
     workspace: Annotated[
         str | None, typer.Option(help="The run's folder on the server; `local` defaults to runs/default.")
     ] = None,
-    server: Annotated[Path | None, typer.Option(help="Folder of `fedlmg server`: run over its clients.")] = None,
+    server: Annotated[
+        Path | None, typer.Option(envvar="FEDLMG_SERVER", help="Folder of `fedlmg server`: run over its clients.")
+    ] = None,
 ) -> None:
     """Collect one upload from each client, synthesise, distil, report; the same command continues a run."""
     # So that a polite kill, too, stops what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         overrides = read_overrides(config, run_config or [])
+        here = server is not None or connection == LOCAL
+        if here and (chosen := workspace or overrides.get("workspace") or ("" if server else "runs/default")):
+            overrides["workspace"] = str(Path(chosen).expanduser().resolve())
+        if server and connection != LOCAL:
+            raise ConfigError(f"the run is over the clients of {server} or on the SuperLink '{connection}': name one")
         if server:
-            overrides |= {"workspace": str(Path(workspace).resolve())} if workspace else {}
             reason = running.run_on_server(Deployment.load(server), overrides, console)
         elif connection == LOCAL:
-            overrides["workspace"] = str(Path(workspace or overrides.get("workspace", "runs/default")).resolve())
             reason = running.run_locally(overrides, console)
         else:
             overrides |= {"workspace": workspace} if workspace else {}

@@ -66,7 +66,7 @@ class Connection:
     def submit(self, app: Path, config: dict, simulation: dict[str, object] | None = None) -> str:
         """Start a run of the app with this flat config; returns its id."""
         settings = app.parent / "run-config.toml"
-        settings.write_text(to_toml(config))
+        settings.write_text(to_toml(config), encoding="utf-8")
         options = ["--run-config", str(settings)]
         if simulation:
             options += ["--federation-config", " ".join(f"{key}={value}" for key, value in simulation.items())]
@@ -139,8 +139,8 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def to_toml(config: dict) -> str:
-    """A flat config as TOML; JSON's numbers, strings and booleans are TOML's."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
+    """A flat config as TOML; JSON's numbers, strings and booleans are TOML's, but for its halves of characters."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items())
 
 
 def write_app(folder: Path) -> Path:

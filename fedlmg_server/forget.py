@@ -1,9 +1,12 @@
 """A client leaves: its upload and its images go, and the model is made again without them."""
 
+import json
 import shutil
+from contextlib import suppress
 
 from common.config import Config, ConfigError
 from common.files import write_json
+from common.text import plain
 from common.upload import is_whole
 from common.workspace import Workspace, safe_name
 from fedlmg_server import pipeline
@@ -20,14 +23,16 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
     ------
     ConfigError: no such client, or fewer clients stay than `min-clients`.
     """
-    known = [folder.name for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*"))]
+    known = _names(workspace)
+    client = known.get(client, client)
     if safe_name(client) not in known and client not in workspace.forgotten:
-        raise ConfigError(f"no client '{client}' in {workspace.root}: there are {', '.join(sorted(known)) or 'none'}")
+        there = ", ".join(sorted(map(plain, known.values()))) or "none"
+        raise ConfigError(f"no client '{client}' in {workspace.root}: there are {there}")
     write_json(workspace.root / "forgotten.json", sorted({*workspace.forgotten, client}))
-    folders = [
-        *(workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)),
-        workspace.root / "virtual-clients" / client,
-    ]
+    folders = [workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)]
+    if safe_name(client) == client:
+        # A virtual client's name is a folder's; what a stranger calls itself may be a path.
+        folders.append(workspace.root / "virtual-clients" / client)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     workspace.remove_images(client)
@@ -36,3 +41,15 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
         raise ConfigError(f"client '{client}' is forgotten, and no other upload is left to make a model from")
     pipeline.aggregate(config, workspace)
     pipeline.report(config, workspace, {}, {}, {})
+
+
+def _names(workspace: Workspace) -> dict[str, str]:
+    """Folder of a client -> its name: what its manifest says, else the folder's own."""
+    found = {}
+    for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*")):
+        found[folder.name] = folder.name
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            name = json.loads((folder / "manifest.json").read_text())["client"]
+            if safe_name(name) == folder.name:
+                found[folder.name] = name
+    return found

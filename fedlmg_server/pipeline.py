@@ -3,6 +3,7 @@
 Each stage reads what the stage before left in the workspace and skips what is already there.
 """
 
+import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 
 import torch
 
+from common import architectures
 from common.checkpoint import read_tensors
 from common.config import Config, ConfigError
 from common.files import write_bytes, write_json
@@ -32,6 +34,24 @@ class Aggregated:
 
     arrays: dict[str, torch.Tensor]
     model_json: dict
+
+
+def check(config: Config) -> None:
+    """Before any client trains: what could only fail once all images are drawn.
+
+    Raises
+    ------
+    ConfigError: no such diffusion model or architecture.
+    """
+    location.find(config.synthesis.diffusion_model)
+    for key, text in (
+        ("architectures", config.training.architectures),
+        ("student-architecture", config.distillation.student_architecture),
+    ):
+        for name in (part.strip() for part in text.split(",")):
+            if not architectures.is_builder(name) and architectures.base(name) not in architectures.names():
+                nearest = difflib.get_close_matches(name, architectures.names(), n=1, cutoff=0)[0]
+                raise ConfigError(f"config key '{key}' names '{name}', no architecture; the nearest is {nearest}")
 
 
 def device() -> torch.device:
@@ -68,7 +88,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
 
 def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> None:
     """Draw what is missing for every client, and for the unguided rival, on all of this machine's GPUs or cores."""
-    location.find(config.synthesis.diffusion_model)
+    location.check_classes(config.synthesis.diffusion_model, union([upload.class_names for upload in uploads]))
     methods = _methods(config, uploads)
     for method in methods:
         _remove_unplanned(config, workspace, uploads, method)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common import json_lines
+from common.text import plain
 
 
 class Events:
@@ -66,7 +67,8 @@ class Follower:
     def _show(self, event: dict) -> None:
         if event["kind"] == "client":
             reason = f": {event['reason']}" if event.get("reason") else ""
-            self._progress.console.print(f"  {escape(event['name'])} {event['state']}{escape(reason)}", soft_wrap=True)
+            said = escape(plain(f"{event['name']} {event['state']}{reason}"))
+            self._progress.console.print(f"  {said}", soft_wrap=True)
         elif event["kind"] == "plan" and event["methods"]:
             what = " and as many unguided" if len(event["methods"]) > 1 else ""
             self._progress.console.print(f"  plan: {event['images']} images of {event['classes']} classes{what}")

@@ -6,6 +6,10 @@ from typing import Protocol
 
 from common.files import write_json
 from common.workspace import safe_name
+from fedlmg_server.flower import FlowerError
+
+KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
+"""In the words of Flower."""
 
 
 class RegistryError(ValueError):
@@ -25,7 +29,10 @@ class Registry:
         self.path = path
 
     def clients(self) -> dict[str, dict]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
+        try:
+            return json.loads(self.path.read_text()) if self.path.exists() else {}
+        except ValueError:
+            raise RegistryError(f"{self.path} cannot be read: put back what `fedlmg server add-client` wrote") from None
 
     def names(self) -> dict[int, str]:
         """Node -> name."""
@@ -49,13 +56,26 @@ class Registry:
             raise RegistryError(f"'{name}' is registered with another key: `fedlmg server remove-client` it first")
         if owner := next((other for other, client in clients.items() if client["key"] == key), None):
             raise RegistryError(f"{key_file} is registered already, as '{owner}'")
-        answer = connection.flwr("supernode", "register", str(key_file), connection.name, "--name", name)
+        register = ("supernode", "register", str(key_file), connection.name, "--name", name)
+        try:
+            answer = connection.flwr(*register)
+        except FlowerError as error:
+            if KEY_IN_USE not in str(error):
+                raise
+            self._remove_strangers(connection)
+            answer = connection.flwr(*register)
         clients[name] = {"key": key, "node": int(answer["node-id"])}
         write_json(self.path, clients)
         return clients[name]["node"]
 
+    def _remove_strangers(self, connection: Connection) -> None:
+        """Nodes that the SuperLink has and this file does not: an `add` that was interrupted left them."""
+        nodes = [int(node["node-id"]) for node in connection.flwr("supernode", "list", connection.name)["nodes"]]
+        for node in set(nodes) - set(self.names()):
+            connection.flwr("supernode", "unregister", str(node), connection.name)
+
     def remove(self, connection: Connection, name: str) -> None:
-        """Let it take part no more.
+        """Let it take part no more, also where the SuperLink has forgotten it already.
 
         Raises
         ------
@@ -65,7 +85,11 @@ class Registry:
         clients = self.clients()
         if name not in clients:
             raise RegistryError(f"no client is registered as '{name}'; there are: {', '.join(clients) or 'none'}")
-        connection.flwr("supernode", "unregister", str(clients.pop(name)["node"]), connection.name)
+        try:
+            connection.flwr("supernode", "unregister", str(clients.pop(name)["node"]), connection.name)
+        except FlowerError as error:
+            if NO_SUCH_NODE not in str(error):
+                raise
         write_json(self.path, clients)
 
 

@@ -22,6 +22,7 @@ def main(grid: Grid, context: Context) -> None:
     workspace = Workspace.open(config, versions())
     with workspace.lock():
         try:
+            pipeline.check(config)
             with tracking.follow(workspace, config):
                 strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
                 strategy.start(grid)

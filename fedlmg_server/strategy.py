@@ -4,6 +4,7 @@ Every reply is written to the workspace as it arrives, so that memory does not g
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 from pathlib import Path
@@ -17,6 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common.config import Config
 from common.metrics import curve
+from common.text import shortened
 from common.upload import Upload, is_sane_name, is_whole, megabytes, read_manifest
 from common.workspace import Workspace
 from fedlmg_server.exchange import Exchange, ReplyError
@@ -225,7 +227,7 @@ class FedLMG(Strategy):
 
     def _receive_upload(self, reply: Message, node: int) -> str:
         """Write one node's reply to the workspace; returns the client's name."""
-        _raise_client_error(reply)
+        self._raise_client_error(reply, node)
         size, most = megabytes(reply.content), self.config.max_upload_megabytes
         if size > most:
             raise ReplyError(f"its upload has {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
@@ -255,11 +257,21 @@ class FedLMG(Strategy):
         return name
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
-        _raise_client_error(reply)
+        self._raise_client_error(reply, node)
         name, metrics = self.clients[node], reply.content["metrics"]
         if metrics["num-examples"] > 0:
-            self.evaluations[name] = min(max(float(metrics["accuracy"]), 0.0), 1.0)
+            accuracy = float(metrics["accuracy"])
+            if not math.isfinite(accuracy):
+                raise ReplyError("the accuracy that it measured is no number", name)
+            self.evaluations[name] = min(max(accuracy, 0.0), 1.0)
         return name
+
+    def _raise_client_error(self, reply: Message, node: int) -> None:
+        """A client that knows why it cannot answer says so in the record `error`; it speaks for itself alone."""
+        if "error" in reply.content:
+            error = reply.content["error"]
+            name = self._registered.get(node, "") if self.config.client_registry else str(error["client"])
+            raise ReplyError(shortened(error["reason"]), name if is_sane_name(name) else "")
 
     def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
         self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")
@@ -272,10 +284,3 @@ class FedLMG(Strategy):
 def _history(manifest: dict) -> object:
     training = manifest.get("training")
     return training.get("history") if isinstance(training, dict) else None
-
-
-def _raise_client_error(reply: Message) -> None:
-    """A client that knows why it cannot answer says so in the record `error`."""
-    if "error" in reply.content:
-        error = reply.content["error"]
-        raise ReplyError(str(error["reason"]), str(error["client"]))

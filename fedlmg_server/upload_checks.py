@@ -4,6 +4,7 @@ Nothing of an upload is trusted before its check, and no text of it becomes a pa
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection
 
 import torch
@@ -58,8 +59,9 @@ def _class_names(upload: Upload, config: Config) -> None:
         raise Refused(
             f"its class {_shown(bad[0])} is no name: class names must be printable, with 1 to {LONGEST_NAME} characters"
         )
-    if repeated := [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []:
-        raise Refused(f"it names the class {_shown(repeated[0])} more than once")
+    repeated, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise Refused(f"it names the class {_shown(repeated)} more than once")
     try:
         labels.check_distinct(names, labels.parse_aliases(config.federation.class_aliases))
     except ValueError as error:
@@ -91,6 +93,9 @@ def _training(upload: Upload, config: Config) -> None:
     training = upload.manifest.get("training")
     if not isinstance(training, dict) or not _is_count(training.get("num_examples")):
         raise Refused("its 'training' must hold num_examples, a whole number of at least 0")
+    for key in ("validation_accuracy", "test_accuracy"):
+        if key not in training:
+            raise Refused(f"its 'training' lacks '{key}', which may be null")
     for key in ("validation_accuracy", "test_accuracy", "test_accuracy_wire"):
         if (accuracy := training.get(key)) is not None and not _is_within(accuracy, 0, 1):
             raise Refused(f"it claims a '{key}' of {_shown(accuracy)}; an accuracy is a fraction from 0 to 1")
@@ -102,12 +107,16 @@ def _training(upload: Upload, config: Config) -> None:
 
 
 def _privacy(upload: Upload, config: Config) -> None:
-    for part, keys in (("privacy", ("epsilon", "delta")), ("membership", ("auc", "tpr_at_1_percent_fpr"))):
+    for part, largest in (
+        ("privacy", {"epsilon": 1e9, "delta": 1.0}),
+        ("membership", {"auc": 1.0, "tpr_at_1_percent_fpr": 1.0}),
+    ):
         found = upload.manifest.get(part)
         if found is not None and not (
-            isinstance(found, dict) and all(_is_within(found.get(key), 0, 1e9) for key in keys)
+            isinstance(found, dict) and all(_is_within(found.get(key), 0, most) for key, most in largest.items())
         ):
-            raise Refused(f"its '{part}' must hold {' and '.join(keys)}, numbers of at least 0")
+            wanted = " and ".join(f"{key} from 0 to {most:g}" for key, most in largest.items())
+            raise Refused(f"its '{part}' must hold {wanted}")
 
 
 def _is_epoch(entry: object) -> bool:
@@ -117,7 +126,9 @@ def _is_epoch(entry: object) -> bool:
 
 def _data(upload: Upload, config: Config) -> None:
     data = upload.manifest.get("data")
-    if not isinstance(data, str) or (data != "folder" and virtual_index(data, config) is None):
+    has_virtual_clients = bool(config.federation.federation or config.simulation.folders)
+    is_virtual = has_virtual_clients and isinstance(data, str) and virtual_index(data, config) is not None
+    if data != "folder" and not is_virtual:
         raise Refused(f"its 'data' is {_shown(data)}, not 'folder' or a virtual client of this run")
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.config import ConfigError
+from common.text import plain
 from fedlmg_server.progress import Events
 
 REFRESH_SECONDS = 0.5
@@ -161,4 +162,4 @@ def _losses(state: State) -> Table:
 
 def _plain(text: str) -> str:
     """Text from a client: neither markup nor control characters reach the terminal."""
-    return escape("".join(character if character.isprintable() else " " for character in text))
+    return escape(plain(text))

@@ -30,8 +30,9 @@ def initialise(root: Path, hosts: Sequence[str], port: int, superlink_port: int)
         raise DeploymentError(f"nginx cannot read the path {root}: choose one without quotes, $ and ;")
     deployment = Deployment(root, tuple(hosts), port, superlink_port)
     root.mkdir(parents=True, exist_ok=True)
-    for folder in (deployment.logs, deployment.runs):
-        folder.mkdir(exist_ok=True)
+    deployment.logs.mkdir(exist_ok=True)
+    # What clients uploaded is the operator's alone.
+    deployment.runs.mkdir(mode=0o700, exist_ok=True)
     authority, authority_key = certificates.new_authority()
     deployment.authority.write_bytes(authority)
     write_private(deployment.authority_key, authority_key)

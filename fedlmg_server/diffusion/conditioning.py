@@ -22,11 +22,12 @@ Conditioning = Callable[[list[str]], Arguments]
 
 
 class Prompts:
-    """Text prompts; `encode` turns one prompt into arguments of one row."""
+    """Text prompts; `encode` turns one prompt into arguments of one row, `tokenizer` is the first step of it."""
 
-    def __init__(self, encode: Callable[[str], Arguments]):
-        self._encode = encode
+    def __init__(self, encode: Callable[[str], Arguments], tokenizer: Callable):
+        self._encode, self._tokenizer = encode, tokenizer
         self._encoded: dict[str, Arguments] = {}
+        self._read: dict[tuple[int, ...], str] = {}
 
     def __call__(self, class_names: list[str]) -> Arguments:
         prompts = ["" for _ in class_names] + [PROMPT.format(name.lower()) for name in class_names]
@@ -35,6 +36,12 @@ class Prompts:
     @torch.no_grad()
     def _once(self, prompt: str) -> Arguments:
         if prompt not in self._encoded:
+            tokens = tuple(self._tokenizer(prompt, truncation=True).input_ids)
+            if (other := self._read.setdefault(tokens, prompt)) != prompt:
+                raise ConfigError(
+                    f"the diffusion model reads '{prompt}' as it reads '{other}', by their first {len(tokens)} tokens: "
+                    "give one of the classes another name (`class-aliases`)"
+                )
             self._encoded[prompt] = self._encode(prompt)
         return self._encoded[prompt]
 
@@ -46,7 +53,7 @@ def stable_diffusion(pipeline: DiffusionPipeline) -> Prompts:
         states, _ = pipeline.encode_prompt(prompt, pipeline.device, 1, do_classifier_free_guidance=False)
         return {"encoder_hidden_states": states}
 
-    return Prompts(encode)
+    return Prompts(encode, pipeline.tokenizer)
 
 
 def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
@@ -65,7 +72,7 @@ def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
         added = {"text_embeds": pooled, "time_ids": sizes.to(pipeline.device)}
         return {"encoder_hidden_states": states, "added_cond_kwargs": added}
 
-    return Prompts(encode)
+    return Prompts(encode, pipeline.tokenizer)
 
 
 def label_ids(class_names: list[str], vocabulary: dict[str, int]) -> list[int]:

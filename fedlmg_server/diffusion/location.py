@@ -1,12 +1,15 @@
 """Where a diffusion model lies, without importing what opens it."""
 
+import re
 from pathlib import Path
 
 from common import installed
 from common.config import ConfigError
+from common.datasets import embedded
 
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
-EMBEDDED = ("digits", "emoji")
+EMBEDDED = tuple(embedded.EMBEDDED)
+HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
 def embedded_folder(name: str) -> Path:
@@ -31,6 +34,22 @@ def find(name: str) -> str:
     ConfigError: a folder that holds no pipeline.
     """
     source = embedded_folder(name) if name in EMBEDDED else Path(name).expanduser()
-    if source.is_dir() and not (source / "model_index.json").exists():
+    is_folder = bool(name) and source.is_dir()
+    if is_folder and not (source / "model_index.json").exists():
         raise ConfigError(f"'{source}' is no diffusers pipeline: it has no model_index.json")
-    return str(source) if source.is_dir() else name
+    if not is_folder and not re.fullmatch(HUB_ID, name):
+        raise ConfigError(f"config key 'diffusion-model' is '{name}', which is no folder here and no hub id")
+    return str(source) if is_folder else name
+
+
+def check_classes(name: str, class_names: list[str]) -> None:
+    """
+    Raises
+    ------
+    ConfigError: an embedded model was never shown some class, and would draw something else.
+    """
+    if name in EMBEDDED and (strange := [one for one in class_names if one not in embedded.of(name).class_names]):
+        raise ConfigError(
+            f"the embedded diffusion model '{name}' has never seen '{strange[0]}': set 'diffusion-model' to one that "
+            "knows your classes, or train one (`fedlmg pretrain`)"
+        )

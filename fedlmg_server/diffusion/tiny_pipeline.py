@@ -1,6 +1,7 @@
 """A Stable Diffusion small enough to train and to run on a laptop's processor: every part a class of the real one.
 
-Images of 32 pixels become latents (4, 8, 8); the text encoder reads characters, so any class name has a prompt. The
+Images of 32 pixels become latents (4, 8, 8); the text encoder reads characters, so any class name of `CHARACTERS` and
+not too long has a prompt of its own (others are refused: `conditioning.Prompts`). The
 prompt enters every block as scale and shift, pooled beside the time step, as well as by cross-attention: with so few
 training steps, cross-attention alone had hardly learned it (measured).
 """

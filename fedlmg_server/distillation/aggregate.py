@@ -134,7 +134,14 @@ def save(
     uploads: list[Upload],
     distilled: Distilled,
 ) -> None:
-    """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole."""
+    """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole.
+
+    Raises
+    ------
+    ValueError: a model whose weights are not finite.
+    """
+    if not all(tensor.isfinite().all() for tensor in distilled.model.state_dict().values()):
+        raise ValueError("the model's weights are no numbers: lower 'student-learning-rate', or raise 'temperature'")
     verdicts = {client: verdict.to_json() for client, verdict in distilled.verdicts.items()}
     write_json(workspace.model / "quality.json", verdicts)
     write_tensors(workspace.model / "model.safetensors", distilled.model.state_dict())

@@ -1,6 +1,7 @@
 """The model's card: what it is, how it was measured, how to use it. Markdown, beside the model."""
 
 from common.html_page import percent
+from common.text import plain
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.results import points
 from fedlmg_server.report.views import left_out
@@ -51,5 +52,4 @@ def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
 
 
 def _plain(text: object) -> str:
-    clean = "".join(character if character.isprintable() else " " for character in str(text))
-    return "".join(f"\\{character}" if character in "|<>`*_[]&\\" else character for character in clean)
+    return "".join(f"\\{character}" if character in "|<>`*_[]&\\" else character for character in plain(text))

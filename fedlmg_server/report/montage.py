@@ -1,6 +1,7 @@
 """Synthetic images side by side: for each client and class one small PNG, a few images high."""
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Strip:
     """<class>/<seed>.png of the images shown, from the top."""
 
 
-def grid(folder: Path) -> Grid | None:
-    """The images under `folder`/<client>/<class>/<seed>.png, or None where there are none."""
+def grid(folder: Path, hidden: Collection[Path] = ()) -> Grid | None:
+    """The images under `folder`/<client>/<class>/<seed>.png but the hidden ones, or None where there are none."""
     clients = [client for client in _folders(folder) if next(client.glob("*/*.png"), None)]
     classes = sorted({path.parent.name for client in clients for path in client.glob("*/*.png")}, key=_natural)
     if not classes:
@@ -41,13 +42,13 @@ def grid(folder: Path) -> Grid | None:
     chosen = [classes[i * len(classes) // MAX_CLASSES] for i in range(MAX_CLASSES)]
     shown = classes if len(classes) <= MAX_CLASSES else chosen
     limit = MAX_BYTES // min(len(clients), MAX_CLIENTS)
-    pictures = {client.name: _strips(client, shown, limit) for client in clients[:MAX_CLIENTS]}
+    pictures = {client.name: _strips(client, shown, limit, hidden) for client in clients[:MAX_CLIENTS]}
     return Grid(shown, len(classes), pictures, len(clients))
 
 
-def _strips(client: Path, classes: list[str], limit: int) -> dict[str, Strip]:
+def _strips(client: Path, classes: list[str], limit: int, hidden: Collection[Path]) -> dict[str, Strip]:
     for largest, rows in LAYOUTS:
-        columns = {name: images for name in classes if (images := _images(client / name, rows))}
+        columns = {name: images for name in classes if (images := _images(client / name, rows, hidden))}
         sizes = [max(image.size) for images in columns.values() for image in images.values()]
         tile = max(SMALLEST_TILE, min(largest, max(sizes, default=0)))
         strips = {name: _strip(images, tile) for name, images in columns.items()}
@@ -66,11 +67,13 @@ def _strip(images: dict[str, Image.Image], tile: int) -> Strip:
     return Strip(buffer.getvalue(), list(images))
 
 
-def _images(folder: Path, count: int) -> dict[str, Image.Image]:
+def _images(folder: Path, count: int, hidden: Collection[Path]) -> dict[str, Image.Image]:
     images = {}
     for path in sorted(folder.glob("*.png"), key=_natural):
         if len(images) == count:
             break
+        if path in hidden:
+            continue
         try:
             images[f"{folder.name}/{path.name}"] = Image.open(path).convert("RGB")
         except OSError:

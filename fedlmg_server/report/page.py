@@ -122,7 +122,14 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
         for name in _list(_read_json(manifest).get("class_names"))
     }
     for folder, title in (("synthetic", "Synthetic images"), ("synthetic-prompts-only", "The same without guidance")):
-        if (grid := montage.grid(workspace / folder)) is not None:
+        known = {path.name: scores.read(path) for path in (workspace / folder).glob("*")}
+        unsafe = {
+            workspace / folder / client / file
+            for client, found in known.items()
+            for file, score in found.items()
+            if not score.safe
+        }
+        if (grid := montage.grid(workspace / folder, unsafe)) is not None:
             yield {
                 "title": title,
                 "classes": [classes.get(name, name) for name in grid.classes],
@@ -130,7 +137,7 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
                 "clients": {
                     names.get(client, client): _tiles(
                         [strips.get(name) for name in grid.classes],
-                        scores.read(workspace / folder / client),
+                        known[client],
                         min_confidence if folder == "synthetic" else 0.0,
                     )
                     for client, strips in grid.clients.items()

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.html_page import percent
+from common.text import plain
 from fedlmg_server.report.results import best, points
 
 FEW_KEPT = 0.5
@@ -102,7 +103,7 @@ def _methods(results: dict) -> Table:
 
 def _plain(text: object) -> str:
     """Text from a client: neither markup nor control characters reach the terminal."""
-    return escape("".join(character if character.isprintable() else " " for character in str(text)))
+    return escape(plain(text))
 
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:

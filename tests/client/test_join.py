@@ -112,6 +112,28 @@ def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert probe.choose_once(tmp_path, CONFIG, 2, 100, torch.device("cpu")) == first
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--key", "site"], "--key needs the --name"),
+        (["--key", "site.pub", "--name", "a"], "is no private key"),
+        (["--name", 'a "b"'], "without a double quote"),
+        (["--cache", "site/cache"], "cannot be used as --cache"),
+    ],
+)
+def test_what_could_never_join_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
+):
+    monkeypatch.chdir(tmp_path)
+    keys.generate(tmp_path / "site")
+    (tmp_path / "images").mkdir()
+
+    result = CliRunner().invoke(cli.app, ["join", "localhost", "--data", "images", *options])
+
+    assert result.exit_code == 1
+    assert sentence in result.output
+
+
 def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("common.node_config.CACHES", tmp_path)
 

@@ -40,6 +40,20 @@ def test_unknown_key_names_the_nearest():
         ("aggregation", "fedavg"),
         ("guidance-start", 2.0),
         ("min-clients", 9),
+        ("deadline-seconds", float("inf")),
+        ("deadline-seconds", -5.0),
+        ("student-learning-rate", float("nan")),
+        ("student-learning-rate", -1.0),
+        ("local-learning-rate", 0.0),
+        ("temperature", 0.0),
+        ("noise-editing-steps", -3),
+        ("guidance-strength", -0.1),
+        ("seed", 2**70),
+        ("seed", -1),
+        ("client-sizes", "\u00b2"),
+        ("max-redraws", -1),
+        ("dp-epsilon", -1.0),
+        ("max-upload-megabytes", 0.0),
     ],
 )
 def test_impossible_value_names_the_key(key: str, value: object):
@@ -52,6 +66,16 @@ def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Pa
 
     with pytest.raises(ConfigError, match=r"local-epochs: \d+ -> 3"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
+
+
+@pytest.mark.parametrize("content", ['{"config": {"se', "[]", "{}", '{"config": 3}'])
+def test_workspace_whose_record_is_broken_is_told(tmp_path: Path, content: str):
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(ConfigError, match=r"run\.json is no record of a run"):
+        Workspace.existing(tmp_path)
+    with pytest.raises(ConfigError, match=r"run\.json is no record of a run"):
+        Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {})
 
 
 def test_workspace_made_before_a_key_existed_goes_on_with_its_default(tmp_path: Path):

@@ -113,6 +113,17 @@ def test_montage_has_a_column_a_class(workspace: Path):
     assert Image.open(io.BytesIO(strip.png)).size == (montage.SMALLEST_TILE, 2 * montage.SMALLEST_TILE)
 
 
+def test_unsafe_images_are_not_shown(workspace: Path):
+    score = {"file": "cat/0.png", "class_name": "cat", "confidence": 0.875, "agrees": True, "safe": False}
+    write_json(workspace / "synthetic" / "mnist" / "scores-0.jsonl", score)
+
+    html = page.render(workspace, results.build(**figures()))
+
+    grid = montage.grid(workspace / "synthetic", {workspace / "synthetic/mnist/cat/0.png"})
+    assert grid.clients["mnist"]["cat"].files == ["cat/1.png"]
+    assert "unsafe" not in html
+
+
 def test_many_large_noisy_images_stay_within_the_budget(tmp_path: Path):
     for client in range(3):
         for label in range(25):

@@ -1,13 +1,16 @@
 """Teachers, losses and training of the aggregated model."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from common import label_maps, labels
 from common.config import Config, ConfigError, DistillationConfig
 from common.metrics import accuracy, predict
+from common.workspace import Workspace
 from fedlmg_server.distillation import aggregate, teachers, trainer
-from fedlmg_server.distillation.aggregate import TeacherCache
+from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
@@ -33,6 +36,17 @@ def test_student_learns_end_to_end():
 
     assert accuracy(predict(model, aggregate.preprocessing(CONFIG), data.images), data.labels) == 1.0
     assert not torch.equal(next(model.parameters()), stem)
+
+
+def test_model_that_has_learned_no_numbers_is_not_saved(tmp_path: Path):
+    upload = make_upload("a", ["dark", "bright"])
+    model = aggregate.student(CONFIG, 2, [upload], torch.device("cpu"))
+    next(model.parameters()).data.fill_(torch.nan)
+
+    with pytest.raises(ValueError, match="the model's weights are no numbers"):
+        aggregate.save(Workspace(tmp_path), CONFIG, [upload], Distilled(model, [], {}, {}))
+
+    assert not (tmp_path / "model").exists()
 
 
 def test_same_seed_gives_the_same_student():

@@ -144,6 +144,18 @@ def test_class_that_the_model_does_not_know_is_named(family, nearest, tmp_path):
         backend.condition(["cats"])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("squamous cell carcinoma in situ", "squamous cell carcinoma invasive"), ("\u732b", "\u72ac")],
+    ids=["too long", "of unknown characters"],
+)
+def test_two_classes_that_are_one_prompt_are_told(first, second, tmp_path):
+    backend, _ = opened(tiny_pipelines.save("stable-diffusion-1", tmp_path))
+
+    with pytest.raises(ConfigError, match=r"reads 'an image of .*' as it reads 'an image of .*give one"):
+        backend.condition([first, second])
+
+
 def test_family_that_is_not_supported_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
 

@@ -35,13 +35,13 @@ def _drawn_in_this_process() -> Iterator[None]:
     """The workers' own code, without the seconds that starting two processes takes."""
 
     class Workers:
-        def __init__(self, workspace: Workspace, methods: Sequence[str]) -> None:
+        def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]) -> None:
             worker.run(workspace, list(methods), 0, 1, torch.device("cpu"))
 
         def wait(self, *_: object) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "workers", lambda workspace, methods: nullcontext(Workers(workspace, methods)))
+        patch.setattr(launch, "workers", lambda *asked: nullcontext(Workers(*asked)))
         yield
 
 
@@ -101,6 +101,33 @@ def test_a_forgotten_clients_model_goes_even_where_no_other_can_be_made(tmp_path
         forget("site-a", workspace, config)
 
     assert not workspace.model.exists()
+
+
+def test_a_client_that_calls_itself_a_path_takes_no_folder_with_it(tmp_path: Path):
+    precious = tmp_path / "victim" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    config = Config.from_run_config(SETTINGS | {"workspace": str(tmp_path / "workspace")})
+    workspace = Workspace.open(config, {})
+    make_upload(str(precious.parent), ["cat", "dog"]).save(workspace.upload(str(precious.parent)))
+
+    with pytest.raises(ConfigError, match="no other upload is left"):
+        forget(str(precious.parent), workspace, config)
+
+    assert precious.read_text() == "mine"
+    assert not list(workspace.uploads.iterdir())
+
+
+def test_a_client_is_found_by_the_name_that_is_listed_and_by_its_folder(tmp_path: Path):
+    config = Config.from_run_config(SETTINGS | {"workspace": str(tmp_path)})
+    workspace = Workspace.open(config, {})
+    make_upload("Klinik S\u00fcd", ["cat", "dog"]).save(workspace.upload("Klinik S\u00fcd"))
+    (folder,) = workspace.uploads.iterdir()
+
+    with pytest.raises(ConfigError, match="there are Klinik S\u00fcd"):
+        forget("Klinik Nord", workspace, config)
+    with pytest.raises(ConfigError, match="'Klinik S\u00fcd' is forgotten"):
+        forget(folder.name, workspace, config)
 
 
 def test_an_unknown_client_is_not_forgotten_and_the_known_are_named(tmp_path: Path):

@@ -1,5 +1,7 @@
-"""Too few fit uploads stop the run with a sentence that says what each unfit one lacks."""
+"""What stops a run, in a sentence, before work is done in vain."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from common.config import Config, ConfigError
 from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import pipeline
+from fedlmg_server.synthesis.draw import draw_client
 
 
 def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_path: Path):
@@ -19,3 +22,47 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
 
     with pytest.raises(ConfigError, match=r"1 fit uploads, but 'min-clients' is 2 \(bad: client 'site-a': .*schema 99"):
         pipeline.aggregate(config, workspace)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("student-architecture", "resnt18", "names 'resnt18', no architecture; the nearest is resnet18"),
+        ("architectures", "small_resnet,small_mpl", "names 'small_mpl', no architecture; the nearest is small_mlp"),
+        ("architectures", "", "names '', no architecture"),
+        ("diffusion-model", "/nowhere/at all", "is '/nowhere/at all', which is no folder here and no hub id"),
+        ("diffusion-model", "", "is '', which is no folder here and no hub id"),
+    ],
+)
+def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, sentence: str):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        pipeline.check(Config.from_run_config({key: value}))
+
+
+@pytest.mark.parametrize("settings", [{}, {"federation": "mixed"}, {"diffusion-model": "a/b-turbo"}], ids=str)
+def test_a_run_that_can_work_is_let_through(settings: dict):
+    pipeline.check(Config.from_run_config(settings))
+
+
+def test_an_embedded_model_is_not_asked_for_what_it_never_saw(upload: Upload, tmp_path: Path):
+    config = Config.from_run_config({"workspace": str(tmp_path), "federation": "", "num-clients": 1, "min-clients": 1})
+    workspace = Workspace.open(config, {})
+    upload.save(workspace.upload("site-a"))
+
+    with pytest.raises(ConfigError, match="model 'digits' has never seen 'cat': set 'diffusion-model'"):
+        pipeline.aggregate(config, workspace)
+
+
+def test_images_without_a_score_are_drawn_again(backend, upload: Upload, tmp_path: Path):
+    config = Config.from_run_config({"workspace": str(tmp_path), "images-per-class": 2, "num-inference-steps": 2})
+    workspace = Workspace.open(config, {})
+    draw_client(backend, upload, workspace, config.synthesis, config.seed)
+    folder = workspace.synthetic(upload.client)
+    images = sorted(folder.rglob("*.png"))
+    lines = (folder / "scores-0.jsonl").read_text().splitlines()
+    (folder / "scores-0.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
+
+    pipeline._remove_unplanned(config, workspace, [upload], "fedlmg")
+
+    lost = json.loads(lines[3])["file"]
+    assert sorted(folder.rglob("*.png")) == [path for path in images if path != folder / lost]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedlmg_client import keys
+from fedlmg_server.flower import FlowerError
 from fedlmg_server.registry import Registry, RegistryError
 
 
@@ -45,6 +46,49 @@ def test_the_same_pair_again_asks_nobody(registry: Registry, public_keys: list[P
     registry.add(line, "site-a", public_keys[0])
 
     assert len(line.asked) == 1
+
+
+class Forgetful(Line):
+    """A SuperLink that an interrupted command has left with a node, 7, that no file names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strangers = {7}
+
+    def flwr(self, *arguments: str) -> dict:
+        if arguments[1] == "list":
+            return {"nodes": [{"node-id": str(node)} for node in self.strangers]}
+        if arguments[1] == "register" and self.strangers:
+            raise FlowerError("[code: 23] Public key already in use.")
+        if arguments[1] == "unregister":
+            if int(arguments[2]) not in self.strangers:
+                raise FlowerError("[code: 24] Node ID not found for account.")
+            self.strangers.remove(int(arguments[2]))
+        return super().flwr(*arguments)
+
+
+def test_a_key_that_an_interrupted_command_left_behind_is_added(registry: Registry, public_keys: list[Path]):
+    line = Forgetful()
+
+    node = registry.add(line, "site-a", public_keys[0])
+
+    assert registry.names() == {node: "site-a"}
+    assert line.strangers == set()
+
+
+def test_a_client_that_the_superlink_has_forgotten_is_removed(registry: Registry, public_keys: list[Path]):
+    registry.add(Line(), "site-a", public_keys[0])
+
+    registry.remove(Forgetful(), "site-a")
+
+    assert registry.clients() == {}
+
+
+def test_a_file_that_is_cut_short_is_told(registry: Registry):
+    registry.path.write_text("")
+
+    with pytest.raises(RegistryError, match=r"clients\.json cannot be read"):
+        registry.clients()
 
 
 def test_a_removed_client_is_unregistered(registry: Registry, public_keys: list[Path]):

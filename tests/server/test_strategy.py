@@ -68,7 +68,7 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
 
 
 def test_a_superlink_that_fails_now_and_then_is_asked_again(make_strategy: Callable[..., FedLMG]):
-    strategy = make_strategy()
+    strategy = make_strategy(**{"deadline-seconds": 5.0})
 
     strategy.collect(BusyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
 

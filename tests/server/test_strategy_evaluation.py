@@ -32,6 +32,16 @@ def test_the_model_goes_to_those_who_answered_and_their_accuracies_come_back(mak
     assert (strategy.evaluations, asked) == ({"mnist": 0.5, "printed": 0.9}, {7, 8})
 
 
+def test_an_accuracy_that_is_no_number_counts_for_nothing(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), evaluates(float("nan"))], 8: [uploads("printed"), evaluates(0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.evaluations == {"printed": 0.9}
+    assert strategy.unevaluated == {"mnist": "the accuracy that it measured is no number"}
+
+
 def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
 

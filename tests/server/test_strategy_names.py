@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from fedlmg_server.exchange import NODE_UNAVAILABLE
 from fedlmg_server.strategy import FedLMG
 from tests.server.tiny_grid import (
+    Answer,
     TinyGrid,
     fails,
+    sends,
     stored,
     uploads,
 )
@@ -39,6 +42,29 @@ def test_a_key_that_is_not_registered_is_refused(make_strategy: Callable[..., Fe
 
     assert stored(strategy) == ["mnist"]
     assert "its key is not registered" in strategy.missing["node 9"]
+
+
+def says(client: str, reason: str) -> Answer:
+    return sends(RecordDict({"error": ConfigRecord({"client": client, "reason": reason})}))
+
+
+def test_a_registered_client_speaks_for_itself_alone(make_strategy: Callable[..., FedLMG], registry: str):
+    strategy = make_strategy(**{"client-registry": registry})
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [says("mnist", "our images are forged")]}))
+
+    assert strategy.missing == {"printed": "our images are forged"}
+
+
+def test_a_clients_reason_is_short_and_moves_no_cursor(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+
+    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [says("site\x1b[2J", "\x1b[31mno disk" + "!" * 30_000)]}))
+
+    (name,) = strategy.missing
+    assert name == "node 8"
+    assert len(strategy.missing[name]) == 500
+    assert strategy.missing[name].startswith(" [31mno disk!!!")
 
 
 def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: Callable[..., FedLMG], registry: str):

@@ -34,6 +34,14 @@ def training(**changes: object) -> Spoil:
     return lambda upload: saying(training={**upload.manifest["training"], **changes})(upload)
 
 
+def untold(key: str) -> Spoil:
+    def spoil(upload: Upload) -> Upload:
+        told = {name: value for name, value in upload.manifest["training"].items() if name != key}
+        return saying(training=told)(upload)
+
+    return spoil
+
+
 def preprocessing(**changes: object) -> Spoil:
     return lambda upload: saying(preprocessing={**upload.manifest["preprocessing"], **changes})(upload)
 
@@ -133,8 +141,11 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "same answer to every image": (weights("head.weight", torch.zeros_like), "says the same of every image"),
     "tampered weights": (tampered, "not those that its manifest signs"),
     "unsigned weights": (without("sha256"), "not those that its manifest signs"),
-    "a budget below zero": (saying(privacy={"epsilon": -1.0, "delta": 0.1}), "must hold epsilon and delta"),
-    "a membership of words": (saying(membership={"auc": "low"}), "must hold auc and tpr_at_1_percent_fpr"),
+    "a budget below zero": (saying(privacy={"epsilon": -1.0, "delta": 0.1}), "must hold epsilon from 0 to"),
+    "a membership of words": (saying(membership={"auc": "low"}), "must hold auc from 0 to 1 and tpr"),
+    "a membership above certainty": (saying(membership={"auc": 5e8, "tpr_at_1_percent_fpr": 0.1}), "auc from 0 to 1"),
+    "no validation accuracy": (untold("validation_accuracy"), "lacks 'validation_accuracy', which may be null"),
+    "no test accuracy": (untold("test_accuracy"), "lacks 'test_accuracy', which may be null"),
     "statistics of an unknown layer": (unknown_layer, "unknown layer 'nowhere'"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
@@ -164,6 +175,11 @@ NAMELESS: dict[str, Spoil] = {
 
 def test_a_fit_upload_is_not_refused(fit: Upload):
     check(fit, Config())
+
+
+def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
+    with pytest.raises(Refused, match="its 'data' is 'digits/mnist'"):
+        check(saying(data="digits/mnist")(fit), Config.from_run_config({"federation": ""}))
 
 
 @pytest.mark.parametrize("taken", [True, False])
