@@ -56,23 +56,27 @@ class Registry:
             raise RegistryError(f"'{name}' is registered with another key: `fedlmg server remove-client` it first")
         if owner := next((other for other, client in clients.items() if client["key"] == key), None):
             raise RegistryError(f"{key_file} is registered already, as '{owner}'")
-        register = ("supernode", "register", str(key_file), connection.name, "--name", name)
         try:
-            answer = connection.flwr(*register)
+            answer = connection.flwr("supernode", "register", str(key_file), connection.name, "--name", name)
         except FlowerError as error:
             if KEY_IN_USE not in str(error):
                 raise
-            self._remove_strangers(connection)
-            answer = connection.flwr(*register)
+            answer = self._left_behind(connection, key_file)
         clients[name] = {"key": key, "node": int(answer["node-id"])}
         write_json(self.path, clients)
         return clients[name]["node"]
 
-    def _remove_strangers(self, connection: Connection) -> None:
-        """Nodes that the SuperLink has and this file does not: an `add` that was interrupted left them."""
-        nodes = [int(node["node-id"]) for node in connection.flwr("supernode", "list", connection.name)["nodes"]]
-        for node in set(nodes) - set(self.names()):
-            connection.flwr("supernode", "unregister", str(node), connection.name)
+    def _left_behind(self, connection: Connection, key_file: Path) -> dict:
+        """The node of an `add` that was interrupted: the SuperLink has it, and this file does not."""
+        nodes = connection.flwr("supernode", "list", connection.name)["nodes"]
+        known = self.names()
+        left = [node for node in nodes if node["status"] != "unregistered" and int(node["node-id"]) not in known]
+        if len(left) != 1:
+            raise RegistryError(
+                f"{key_file} was registered before, and removed: Flower takes no key twice; make another with "
+                "`fedlmg-client keygen`"
+            )
+        return left[0]
 
     def remove(self, connection: Connection, name: str) -> None:
         """Let it take part no more, also where the SuperLink has forgotten it already.

@@ -48,38 +48,35 @@ def test_the_same_pair_again_asks_nobody(registry: Registry, public_keys: list[P
     assert len(line.asked) == 1
 
 
-class Forgetful(Line):
-    """A SuperLink that an interrupted command has left with a node, 7, that no file names."""
+class Ahead(Line):
+    """A SuperLink that has done already what it is asked for, in its words: its node 7 is the key's."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: str = "registered") -> None:
         super().__init__()
-        self.strangers = {7}
+        self.status = status
 
     def flwr(self, *arguments: str) -> dict:
         if arguments[1] == "list":
-            return {"nodes": [{"node-id": str(node)} for node in self.strangers]}
-        if arguments[1] == "register" and self.strangers:
-            raise FlowerError("[code: 23] Public key already in use.")
-        if arguments[1] == "unregister":
-            if int(arguments[2]) not in self.strangers:
-                raise FlowerError("[code: 24] Node ID not found for account.")
-            self.strangers.remove(int(arguments[2]))
-        return super().flwr(*arguments)
+            return {"nodes": [{"node-id": "7", "status": self.status}]}
+        code = "23] Public key already in use." if arguments[1] == "register" else "24] Node ID not found for account."
+        raise FlowerError(f"[code: {code}")
 
 
-def test_a_key_that_an_interrupted_command_left_behind_is_added(registry: Registry, public_keys: list[Path]):
-    line = Forgetful()
+def test_a_client_is_added_whose_key_an_interrupted_command_registered(registry: Registry, public_keys: list[Path]):
+    registry.add(Ahead(), "site-a", public_keys[0])
 
-    node = registry.add(line, "site-a", public_keys[0])
-
-    assert registry.names() == {node: "site-a"}
-    assert line.strangers == set()
+    assert registry.names() == {7: "site-a"}
 
 
-def test_a_client_that_the_superlink_has_forgotten_is_removed(registry: Registry, public_keys: list[Path]):
+def test_a_key_that_was_removed_is_not_taken_again(registry: Registry, public_keys: list[Path]):
+    with pytest.raises(RegistryError, match="Flower takes no key twice; make another"):
+        registry.add(Ahead("unregistered"), "site-a", public_keys[0])
+
+
+def test_a_client_is_removed_that_an_interrupted_command_unregistered(registry: Registry, public_keys: list[Path]):
     registry.add(Line(), "site-a", public_keys[0])
 
-    registry.remove(Forgetful(), "site-a")
+    registry.remove(Ahead(), "site-a")
 
     assert registry.clients() == {}
 
