@@ -222,6 +222,8 @@ def report(
         write_bytes(out, page.render(cache.expanduser()).encode())
     except (page.PageError, OSError) as error:
         raise _failure(str(error)) from None
+    except (KeyError, TypeError) as error:
+        raise _failure(f"what lies in {cache} is not whole ({error}): take part again, or name another cache") from None
     console.print(f"Report: {escape(str(out))}", soft_wrap=True)
 
 

@@ -138,7 +138,7 @@ def pretrain(
     )
     try:
         quality = pretraining.run(data, out, config, image_size, start)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         console.print(f"[red]Pretraining failed:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(f"{out}: {quality.read_as_asked:.1%} of samples are read as asked, KID {quality.kid:.4f}")

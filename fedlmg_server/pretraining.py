@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from common.config import ConfigError
 from common.datasets import embedded, folders
 from common.datasets.labeled_images import LabeledImages
 from common.files import write_bytes, write_json
@@ -23,6 +24,7 @@ from fedlmg_server.distillation.trainer import TrainingSet
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
 SAMPLES_PER_CLASS = 100
+SIZE_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,14 @@ def _as_set(images: LabeledImages) -> TrainingSet:
 
 
 def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
-    """Train, or continue, a pipeline in `out`; measure it; write its model card."""
+    """Train, or continue, a pipeline in `out`; measure it; write its model card.
+
+    Raises
+    ------
+    ConfigError: images of a size that halving does not fit.
+    """
+    if image_size < SIZE_STEP or image_size % SIZE_STEP:
+        raise ConfigError(f"images of {image_size} pixels cannot be halved enough: take a multiple of {SIZE_STEP}")
     images = public_images(data, image_size)
     pipeline = pretrain.train(images.train.images, images.train.labels, images.class_names, out, config, start)
     quality = measure(pipeline, images, config.seed)

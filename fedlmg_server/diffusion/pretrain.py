@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torchvision.utils import save_image
 
 from common.checkpoint import load_training, save_training
+from common.config import ConfigError
 from common.files import write_bytes, write_json
 from common.schedule import warm_up_then_cosine
 from fedlmg_server.diffusion import tiny_pipeline
@@ -73,6 +74,10 @@ def train(
     """Train on images uint8 (N, 3, h, w) with labels int64 (N,); save the pipeline (fp16) and a sample grid in `out`.
 
     Checkpoints lie in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
+
+    Raises
+    ------
+    ConfigError: two classes are one prompt to the text encoder.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     if start is None:
@@ -85,6 +90,8 @@ def train(
             part.register_to_config(_name_or_path="")  # Else the saved folder names this one.
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
+    tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
+    _check_distinct(class_names, tokens.tolist())
 
     def batch_rows(generator: torch.Generator) -> torch.Tensor:
         return torch.randint(len(images), (config.batch_size,), generator=generator)
@@ -101,8 +108,6 @@ def train(
     mean, std = encode(pipeline.vae, images)
     if start is None:
         mean, std = standardise_latents(pipeline.vae, mean, std)
-
-    tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
 
     def latents_and_prompts(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows = batch_rows(generator)
@@ -217,6 +222,13 @@ def _step_generator(*key: int) -> torch.Generator:
 def _progress(visible: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not visible)
+
+
+def _check_distinct(class_names: list[str], tokens: list[list[int]]) -> None:
+    read: dict[tuple[int, ...], str] = {}
+    for name, row in zip(class_names, tokens, strict=False):
+        if (other := read.setdefault(tuple(row), name)) != name:
+            raise ConfigError(f"the text encoder reads the classes '{other}' and '{name}' as one: rename one")
 
 
 def tokenize(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:

@@ -77,7 +77,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
             config = replace(config, **FEW_STEPS)
         weights = config.classification_weight, config.statistics_weight
         guidance = ClassifierGuidance(classifier, preprocess, target, *weights, per_batch=False)
-        found = preset_speed(replace(config, compile=compiled), guidance, device, arguments.batch)
+        found = preset_speed(replace(config, compile=compiled), guidance, plain, arguments.batch)
         name = f"{preset}, compiled" if compiled else preset
         result["images_per_second"][name] = round(found["images_per_second"], 4)
         result["ratio"][name] = round(found.pop("images_per_second") / speed, 1)
@@ -156,14 +156,18 @@ def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str
     return 1 / (time.perf_counter() - started)
 
 
-def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, device: torch.device, size: int) -> dict:
+def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, plain: LatentBackend, size: int) -> dict:
     """Of one batch, halved until it fits, after one of fewer steps, which compiles. Operations are counted of the
     same without compilation, of one image."""
-    backend = families.load(config, device)
+    device, scheduler = plain.device, families.scheduler(plain.pipeline, config.sampler)
+    plain = LatentBackend(plain.pipeline, scheduler, plain.condition)
+    backend = families.load(config, device) if config.compile else plain
     batch = plan.drawings(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
     started = time.perf_counter()
-    if not fits(backend, guidance, replace(config, **FEW_STEPS), batch):
-        return preset_speed(config, guidance, device, size // 2)
+    while not fits(backend, guidance, replace(config, **FEW_STEPS), batch):
+        batch = batch[: len(batch) // 2]
+        started = time.perf_counter()
+    size = len(batch)
     wait(device)
     warm_up = time.perf_counter() - started
     if device.type == "cuda":
@@ -173,7 +177,6 @@ def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, device: 
     wait(device)
     seconds = time.perf_counter() - started
     memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    plain = families.load(replace(config, compile=False), device) if config.compile else backend
     with Operations() as counter:
         draw_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
     return {

@@ -47,6 +47,16 @@ def test_command_writes_the_page_into_the_cache(tmp_path: Path):
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_files_that_are_not_whole_are_told_in_a_sentence(tmp_path: Path):
+    cache = make_cache(tmp_path)
+    write_json(cache / "aggregated" / "evaluation.json", {})
+
+    result = CliRunner().invoke(app, ["report", str(cache)])
+
+    assert result.exit_code == 1
+    assert "is not whole ('class_names')" in result.output
+
+
 def test_a_folder_that_is_no_cache_is_refused_in_a_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
 

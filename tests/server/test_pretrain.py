@@ -1,9 +1,13 @@
 """Pretraining makes a true Stable Diffusion pipeline, and an interruption changes nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from common.config import ConfigError
+from fedlmg_server import pretraining
 from fedlmg_server.diffusion import latent_space, location, pretrain, tiny_pipeline
 from fedlmg_server.diffusion.pretrain_config import PretrainConfig
 
@@ -100,3 +104,14 @@ def test_shipped_model_is_small_and_opens(name: str):
     StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
 
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 12_000_000
+
+
+def test_classes_that_are_one_prompt_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="reads the classes '\u732b' and '\u72ac' as one"):
+        pretrain.train(IMAGES, LABELS, ["\u732b", "\u72ac"], tmp_path, TINY)
+
+
+@pytest.mark.parametrize("image_size", [0, 4, 33])
+def test_images_that_cannot_be_halved_are_told(tmp_path: Path, image_size: int):
+    with pytest.raises(ConfigError, match=f"images of {image_size} pixels cannot be halved enough"):
+        pretraining.run("digits", tmp_path, PretrainConfig(), image_size)
