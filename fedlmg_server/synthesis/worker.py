@@ -3,7 +3,8 @@
 The ServerApp starts one for each GPU, or one of one thread for each processor core. By hand, on one machine or on
 several that share the workspace:
 
-    accelerate launch --num_processes 4 -m fedlmg_server.synthesis.worker WORKSPACE
+    accelerate launch --num_processes 4 -m fedlmg_server.synthesis.worker WORKSPACE     # on GPUs
+    torchrun --nproc-per-node 4 -m fedlmg_server.synthesis.worker WORKSPACE             # on processor cores
 
 Processes never talk to each other; images are named by seed, so what one leaves undone another draws.
 """
