@@ -91,11 +91,7 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
     except ConfigError as error:
         console.print(f"[red]No plan:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-    console.print(
-        f"{cost.num_images} images of {len(uploads)} clients, at most {cost.megabytes:.0f} MB, "
-        f"about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on {cost.processes} processes",
-        soft_wrap=True,
-    )
+    console.print(cost.sentence(), soft_wrap=True)
 
 
 @app.command()

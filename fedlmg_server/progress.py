@@ -72,6 +72,8 @@ class Follower:
         elif event["kind"] == "plan" and event["methods"]:
             what = " and as many unguided" if len(event["methods"]) > 1 else ""
             self._progress.console.print(f"  plan: {event['images']} images of {event['classes']} classes{what}")
+        elif event["kind"] == "estimate":
+            self._progress.console.print(f"  {event['sentence']}", soft_wrap=True)
         elif event["kind"] == "progress":
             amount = f"{event['completed']}/{event['total']} {event['unit']}"
             task = self._task(event["stage"])

@@ -18,15 +18,20 @@ import torch
 from common.processes import end_with_parent
 from common.upload import load_all
 from common.workspace import METHODS, Workspace
-from fedlmg_server import plan
+from fedlmg_server import estimate, plan
 from fedlmg_server.diffusion import families
+from fedlmg_server.synthesis import launch
 from fedlmg_server.synthesis.draw import draw_client
 
 
 def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, device: torch.device) -> None:
-    """Draw this process's share, method by method; one classifier in memory at a time."""
+    """Draw this process's share, method by method; one classifier in memory at a time. The first process says
+    beforehand, by a short probe, how long it will take."""
     workspace, config = Workspace.existing(workspace.root)
     backend = families.load(config.synthesis, device)
+    if rank == 0 and "fedlmg" in methods and not launch.num_drawn(workspace):
+        first, total = next(load_all(workspace.uploads, config)), estimate.num_images_in(workspace, config)
+        workspace.log("estimate", sentence=estimate.probe(backend, config, first, total, world_size).sentence())
     for method in methods:
         dealt = 0
         for upload in load_all(workspace.uploads, config):

@@ -1,6 +1,7 @@
 """Synthesis processes: started for the whole machine, continued after a kill."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from common import json_lines
 from common.config import Config, ConfigError
 from common.workspace import METHODS, Workspace
 from fedlmg_server import estimate, plan
@@ -97,6 +99,7 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
 
     monkeypatch.setattr(worker, "draw_client", count)
     monkeypatch.setattr(worker.families, "load", lambda *_: None)
+    monkeypatch.setattr(worker.estimate, "probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 
     for rank in range(8):
         dealt.append(0)
@@ -125,6 +128,15 @@ def test_estimate_counts_the_plan_and_times_this_machine(workspace, upload):
     assert cost.megabytes == pytest.approx(8 * 3 * 32 * 32 / 1e6)
     assert cost.seconds > 0
     assert not drawn(workspace)
+
+
+def test_the_first_process_tells_beforehand_what_drawing_will_cost(workspace, upload):
+    worker.run(workspace, ["fedlmg"], 0, 1, torch.device("cpu"))
+    worker.run(workspace, ["fedlmg"], 0, 1, torch.device("cpu"))
+
+    told = [event["sentence"] for event in json_lines.read(workspace.events) if event["kind"] == "estimate"]
+    assert len(told) == 1
+    assert re.fullmatch(r"8 guided images: about \d+ s on 1 processes, at most 0 MB", told[0])
 
 
 def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
