@@ -83,9 +83,8 @@ def draw_client(
             images = draw(wanted)
             with finishing():
                 save_batch(folder, f"scores-{rank}.jsonl", wanted, images, guidance, upload.class_names, backend)
-                while losses:
-                    if (part := losses.pop(0))[1]:
-                        traces.append(folder / f"losses-{rank}.jsonl", *part)
+                traces.append(folder / f"losses-{rank}.jsonl", losses)
+                losses.clear()
             drawn += len(wanted)
     return drawn
 

@@ -1,5 +1,6 @@
 """How the losses fell while images were drawn, one line of JSON a batch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,10 +11,14 @@ from common.workspace import Workspace
 from fedlmg_server.synthesis.guidance import Trace
 
 
-def append(file: Path, num_images: int, trace: Trace) -> None:
-    means = {kind: [round(value, 5) for value in torch.stack(steps).tolist()] for kind, steps in trace.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    json_lines.append(file, [{"images": num_images, **means}])
+def append(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:
+    """Of each batch its number of images and its losses; unguided ones, which have none, are left out."""
+    entries = []
+    for num_images, trace in traces:
+        means = {kind: [round(value, 5) for value in torch.stack(steps).tolist()] for kind, steps in trace.items()}
+        entries += [{"images": num_images, **means}] if means else []
+    if entries:
+        json_lines.append(file, entries)
 
 
 def read(folder: Path) -> list[dict]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.config import Config
 from common.datasets.digits import CLASS_NAMES
+from common.upload import Upload
 from common.workspace import Workspace
 from fedlmg_server import plan
 from fedlmg_server.baselines.federation import Federation
@@ -19,11 +20,24 @@ from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.strategy import FedLMG
 from fedlmg_server.synthesis import scores
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.scores import Score
 from tests.conftest import make_upload
+from tests.server import tiny_federation
 from tests.server.tiny_grid import SUPERLINK, Model
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def uploads() -> list[Upload]:
+    """Of two clients that tell dark images from bright ones."""
+    return [tiny_federation.trained("a"), tiny_federation.trained("b", seed=1)]
+
+
+@pytest.fixture
+def guidance(upload: Upload) -> ClassifierGuidance:
+    return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=False)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from common.synthesis_config import SynthesisConfig
 from fedlmg_server import plan
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.draw import draw_batch
-from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
+from fedlmg_server.synthesis.guidance import gradient
 from tests.server import tiny_pipelines
 
 TINY = SynthesisConfig(num_inference_steps=3, noise_editing_steps=1)
@@ -25,11 +25,6 @@ def folder(request, tmp_path_factory) -> Path:
 def opened(folder: Path, **changes):
     config = SynthesisConfig(**{**TINY.__dict__, "diffusion_model": str(folder), **changes})
     return families.load(config, CPU), config
-
-
-@pytest.fixture
-def guidance(upload) -> ClassifierGuidance:
-    return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=False)
 
 
 DRAWINGS = plan.drawings(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)

@@ -1,0 +1,51 @@
+"""Two clients that see dark images of class 0 and bright ones of class 1: a case whose answer is known."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common.config import Config
+from common.datasets.labeled_images import LabeledImages
+from common.upload import Upload
+from common.workspace import Workspace
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.distillation import trainer
+from fedlmg_server.distillation.trainer import TrainingSet
+from tests.conftest import make_upload
+
+SETTINGS = {
+    "images-per-class": 16,
+    "student-batch-size": 16,
+    "student-epochs": 12,
+    "student-learning-rate": 0.05,
+    "local-batch-size": 16,
+}
+NAMES = ["dark", "bright"]
+
+
+def two_colors(count: int = 64) -> LabeledImages:
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 100, (count, 3, 32, 32)) + 150 * labels[:, None, None, None]
+    return LabeledImages(images.to(torch.uint8), labels)
+
+
+def trained(client: str, seed: int = 0) -> Upload:
+    """A client that tells the two colours apart; `class_names` in the order of the labels."""
+    config, data = Config.from_run_config(SETTINGS), two_colors()
+    upload = make_upload(client, NAMES, seed=seed)
+    model = upload.classifier().requires_grad_(True)
+    trainer.train(model, TrainingSet(data.images, data.labels), upload.preprocess, config.distillation, seed, 24)
+    return replace(upload, arrays=model.state_dict())
+
+
+def federation(uploads: list[Upload], folder: Path = Path("nowhere"), **settings: object) -> Federation:
+    config = Config.from_run_config(SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()})
+    sets = [{upload.client: shown(upload) for upload in uploads} for _ in ("train", "test")]
+    return Federation(config, Workspace(folder), uploads, torch.device("cpu"), *sets)
+
+
+def shown(upload: Upload) -> LabeledImages:
+    """Labels are in the union of the classes, which is sorted: bright comes first."""
+    data = two_colors()
+    return LabeledImages(data.images, 1 - data.labels)
