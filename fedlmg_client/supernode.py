@@ -1,4 +1,4 @@
-"""Flower's SuperNode that also tells the status: whether it reaches the server, and how many bytes it has sent.
+"""Flower's SuperNode that bears with a busy server, and tells the status: whether it is reached, how much was sent.
 
 `python -m fedlmg_client.supernode CACHE FLAGS`, with the flags of `flower-supernode`. It ends with its parent.
 """
@@ -6,6 +6,7 @@
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -15,9 +16,12 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 from common.processes import end_with_parent
 from fedlmg_client.status import tell
 
+WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
+"""Before a request that the server answered with 500 is made again; Flower itself would give the reply up."""
+
 
 def watch_requests(cache: Path) -> None:
-    """Tell of every reply that is sent, and of each change between reached and not."""
+    """Make those again that fail within the server; tell of every reply sent, and of each change in reach."""
     request = ProtobufClient._unary_unary
     lock, reason, replying = threading.Lock(), None, False
 
@@ -30,14 +34,18 @@ def watch_requests(cache: Path) -> None:
 
     def watched(self: ProtobufClient, **call: object) -> object:
         nonlocal replying
-        try:
-            answer = request(self, **call)
-        except httpx.TransportError as error:
-            note(reason_of(error))
-            raise
-        except httpx.HTTPStatusError as error:
-            note(f"the server refuses ({error.response.status_code}): is this client's key registered?")
-            raise
+        for wait in (*WAITS_SECONDS, None):
+            try:
+                answer = request(self, **call)
+                break
+            except httpx.TransportError as error:
+                note(reason_of(error))
+                raise
+            except httpx.HTTPStatusError as error:
+                note(reason_of_status(error.response.status_code))
+                if wait is None or error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise
+                time.sleep(wait)
         note("")
         if call["path"] == "/v1/fleet/push-object":
             replying = True
@@ -57,6 +65,12 @@ def reason_of(error: httpx.TransportError) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "its certificate is not one that `--ca` vouches for"
     return "the server cannot be reached"
+
+
+def reason_of_status(code: int) -> str:
+    if code >= 500:
+        return f"the server cannot answer now ({code})"
+    return f"the server refuses ({code}): is this client's key registered?"
 
 
 def main() -> None:

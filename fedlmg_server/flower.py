@@ -26,9 +26,10 @@ PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
 START_SECONDS, STOP_SECONDS = 60, 10
 LOOK_SECONDS, PATIENCE_SECONDS = 60, 600
 """Between two questions to Flower whether a run still lives; and how long it may not answer."""
-LOST = "No heartbeat received from the task"
+LOST = ("No heartbeat received from the task", "Task failed with unknown error.")
 LOST_MEANS = (
-    "Flower heard no more of the ServerApp (killed, or the clock jumped); the same command goes on from the workspace"
+    "the ServerApp was ended from outside (killed, with its SuperExec, or by a clock that jumped); "
+    "the same command goes on from the workspace"
 )
 PRIVATE = "fedlmg"
 """Name of the connection to the private SuperLink."""
@@ -117,7 +118,7 @@ def _failure(status: str, details: str) -> str:
     """A finished run's failure in Flower's words, or ours where those say nothing to a user; empty if it has none."""
     if status == "finished:completed":
         return ""
-    return LOST_MEANS if details == LOST else details or f"Flower says {status}"
+    return LOST_MEANS if details in LOST else details or f"Flower says {status}"
 
 
 def executable(name: str) -> str:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from fedlmg_server.deployment import proxy
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
-from fedlmg_server.flower import executable
 
 START_SECONDS, STOP_SECONDS = 60, 15
 STEADY_SECONDS = 60
@@ -26,6 +25,7 @@ STEADY_SECONDS = 60
 LONGEST_WAIT_SECONDS = 30
 LOOK_SECONDS = 0.3
 PR_SET_PDEATHSIG = 1
+PATIENTLY = [sys.executable, "-m", "fedlmg_server.deployment.patience"]
 
 
 @dataclass
@@ -125,7 +125,8 @@ def up(deployment: Deployment, say: Callable[[str], None]) -> None:
 def superlink_command(deployment: Deployment) -> list[str]:
     """State in a file and the ServerApp in a process of its own: a run outlives a crash of the SuperLink."""
     return [
-        executable("flower-superlink"),
+        *PATIENTLY,
+        "flower-superlink",
         *("--host", "127.0.0.1", "--port", str(deployment.superlink_port)),
         *("--ssl-ca-certfile", str(deployment.authority)),
         *("--ssl-certfile", str(deployment.certificate), "--ssl-keyfile", str(deployment.certificate_key)),
@@ -137,7 +138,8 @@ def superlink_command(deployment: Deployment) -> list[str]:
 def superexec_command(deployment: Deployment) -> list[str]:
     """Starts ServerApps, with the packages that are installed here."""
     return [
-        executable("flower-superexec"),
+        *PATIENTLY,
+        "flower-superexec",
         *("--runtime-api-address", f"127.0.0.1:{deployment.superlink_port}"),
         *("--root-certificates", str(deployment.authority)),
         *("--superexec-auth-secret-file", str(deployment.superexec_secret)),

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import psutil
 from PIL import Image
+
+from fedlmg_server.deployment.supervisor import PATIENTLY
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,8 @@ class Network:
     def start_superlink(self) -> None:
         self.start(
             "superlink",
-            *(str(BIN / "flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(self.port)),
+            *PATIENTLY,
+            *("flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--database", str(self.folder / "state.db"), "--isolation", "process"),
             *("--superexec-auth-secret-file", str(self.folder / "secret"), "--disable-runtime-dependency-installation"),
         )
@@ -106,10 +108,8 @@ class Network:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def start_superexec(self) -> None:
-        """Started again when it ends, as `fedlmg server up` does it: a busy SuperLink's answer of 500 ends it."""
-        command = [str(BIN / "flower-superexec"), "--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"]
-        command += ["--superexec-auth-secret-file", str(self.folder / "secret")]
-        self.start("superexec", "bash", "-c", f"while true; do {shlex.join(command)}; sleep 1; done")
+        command = ["flower-superexec", "--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"]
+        self.start("superexec", *PATIENTLY, *command, "--superexec-auth-secret-file", str(self.folder / "secret"))
 
     def join(self, name: str) -> None:
         if not (self.folder / name).exists():
@@ -137,8 +137,12 @@ class Network:
     def run_until_done(self, seconds: float = 600) -> str:
         """Start the run, or again, and return the sha256 of its model."""
         self.run()
-        assert self.processes["run"].wait(seconds) == 0, (self.folder / "run.log").read_text()[-3000:]
+        assert self.processes["run"].wait(seconds) == 0, self.last_words()
         return hashlib.sha256((self.workspace / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    def last_words(self) -> str:
+        """The end of every log, for whoever asks why a run failed."""
+        return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in sorted(self.folder.rglob("*.log")))
 
     def find(self, parent: str, part: str) -> psutil.Process | None:
         """A process below one of ours whose command line holds `part`."""

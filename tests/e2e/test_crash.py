@@ -80,6 +80,19 @@ def test_a_serverapp_killed(network: Network, undisturbed: str, stage: str):
     assert (network.workspace / "report" / "index.html").exists()
 
 
+def test_a_superexec_killed(network: Network, undisturbed: str):
+    network.up()
+    network.run()
+    until(lambda: network.has_stage("uploads"), "collecting")
+
+    network.processes["superexec"].kill()
+
+    assert network.processes["run"].wait(300) == 1
+    assert "the same command goes on" in (network.folder / "run.log").read_text()
+    network.start_superexec()
+    assert network.run_until_done() == undisturbed
+
+
 def test_a_superlink_killed_while_clients_train(network: Network, undisturbed: str):
     network.up()
     network.run()
