@@ -68,12 +68,14 @@ class Classifier(torch.nn.Module):
                 yield from zip(read, names, confidences.tolist(), strict=True)
 
 
-def load(path: Path | str) -> Classifier:
+def load(path: Path | str, builder: str | None = None) -> Classifier:
     """The model in float32 on the CPU, from its folder, the workspace it was made in, or a client's cache.
+
+    builder: `package.module:function` that may be imported, where the model is of no architecture known here.
 
     Raises
     ------
-    ModelError: no model there, or one that is not whole.
+    ModelError: no model there, one that is not whole, or one that another builder makes.
     """
     path = Path(path).expanduser()
     folders = (path, path / "model", path / "aggregated", path.parent)
@@ -83,9 +85,10 @@ def load(path: Path | str) -> Classifier:
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
-        network = architectures.build(
-            description["architecture"], len(description["class_names"]), preprocessing.image_size
-        )
+        architecture, num_classes = description["architecture"], len(description["class_names"])
+        if architectures.is_builder(architecture) and architectures.base(architecture) != builder:
+            raise ValueError(f"it takes the builder '{architectures.base(architecture)}', imported only if you name it")
+        network = architectures.build(architecture, num_classes, preprocessing.image_size, {builder})
         network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

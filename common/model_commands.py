@@ -26,17 +26,21 @@ console = Console(stderr=True)
 ModelPath = Annotated[
     Path, typer.Argument(help="A finished workspace, its `model` folder, or a client's `aggregated`.")
 ]
+Builder = Annotated[
+    str | None, typer.Option(help="package.module:function that makes the model, if it is of your own architecture.")
+]
 
 
 def predict(
     model: ModelPath,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
+    builder: Builder = None,
 ) -> None:
     """Print path, class and confidence of each image as CSV or JSON; images per second go to the error stream."""
     from common.datasets.image_files import shown
 
-    classifier = _load(model)
+    classifier = _load(model, builder)
     problems: list[str] = []
     started = time.monotonic()
     rows = list(classifier.predict(_files(images, problems), problems))
@@ -64,12 +68,13 @@ def export(
             help="Images to check on, best in folders named by class; else some of the workspace's, else noise."
         ),
     ] = None,
+    builder: Builder = None,
 ) -> None:
     """Write the model as ONNX, also in INT8, and as a torch.export program: uint8 images in, probabilities out."""
     from common.export import ExportError
     from common.export import export as write_export
 
-    classifier = _load(model)
+    classifier = _load(model, builder)
     synthetic = [folder for folder in (model / "synthetic", model.parent / "synthetic") if folder.is_dir()]
     batches, labels = _batches(images or synthetic, classifier.class_names)
     try:
@@ -82,11 +87,11 @@ def export(
     console.print(f"INT8: {size}, the same class for {cost.same_class:.1%} of {cost.num_images} images{accuracy}")
 
 
-def _load(path: Path) -> "Classifier":
+def _load(path: Path, builder: str | None) -> "Classifier":
     from common.classifier import ModelError, load
 
     try:
-        return load(path)
+        return load(path, builder)
     except ModelError as error:
         raise _failure(str(error)) from None
 

@@ -93,13 +93,14 @@ def audit_images(
 def audit(
     data: Annotated[Path, typer.Argument(help="Your images, as `check` takes them.")],
     model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
+    builder: model_commands.Builder = None,
 ) -> None:
     """Say what a model gives away about your training images. Your own upload is audited before it is sent."""
     from common import classifier
     from fedlmg_client import audit as auditing
 
     try:
-        found = auditing.of_folder(classifier.load(model or _returned()), data.expanduser())
+        found = auditing.of_folder(classifier.load(model or _returned(), builder), data.expanduser())
     except ValueError as error:
         raise _failure(str(error)) from None
     console.print(found.sentence(), soft_wrap=True)
@@ -193,9 +194,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
+    builder: model_commands.Builder = None,
 ) -> None:
     """Print path, class and confidence of each image, read by the model that came back from the server."""
-    model_commands.predict(model or _returned(), images, as_json)
+    model_commands.predict(model or _returned(), images, as_json, builder)
 
 
 def _returned() -> Path:

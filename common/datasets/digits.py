@@ -6,7 +6,7 @@
 `printed`    printed digits in two font families, dark coloured ink on light coloured paper
 """
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ def mnist_rows(purpose: str) -> np.ndarray:
     return order[start:stop]
 
 
-def load(domain: str) -> dict[str, LabeledImages]:
-    """The train, validation and test images of one domain.
+def load(domain: str, fonts: tuple[str, ...] = CLIENT_FONTS) -> dict[str, LabeledImages]:
+    """The train, validation and test images of one domain; `fonts` are those of `printed`, whose labels stay the same.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def load(domain: str) -> dict[str, LabeledImages]:
     """
     if domain not in DOMAINS:
         raise ValueError(f"the embedded digits federation has no client {domain!r}; it has {', '.join(DOMAINS)}")
-    images, labels = _draw(domain)
+    images, labels = _draw(domain, fonts)
     splits, start = {}, 0
     for name, size in SPLIT_SIZES.items():
         rows = slice(start, start + size)
@@ -64,9 +64,10 @@ def load(domain: str) -> dict[str, LabeledImages]:
 
 
 @cache
-def _draw(domain: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw(domain: str, fonts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(DOMAINS.index(domain) + 1)
-    pixels, labels = {"mnist": _mnist, "optdigits": _optdigits, "mnist-m": _mnist_m, "printed": _printed}[domain](rng)
+    printed = partial(_printed, fonts=fonts)
+    pixels, labels = {"mnist": _mnist, "optdigits": _optdigits, "mnist-m": _mnist_m, "printed": printed}[domain](rng)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
@@ -95,13 +96,13 @@ def _mnist_m(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(patches.astype(np.int16) - ink).astype(np.uint8), labels
 
 
-def _printed(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _printed(rng: np.random.Generator, fonts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     labels = rng.permutation(np.arange(_SIZE) % 10)
-    return np.stack([_printed_image(int(label), rng) for label in labels]), labels
+    return np.stack([_printed_image(int(label), rng, fonts) for label in labels]), labels
 
 
-def _printed_image(digit: int, rng: np.random.Generator) -> np.ndarray:
-    glyph = glyphs.printed_digit(digit, str(rng.choice(CLIENT_FONTS)), int(rng.integers(40, 60)))
+def _printed_image(digit: int, rng: np.random.Generator, fonts: tuple[str, ...]) -> np.ndarray:
+    glyph = glyphs.printed_digit(digit, str(rng.choice(fonts)), int(rng.integers(40, 60)))
     shift = tuple(rng.integers(-7, 8, 2).tolist())
     glyph = glyph.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR, translate=shift)
     ink = np.asarray(glyph.resize((glyphs.IMAGE_SIZE, glyphs.IMAGE_SIZE), Image.Resampling.BOX), np.float32)[..., None]

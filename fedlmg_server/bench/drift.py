@@ -12,6 +12,9 @@ from statistics import mean
 import torch
 from torchvision.transforms.v2 import functional
 
+from common.datasets import digits
+from common.datasets.labeled_images import LabeledImages
+from common.datasets.public_digits import PUBLIC_FONTS
 from common.files import write_bytes, write_json
 from fedlmg_server.baselines import ceiling, compare
 from fedlmg_server.baselines.federation import Federation
@@ -40,6 +43,9 @@ SHIFTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 """Name -> what happens to images uint8 (N, 3, h, w)."""
 
+PRINTED = {"printed alone": digits.CLIENT_FONTS, "printed alone, new fonts": PUBLIC_FONTS}
+"""Name -> the fonts of the embedded client `printed`; no client has the new ones, the diffusion model has seen them."""
+
 
 @dataclass(frozen=True)
 class Shifted:
@@ -62,13 +68,23 @@ def measure(federation: Federation) -> Iterator[Shifted]:
         f"fedlmg-{config.distillation.aggregation}": aggregate.load(federation.workspace, config, device)[0],
         "ceiling": aggregate.distil(config, uploads, pooled, len(federation.class_names), device)[0],
     }
-    for shift, change in SHIFTS.items():
-        tests = {client: replace(test, images=change(test.images)) for client, test in federation.tests.items()}
+    for shift, tests in shifted(federation.tests):
         untrained, _ = compare.without_training(uploads, tests, device)
         found = {method: row["per_client"] for method, row in untrained.items()}
         found |= {method: replace(federation, tests=tests).measure(model) for method, model in models.items()}
         for method, per_client in found.items():
             yield Shifted(config.seed, shift, method, per_client)
+
+
+def shifted(tests: dict[str, LabeledImages]) -> Iterator[tuple[str, dict[str, LabeledImages]]]:
+    """Each shift and what it makes of the test images, of all clients or of those whom it can meet."""
+    for shift, change in SHIFTS.items():
+        yield shift, {client: replace(test, images=change(test.images)) for client, test in tests.items()}
+    as_trained = digits.load("printed")["test"].images
+    printed = {client: test for client, test in tests.items() if torch.equal(test.images, as_trained)}
+    for shift, fonts in PRINTED.items() if printed else ():
+        images = digits.load("printed", fonts)["test"].images
+        yield shift, {client: replace(test, images=images) for client, test in printed.items()}
 
 
 def markdown(rows: list[Shifted]) -> str:

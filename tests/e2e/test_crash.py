@@ -1,6 +1,9 @@
 """kill -9, one process at a time, and clocks that jump: the same command ends with the model of an undisturbed run."""
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,12 +83,41 @@ def test_a_serverapp_killed(network: Network, undisturbed: str, stage: str):
     assert (network.workspace / "report" / "index.html").exists()
 
 
+def hold_database(network: Network, seconds: float) -> None:
+    """As a slow disk does it, while an upload is on its way."""
+    line = SlowLine(network.port, 4e6)
+    network.client_port = line.port
+    network.up()
+    network.run()
+    until(lambda: network.has_status("site-a", "sent"), "byte of the upload")
+    with closing(sqlite3.connect(network.folder / "state.db", timeout=60, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        time.sleep(seconds)
+        database.execute("ROLLBACK")
+
+
+def test_a_database_held_for_longer_than_flower_waits(network: Network, undisturbed: str):
+    hold_database(network, seconds=10)
+
+    assert network.processes["run"].wait(300) == 0, network.last_words()
+    assert network.run_until_done() == undisturbed
+
+
+def test_a_database_held_until_flower_takes_the_serverapp_for_dead(network: Network, undisturbed: str):
+    hold_database(network, seconds=65)
+
+    assert network.processes["run"].wait(300) == 1, network.last_words()
+    assert "the same command goes on" in (network.folder / "run.log").read_text()
+    assert network.run_until_done() == undisturbed
+
+
 def test_a_superexec_killed(network: Network, undisturbed: str):
     network.up()
     network.run()
     until(lambda: network.has_stage("uploads"), "collecting")
 
     network.processes["superexec"].kill()
+    network.processes["superexec"].wait()
 
     assert network.processes["run"].wait(300) == 1
     assert "the same command goes on" in (network.folder / "run.log").read_text()

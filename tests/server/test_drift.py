@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.config import ConfigError
+from common.datasets import digits
 from fedlmg_server.baselines.federation import Federation
 from fedlmg_server.bench import drift
 from fedlmg_server.bench.drift import Shifted
@@ -21,6 +22,23 @@ def test_a_shift_changes_images_and_nothing_of_their_form(name: str):
 
     assert (changed.shape, changed.dtype) == (IMAGES.shape, torch.uint8)
     assert (changed != IMAGES).any()
+
+
+def test_new_fonts_meet_the_client_that_prints_alone():
+    tests = {domain: digits.load(domain)["test"] for domain in ("mnist", "printed")}
+
+    met = {shift: of_clients for shift, of_clients in drift.shifted(tests) if shift in drift.PRINTED}
+
+    assert [list(of_clients) for of_clients in met.values()] == [["printed"], ["printed"]]
+    assert torch.equal(met["printed alone"]["printed"].images, tests["printed"].images)
+    assert not torch.equal(met["printed alone, new fonts"]["printed"].images, tests["printed"].images)
+
+
+def test_new_fonts_print_the_same_digits():
+    known, new = (digits.load("printed", fonts)["test"] for fonts in drift.PRINTED.values())
+
+    assert torch.equal(known.labels, new.labels)
+    assert not set(drift.PRINTED["printed alone"]) & set(drift.PRINTED["printed alone, new fonts"])
 
 
 def test_noise_is_the_same_every_time():
