@@ -1,6 +1,5 @@
-"""A small federation of real processes on loopback, and a slow line, for the tests that break them."""
+"""A small federation of real processes on loopback, for the tests that break them."""
 
-import asyncio
 import hashlib
 import json
 import os
@@ -8,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -227,43 +225,3 @@ class SecureNetwork(Network):
         pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in self.settings.items() if key not in ours)
         arguments = ["run", "--server", str(self.root), "--run-config", pairs]
         self.start("run", sys.executable, "-m", "fedlmg_server.cli", *arguments)
-
-
-class SlowLine:
-    """A TCP proxy on loopback that lets `bits_per_second` through towards the server, all connections together."""
-
-    def __init__(self, target_port: int, bits_per_second: float) -> None:
-        self.port, self.passed = free_port(), 0
-        self._target, self._rate = target_port, bits_per_second / 8
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._turn = asyncio.Lock()
-        self._loop.create_task(asyncio.start_server(self._connect, "127.0.0.1", self.port))
-        self._loop.run_forever()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(self._pass(reader, there[1], slow=True), self._pass(there[0], writer, slow=False))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
-        try:
-            while data := await reader.read(4096):
-                if slow:
-                    async with self._turn:
-                        await asyncio.sleep(len(data) / self._rate)
-                    self.passed += len(data)
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        writer.close()
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.files import write_bytes
-from tests.e2e.network import Network, SlowLine, until
+from tests.e2e.network import Network, until
+from tests.e2e.slow_line import SlowLine
 
 pytestmark = pytest.mark.slow
 
