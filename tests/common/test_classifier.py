@@ -101,22 +101,23 @@ def test_a_model_that_is_not_whole_is_refused_in_a_sentence(
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("architecture", ["users_nets:small", "users_nets:small+groupnorm"])
+@pytest.mark.parametrize("architecture", ["returned_nets:small", "returned_nets:small+groupnorm"])
 def test_a_model_of_the_users_own_needs_its_builder_named(
     workspace: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch, architecture: str
 ):
-    (workspace / "users_nets.py").write_text(USERS_NETS)
+    (workspace / "returned_nets.py").write_text(USERS_NETS)
     monkeypatch.syspath_prepend(workspace)
-    model = architectures.build(architecture, 2, 32, {"users_nets:small"})
+    monkeypatch.delitem(sys.modules, "returned_nets", raising=False)
+    model = architectures.build(architecture, 2, 32, {"returned_nets:small"})
     write_tensors(workspace / "model" / "model.safetensors", model.state_dict())
     description = json.loads((workspace / "model" / "model.json").read_text())
     write_json(workspace / "model" / "model.json", description | {"architecture": architecture})
     command = ["predict", "--model", str(workspace), *map(str, images)]
 
-    without, named = (CliRunner().invoke(app, [*command, *more]) for more in ([], ["--builder", "users_nets:small"]))
+    without, named = (CliRunner().invoke(app, [*command, *more]) for more in ([], ["--builder", "returned_nets:small"]))
 
     assert without.exit_code == 1
-    assert "it takes the builder 'users_nets:small', imported only if you name it" in without.stderr
+    assert "it takes the builder 'returned_nets:small', imported only if you name it" in without.stderr
     assert (named.exit_code, named.stdout.count("\n")) == (0, 1 + len(images))
 
 
