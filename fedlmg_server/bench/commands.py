@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Annotated
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -15,7 +16,17 @@ from rich.progress import track
 from fedlmg_server.flower import FlowerError
 from fedlmg_server.running import run_locally
 
-bench = typer.Typer(no_args_is_help=True, help="Measure methods and settings against each other.")
+EXPERIMENTS = Path("deploy/experiments")
+
+
+class ByFile(typer.core.TyperGroup):
+    """`bench paper/nico-common.toml` stands for `bench paper deploy/experiments/paper/nico-common.toml`."""
+
+    def resolve_command(self, ctx, args: list[str]):
+        return super().resolve_command(ctx, ["paper", *args] if args[0].endswith(".toml") else args)
+
+
+bench = typer.Typer(cls=ByFile, no_args_is_help=True, help="Measure methods and settings against each other.")
 console = Console()
 
 Out = Annotated[Path, typer.Option(help="Folder for runs, rows, table and plots; the same command continues.")]
@@ -26,7 +37,7 @@ Smoke = Annotated[bool, typer.Option(help="Small made-up data and an untrained d
 
 @bench.command()
 def rivals(
-    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/rivals.toml"),
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = EXPERIMENTS / "rivals.toml",
     out: Out = Path("runs/rivals"),
     runs: Runs = None,
     smoke: Smoke = False,
@@ -37,7 +48,7 @@ def rivals(
 
 @bench.command()
 def ablation(
-    config: Annotated[Path, typer.Option(help="Experiment file.")] = Path("deploy/experiments/ablation.toml"),
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = EXPERIMENTS / "ablation.toml",
     out: Out = Path("runs/ablation"),
     runs: Runs = None,
     smoke: Smoke = False,
@@ -48,14 +59,16 @@ def ablation(
 
 @bench.command()
 def paper(
-    config: Annotated[Path, typer.Argument(help="Experiment file, such as deploy/experiments/paper/nico-common.toml.")],
+    config: Annotated[
+        Path, typer.Argument(help="Experiment file, such as paper/nico-common.toml, here or in deploy/experiments.")
+    ],
     out: Out = Path("runs/paper"),
     data: Data = None,
     runs: Runs = None,
     smoke: Smoke = False,
 ) -> None:
     """An experiment on data of your own, with the paper's figures beside ours."""
-    study(config, out / config.stem, data, runs, smoke)
+    study(config if config.exists() else EXPERIMENTS / config, out / config.stem, data, runs, smoke)
 
 
 Finished = Annotated[list[Path], typer.Argument(help="Folders of finished runs of virtual clients, one a seed.")]

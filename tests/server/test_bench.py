@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from common.config import Config, ConfigError
 from common.datasets import folders
@@ -19,6 +20,7 @@ from fedlmg_server.baselines.federation import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
+from fedlmg_server.cli import app
 from fedlmg_server.diffusion import tiny_pipeline
 from fedlmg_server.report import plots
 from tests.conftest import make_upload
@@ -37,6 +39,16 @@ def test_every_experiment_is_valid(file: Path, tmp_path: Path):
 
     assert asked.layout in smoke.LAYOUTS
     assert list(asked.cells())
+
+
+@pytest.mark.parametrize("words", [["paper/nico-common.toml"], ["paper", "deploy/experiments/paper/nico-common.toml"]])
+def test_an_experiment_of_the_paper_is_found_by_its_file(monkeypatch: pytest.MonkeyPatch, words: list[str]):
+    monkeypatch.chdir(EXPERIMENTS.parents[1])
+
+    done = CliRunner().invoke(app, ["bench", *words])
+
+    assert done.exit_code == 1
+    assert "nico-common.toml needs its data" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize("file", sorted((EXPERIMENTS / "paper").glob("*.toml")), ids=lambda path: path.stem)
