@@ -74,7 +74,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def _own(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> nn.Module:
     if name not in builders:
-        raise ValueError(f"builder '{name}' is not named in the settings here, so it is not imported")
+        raise ValueError(f"builder '{name}' is not named here (settings, `--builder`), so it is not imported")
     module, _, function = name.partition(":")
     try:
         builder = getattr(importlib.import_module(module), function)

@@ -85,10 +85,9 @@ def load(path: Path | str, builder: str | None = None) -> Classifier:
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
-        architecture, num_classes = description["architecture"], len(description["class_names"])
-        if architectures.is_builder(architecture) and architectures.base(architecture) != builder:
-            raise ValueError(f"it takes the builder '{architectures.base(architecture)}', imported only if you name it")
-        network = architectures.build(architecture, num_classes, preprocessing.image_size, {builder})
+        network = architectures.build(
+            description["architecture"], len(description["class_names"]), preprocessing.image_size, {builder}
+        )
         network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

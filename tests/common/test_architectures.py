@@ -35,7 +35,7 @@ def test_a_trusted_builder_is_built(nets: str):
 
 
 def test_a_builder_that_nobody_here_named_is_not_imported(nets: str):
-    with pytest.raises(ValueError, match="is not named in the settings here"):
+    with pytest.raises(ValueError, match="is not named here"):
         architectures.build(f"{nets}:linear", 5, 8, builders={"another:one"})
 
     assert nets not in sys.modules
