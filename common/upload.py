@@ -17,21 +17,15 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import save
 
-from common import architectures, labels
-from common.checkpoint import read_tensors, write_tensors
+from common import labels
 from common.config import Config
-from common.files import write_json
-from common.preprocessing import PreprocessSpec
-from common.statistics import FeatureStatistics, from_tensors, to_tensors
+from common.models import architectures
+from common.models.feature_statistics import FeatureStatistics, from_tensors, to_tensors
+from common.storage.atomic import write_json
+from common.storage.tensors import read_tensors, write_tensors
+from common.vision.preprocessing import PreprocessSpec
 
 SCHEMA = 1
-LONGEST_NAME = 100
-"""Characters of a client's or a class's name."""
-
-
-def is_sane_name(name: object) -> bool:
-    """A name that can be shown and compared: a printable string of 1 to 100 characters without blank ends."""
-    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
 
 
 def weights_digest(arrays: dict[str, torch.Tensor]) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common import label_maps
-from common.classifier import Classifier
-from common.datasets import folders
 from common.datasets.labeled_images import LabeledImages
-from common.metrics import predict
+from common.datasets.readers import folders
+from common.labels import maps
+from common.models.predictor import Classifier
+from common.vision.metrics import predict
 
 FEWEST = 20
 """Images on either side, below which nothing is said."""
@@ -59,7 +59,7 @@ def of_folder(model: Classifier, folder: Path) -> Membership:
     ValueError: the folder cannot be read, or has fewer than 20 such images on either side.
     """
     own = folders.load(folder, model.preprocessing.image_size)
-    known = label_maps.find(own.class_names, model.class_names, {})
+    known = maps.find(own.class_names, model.class_names, {})
     held_out = joined(own.splits["validation"], own.splits["test"])
     members, others = (_of_known_classes(part, known) for part in (own.splits["train"], held_out))
     if not (found := membership(model.network, model.preprocessing, members, others)):

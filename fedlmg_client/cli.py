@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common import model_commands
-from common.files import write_bytes
+from common.models import commands
+from common.storage.atomic import write_bytes
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -37,8 +37,8 @@ def check(
     allow_outside: Annotated[bool, typer.Option(help="Follow links and paths that leave the folder.")] = False,
 ) -> None:
     """Say what training would find in a folder: its layout, classes, splits and sizes, and what is wrong with it."""
-    from common.datasets import folders
-    from common.datasets.listing import FolderError
+    from common.datasets.readers import folders
+    from common.datasets.readers.listing import FolderError
 
     try:
         data = folders.load(folder.expanduser(), image_size, allow_outside)
@@ -75,7 +75,7 @@ def audit_images(
     out: Annotated[Path, typer.Option(help="Picture of the nearest pairs.")] = Path("nearest-pairs.png"),
 ) -> None:
     """Say whether synthetic images are copies of your training images. Nothing leaves this machine."""
-    from common.datasets import folders
+    from common.datasets.readers import folders
     from fedlmg_client import audit as auditing
     from fedlmg_client import image_audit
 
@@ -93,14 +93,14 @@ def audit_images(
 def audit(
     data: Annotated[Path, typer.Argument(help="Your images, as `check` takes them.")],
     model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
-    builder: model_commands.Builder = None,
+    builder: commands.Builder = None,
 ) -> None:
     """Say what a model gives away about your training images. Your own upload is audited before it is sent."""
-    from common import classifier
+    from common.models import predictor
     from fedlmg_client import audit as auditing
 
     try:
-        found = auditing.of_folder(classifier.load(model or _returned(), builder), data.expanduser())
+        found = auditing.of_folder(predictor.load(model or _returned(), builder), data.expanduser())
     except ValueError as error:
         raise _failure(str(error)) from None
     console.print(found.sentence(), soft_wrap=True)
@@ -140,9 +140,9 @@ def join(
     ] = None,
 ) -> None:
     """Take part until interrupted: train, upload once, keep and measure the model that comes back."""
+    from common.clients.node_config import cache_path
     from common.config import Config, ConfigError
-    from common.node_config import cache_path
-    from common.overrides import read_overrides
+    from common.config.overrides import read_overrides
     from fedlmg_client import join as joining
 
     if missing := [path for path in (_part(data), ca, key) if path and not path.expanduser().exists()]:
@@ -194,15 +194,15 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[Path | None, typer.Option(help="The model's folder; without it, the one that came back.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
-    builder: model_commands.Builder = None,
+    builder: commands.Builder = None,
 ) -> None:
     """Print path, class and confidence of each image, read by the model that came back from the server."""
-    model_commands.predict(model or _returned(), images, as_json, builder)
+    commands.predict(model or _returned(), images, as_json, builder)
 
 
 def _returned() -> Path:
     """The model that came back last."""
-    from common.node_config import CACHES
+    from common.clients.node_config import CACHES
 
     if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
         raise _failure(f"no model came back yet below {CACHES}: name one with --model")
@@ -229,7 +229,7 @@ def report(
     console.print(f"Report: {escape(str(out))}", soft_wrap=True)
 
 
-app.command()(model_commands.export)
+app.command()(commands.export)
 
 
 def _failure(sentence: str) -> typer.Exit:

@@ -8,15 +8,18 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common import architectures, label_maps, labels
-from common.checkpoint import write_tensors
+from common import labels
+from common.clients.data import ClientData, load_client_data, virtual_index
+from common.clients.node_config import NodeConfig, cache_path, client_name
 from common.config import Config
-from common.datasets.client_data import ClientData, load_client_data, virtual_index
-from common.files import write_json
-from common.metrics import accuracy, confusion, predict
-from common.node_config import NodeConfig, cache_path, client_name
-from common.preprocessing import PreprocessSpec
+from common.devices import default_device
+from common.labels import maps
+from common.models import architectures
+from common.storage.atomic import write_json
+from common.storage.tensors import write_tensors
 from common.upload import megabytes, sizes
+from common.vision.metrics import accuracy, confusion, predict
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import faults, probe
 from fedlmg_client.audit import FEWEST
 from fedlmg_client.status import tell
@@ -25,10 +28,6 @@ from fedlmg_client.training import train
 app = ClientApp()
 OWN_KEYS = ("initialisation", "dp-epsilon", "dp-delta", "dp-max-grad-norm", "max-membership-auc")
 """Of the run's config: a client's node config may set them otherwise."""
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @app.train()
@@ -70,7 +69,7 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     config = Config.from_run_config(config.to_run_config() | own)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
     architecture = _architecture(node_config, config, data, cache)
-    upload = train(data, architecture, settings, config.seed, data.name, cache, device())
+    upload = train(data, architecture, settings, config.seed, data.name, cache, default_device())
     _check_membership(upload.manifest.get("membership"), settings.max_membership_auc)
     if upload.manifest.get("privacy"):
         # The budget pays for the weights alone.
@@ -113,10 +112,10 @@ def evaluate(arrays: dict[str, torch.Tensor], description: dict, data: ClientDat
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
     model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
-    indices = label_maps.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
+    indices = maps.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
     measured, table = 0.0, torch.zeros(len(data.class_names), len(class_names), dtype=torch.long)
     if len(data.test):
-        probabilities = predict(model.float().to(device()), preprocess, data.test.images)
+        probabilities = predict(model.float().to(default_device()), preprocess, data.test.images)
         measured = accuracy(probabilities, indices[data.test.labels])
         table = confusion(probabilities, data.test.labels, len(data.class_names))
     return {
@@ -139,7 +138,7 @@ def store(folder: Path, arrays: dict[str, torch.Tensor], description: dict, meas
 def _architecture(node_config: NodeConfig, config: Config, data: ClientData, cache: Path) -> str:
     name = str(node_config.get("architecture", ""))
     if name == probe.AUTO:
-        return probe.choose_once(cache, config, len(data.class_names), len(data.train), device())
+        return probe.choose_once(cache, config, len(data.class_names), len(data.train), default_device())
     names = [name.strip() for name in config.training.architectures.split(",")]
     return name or names[int(node_config.get("partition-id", 0)) % len(names)]
 

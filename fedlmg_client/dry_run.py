@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.clients.node_config import NodeConfig
 from common.config import Config
-from common.node_config import NodeConfig
 from common.upload import sizes
 from fedlmg_client.client_app import make_upload
 

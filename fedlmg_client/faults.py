@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import torch
 
-from common.config import Config, LocalTrainingConfig
-from common.datasets.client_data import ClientData, virtual_index
+from common.clients.data import ClientData, virtual_index
+from common.config.run import Config, LocalTrainingConfig
+from common.config.simulation import faults_by_client
 from common.datasets.labeled_images import LabeledImages
-from common.simulation import faults_by_client
 from common.upload import Upload, weights_digest
 
 
 def of(data: ClientData, config: Config) -> str:
-    """One of `common.simulation.FAULTS`; empty for a sound client."""
+    """One of `common.config.simulation.FAULTS`; empty for a sound client."""
     return faults_by_client(config.simulation).get(virtual_index(data.source, config), "")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from common.datasets.image_files import ImageError, is_image, read_image
 from common.datasets.labeled_images import LabeledImages
-from common.files import write_bytes
-from common.preprocessing import PreprocessSpec
+from common.datasets.readers.image_files import ImageError, is_image, read_image
+from common.storage.atomic import write_bytes
+from common.vision.preprocessing import PreprocessSpec
 
 NEAR_SHARE = 0.01
 """Share of unseen images that come as near to a training image as what counts as a copy."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from common.node_config import NodeConfig
+from common.clients.node_config import NodeConfig
 from fedlmg_client.status import Status
 
 DEFAULT_PORT = 9443

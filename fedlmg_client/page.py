@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from common.html_page import environment, mistakes, percent
-from common.metrics import curve
+from common.vision.metrics import curve
 
 MAX_CLASSES = 30
 MAX_MISTAKES = 8

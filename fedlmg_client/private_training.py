@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, vmap
 from torchvision.ops import StochasticDepth
 
-from common.config import LocalTrainingConfig
-from common.files import write_bytes
+from common.config.run import LocalTrainingConfig
+from common.storage.atomic import write_bytes
 
 MISSING = "private training needs Opacus: install the extra `privacy`, or clear 'dp-epsilon'"
 MOST_VALUES = 500_000_000

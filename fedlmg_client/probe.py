@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common import architectures
 from common.config import Config
-from common.files import write_json
+from common.models import architectures
+from common.storage.atomic import write_json
 
 AUTO = "auto"
 SMALL_IMAGES = 64

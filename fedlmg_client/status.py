@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import json_lines
+from common.storage import json_lines
 
 
 def tell(cache: Path, kind: str, **details: object) -> None:

@@ -10,18 +10,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common import architectures, looks, pretrained, statistics
-from common.augmentation import augment
-from common.checkpoint import load_training, read_tensors, save_training, write_tensors
-from common.config import LocalTrainingConfig
-from common.datasets.client_data import ClientData
+from common.clients.data import ClientData
+from common.config.run import LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
-from common.metrics import accuracy, predict
-from common.preprocessing import PreprocessSpec
-from common.schedule import warm_up_then_cosine
-from common.statistics import FeatureStatistics
-from common.upload import SCHEMA, Upload, is_sane_name, is_whole, weights_digest
-from fedlmg_client import audit, private_training
+from common.models import architectures, feature_statistics, pretrained
+from common.models.feature_statistics import FeatureStatistics
+from common.names import is_sane_name
+from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
+from common.upload import SCHEMA, Upload, is_whole, weights_digest
+from common.vision.augmentation import augment
+from common.vision.metrics import accuracy, predict
+from common.vision.preprocessing import PreprocessSpec
+from common.vision.schedule import warm_up_then_cosine
+from fedlmg_client import audit, clustered_statistics, private_training
 from fedlmg_client.audit import Membership
 from fedlmg_client.private_training import Budget
 from fedlmg_client.status import tell
@@ -232,10 +233,10 @@ def _statistics(
             yield preprocess(images.to(device).float() / 255), labels
 
     if not config.statistics_by_class:
-        return statistics.gather(model, (images for images, _ in batches()))
+        return feature_statistics.gather(model, (images for images, _ in batches()))
     if config.statistics_looks == 1:
-        return statistics.gather_by_class(model, batches(), num_classes)
-    return looks.gather(model, batches, num_classes, config.statistics_looks)
+        return feature_statistics.gather_by_class(model, batches(), num_classes)
+    return clustered_statistics.gather(model, batches, num_classes, config.statistics_looks)
 
 
 def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

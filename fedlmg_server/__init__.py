@@ -1,0 +1,1 @@
+"""The server: collects uploads, generates images, distils a model, reports."""

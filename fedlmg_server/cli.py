@@ -9,23 +9,24 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common import model_commands
 from common.config import ConfigError
-from common.overrides import read_overrides
-from common.workspace import Workspace
-from fedlmg_server import flower, running
+from common.config.overrides import read_overrides
+from common.models import commands
+from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
 from fedlmg_server.deployment.commands import server as server_commands
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
-from fedlmg_server.diffusion.pretrain_config import PretrainConfig
+from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.flower.connection import FlowerError
+from fedlmg_server.workspace import Workspace
 
 LOCAL = "local"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench, name="bench")
 app.add_typer(server_commands, name="server")
-app.command()(model_commands.predict)
-app.command()(model_commands.export)
+app.command()(commands.predict)
+app.command()(commands.export)
 console = Console()
 
 
@@ -61,13 +62,13 @@ def run(
         if server and connection != LOCAL:
             raise ConfigError(f"the run is over the clients of {server} or on the SuperLink '{connection}': name one")
         if server:
-            reason = running.run_on_server(Deployment.load(server), overrides, console)
+            reason = runs.run_on_server(Deployment.load(server), overrides, console)
         elif connection == LOCAL:
-            reason = running.run_locally(overrides, console)
+            reason = runs.run_locally(overrides, console)
         else:
             overrides |= {"workspace": workspace} if workspace else {}
-            reason = running.run_remotely(connection, overrides, console)
-    except (ConfigError, DeploymentError, flower.FlowerError) as error:
+            reason = runs.run_remotely(connection, overrides, console)
+    except (ConfigError, DeploymentError, FlowerError) as error:
         reason = str(error)
     except KeyboardInterrupt:
         reason = "interrupted: the same command continues"
@@ -79,7 +80,9 @@ def run(
 @app.command()
 def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with uploads.")]) -> None:
     """What synthesis will cost: images, bytes, and hours on this machine by a short timed probe. Draws nothing."""
-    from fedlmg_server import admission, estimate, pipeline
+    from common.devices import default_device
+    from fedlmg_server.collection import admission
+    from fedlmg_server.synthesis import estimate
 
     try:
         folder, config = Workspace.existing(workspace)
@@ -87,7 +90,7 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
             uploads, _ = admission.admit(folder, config)
         if not uploads:
             raise ConfigError(f"{workspace} holds no fit upload: `fedlmg run` collects them")
-        cost = estimate.measure(config, uploads, pipeline.device())
+        cost = estimate.measure(config, uploads, default_device())
     except ConfigError as error:
         console.print(f"[red]No plan:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -143,7 +146,7 @@ def pretrain(
 @app.command()
 def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, finished or under way.")]) -> None:
     """Show a run as it goes: stages, images per second, time left, clients, newest losses."""
-    from fedlmg_server import watch as live
+    from fedlmg_server.monitor import watch as live
 
     try:
         live.watch(workspace, console)

@@ -5,11 +5,12 @@ import shutil
 from contextlib import suppress
 
 from common.config import Config, ConfigError
-from common.files import write_json
-from common.text import plain
+from common.names import safe_name
+from common.storage.atomic import write_json
 from common.upload import is_whole
-from common.workspace import Workspace, safe_name
 from fedlmg_server import pipeline
+from fedlmg_server.monitor.text import plain
+from fedlmg_server.workspace import Workspace
 
 
 def forget(client: str, workspace: Workspace, config: Config) -> None:

@@ -11,21 +11,21 @@ from functools import partial
 
 import torch
 
-from common import architectures
-from common.checkpoint import read_tensors
 from common.config import Config, ConfigError
-from common.files import write_bytes, write_json
+from common.devices import default_device
 from common.labels import union
+from common.models import architectures
+from common.storage.atomic import write_bytes, write_json
+from common.storage.tensors import read_tensors
 from common.upload import Upload
-from common.workspace import METHODS, Workspace
-from fedlmg_server import estimate, plan
-from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare
+from fedlmg_server.collection.admission import admit
 from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.report import drawn, model_card, page, results
-from fedlmg_server.synthesis import draw, launch, scores, traces
+from fedlmg_server.synthesis import draw, estimate, launch, plan, scores, traces
+from fedlmg_server.workspace import METHODS, Workspace
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,6 @@ def check(config: Config) -> None:
                 raise ConfigError(f"config key '{key}' names '{name}', no architecture; the nearest is {nearest}")
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def aggregate(config: Config, workspace: Workspace) -> Aggregated:
     """From the uploads in the workspace to the aggregated model in `model/`.
 
@@ -80,7 +76,7 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
             def on_epoch(entry: dict[str, float]) -> None:
                 workspace.log("loss", series="distillation", step=entry["epoch"], value=entry["loss"])
 
-            distilled = aggregation.distil_from(config, uploads, synthetic, device(), on_epoch)
+            distilled = aggregation.distil_from(config, uploads, synthetic, default_device(), on_epoch)
             aggregation.save(workspace, config, uploads, distilled)
     description = json.loads((workspace.model / "model.json").read_text())
     return Aggregated(read_tensors(workspace.model / "model.safetensors")[0], description)
@@ -161,8 +157,8 @@ def report(
     methods, histories, matrix, confusion = {}, {}, {}, None
     if config.distillation.compare and (tests := compare.test_sets(config, uploads)):
         with workspace.stage("rivals"):
-            methods, matrix = compare.without_training(uploads, tests, device())
-            confusion = compare.confusion_of_aggregated(config, workspace, uploads, tests, device())
+            methods, matrix = compare.without_training(uploads, tests, default_device())
+            confusion = compare.confusion_of_aggregated(config, workspace, uploads, tests, default_device())
             completed = 0
 
             def on_progress(count: int) -> None:
@@ -172,7 +168,7 @@ def report(
                     "progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models"
                 )
 
-            trained, histories = compare.with_training(config, workspace, uploads, tests, device(), on_progress)
+            trained, histories = compare.with_training(config, workspace, uploads, tests, default_device(), on_progress)
             methods |= trained
     description = json.loads((workspace.model / "model.json").read_text())
     histories.setdefault(f"fedlmg-{description['aggregation']}", description["history"])

@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 
 from common.config import ConfigError
-from common.datasets import embedded, folders
+from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledImages
-from common.files import write_bytes, write_json
-from common.metrics import accuracy
-from fedlmg_server import judge
-from fedlmg_server.diffusion import pretrain
+from common.datasets.readers import folders
+from common.storage.atomic import write_bytes, write_json
+from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.conditioning import PROMPT
-from fedlmg_server.diffusion.pretrain_config import PretrainConfig
+from fedlmg_server.diffusion.pretraining import train
+from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.evaluation import judge
 
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
@@ -55,8 +56,8 @@ class Quality:
 
 def public_images(data: str, image_size: int) -> PublicImages:
     """An embedded federation's public set by name, or an image folder (`class/*.png`, or `train|test/class/*.png`)."""
-    if data in embedded.EMBEDDED:
-        federation = embedded.of(data)
+    if data in registry.EMBEDDED:
+        federation = registry.of(data)
         train = federation.draw_public(NUM_PUBLIC_IMAGES, seed=0)
         held_out = federation.draw_public(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
         description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
@@ -81,7 +82,7 @@ def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, star
     if image_size < SIZE_STEP or image_size % SIZE_STEP:
         raise ConfigError(f"images of {image_size} pixels cannot be halved enough: take a multiple of {SIZE_STEP}")
     images = public_images(data, image_size)
-    pipeline = pretrain.train(images.train.images, images.train.labels, images.class_names, out, config, start)
+    pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start)
     quality = measure(pipeline, images, config.seed)
     write_json(out / "quality.json", asdict(quality))
     write_bytes(out / "MODEL_CARD.md", model_card(images, config, quality, out).encode())
@@ -90,7 +91,7 @@ def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, star
 
 def measure(pipeline, images: PublicImages, seed: int) -> Quality:
     by, judge_accuracy, test = _train_judge(images, seed)
-    samples = pretrain.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
+    samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
     samples = (samples * 255).round().to(torch.uint8)
     labels = torch.arange(len(images.class_names)).repeat(SAMPLES_PER_CLASS)
     half = len(test.images) // 2

@@ -8,10 +8,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import Config
-from common.workspace import Workspace
-from fedlmg_server import pipeline, tracking
-from fedlmg_server.strategy import FedLMG
-from fedlmg_server.versions import versions
+from fedlmg_server import pipeline
+from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.flower.versions import versions
+from fedlmg_server.monitor import tracking
+from fedlmg_server.workspace import Workspace
 
 app = ServerApp()
 

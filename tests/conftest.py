@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from common import architectures, statistics
-from common.preprocessing import PreprocessSpec
+from common.models import architectures, feature_statistics
 from common.upload import Upload, weights_digest
+from common.vision.preprocessing import PreprocessSpec
 
 MOST_WORKERS = 4
 """Of the fast suite; each holds PyTorch and diffusers in memory."""
@@ -33,14 +33,14 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
         if parameter.dim() == 2 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     for module in model.modules():
-        if isinstance(module, statistics.BATCH_NORM):
+        if isinstance(module, feature_statistics.BATCH_NORM):
             module.momentum = None  # the plain mean of the three batches, however slow the architecture's own
     spec = PreprocessSpec()
     model.train()
     with torch.no_grad():
         for _ in range(3):
             model(spec(torch.rand(16, 3, 32, 32)))
-    gathered = statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
+    gathered = feature_statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
     arrays = dict(model.state_dict())
     manifest = {
         "schema": 1,
@@ -59,8 +59,9 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
 
 @pytest.fixture(scope="session")
 def backend():
-    from fedlmg_server.diffusion import conditioning, tiny_pipeline
+    from fedlmg_server.diffusion import conditioning
     from fedlmg_server.diffusion.latent import LatentBackend
+    from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     pipeline = tiny_pipeline.build(channels=(16, 32))
     return LatentBackend(pipeline, pipeline.scheduler, conditioning.stable_diffusion(pipeline))

@@ -13,9 +13,9 @@ import pytest
 import typer
 from click import Command, Group
 
-from common import files
 from common.config import Config
-from common.overrides import parse_pairs
+from common.config.overrides import parse_pairs
+from common.storage import atomic
 from fedlmg_client.cli import app as client_app
 from fedlmg_server.bench.commands import EXPERIMENTS
 from fedlmg_server.cli import app as server_app
@@ -90,13 +90,13 @@ def finished_run(folder: Path) -> None:
     """A model that has learned nothing, and three images, where the documentation expects a finished run."""
     from PIL import Image
 
-    from common import architectures
-    from common.checkpoint import write_tensors
-    from common.preprocessing import PreprocessSpec
+    from common.models import architectures
+    from common.storage.tensors import write_tensors
+    from common.vision.preprocessing import PreprocessSpec
 
     model = {"architecture": "small_resnet", "class_names": ["a", "b"], "preprocessing": PreprocessSpec().to_json()}
     write_tensors(folder / "model" / "model.safetensors", architectures.build("small_resnet", 2).state_dict())
-    files.write_json(folder / "model" / "model.json", model)
+    atomic.write_json(folder / "model" / "model.json", model)
     (folder / "synthetic" / "c" / "a").mkdir(parents=True)
     for index in range(3):
         Image.new("RGB", (32, 32), (70 * index, 0, 0)).save(folder / "synthetic" / "c" / "a" / f"{index}.png")

@@ -17,18 +17,22 @@ TOP_LEVEL = {
 }
 FLOWER_FILES = {
     *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/cli.py", "fedlmg_client/supernode.py"),
-    *("fedlmg_server/server_app.py", "fedlmg_server/strategy.py", "fedlmg_server/flower.py", "fedlmg_server/cli.py"),
+    *("fedlmg_server/server_app.py", "fedlmg_server/collection/strategy.py", "fedlmg_server/cli.py"),
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
-SERVER_LAYERS = (
-    {"diffusion", "plan"},
-    {"synthesis", "distillation"},
-    {"admission", "upload_checks"},
-    {"strategy", "report", "export", "baselines"},
-    {"pipeline", "flower", "running"},
+SERVER_FLOORS = (
+    {"workspace"},
+    {"diffusion", "flower"},
+    {"synthesis", "monitor"},
+    {"collection", "distillation"},
+    {"baselines", "deployment"},
+    {"report"},
+    {"evaluation", "pipeline"},
+    {"forget", "pretraining", "runs"},
     {"bench"},
     {"server_app", "cli"},
 )
+"""Rooms of the server from the ground up: a package or a module of its root. A room imports only from below."""
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NOT_ON_A_CLIENT = (
     *("accelerate", "diffusers", "matplotlib", "mlxtend", "opacus", "ray", "sklearn", "torchmetrics", "transformers"),
@@ -100,16 +104,37 @@ def test_heavy_packages_stay_in_their_home(package: str, home: set[str] | str):
     assert importers(package, allowed=home) == []
 
 
-def test_server_layers_import_downwards():
-    layer = {name: depth for depth, names in enumerate(SERVER_LAYERS) for name in names}
+def rooms_of_the_server() -> set[str]:
+    parts = [Path(path).with_suffix("").parts for path in trees()]
+    return {names[1] for names in parts if names[0] == "fedlmg_server"} - {"__init__"}
+
+
+def test_every_room_of_the_server_has_one_floor():
+    listed = [room for floor in SERVER_FLOORS for room in floor]
+
+    assert sorted(listed) == sorted(rooms_of_the_server())
+
+
+def test_server_imports_downwards():
+    floors = {room: number for number, rooms in enumerate(SERVER_FLOORS) for room in rooms}
     upward = [
         f"{path} imports {name}"
         for path, tree in trees().items()
         for name in imports(path, tree)
         if path.startswith("fedlmg_server/") and name.startswith("fedlmg_server.")
-        if layer.get(Path(path).with_suffix("").parts[1], 9) < layer.get(name.split(".")[1], 0)
+        for room, other in [(Path(path).with_suffix("").parts[1], name.split(".")[1])]
+        if room != other and floors[other] >= floors[room]
     ]
     assert upward == []
+
+
+def test_every_module_says_what_lives_there():
+    modules = {path: ast.get_docstring(tree) for path, tree in trees().items() if Path(path).parts[0] in PACKAGES}
+
+    assert len(modules) > 100
+    assert [
+        path for path, text in modules.items() if not (text or "").partition("\n")[0].rstrip().endswith((".", ":"))
+    ] == []
 
 
 def test_top_level_is_fixed():
@@ -148,33 +173,38 @@ def test_unpickling_is_recognised(source: str, expected: bool):
     assert unpickles(ast.parse(source, mode="eval").body) is expected
 
 
-def file_map() -> list[str]:
-    """Paths in the fenced block under the README's heading "File map"; indented lines lie in the folder above them."""
-    block = re.search(r"^#+ .*file map.*?^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.I | re.M | re.S)
-    paths, folders = [], [(-1, "")]
-    for line in block[1].splitlines() if block else []:
-        line = re.sub(r"[│├└─]", " ", line)
-        indent = len(line) - len(line.lstrip())
-        folders = [(depth, folder) for depth, folder in folders if depth < indent]
-        for name in re.split(r"\s{2,}|\t| #", line.strip())[0].split(","):
-            if re.fullmatch(r"[\w.*/-]+", name.strip()):
-                paths.append(folders[-1][1] + name.strip())
-                if name.strip().endswith("/"):
-                    folders.append((indent, paths[-1]))
-    return paths
+def code_map() -> set[str]:
+    """Folders named in the fenced block under the README's heading "Code map", as paths."""
+    block = re.search(r"^## Code map\n+```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert block, "the README has no code map"
+    folders, top = set(), ""
+    for line in block[1].splitlines():
+        names = re.findall(r"(?<![\w/])([\w/]+)/(?=[\s,;]|$)", line)
+        if not line.startswith(" "):
+            top = names[0]
+        folders |= {name if name in (*PACKAGES, "deploy", "tests") else f"{top}/{name}" for name in names}
+    return folders
 
 
-def test_every_path_of_the_file_map_exists():
-    assert [path for path in file_map() if not any(ROOT.glob(path.rstrip("/")))] == []
+def test_every_folder_of_the_code_map_exists():
+    found = {"/".join(path.parts[:depth]) for path in map(Path, repository_files()) for depth in (1, 2, 3)}
+
+    named = {re.sub(r"/(readers|embedded)$", r"/datasets/\1", path) for path in code_map()}
+
+    assert {
+        path
+        for path in named
+        if path not in found and not any(ROOT.glob(f"{path.split('/')[0]}/*/{path.split('/')[-1]}"))
+    } == set()
 
 
-def test_every_file_has_its_line_in_the_file_map():
-    listed = {path.rstrip("/") for path in file_map()} - set(PACKAGES)
+def test_every_package_stands_in_the_code_map():
+    packages = {
+        str(Path(path).parent) for path in trees() if path.endswith("__init__.py") and path.startswith(PACKAGES)
+    }
 
-    files = [Path(name) for name in repository_files() if name.startswith(PACKAGES) and name.endswith(".py")]
-
-    unlisted = [str(file) for file in files if not {str(file), str(file.parent)} & listed]
-    assert [name for name in unlisted if not name.endswith("__init__.py")] == []
+    last = {path.split("/")[-1] for path in code_map()}
+    assert {package for package in packages if package.split("/")[-1] not in last} == set()
 
 
 def test_client_starts_without_server_and_simulation_packages():
@@ -191,7 +221,7 @@ def test_client_starts_without_server_and_simulation_packages():
 @pytest.mark.parametrize(
     ("modules", "package"),
     [
-        ("fedlmg_client.cli, fedlmg_client.join, fedlmg_client.supernode, common.node_config", "torch"),
+        ("fedlmg_client.cli, fedlmg_client.join, fedlmg_client.supernode, common.clients.node_config", "torch"),
         ("fedlmg_server.cli", "torch"),
         ("fedlmg_server.server_app", "diffusers"),
     ],

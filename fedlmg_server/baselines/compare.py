@@ -6,20 +6,20 @@ from pathlib import Path
 
 import torch
 
+from common.clients.data import virtual_data, virtual_index
 from common.config import Config
-from common.datasets.client_data import virtual_data, virtual_index
 from common.datasets.labeled_images import LabeledImages
-from common.files import write_json
-from common.label_maps import find, known
 from common.labels import parse_aliases, union
-from common.metrics import accuracy, confusion, predict
+from common.labels.maps import find, known
+from common.storage.atomic import write_json
 from common.upload import Upload
-from common.workspace import Workspace
+from common.vision.metrics import accuracy, confusion, predict
 from fedlmg_server.baselines import ceiling, teachers_alone
 from fedlmg_server.distillation import aggregate, synthetic_set, teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
 from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.workspace import Workspace
 
 TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "ceiling")
 """Methods with a student of their own."""

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import statistics
-from common.augmentation import augment, vary_look
-from common.label_maps import to_global
-from common.schedule import warm_up_then_cosine
+from common.labels.maps import to_global
+from common.models import feature_statistics
+from common.vision.augmentation import augment, vary_look
+from common.vision.schedule import warm_up_then_cosine
 from fedlmg_server.baselines.federation import Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer
 from fedlmg_server.synthesis.losses import statistics_loss
@@ -78,7 +78,7 @@ class Ensemble:
         read, distances = [], []
         for member in self.members:
             classifier, _, _, targets = member
-            with statistics.recording(classifier, targets) as recorded:
+            with feature_statistics.recording(classifier, targets) as recorded:
                 read.append(self._read(member, images))
             distances.append(statistics_loss(recorded, targets, per_batch=True).mean())
         return self.mean(read), torch.stack(distances).mean()

@@ -3,8 +3,8 @@
 import torch
 from flwr.serverapp.strategy import FedAvg
 
-from common import architectures, pretrained
-from common.label_maps import to_global
+from common.labels.maps import to_global
+from common.models import architectures, pretrained
 from fedlmg_server.baselines import rounds
 from fedlmg_server.baselines.federation import Federation, Outcome
 

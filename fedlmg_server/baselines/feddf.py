@@ -7,7 +7,7 @@ follows the mean of the clients' probabilities, as the authors of FedLMG ran it.
 
 import torch
 
-from common.datasets import embedded
+from common.datasets.embedded import registry
 from fedlmg_server.baselines import fedavg
 from fedlmg_server.baselines.federation import DoesNotApply, Federation, Outcome
 from fedlmg_server.distillation import aggregate, teachers, trainer
@@ -53,7 +53,7 @@ def public_images(federation: Federation) -> torch.Tensor:
         return federation.public[shuffled[:count]]
     if not config.federation.federation or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
-    return embedded.of(config.federation.federation).draw_public(count, SEED_OF_PRETRAINING).images
+    return registry.of(config.federation.federation).draw_public(count, SEED_OF_PRETRAINING).images
 
 
 def _start(federation: Federation) -> torch.nn.Module:

@@ -10,13 +10,13 @@ import torch
 
 from common.config import Config, ConfigError
 from common.datasets.labeled_images import LabeledImages
-from common.label_maps import known
 from common.labels import union
-from common.metrics import accuracy, predict
+from common.labels.maps import known
 from common.upload import Upload, load_all
-from common.workspace import Workspace
+from common.vision.metrics import accuracy, predict
 from fedlmg_server.baselines import compare
 from fedlmg_server.distillation import aggregate
+from fedlmg_server.workspace import Workspace
 
 
 class DoesNotApply(ValueError):

@@ -3,7 +3,7 @@
 So the authors' code trains its ceiling. Simulation only.
 """
 
-from common import pretrained
+from common.models import pretrained
 from fedlmg_server.baselines import ceiling
 from fedlmg_server.baselines.federation import Cost, Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer

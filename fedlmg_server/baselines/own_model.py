@@ -3,7 +3,7 @@
 What a client has without any federation. `local` reads everybody's images with the same classifiers.
 """
 
-from common.metrics import accuracy
+from common.vision.metrics import accuracy
 from fedlmg_server.baselines.federation import Cost, Federation, Outcome
 from fedlmg_server.distillation import teachers
 

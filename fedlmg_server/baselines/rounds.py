@@ -15,10 +15,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
 
-from common import architectures
-from common.augmentation import augment
 from common.datasets.labeled_images import LabeledImages
-from common.schedule import warm_up_then_cosine
+from common.models import architectures
+from common.vision.augmentation import augment
+from common.vision.schedule import warm_up_then_cosine
 from fedlmg_server.baselines.federation import Cost, Federation, Outcome
 from fedlmg_server.distillation import aggregate
 

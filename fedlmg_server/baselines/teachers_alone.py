@@ -2,7 +2,7 @@
 
 import torch
 
-from common.metrics import accuracy
+from common.vision.metrics import accuracy
 from fedlmg_server.distillation.teachers import multi_teacher
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from fedlmg_server.flower import FlowerError
-from fedlmg_server.running import run_locally
+from fedlmg_server.flower.connection import FlowerError
+from fedlmg_server.runs import run_locally
 
 EXPERIMENTS = Path("deploy/experiments")
 
@@ -77,7 +77,7 @@ Finished = Annotated[list[Path], typer.Argument(help="Folders of finished runs o
 @bench.command()
 def images(runs: Finished, out: Out = Path("runs/images")) -> None:
     """How good synthetic images are, by client and class, against real ones."""
-    from fedlmg_server.bench import image_quality
+    from fedlmg_server.evaluation import image_quality
 
     examine(runs, image_quality, out / "images.md")
 
@@ -85,7 +85,7 @@ def images(runs: Finished, out: Out = Path("runs/images")) -> None:
 @bench.command()
 def drift(runs: Finished, out: Out = Path("runs/drift")) -> None:
     """What the models read once the clients' test images have changed."""
-    from fedlmg_server.bench import drift
+    from fedlmg_server.evaluation import drift
 
     examine(runs, drift, out / "drift.md")
 
@@ -93,20 +93,20 @@ def drift(runs: Finished, out: Out = Path("runs/drift")) -> None:
 @bench.command()
 def strength(runs: Finished, out: Out = Path("runs/strength")) -> None:
     """What each client's classifier cost, how strong it is, and how good the images are that it guided."""
-    from fedlmg_server.bench import strength
+    from fedlmg_server.evaluation import strength
 
     examine(runs, strength, out / "strength.md")
 
 
 def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
     """All that `by.measure` finds in finished runs, written by `by.write` after each; the table ends in `table`."""
-    from fedlmg_server import pipeline
+    from common.devices import default_device
     from fedlmg_server.baselines.federation import Federation
 
     rows: list = []
     try:
         for run in track(runs, "measuring", console=console):
-            rows += by.measure(Federation.of_run(run, pipeline.device()))
+            rows += by.measure(Federation.of_run(run, default_device()))
             by.write(rows, table.parent)
             console.print(f"{run}: measured", highlight=False)
     except (ValueError, OSError) as error:

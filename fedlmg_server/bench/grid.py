@@ -16,19 +16,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.config import Config, ConfigError
-from common.datasets import folders
-from common.files import write_json
-from common.workspace import ELSEWHERE, MAY_CHANGE, Workspace, safe_name
+from common.datasets.readers import folders
+from common.devices import default_device
+from common.names import safe_name
+from common.storage.atomic import write_json
 from fedlmg_server import pipeline
-from fedlmg_server.admission import admit
 from fedlmg_server.baselines import compare, rivals
 from fedlmg_server.baselines.federation import DoesNotApply, Federation
 from fedlmg_server.bench import rows
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
+from fedlmg_server.collection.admission import admit
 from fedlmg_server.distillation import aggregate, synthetic_set
+from fedlmg_server.flower.versions import versions
 from fedlmg_server.synthesis import launch
-from fedlmg_server.versions import versions
+from fedlmg_server.workspace import ELSEWHERE, MAY_CHANGE, Workspace
 
 Run = Callable[[dict], str]
 """Runs a whole `fedlmg run` by its run config keys; returns why it failed, empty when it did not."""
@@ -85,7 +87,7 @@ class Cell:
         if not self.experiment.methods:
             return []
         public = _public(self.experiment.public, self.config)
-        federation = Federation.of(self.config, self.workspace, self.uploads, pipeline.device(), public)
+        federation = Federation.of(self.config, self.workspace, self.uploads, default_device(), public)
         return [self._row(name, lambda name=name: _of_method(name, federation)) for name in self.experiment.methods]
 
     def measure_variants(self) -> list[Row]:
@@ -123,7 +125,7 @@ class Cell:
             if not workspace.uploads.exists():
                 workspace.uploads.symlink_to(self.workspace.uploads.resolve())
         pipeline.synthesise(config, workspace, self.uploads)
-        federation = Federation.of(config, workspace, self.uploads, pipeline.device())
+        federation = Federation.of(config, workspace, self.uploads, default_device())
         cost = federation.one_exchange()
         with cost.timed("server"):
             synthetic = synthetic_set.load(config, workspace, self.uploads)

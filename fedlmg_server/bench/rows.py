@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from common.files import write_bytes
-from common.workspace import safe_name
+from common.names import safe_name
+from common.storage.atomic import write_bytes
 from fedlmg_server.baselines.federation import Cost
-from fedlmg_server.bench.tables import DASH, line, spread
 from fedlmg_server.report import plots
+from fedlmg_server.report.markdown import DASH, line, spread
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"

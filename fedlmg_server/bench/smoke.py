@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from common.config import Config
-from common.simulation import in_turn
+from common.config.simulation import in_turn
 from fedlmg_server.bench.experiment import Experiment
 
 CLASSES = ("bear", "bus", "cat", "dog", "fish", "fox", "owl", "rat", "ship", "tram", "tree", "yak")
@@ -53,7 +53,7 @@ def data(layout: str, folder: Path) -> Path:
 
 def shrink(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with one seed, few and small clients, and an untrained diffusion model."""
-    from fedlmg_server.diffusion import tiny_pipeline
+    from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     if not (folder / "model_index.json").exists():
         tiny_pipeline.build().save_pretrained(folder)

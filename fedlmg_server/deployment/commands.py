@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedlmg_server.collection.registry import RegistryError
 from fedlmg_server.deployment.settings import PUBLIC_PORT, SUPERLINK_PORT, Deployment, DeploymentError
-from fedlmg_server.flower import FlowerError
-from fedlmg_server.registry import RegistryError
+from fedlmg_server.flower.connection import FlowerError
 
 server = typer.Typer(no_args_is_help=True, help="The server that clients join: set up, run, and look after.")
 console = Console()
@@ -132,7 +132,7 @@ def _local_time(text: str) -> str:
 
 def _show_run(workspace: Path) -> None:
     from common.config import ConfigError
-    from fedlmg_server import watch
+    from fedlmg_server.monitor import watch
 
     uploads = sorted(path.parent.name for path in workspace.glob("uploads/*/manifest.json"))
     _say(f"Run in {workspace}: {len(uploads)} uploads ({', '.join(uploads) or 'none yet'})")

@@ -5,9 +5,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.files import write_json
-from fedlmg_server import flower
-from fedlmg_server.registry import Registry
+from common.storage.atomic import write_json
+from fedlmg_server.collection.registry import Registry
+from fedlmg_server.flower.connection import Connection, environment
 
 PUBLIC_PORT, SUPERLINK_PORT = 9443, 9444
 CONNECTION = "server"
@@ -108,11 +108,11 @@ class Deployment:
     @property
     def environment(self) -> dict[str, str]:
         """For Flower's commands: its configuration and the apps it unpacks stay in this folder."""
-        return flower.environment(FLWR_HOME=str(self.root / "flower"))
+        return environment(FLWR_HOME=str(self.root / "flower"))
 
     @property
-    def connection(self) -> flower.Connection:
-        return flower.Connection(CONNECTION, self.environment)
+    def connection(self) -> Connection:
+        return Connection(CONNECTION, self.environment)
 
 
 def write_private(path: Path, content: bytes) -> None:

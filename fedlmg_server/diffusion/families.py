@@ -19,7 +19,7 @@ from diffusers import (
 )
 
 from common.config import ConfigError
-from common.synthesis_config import SynthesisConfig
+from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import conditioning, location
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.diffusion.latent import LatentBackend

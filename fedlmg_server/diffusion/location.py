@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from common import installed
 from common.config import ConfigError
-from common.datasets import embedded
+from common.datasets.embedded import registry
+from common.storage import installed
 
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
-EMBEDDED = tuple(embedded.EMBEDDED)
+EMBEDDED = tuple(registry.EMBEDDED)
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
 
 
@@ -48,7 +48,7 @@ def check_classes(name: str, class_names: list[str]) -> None:
     ------
     ConfigError: an embedded model was never shown some class, and would draw something else.
     """
-    if name in EMBEDDED and (strange := [one for one in class_names if one not in embedded.of(name).class_names]):
+    if name in EMBEDDED and (strange := [one for one in class_names if one not in registry.of(name).class_names]):
         raise ConfigError(
             f"the embedded diffusion model '{name}' has never seen '{strange[0]}': set 'diffusion-model' to one that "
             "knows your classes, or train one (`fedlmg pretrain`)"

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 import torch
 
-from common import architectures, pretrained
-from common.checkpoint import read_tensors, write_tensors
 from common.config import Config, ConfigError
-from common.files import write_json
-from common.label_maps import known
 from common.labels import union
-from common.preprocessing import PreprocessSpec
+from common.labels.maps import known
+from common.models import architectures, pretrained
+from common.storage.atomic import write_json
+from common.storage.tensors import read_tensors, write_tensors
 from common.upload import Upload
-from common.workspace import Workspace
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.distillation import teachers, trainer
 from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
 from fedlmg_server.synthesis import filters
 from fedlmg_server.synthesis.filters import Rejected
+from fedlmg_server.workspace import Workspace
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 

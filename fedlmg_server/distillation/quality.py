@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from common.label_maps import known
+from common.labels.maps import known
 from common.upload import Upload
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 

@@ -11,11 +11,10 @@ from PIL import Image
 from common.config import Config
 from common.labels import union
 from common.upload import Upload
-from common.workspace import Workspace
-from fedlmg_server import plan
-from fedlmg_server.plan import Drawing
-from fedlmg_server.synthesis import filters, scores
+from fedlmg_server.synthesis import filters, plan, scores
 from fedlmg_server.synthesis.filters import Rejected
+from fedlmg_server.synthesis.plan import Drawing
+from fedlmg_server.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 import torch
 
-from common import label_maps
-from common.metrics import predict
+from common.labels import maps
 from common.upload import Upload
+from common.vision.metrics import predict
 
 
 def probabilities(upload: Upload, images: torch.Tensor, class_names: list[str], device: torch.device) -> torch.Tensor:
     """One teacher's probabilities over the global classes, float (N, classes), of images uint8 (N, 3, h, w)."""
     local = predict(upload.classifier(device), upload.preprocess, images)
-    return label_maps.spread(local, upload.class_names, class_names)
+    return maps.spread(local, upload.class_names, class_names)
 
 
 def multi_teacher(

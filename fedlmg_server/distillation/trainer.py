@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from common.augmentation import augment, vary_look
-from common.config import DistillationConfig
-from common.preprocessing import PreprocessSpec
-from common.schedule import warm_up_then_cosine
+from common.config.run import DistillationConfig
+from common.vision.augmentation import augment, vary_look
+from common.vision.preprocessing import PreprocessSpec
+from common.vision.schedule import warm_up_then_cosine
 
 OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4

@@ -1,7 +1,7 @@
 """The model's card: what it is, how it was measured, how to use it. Markdown, beside the model."""
 
 from common.html_page import percent
-from common.text import plain
+from fedlmg_server.monitor.text import plain
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.results import points
 from fedlmg_server.report.views import left_out
@@ -38,7 +38,7 @@ def render(results: dict, class_names: list[str]) -> str:
             * bool(methods)
         ),
         "## Use",
-        "```python\nfrom common.classifier import load\n\n"
+        "```python\nfrom common.models.predictor import load\n\n"
         'for path, label, confidence in load("model").predict(["one.png"]):\n    print(path, label, confidence)\n```',
         "## Limits",
         "\n".join(f"- {limit}" for limit in LIMITS),

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.config.synthesis import SynthesisConfig
 from common.html_page import environment, percent
-from common.metrics import curve
-from common.synthesis_config import SynthesisConfig
-from common.workspace import safe_name
+from common.names import safe_name
+from common.vision.metrics import curve
 from fedlmg_server.report import drawn, montage, plots, views
 from fedlmg_server.report.results import best, check, points, rejections
 from fedlmg_server.report.template import PAGE

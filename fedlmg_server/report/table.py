@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.html_page import percent
-from common.text import plain
+from fedlmg_server.monitor.text import plain
 from fedlmg_server.report.results import best, points
 
 FEW_KEPT = 0.5

@@ -9,18 +9,17 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from common.files import write_bytes
-from common.synthesis_config import SynthesisConfig
+from common.config.synthesis import SynthesisConfig
+from common.storage.atomic import write_bytes
 from common.upload import Upload
-from common.workspace import Workspace
-from fedlmg_server import plan
 from fedlmg_server.diffusion.backend import DiffusionBackend
-from fedlmg_server.plan import Drawing
-from fedlmg_server.synthesis import filters, scores, traces
+from fedlmg_server.synthesis import filters, plan, scores, traces
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, Trace
 from fedlmg_server.synthesis.noise_editing import edit_noise
+from fedlmg_server.synthesis.plan import Drawing
 from fedlmg_server.synthesis.sampler import SamplingSettings, sample
 from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.workspace import Workspace
 
 Share = tuple[int, int]
 """(rank, world size): this process draws what is missing of every world-size-th batch, from number rank."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from common.synthesis_config import SynthesisConfig
+from common.config.synthesis import SynthesisConfig
 from fedlmg_server.synthesis.scores import Score
 
 THUMBNAIL = 8

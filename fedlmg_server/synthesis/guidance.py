@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import torch
 
-from common import statistics
-from common.preprocessing import PreprocessSpec
-from common.statistics import FeatureStatistics
+from common.models import feature_statistics
+from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -41,7 +41,7 @@ class ClassifierGuidance:
         self.classification_weight, self.statistics_weight = classification_weight, statistics_weight
         device = next(classifier.parameters()).device
         if target_statistics and (per_batch or not by_class):
-            running = statistics.of_batch_norm(classifier)
+            running = feature_statistics.of_batch_norm(classifier)
             target_statistics = running or {name: moments.of_all() for name, moments in target_statistics.items()}
         self.target_statistics = {name: moments.to(device) for name, moments in target_statistics.items()}
 
@@ -63,7 +63,7 @@ class ClassifierGuidance:
         """Logits (B, classes), and the statistics loss."""
         if not self.has_statistics:
             return self.classifier(self.preprocess(images)), 0.0
-        with statistics.recording(self.classifier, self.target_statistics) as recorded:
+        with feature_statistics.recording(self.classifier, self.target_statistics) as recorded:
             logits = self.classifier(self.preprocess(images))
         looks = torch.zeros_like(targets) if looks is None else looks
         wanted = {name: moments.of(targets, looks) for name, moments in self.target_statistics.items()}

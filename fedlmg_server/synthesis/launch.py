@@ -12,8 +12,8 @@ import torch
 
 from common.config import Config
 from common.upload import Upload
-from common.workspace import Workspace
-from fedlmg_server import plan
+from fedlmg_server.synthesis import plan
+from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
 MODULE = "fedlmg_server.synthesis.worker"

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from common.statistics import FeatureStatistics, Moments, pool
+from common.models.feature_statistics import FeatureStatistics, Moments, pool
 
 
 def classification_loss(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import json_lines
+from common.storage import json_lines
 
 
 @dataclass(frozen=True)

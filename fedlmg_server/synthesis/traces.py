@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from common import json_lines
+from common.storage import json_lines
 from common.upload import Upload
-from common.workspace import Workspace
 from fedlmg_server.synthesis.guidance import Trace
+from fedlmg_server.workspace import Workspace
 
 
 def append(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:

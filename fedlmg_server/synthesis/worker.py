@@ -17,11 +17,10 @@ import torch
 
 from common.processes import end_with_parent
 from common.upload import load_all
-from common.workspace import METHODS, Workspace
-from fedlmg_server import estimate, plan
 from fedlmg_server.diffusion import families
-from fedlmg_server.synthesis import launch
+from fedlmg_server.synthesis import estimate, launch, plan
 from fedlmg_server.synthesis.draw import draw_client
+from fedlmg_server.workspace import METHODS, Workspace
 
 
 def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, device: torch.device) -> None:

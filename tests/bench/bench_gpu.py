@@ -21,12 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from common import architectures, statistics
-from common.preprocessing import PreprocessSpec
-from common.synthesis_config import SynthesisConfig, with_preset
-from fedlmg_server import plan
+from common.config.synthesis import SynthesisConfig, with_preset
+from common.models import architectures, feature_statistics
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.synthesis import plan
 from fedlmg_server.synthesis.draw import draw_batch
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from tests.bench.reference import ReferenceLoop
@@ -141,7 +141,7 @@ def make_classifier(size: int, device: torch.device) -> tuple:
     with torch.no_grad():
         model(spec(torch.rand(16, 3, size, size, device=device)))
     model.eval().requires_grad_(False)
-    return model, spec, statistics.of_batch_norm(model)
+    return model, spec, feature_statistics.of_batch_norm(model)
 
 
 def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str, int]) -> float:

@@ -19,7 +19,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from PIL import Image
 
-from common import architectures
+from common.models import architectures
 from common.upload import Upload
 from fedlmg_client import audit, image_audit
 from fedlmg_server.baselines import ceiling, rounds

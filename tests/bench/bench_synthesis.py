@@ -16,9 +16,9 @@ from importlib.metadata import version
 
 import torch
 
-from common.synthesis_config import SynthesisConfig, with_preset
-from fedlmg_server import plan
+from common.config.synthesis import SynthesisConfig, with_preset
 from fedlmg_server.diffusion import families
+from fedlmg_server.synthesis import plan
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from tests.bench.reference import ReferenceLoop
 from tests.conftest import make_upload

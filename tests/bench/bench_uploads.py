@@ -20,10 +20,10 @@ from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Config
-from common.statistics import Moments
+from common.models.feature_statistics import Moments
 from common.upload import SCHEMA, Upload, weights_digest
-from common.workspace import Workspace
-from fedlmg_server.strategy import FedLMG
+from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.workspace import Workspace
 
 
 def main() -> None:

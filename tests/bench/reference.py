@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from common.preprocessing import PreprocessSpec
-from common.statistics import FeatureStatistics
+from common.models.feature_statistics import FeatureStatistics
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion.backend import straight_through_clamp
 from fedlmg_server.diffusion.conditioning import PROMPT
 

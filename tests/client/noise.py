@@ -2,7 +2,7 @@
 
 import torch
 
-from common.datasets.client_data import ClientData
+from common.clients.data import ClientData
 from common.datasets.labeled_images import LabeledImages
 
 

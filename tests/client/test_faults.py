@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from common.clients.data import load_client_data
 from common.config import Config
-from common.datasets.client_data import load_client_data
 from common.upload import weights_digest
 from fedlmg_client import faults
 from tests.conftest import make_upload

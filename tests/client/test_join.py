@@ -135,7 +135,7 @@ def test_what_could_never_join_is_told_at_once(
 
 
 def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("common.node_config.CACHES", tmp_path)
+    monkeypatch.setattr("common.clients.node_config.CACHES", tmp_path)
 
     result = CliRunner().invoke(cli.app, ["predict", "image.png"])
 

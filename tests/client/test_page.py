@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from common.files import write_json
+from common.storage.atomic import write_json
 from fedlmg_client import page
 from fedlmg_client.cli import app
 from tests.client.tiny_cache import HOSTILE, make_cache

@@ -10,12 +10,12 @@ from opacus.accountants import RDPAccountant
 from PIL import Image
 from typer.testing import CliRunner
 
-from common import architectures
-from common.classifier import Classifier
-from common.config import Config, ConfigError, LocalTrainingConfig
-from common.datasets.client_data import ClientData
+from common.clients.data import ClientData
+from common.config.run import Config, ConfigError, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
-from common.preprocessing import PreprocessSpec
+from common.models import architectures
+from common.models.predictor import Classifier
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, client_app, private_training, training
 from fedlmg_client.cli import app
 from fedlmg_client.private_training import Budget

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config import LocalTrainingConfig
-from common.datasets.client_data import ClientData
+from common.clients.data import ClientData
+from common.config.run import LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from fedlmg_client import training
 from tests.client.noise import noise_data

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.files import write_json
+from common.storage.atomic import write_json
 
 HOSTILE = "<i>dog</i>"
 

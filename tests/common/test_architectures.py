@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common import architectures
 from common.config import Config
+from common.models import architectures
 
 NETS = """
 import torch

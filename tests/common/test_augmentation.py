@@ -2,7 +2,7 @@
 
 import torch
 
-from common.augmentation import vary_look
+from common.vision.augmentation import vary_look
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

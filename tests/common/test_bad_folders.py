@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.datasets import folders
-from common.datasets.listing import FolderError
+from common.datasets.readers import folders
+from common.datasets.readers.listing import FolderError
 from fedlmg_client.cli import app
 from tests.common.pictures import draw, draw_classes, draw_noise
 

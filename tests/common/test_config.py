@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.config import Config, ConfigError
-from common.workspace import Workspace
+from fedlmg_server.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.datasets import digits, public_digits
+from common.datasets.embedded import digits, public_digits
 
 
 @pytest.mark.parametrize("domain", digits.DOMAINS)

@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from common import installed
+from common.clients.data import load_client_data, virtual_index
 from common.config import Config
-from common.datasets import emoji, emoji_sheets, public_emoji
-from common.datasets.client_data import load_client_data, virtual_index
+from common.datasets.embedded import emoji, emoji_sheets, public_emoji
+from common.storage import installed
 
 CLIENTS = ("noto", "twemoji", "openmoji", "emojione-monotone")
 EMOJI = Config.from_run_config({"federation": "emoji"})

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.datasets import folders, image_files
-from common.datasets.listing import FolderError
+from common.datasets.readers import folders, image_files
+from common.datasets.readers.listing import FolderError
 from tests.common.pictures import draw, draw_classes, draw_noise
 
 

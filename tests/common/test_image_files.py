@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets.image_files import ImageError, read_image
+from common.datasets.readers.image_files import ImageError, read_image
 from tests.common.pictures import draw_noise
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from common import installed
+from common.storage import installed
 
 
 def test_file_of_the_checkout_is_found():
-    assert installed.find(Path("common") / "installed.py").samefile(installed.__file__)
+    assert installed.find(Path("common") / "storage" / "installed.py").samefile(installed.__file__)
 
 
 def test_missing_file_is_named_with_what_to_do():

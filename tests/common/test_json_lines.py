@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common import json_lines
+from common.storage import json_lines
 
 
 def test_what_was_written_is_read(tmp_path: Path):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from common import label_maps, labels
+from common import labels
 from common.config import Config, ConfigError
+from common.labels import maps
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,6 @@ def test_alias_table_without_sense_is_refused(text: str, message: str):
 
 
 def test_class_that_the_model_lacks_has_no_index():
-    indices = label_maps.find(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
+    indices = maps.find(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
 
     assert torch.equal(indices, torch.tensor([1, -1, 0]))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.datasets import folders
-from common.datasets.listing import FolderError, Listing
+from common.datasets.readers import folders
+from common.datasets.readers.listing import FolderError, Listing
 from tests.common.pictures import draw
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common import architectures, pretrained
+from common.models import architectures, pretrained
 
 
 def model_and_source(path: Path, num_classes: int = 3) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:

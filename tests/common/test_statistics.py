@@ -4,17 +4,17 @@ import pytest
 import torch
 from torchvision.models.convnext import LayerNorm2d
 
-from common import architectures, statistics
-from common.statistics import Moments
+from common.models import architectures, feature_statistics
+from common.models.feature_statistics import Moments
 
 
 @pytest.mark.parametrize("name", architectures.SMALL)
 def test_every_small_architecture_has_statistics_that_round_trip(name):
     model = architectures.build(name, 3)
 
-    gathered = statistics.gather(model, [torch.randn(4, 3, 32, 32)])
+    gathered = feature_statistics.gather(model, [torch.randn(4, 3, 32, 32)])
 
-    restored = statistics.from_tensors(statistics.to_tensors(gathered))
+    restored = feature_statistics.from_tensors(feature_statistics.to_tensors(gathered))
     assert gathered
     assert restored.keys() == gathered.keys()
     assert all(torch.equal(restored[layer].mean, gathered[layer].mean) for layer in gathered)
@@ -23,15 +23,15 @@ def test_every_small_architecture_has_statistics_that_round_trip(name):
 def test_tapped_moments_are_those_of_the_whole_set():
     model = architectures.build("small_convnext", 3)
     images = torch.randn(12, 3, 32, 32)
-    layer = next(name for name in statistics.tapped_layers(model))
+    layer = next(name for name in feature_statistics.tapped_layers(model))
     seen = []
     handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.eval()(images)
     handle.remove()
-    channel = statistics.channel_dimension(model.get_submodule(layer), seen[0])
+    channel = feature_statistics.channel_dimension(model.get_submodule(layer), seen[0])
     flat = seen[0].movedim(channel, 0).flatten(1)
 
-    gathered = statistics.gather(model, images.split(5))
+    gathered = feature_statistics.gather(model, images.split(5))
 
     torch.testing.assert_close(gathered[layer].mean, flat.mean(1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gathered[layer].variance, flat.var(1, correction=0), atol=1e-5, rtol=1e-4)
@@ -41,23 +41,23 @@ def test_tapped_moments_are_those_of_the_whole_set():
 def test_moments_by_class_are_those_of_each_class_alone(name: str):
     model = architectures.build(name, 3).eval()
     images, labels = torch.randn(24, 3, 32, 32), torch.tensor([0, 2, 0, 2, 2, 0, 0, 0, 2, 2, 1, 0] * 2)
-    layer = next(iter(statistics.tapped_layers(model)))
+    layer = next(iter(feature_statistics.tapped_layers(model)))
 
-    gathered = statistics.gather_by_class(model, zip(images.split(5), labels.split(5), strict=True), 3)[layer]
+    gathered = feature_statistics.gather_by_class(model, zip(images.split(5), labels.split(5), strict=True), 3)[layer]
 
     for row, members in enumerate((labels == 0, labels != 1, labels == 2)):
-        with statistics.recording(model, [layer]) as recorded:
+        with feature_statistics.recording(model, [layer]) as recorded:
             model(images[members])
-        alone = statistics.pool(recorded[layer])
+        alone = feature_statistics.pool(recorded[layer])
         torch.testing.assert_close(gathered.mean[row], alone.mean[0], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(gathered.variance[row], alone.variance[0], atol=1e-5, rtol=1e-4)
 
 
 def test_pooled_moments_are_those_of_the_batch():
     features = torch.randn(6, 5, 4, 4)
-    per_image = statistics.per_image_moments(torch.nn.BatchNorm2d(5), features)
+    per_image = feature_statistics.per_image_moments(torch.nn.BatchNorm2d(5), features)
 
-    pooled = statistics.pool(per_image)
+    pooled = feature_statistics.pool(per_image)
 
     torch.testing.assert_close(pooled.mean[0], features.mean((0, 2, 3)))
     torch.testing.assert_close(pooled.variance[0], features.var((0, 2, 3), correction=0))
@@ -68,7 +68,7 @@ def test_batch_norm_moments_are_taken_from_the_layers_input():
     net = torch.nn.Sequential(layer)
     images = torch.randn(3, 2, 4, 4)
 
-    with statistics.recording(net, ["0"]) as recorded:
+    with feature_statistics.recording(net, ["0"]) as recorded:
         net(images)
 
     assert isinstance(recorded["0"], Moments)
@@ -95,7 +95,7 @@ def test_moments_are_over_everything_but_image_and_channel(
 ):
     features = torch.randn(shape)
 
-    moments = statistics.per_image_moments(layer, features)
+    moments = feature_statistics.per_image_moments(layer, features)
 
     by_channel = features.movedim(channel, 1).reshape(3, 5, -1)
     torch.testing.assert_close(moments.mean, by_channel.mean(2))

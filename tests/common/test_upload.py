@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import architectures
-from common.preprocessing import PreprocessSpec
-from common.statistics import gather, to_tensors
+from common.models import architectures
+from common.models.feature_statistics import gather, to_tensors
 from common.upload import SCHEMA, Upload, is_whole, weights_digest
+from common.vision.preprocessing import PreprocessSpec
 
 
 @pytest.fixture(params=list(architectures.SMALL))

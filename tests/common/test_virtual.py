@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.clients import virtual
+from common.clients.data import load_client_data, virtual_index
 from common.config import Config, ConfigError
-from common.datasets import virtual
-from common.datasets.client_data import load_client_data, virtual_index
 from tests.common.pictures import draw_noise
 
 OVERLAP = "0-5;3-8;6-9,0;2,4,6,8"

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fedlmg_server.diffusion import tiny_pipeline
+    from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("pipeline")
     tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_bytes
+from common.storage.atomic import write_bytes
 from tests.e2e.network import Network, until
 from tests.e2e.slow_line import SlowLine
 

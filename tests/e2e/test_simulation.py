@@ -35,7 +35,7 @@ def command(folder: Path, settings: dict[str, object]) -> list[str]:
 @pytest.fixture(scope="module")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained pipeline: what it draws does not matter here."""
-    from fedlmg_server.diffusion import tiny_pipeline
+    from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("pipeline")
     tiny_pipeline.build().save_pretrained(folder)
@@ -123,7 +123,7 @@ def test_an_unknown_key_is_refused_before_anything_starts(tmp_path: Path):
 @pytest.mark.parametrize("text", ["local-epochs", "local-epochs = 3", "local-epochs=3 rest"])
 def test_a_run_config_that_is_no_pairs_is_refused(tmp_path: Path, text: str):
     from common.config import ConfigError
-    from common.overrides import read_overrides
+    from common.config.overrides import read_overrides
 
     with pytest.raises(ConfigError, match="is not of the form"):
         read_overrides(None, [text])

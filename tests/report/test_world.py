@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.html_page import percent
-from common.workspace import safe_name
+from common.names import safe_name
 from fedlmg_server.report import model_card, page, results
 from tests.report.tiny import write_json
 

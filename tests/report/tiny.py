@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.workspace import safe_name
+from common.names import safe_name
 from fedlmg_server.report import results
 
 HOSTILE = "<b>$x_$</b>"

@@ -10,18 +10,17 @@ from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
 from common.config import Config
-from common.datasets.digits import CLASS_NAMES
+from common.datasets.embedded.digits import CLASS_NAMES
 from common.upload import Upload
-from common.workspace import Workspace
-from fedlmg_server import plan
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench import image_quality
+from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.aggregate import Distilled
-from fedlmg_server.strategy import FedLMG
-from fedlmg_server.synthesis import scores
+from fedlmg_server.evaluation import image_quality
+from fedlmg_server.synthesis import plan, scores
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 from tests.server import tiny_federation
 from tests.server.tiny_grid import SUPERLINK, Model

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from common.config import Config
 from common.upload import Upload, load_all
-from common.workspace import Workspace
-from fedlmg_server.admission import admit
+from fedlmg_server.collection.admission import admit
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 Spoil = Callable[[Path], object]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 
-from common import architectures
 from common.config import Config
+from common.models import architectures
 from common.upload import Upload, weights_digest
-from fedlmg_server.admission import check
+from fedlmg_server.collection.admission import check
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
 from tests.conftest import make_upload
 

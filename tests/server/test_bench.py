@@ -12,17 +12,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from common.config import Config, ConfigError
-from common.datasets import folders
-from common.files import write_json
-from common.workspace import Workspace, safe_name
+from common.datasets.readers import folders
+from common.names import safe_name
+from common.storage.atomic import write_json
 from fedlmg_server.baselines import rivals
 from fedlmg_server.baselines.federation import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.cli import app
-from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.report import plots
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedlmg_server import cli, flower, running
+from fedlmg_server import cli, runs
 from fedlmg_server.cli import app
+from fedlmg_server.flower.connection import to_toml
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(cli.Deployment, "load", lambda folder: str(folder))
-    monkeypatch.setattr(running, "run_locally", lambda overrides, _: found.update(where="local", **overrides) or "")
-    monkeypatch.setattr(running, "run_on_server", lambda at, overrides, _: found.update(where=at, **overrides) or "")
+    monkeypatch.setattr(runs, "run_locally", lambda overrides, _: found.update(where="local", **overrides) or "")
+    monkeypatch.setattr(runs, "run_on_server", lambda at, overrides, _: found.update(where=at, **overrides) or "")
     return found
 
 
@@ -55,4 +56,4 @@ def test_a_run_cannot_go_to_two_places(told: dict):
 def test_a_run_config_is_toml_whatever_characters_it_holds():
     config = {"workspace": "/srv/\U0001f600", "class-aliases": 'a "b"\\n=c', "seed": 3, "compare": True}
 
-    assert tomllib.loads(flower.to_toml(config)) == config
+    assert tomllib.loads(to_toml(config)) == config

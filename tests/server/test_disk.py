@@ -11,12 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from common.checkpoint import write_tensors
 from common.config import Config
+from common.storage.tensors import write_tensors
 from common.upload import is_whole
-from common.workspace import Workspace
 from fedlmg_server.cli import app
 from fedlmg_server.server_app import sentence
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 Mount = Callable[[str], Path]

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import label_maps, labels
-from common.config import Config, ConfigError, DistillationConfig
-from common.metrics import accuracy, predict
-from common.workspace import Workspace
+from common import labels
+from common.config.run import Config, ConfigError, DistillationConfig
+from common.labels import maps
+from common.vision.metrics import accuracy, predict
 from fedlmg_server.distillation import aggregate, teachers, trainer
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 
@@ -135,7 +136,7 @@ def test_specific_teacher_is_the_client_an_image_was_drawn_for():
 
 
 def test_probabilities_are_spread_by_class_name():
-    spread = label_maps.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
+    spread = maps.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
 
     assert spread.tolist() == [[0.75, 0.0, 0.25]]
 

@@ -13,15 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from common.config import Config, FederationConfig
-from common.statistics import Moments
-from common.synthesis_config import SynthesisConfig
-from common.workspace import Workspace
-from fedlmg_server import plan
+from common.config.run import Config, FederationConfig
+from common.config.synthesis import SynthesisConfig
+from common.models.feature_statistics import Moments
 from fedlmg_server.distillation import synthetic_set
-from fedlmg_server.synthesis import draw, filters, scores
+from fedlmg_server.synthesis import draw, filters, plan, scores
 from fedlmg_server.synthesis.draw import draw_client
 from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.workspace import Workspace
 
 TINY = SynthesisConfig(
     images_per_class=3, synthesis_batch_size=4, num_inference_steps=2, noise_editing_steps=1, min_confidence=0.0

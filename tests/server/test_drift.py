@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from common.config import ConfigError
-from common.datasets import digits
+from common.datasets.embedded import digits
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench import drift
-from fedlmg_server.bench.drift import Shifted
 from fedlmg_server.distillation import aggregate
+from fedlmg_server.evaluation import drift
+from fedlmg_server.evaluation.drift import Shifted
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

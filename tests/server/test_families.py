@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from common.config import ConfigError
-from common.synthesis_config import SynthesisConfig
-from fedlmg_server import plan
+from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import families
+from fedlmg_server.synthesis import plan
 from fedlmg_server.synthesis.draw import draw_batch
 from fedlmg_server.synthesis.guidance import gradient
 from tests.server import tiny_pipelines

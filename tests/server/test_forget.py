@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from common.config import Config, ConfigError
-from common.workspace import Workspace
 from fedlmg_server import pipeline
-from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.forget import forget
 from fedlmg_server.synthesis import launch, worker
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}

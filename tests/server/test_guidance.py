@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from common.statistics import Moments
+from common.models.feature_statistics import Moments
 from common.upload import Upload
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, unit
 from tests.conftest import make_upload

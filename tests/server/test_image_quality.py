@@ -7,11 +7,11 @@ from io import StringIO
 import pytest
 import torch
 
-from common.datasets.digits import CLASS_NAMES
-from fedlmg_server import judge
+from common.datasets.embedded.digits import CLASS_NAMES
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench import image_quality, tables
-from fedlmg_server.bench.image_quality import Measured
+from fedlmg_server.evaluation import image_quality, judge
+from fedlmg_server.evaluation.image_quality import Measured
+from fedlmg_server.report import markdown
 
 CPU = torch.device("cpu")
 ROW = Measured(0, "guided", "mnist", "all", 20, 0.9, 0.8, 7.0, 0.01, 0.5, 0.6, 0.7, 0.8)
@@ -86,6 +86,6 @@ def test_table_has_a_line_a_client_and_set_with_its_spread():
 
 
 def test_csv_keeps_every_class():
-    found = list(csv.DictReader(StringIO(tables.as_csv(Measured, [ROW, replace(ROW, class_name="3", kid=None)]))))
+    found = list(csv.DictReader(StringIO(markdown.as_csv(Measured, [ROW, replace(ROW, class_name="3", kid=None)]))))
 
     assert [(row["class_name"], row["kid"]) for row in found] == [("all", "0.01"), ("3", "")]

@@ -9,9 +9,9 @@ import pytest
 
 from common.config import Config, ConfigError
 from common.upload import Upload
-from common.workspace import Workspace
 from fedlmg_server import pipeline
 from fedlmg_server.synthesis.draw import draw_client
+from fedlmg_server.workspace import Workspace
 
 
 def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_path: Path):

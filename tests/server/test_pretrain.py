@@ -8,8 +8,9 @@ from diffusers import StableDiffusionPipeline
 
 from common.config import ConfigError
 from fedlmg_server import pretraining
-from fedlmg_server.diffusion import latent_space, location, pretrain, tiny_pipeline
-from fedlmg_server.diffusion.pretrain_config import PretrainConfig
+from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion.pretraining import latent_space, tiny_pipeline, train
+from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
 IMAGES = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -23,11 +24,11 @@ def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch):
-    monkeypatch.setattr(pretrain, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
+    monkeypatch.setattr(train, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
 
 
 def test_folder_opens_as_a_stable_diffusion_pipeline(tmp_path):
-    trained = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
+    trained = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
 
     opened = StableDiffusionPipeline.from_pretrained(str(tmp_path), local_files_only=True)
 
@@ -39,7 +40,7 @@ def test_folder_opens_as_a_stable_diffusion_pipeline(tmp_path):
 
 @pytest.mark.parametrize("checkpoints", [1, 4], ids=["autoencoder", "denoiser"])
 def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch, checkpoints):
-    undisturbed = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "undisturbed", TINY)
+    undisturbed = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "undisturbed", TINY)
     written = []
 
     def save_then_stop(*arguments) -> None:
@@ -48,12 +49,12 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
         if len(written) == checkpoints:
             raise KeyboardInterrupt
 
-    save_training = pretrain.save_training
-    monkeypatch.setattr(pretrain, "save_training", save_then_stop)
+    save_training = train.save_training
+    monkeypatch.setattr(train, "save_training", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+        train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
 
-    continued = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+    continued = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
 
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(continued)[name], tensor), name
@@ -79,20 +80,20 @@ def test_standardised_latents_decode_as_before():
 
 
 def test_fine_tuning_starts_from_the_pipeline_it_is_given(tmp_path):
-    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
+    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
     untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
 
-    tuned = pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
+    tuned = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
 
     given = StableDiffusionPipeline.from_pretrained(str(tmp_path / "first"), local_files_only=True)
     assert torch.equal(tuned.unet.conv_in.weight, given.unet.conv_in.weight.float())
 
 
 def test_fine_tuned_pipeline_does_not_name_the_folder_it_started_from(tmp_path):
-    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
+    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
 
     untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
-    pretrain.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
+    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
 
     assert not [file for file in (tmp_path / "second").rglob("*.json") if str(tmp_path) in file.read_text()]
 
@@ -108,7 +109,7 @@ def test_shipped_model_is_small_and_opens(name: str):
 
 def test_classes_that_are_one_prompt_are_told(tmp_path):
     with pytest.raises(ConfigError, match="reads the classes '\u732b' and '\u72ac' as one"):
-        pretrain.train(IMAGES, LABELS, ["\u732b", "\u72ac"], tmp_path, TINY)
+        train.train(IMAGES, LABELS, ["\u732b", "\u72ac"], tmp_path, TINY)
 
 
 @pytest.mark.parametrize("image_size", [0, 4, 33])

@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from common.synthesis_config import SynthesisConfig, with_preset
+from common.config.synthesis import SynthesisConfig, with_preset
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.plan import Drawing
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.plan import Drawing
 from tests.bench.reference import GUIDANCE_SCALE, ReferenceLoop
 
 

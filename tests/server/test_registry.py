@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedlmg_client import keys
-from fedlmg_server.flower import FlowerError
-from fedlmg_server.registry import Registry, RegistryError
+from fedlmg_server.collection.registry import Registry, RegistryError
+from fedlmg_server.flower.connection import FlowerError
 
 
 class Line:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import pretrained
+from common.models import pretrained
 from common.upload import Upload
 from fedlmg_server.baselines import (
     fedavg,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from common.synthesis_config import SynthesisConfig, with_preset
+from common.config.synthesis import SynthesisConfig, with_preset
 from fedlmg_server.diffusion import conditioning, families
 from fedlmg_server.diffusion.backend import (
     from_model_output,
@@ -15,10 +15,10 @@ from fedlmg_server.diffusion.backend import (
     to_model_output,
 )
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.plan import Drawing
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
 from fedlmg_server.synthesis.guidance import gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
+from fedlmg_server.synthesis.plan import Drawing
 from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
 
 SEEDS = [11, 12, 13, 14]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fedlmg_server.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
-from fedlmg_server.strategy import FedLMG, QuorumError
+from fedlmg_server.collection.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
+from fedlmg_server.collection.strategy import FedLMG, QuorumError
 from tests.server.tiny_grid import (
     RAISED,
     BusyGrid,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flwr.app import ConfigRecord, MessageType, MetricRecord, RecordDict
 
-from fedlmg_server.strategy import FedLMG
+from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     RAISED,
     TinyGrid,

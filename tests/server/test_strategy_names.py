@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fedlmg_server.exchange import NODE_UNAVAILABLE
-from fedlmg_server.strategy import FedLMG
+from fedlmg_server.collection.exchange import NODE_UNAVAILABLE
+from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     Answer,
     TinyGrid,

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import architectures
-from common.datasets.digits import CLASS_NAMES
+from common.datasets.embedded.digits import CLASS_NAMES
+from common.models import architectures
 from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.bench import image_quality, strength
-from fedlmg_server.bench.strength import Measured
 from fedlmg_server.distillation import aggregate
+from fedlmg_server.evaluation import image_quality, strength
+from fedlmg_server.evaluation.strength import Measured
 from tests.conftest import make_upload
 
 CPU = torch.device("cpu")

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.synthesis_config import SynthesisConfig
+from common.config.synthesis import SynthesisConfig
 from common.upload import Upload
-from common.workspace import Workspace
-from fedlmg_server import plan
 from fedlmg_server.report import drawn
-from fedlmg_server.synthesis import draw, traces
+from fedlmg_server.synthesis import draw, plan, traces
+from fedlmg_server.workspace import Workspace
 
 CONFIG = SynthesisConfig(
     images_per_class=1, num_inference_steps=4, guidance_stop=0.5, noise_editing_steps=1, synthesis_batch_size=2

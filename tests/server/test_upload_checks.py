@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from common.config import Config
-from common.statistics import Moments
+from common.models.feature_statistics import Moments
 from common.upload import Upload, weights_digest
-from fedlmg_server.upload_checks import Refused, check
+from fedlmg_server.collection.upload_checks import Refused, check
 from tests.conftest import make_upload
 
 Spoil = Callable[[Upload], Upload]
@@ -220,7 +220,7 @@ def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upl
 
 
 def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Upload):
-    name = "common.small_architectures:small_vit"
+    name = "common.models.small:small_vit"
     upload = make_upload("site-a", ["cat", "dog"], "small_vit")
     upload = replace(upload, manifest={**upload.manifest, "architecture": name})
     config = Config.from_run_config({"architectures": f"small_resnet, {name}"})

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from common.config import Config
-from common.label_maps import to_global
 from common.labels import union
-from common.statistics import Moments, to_tensors
+from common.labels.maps import to_global
+from common.models.feature_statistics import Moments, to_tensors
+from common.names import safe_name
 from common.upload import Upload, weights_digest
-from common.workspace import safe_name
-from fedlmg_server.upload_checks import Refused, check
+from fedlmg_server.collection.upload_checks import Refused, check
 from tests.conftest import make_upload
 
 FIT = make_upload("site-a", ["cat", "dog"], "small_mlp")

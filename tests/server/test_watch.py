@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from common.config import Config, ConfigError
-from common.workspace import Workspace
-from fedlmg_server import tracking
-from fedlmg_server.watch import State, render, watch
+from fedlmg_server.monitor import tracking
+from fedlmg_server.monitor.watch import State, render, watch
+from fedlmg_server.workspace import Workspace
 
 STARTED = {"time": 100.0, "kind": "stage", "name": "synthesis", "state": "started"}
 ENDED = {"time": 150.0, "kind": "stage", "name": "synthesis", "state": "finished", "seconds": 50.0}

@@ -14,18 +14,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from common import json_lines
 from common.config import Config, ConfigError
-from common.workspace import METHODS, Workspace
-from fedlmg_server import estimate, plan
+from common.storage import json_lines
 from fedlmg_server.cli import app
-from fedlmg_server.diffusion import location, pretrain, tiny_pipeline
-from fedlmg_server.synthesis import launch, worker
+from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
+from fedlmg_server.synthesis import estimate, launch, plan, worker
+from fedlmg_server.workspace import METHODS, Workspace
 
 
 @pytest.fixture
 def workspace(tmp_path, upload) -> Workspace:
-    pretrain.save(tiny_pipeline.build(channels=(16, 32)), tmp_path / "pipeline")
+    train.save(tiny_pipeline.build(channels=(16, 32)), tmp_path / "pipeline")
     config = Config.from_run_config(
         {
             "workspace": str(tmp_path / "workspace"),

@@ -8,10 +8,10 @@ import torch
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
 from common.upload import Upload
-from common.workspace import Workspace
 from fedlmg_server.baselines.federation import Federation
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 SETTINGS = {

@@ -7,11 +7,11 @@ import httpx
 import torch
 from flwr.app import Error, Message, MetricRecord, RecordDict
 
-from common import architectures
-from common.preprocessing import PreprocessSpec
-from common.statistics import of_batch_norm
+from common.models import architectures
+from common.models.feature_statistics import of_batch_norm
 from common.upload import SCHEMA, Upload, weights_digest
-from fedlmg_server.strategy import FedLMG
+from common.vision.preprocessing import PreprocessSpec
+from fedlmg_server.collection.strategy import FedLMG
 
 SUPERLINK = 1
 RAISED = 2

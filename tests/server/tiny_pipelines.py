@@ -31,7 +31,7 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from fedlmg_server.diffusion import tiny_pipeline
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
 CLASS_NAMES = ["cat", "dog"]
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

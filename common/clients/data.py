@@ -1,0 +1,67 @@
+"""The images that one client trains and tests on: a folder of its own, or its part of the embedded federation."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from common.clients import virtual
+from common.clients.node_config import NodeConfig, client_name, data_path, partition_index
+from common.config import Config
+from common.datasets.embedded import registry
+from common.datasets.labeled_images import LabeledImages
+from common.datasets.readers import folders
+
+
+@dataclass(frozen=True)
+class ClientData:
+    name: str
+    class_names: list[str]
+    train: LabeledImages
+    validation: LabeledImages
+    test: LabeledImages
+    fingerprint: str
+    """Changes when the images change."""
+    source: str
+    """`digits/<virtual client>`, `emoji/<virtual client>` or `folder`."""
+
+
+def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
+    """
+    Raises
+    ------
+    FolderError: the folder cannot serve as a data set.
+    ConfigError: the node config names neither a folder nor a partition of the embedded federation.
+    """
+    name = client_name(node_config, config)
+    if path := data_path(node_config):
+        outside = str(node_config.get("allow-outside", False)).lower() == "true"
+        folder = folders.load(path, config.training.image_size, outside)
+        for line in (*(f"skipped {problem}" for problem in folder.problems), *folder.warnings):
+            print(f"{name}: {line}", flush=True)
+        return ClientData(name, folder.class_names, **folder.splits, fingerprint=folder.fingerprint, source="folder")
+    return virtual_data(name, partition_index(node_config), config)
+
+
+def virtual_data(client: str, index: int, config: Config) -> ClientData:
+    """The part of the embedded federation that virtual client `index` holds.
+
+    Raises
+    ------
+    ConfigError: a simulation key leaves it without training images.
+    """
+    class_names, splits = virtual.load(index, config)
+    digest = hashlib.sha256(json.dumps(class_names).encode())
+    for part in splits.values():
+        digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+    source = _source(index, config)
+    return ClientData(client, class_names, **splits, fingerprint=digest.hexdigest(), source=source)
+
+
+def virtual_index(source: str, config: Config) -> int | None:
+    """Which virtual client a `source` speaks of; None for a folder, which only its owner can read."""
+    num_clients = max(config.federation.num_clients, len(registry.of(config.federation.federation).domains))
+    return {_source(index, config): index for index in range(num_clients)}.get(source)
+
+
+def _source(index: int, config: Config) -> str:
+    return f"{registry.of(config.federation.federation).name}/{virtual.name(index, config)}"

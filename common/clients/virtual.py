@@ -1,0 +1,154 @@
+"""Which images each virtual client holds, of an embedded data set or of image folders.
+
+Images are dealt by domain, by a Dirichlet distribution or in shards. However many clients share them, no image is
+with two of them, and the same config gives the same images.
+"""
+
+import numpy as np
+import torch
+
+from common.clients import virtual_folders
+from common.config import Config, ConfigError
+from common.config.simulation import NUM_CLASSES, classes_of, quarter_turns_of, size_of
+from common.datasets.embedded import registry
+from common.datasets.embedded.registry import Embedded
+from common.datasets.labeled_images import LabeledImages
+
+LEAST_IMAGES = 10
+"""Training images that a Dirichlet draw leaves to every client."""
+ATTEMPTS = 100
+SHARDS_PER_CLIENT = 2
+
+
+def name(index: int, config: Config) -> str:
+    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; of folders, as each is called."""
+    if config.simulation.folders:
+        return virtual_folders.name(index, config)
+    if config.simulation.partition != "domain":
+        return f"client-{index}"
+    domains = _images(config).domains
+    share = index // len(domains)
+    return domains[index % len(domains)] + (f"-{share + 1}" if share else "")
+
+
+def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+    """Class names of one client, and its splits with labels that index them.
+
+    Raises
+    ------
+    ConfigError: a simulation key that leaves the client without images.
+    FolderError: a folder that cannot serve as a data set.
+    """
+    names, splits = list(_images(config).class_names), {}
+    if config.simulation.folders:
+        names, splits = _of_folder(index, config)
+    elif config.simulation.partition == "domain":
+        splits = _of_domain(index, config)
+    else:
+        splits = _of_pool(index, config)
+    if size := size_of(config.simulation, index):
+        splits["train"] = _rows(splits["train"], _first_of_each_class(splits["train"].labels, size))
+    if turns := quarter_turns_of(config.simulation, index):
+        splits = {split: LabeledImages(part.images.rot90(turns, (2, 3)), part.labels) for split, part in splits.items()}
+    known = classes_of(config.simulation, index, len(names) if config.simulation.folders else None)
+    held = [label for label in known if (splits["train"].labels == label).any()]
+    if not held:
+        raise ConfigError(f"virtual client {index} has no training images: change 'client-classes' or 'partition'")
+    return [names[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
+
+
+def _images(config: Config) -> Embedded:
+    return registry.of(config.federation.federation)
+
+
+def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
+    """The domain's images; the clients that share it take every n-th."""
+    images = _images(config)
+    number = len(images.domains)
+    sharing = len(range(index % number, config.federation.num_clients, number)) or 1
+    first = index // number % sharing
+    return _every(images.load(images.domains[index % number]), first, sharing)
+
+
+def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
+    """A share of all domains' images; every split is cut in the same proportions."""
+    images = _images(config)
+    domains = [images.load(domain) for domain in images.domains]
+    pooled = {
+        split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
+        for split in domains[0]
+    }
+    return _share(pooled, index % config.federation.num_clients, config.federation.num_clients, config)
+
+
+def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+    """Class names of the client's folder, and its share of the images."""
+    sharing = virtual_folders.sharing(index, config)
+    first = index // virtual_folders.number(config) % sharing
+    size = size_of(config.simulation, index)
+    names, splits = virtual_folders.load(index, config, size * sharing if size else None)
+    if config.simulation.partition == "domain":
+        return names, _every(splits, first, sharing)
+    return names, _share(splits, first, sharing, config)
+
+
+def _every(splits: dict[str, LabeledImages], first: int, sharing: int) -> dict[str, LabeledImages]:
+    return {split: _rows(part, torch.arange(first, len(part), sharing)) for split, part in splits.items()}
+
+
+def _share(pooled: dict[str, LabeledImages], index: int, num_clients: int, config: Config) -> dict[str, LabeledImages]:
+    attempt = _fair_attempt(pooled["train"].labels.numpy(), num_clients, config)
+    return {
+        split: _rows(part, torch.from_numpy(_cut(part.labels.numpy(), num_clients, config, attempt)[index]))
+        for split, part in pooled.items()
+    }
+
+
+def _cut(labels: np.ndarray, num_clients: int, config: Config, attempt: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([config.seed, attempt])
+    if config.simulation.partition == "shards":
+        return shards(labels, num_clients, rng)
+    return dirichlet(labels, num_clients, config.simulation.dirichlet_alpha, rng)
+
+
+def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
+    for attempt in range(ATTEMPTS):
+        if min(map(len, _cut(labels, num_clients, config, attempt))) >= LEAST_IMAGES:
+            return attempt
+    raise ConfigError(
+        f"no partition leaves {LEAST_IMAGES} training images to every client: raise 'dirichlet-alpha' or lower "
+        "'num-clients'"
+    )
+
+
+def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
+    rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
+    shares = rng.dirichlet(np.full(num_clients, alpha), max(NUM_CLASSES, labels.max(initial=0) + 1))
+    for label, share in enumerate(shares):
+        of_class = rng.permutation(np.flatnonzero(labels == label))
+        cuts = (np.cumsum(share)[:-1] * len(of_class)).astype(int)
+        for client, part in enumerate(np.split(of_class, cuts)):
+            rows[client].append(part)
+    return [np.sort(np.concatenate(parts)) for parts in rows]
+
+
+def shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of each client: two of 2 n pieces of the images in the order of their labels (McMahan et al., 2017)."""
+    order = rng.permutation(SHARDS_PER_CLIENT * num_clients).reshape(num_clients, SHARDS_PER_CLIENT)
+    pieces = np.array_split(np.argsort(labels, kind="stable"), order.size)
+    return [np.sort(np.concatenate([pieces[number] for number in numbers])) for numbers in order]
+
+
+def _first_of_each_class(labels: torch.Tensor, count: int) -> torch.Tensor:
+    rows = [torch.nonzero(labels == label)[:count, 0] for label in labels.unique()]
+    return torch.cat([torch.empty(0, dtype=torch.int64), *rows]).sort().values
+
+
+def _of_classes(part: LabeledImages, held: list[int]) -> LabeledImages:
+    kept = _rows(part, torch.isin(part.labels, torch.tensor(held)).nonzero()[:, 0])
+    return LabeledImages(kept.images, torch.searchsorted(torch.tensor(held), kept.labels))
+
+
+def _rows(part: LabeledImages, rows: torch.Tensor) -> LabeledImages:
+    return LabeledImages(part.images[rows], part.labels[rows])

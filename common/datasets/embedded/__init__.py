@@ -1,0 +1,1 @@
+"""Data sets that ship with FedLMG or with installed packages."""

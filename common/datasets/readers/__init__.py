@@ -1,0 +1,1 @@
+"""Images that lie in folders, in any layout."""

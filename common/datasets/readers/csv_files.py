@@ -1,0 +1,158 @@
+"""Tables that say which class each image has: a manifest of the user's own, or Open Images' labels.
+
+Manifest      columns `path`, `label` and optionally `split`; paths are relative to the table
+Open Images   columns `ImageID,Source,LabelName,Confidence`, as `oidv6-train-annotations-human-imagelabels.csv` and the
+              like, or FiftyOne's `train/labels/classifications.csv`,
+              images `ImageID.jpg` anywhere below the folder, class names in `*class-descriptions*.csv` or
+              `train/metadata/classes.csv`; leave only your classes in that file
+
+Of Open Images an image counts for a class at Confidence 0.5 or more, and not at all when a human verified (Source other
+than `machine`) that the class is absent. Images that show several of the classes are left out.
+"""
+
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+from common.datasets.readers.image_files import is_image, shown, walk
+from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, class_name, split_name
+
+MANIFEST, OPEN_IMAGES = {"path", "label"}, {"imageid", "labelname", "confidence"}
+MIN_CONFIDENCE = 0.5
+MAX_DEPTH = 3
+
+
+def find(path: Path) -> Listing | None:
+    """From a CSV file, or a folder with such tables; None without them.
+
+    Raises
+    ------
+    FolderError: a table that cannot be read, lacks a column, or stands beside another.
+    """
+    if path.is_file():
+        columns = _columns(path)
+        if columns >= OPEN_IMAGES:
+            return _open_images(path.parent, [path])
+        if columns >= MANIFEST:
+            return _manifest(path)
+        raise FolderError(f"table {shown(path)} lacks the columns path and label (or Open Images' own)")
+    tables = [
+        file for depth in range(MAX_DEPTH) for file in sorted(path.glob("*/" * depth + "*.csv")) if file.is_file()
+    ]
+    columns = {file: _columns_or_none(file) for file in tables}
+    if labels := [file for file in tables if columns[file] >= OPEN_IMAGES]:
+        return _open_images(path, labels)
+    manifests = [file for file in tables if file.parent == path and columns[file] >= MANIFEST]
+    if len(manifests) > 1:
+        names = " and ".join(file.name for file in manifests)
+        raise FolderError(f"folder {shown(path)} has the tables {names}: name one of them as data-path")
+    return _manifest(manifests[0]) if manifests else None
+
+
+def _columns(file: Path) -> set[str]:
+    return set(next(_rows(file), ()))
+
+
+def _columns_or_none(file: Path) -> set[str]:
+    """Tables that nobody named and that cannot be read are other people's notes."""
+    try:
+        return _columns(file)
+    except FolderError:
+        return set()
+
+
+def _rows(file: Path):
+    """Rows as dictionaries with lower-case keys; fields are separated by commas, semicolons or tabs."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+            delimiter = max(",;\t", key=header.count)
+            names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            for row in csv.DictReader(stream, names, delimiter=delimiter, restval="", strict=True):
+                yield {name: (value or "").strip() for name, value in row.items() if name is not None}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FolderError(f"table {shown(file)} cannot be read: {error}") from None
+
+
+def _manifest(file: Path) -> Listing:
+    entries, problems = [], []
+    for number, row in enumerate(_rows(file), 2):
+        where = f"{file.name} line {number}"
+        if not row["path"] or not row["label"]:
+            problems.append(f"{where} has no path or no label")
+        elif not os.path.isfile(path := file.parent / row["path"]):
+            problems.append(f"{where}: {row['path']} is not there")
+        elif not is_image(path):
+            problems.append(f"{where}: {row['path']} has no suffix of an image")
+        else:
+            label = class_name(row["label"], f"table {shown(file)}")
+            entries.append(Entry(path, label, split_name(row.get("split", ""), where), row.get("domain") or None))
+    if not entries:
+        raise FolderError(f"table {shown(file)} names no image that is there: its paths are read relative to it")
+    if len({entry.split is None for entry in entries}) > 1:
+        raise FolderError(f"table {shown(file)} gives a split for some images only: give one for each, or for none")
+    return Listing("CSV manifest", file.parent, entries, problems)
+
+
+def _open_images(root: Path, tables: list[Path]) -> Listing:
+    problems: list[str] = []
+    images = {path.stem: path for path in walk(root, [])}
+    names = _descriptions(root)
+    labels: dict[tuple[str, str], bool] = {}
+    verified, splits, missing = set(), {}, set()
+    for table in tables:
+        split = _split_of(table.relative_to(root))
+        for row in _rows(table):
+            image, label = row["imageid"], row["labelname"]
+            if label not in names:
+                continue
+            if image not in images:
+                missing.add(image)
+                continue
+            try:
+                present = float(row["confidence"]) >= MIN_CONFIDENCE
+            except ValueError:
+                problems.append(f"{table.name}: image {image} has the Confidence '{row['confidence']}'")
+                continue
+            splits[image] = split
+            human = row.get("source") != "machine"
+            if human or (image, label) not in verified:
+                labels[image, label] = present
+            if human:
+                verified.add((image, label))
+    shows: dict[str, list[str]] = {}
+    for (image, label), present in labels.items():
+        if present:
+            shows.setdefault(image, []).append(label)
+    single = {image: found[0] for image, found in shows.items() if len(found) == 1}
+    if several := len(shows) - len(single):
+        problems.append(f"{several} images show several of the {len(names)} classes and are left out")
+    if missing:
+        problems.append(f"{len(missing)} labelled images are not below {shown(root)}")
+    if not single:
+        raise FolderError(f"Open Images folder {shown(root)} has no image that shows just one of its classes")
+    entries = [Entry(images[image], names[label], splits[image]) for image, label in sorted(single.items())]
+    return Listing("Open Images tables", root, entries, problems)
+
+
+def _descriptions(root: Path) -> dict[str, str]:
+    """Label id (`/m/...`) -> class name; a name that two ids share gets the id behind it."""
+    files = [file for depth in range(MAX_DEPTH) for file in sorted(root.glob("*/" * depth + "*class*.csv"))]
+    pairs: dict[str, str] = {}
+    for file in files:
+        try:
+            with open(file, encoding="utf-8-sig", newline="") as stream:
+                rows = [row for row in csv.reader(stream) if len(row) >= 2 and row[0].startswith("/")]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise FolderError(f"table {shown(file)} cannot be read: {error}") from None
+        pairs |= {row[0].strip(): class_name(row[1], f"table {shown(file)}") for row in rows}
+    if not pairs:
+        raise FolderError(f"Open Images folder {shown(root)} lacks its class names: add class-descriptions.csv")
+    uses = Counter(pairs.values())
+    return {label: f"{name} ({label})" if uses[name] > 1 else name for label, name in pairs.items()}
+
+
+def _split_of(table: Path) -> str | None:
+    words = [word for part in table.parts for word in part.lower().replace(".", "-").replace("_", "-").split("-")]
+    return next((SPLITS[word] for word in words if word in SPLITS), None)

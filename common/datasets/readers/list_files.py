@@ -1,0 +1,166 @@
+"""Text files with lines `path label-index`, as DomainNet, NICO++ and PACS are distributed.
+
+DomainNet       `clipart_train.txt`, `clipart_test.txt` beside the folder `clipart`, lines `clipart/CLASS/file.jpg 0`
+NICO++ Common   `NICO_DG_official/autumn_train.txt` beside `NICO_DG`, lines `NICO_DG/autumn/CLASS/file.jpg 0`
+NICO++ Unique   `NICO_unique_official/CLASS_CONTEXT_train.txt` beside `NICO_unique`, lines
+                `.../NICO_unique/CLASS/CONTEXT/file.jpg 0` whose start is of the machine they were written on;
+                part k (from 0) is the k-th context of every class, sorted
+PACS            `art_painting_train_kfold.txt`, `..._crossval_kfold.txt`, lines `art_painting/CLASS/file.jpg 1`
+
+A class is called as its folder. Where the folders do not tell, `*label_id_mapping.json` (NICO++ challenge) beside the
+lists does, and otherwise the index itself. The NICO++ layouts follow what public code that reads them says.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from common.datasets.readers.image_files import is_image, shown, subfolders
+from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, class_name
+
+NAME = re.compile(r"(?P<domain>.+)_(?P<split>train|val|validation|crossval|test)(_kfold)?\.txt")
+UNIQUE = "NICO_unique"
+
+
+@dataclass(frozen=True)
+class Row:
+    path: PurePosixPath
+    """As written."""
+    label: str
+    """The index, then the class name."""
+    split: str
+    domain: str
+
+
+def find(path: Path) -> Listing | None:
+    """From a list file, a folder with lists in or beside it, or one domain's folder; None without lists.
+
+    Raises
+    ------
+    FolderError: a list that cannot be read, or several sets of lists.
+    """
+    lists = _lists(path)
+    if not lists:
+        return None
+    problems: list[str] = []
+    folder, where = lists[0].parent, f"list {shown(lists[0])}"
+    rows = [row for file in lists for row in _rows(file, problems)]
+    unique = all(UNIQUE in row.path.parts[:-3] for row in rows)
+    rows = _name_unique(rows) if unique else _name(rows, _mapping(folder), where)
+    files, root = _locate(rows, folder)
+    entries = [
+        Entry(file, class_name(row.label, where), row.split, row.domain)
+        for row, file in zip(rows, files, strict=True)
+        if os.path.isfile(file)
+    ]
+    if not entries:
+        raise FolderError(f"none of the images named in {where} lies beside it: unpack them there")
+    if missing := len(rows) - len(entries):
+        problems.append(f"{missing} of {len(rows)} listed images are not there")
+    return Listing("NICO++ Unique lists" if unique else "list files", root, entries, problems)
+
+
+def _lists(path: Path) -> list[Path]:
+    if path.is_file():
+        if not (match := NAME.fullmatch(path.name)):
+            raise FolderError(f"list {shown(path)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
+        return _in(path.parent, match["domain"])
+    official = path.with_name(f"{path.name}_official")
+    # A folder of lists is sometimes unpacked into one of its own name.
+    for folder in (path, path / "splits", path / path.name, official, official / official.name):
+        if lists := _in(folder):
+            return lists
+    above = path.parent.with_name(f"{path.parent.name}_official")
+    for folder in (path.parent, path.parent / "splits", above, above / above.name):
+        if lists := _in(folder, path.name):
+            return lists
+    if sets := [folder.name.removesuffix("_official") for folder in subfolders(path) if _in(folder)]:
+        raise FolderError(
+            f"folder {shown(path)} holds lists of {' and '.join(sets)}: name one, as {shown(path / sets[0])}"
+        )
+    return []
+
+
+def _in(folder: Path, domain: str | None = None) -> list[Path]:
+    """The lists in a folder, of one domain or of all."""
+    if not folder.is_dir():
+        return []
+    matches = [(path, NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.txt"))]
+    return [path for path, match in matches if match and domain in (None, match["domain"]) and _is_list(path)]
+
+
+def _is_list(file: Path) -> bool:
+    """Whether the first line ends in a number, as no note does."""
+    with open(file, encoding="utf-8-sig", errors="replace") as stream:
+        return stream.readline().rpartition(" ")[2].strip().isdigit()
+
+
+def _rows(file: Path, problems: list[str]) -> list[Row]:
+    match = NAME.fullmatch(file.name)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FolderError(f"list {shown(file)} cannot be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        written, _, index = line.strip().rpartition(" ")
+        path = PurePosixPath(written.strip().replace("\\", "/"))
+        if not written or not index.isdecimal():
+            if line.strip():
+                problems.append(f"{file.name} line {number} is not 'path label-index'")
+        elif is_image(path):
+            rows.append(Row(path, str(int(index)), SPLITS[match["split"]], match["domain"]))
+        elif not path.name.startswith("."):
+            problems.append(f"{file.name} line {number} names no image file")
+    if not rows:
+        raise FolderError(f"list {shown(file)} has no line 'path label-index': is it the right file?")
+    return rows
+
+
+def _locate(rows: list[Row], folder: Path) -> tuple[list[Path], Path]:
+    """Where each row's file should lie, and the folder that the paths are relative to.
+
+    The first row that finds its file, whole or without leading folders, decides for all.
+    """
+    bases = (folder, folder.parent, folder.parent.parent, folder / "kfold", folder / "images" / "kfold")
+    places = ((cut, base) for row in rows for cut in range(len(row.path.parts)) for base in bases
+              if os.path.isfile(base.joinpath(*row.path.parts[cut:])))  # fmt: skip
+    cut, base = next(places, (0, folder))
+    return [base.joinpath(*row.path.parts[cut:]) for row in rows], base
+
+
+def _name_unique(rows: list[Row]) -> list[Row]:
+    """Rows with the class, and the number of the context among those of the class as their domain."""
+    contexts: dict[str, set[str]] = {}
+    for row in rows:
+        *_, label, context, _ = row.path.parts
+        contexts.setdefault(label, set()).add(context)
+    order = {label: sorted(names) for label, names in contexts.items()}
+    return [
+        replace(row, label=label, domain=str(order[label].index(context)))
+        for row in rows
+        for *_, label, context, _ in [row.path.parts]
+    ]
+
+
+def _name(rows: list[Row], names: dict[str, str], where: str) -> list[Row]:
+    """Rows with the class that the mapping, else the folder, else nothing gives their index."""
+    pairs = {(row.label, row.path.parent.name) for row in rows}
+    one_to_one = len(pairs) == len({index for index, _ in pairs}) == len({name for _, name in pairs})
+    if not names:
+        names = dict(pairs) if one_to_one else {index: index for index, _ in pairs}
+    if unknown := {index for index, _ in pairs} - set(names):
+        raise FolderError(f"{where} has the label index {min(unknown)}, which label_id_mapping.json does not name")
+    return [replace(row, label=names[row.label]) for row in rows]
+
+
+def _mapping(folder: Path) -> dict[str, str]:
+    """Index -> class name by the challenge's `*label_id_mapping.json` (name -> index) in or above the lists' folder."""
+    for file in (*sorted(folder.glob("*label_id_mapping.json")), *sorted(folder.parent.glob("*label_id_mapping.json"))):
+        try:
+            return {str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise FolderError(f"{shown(file)} does not map class names to indices: {error}") from None
+    return {}

@@ -1,0 +1,1 @@
+"""Classifiers: by name, in training, finished and exported."""

@@ -1,0 +1,132 @@
+"""Commands that server and clients share: use a finished model, and export it.
+
+What needs PyTorch is imported where it is used, so that the other commands start at once.
+"""
+
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    import torch
+
+    from common.models.predictor import Classifier
+
+CHECKED_IMAGES = 400
+
+console = Console(stderr=True)
+ModelPath = Annotated[
+    Path, typer.Argument(help="A finished workspace, its `model` folder, or a client's `aggregated`.")
+]
+Builder = Annotated[
+    str | None, typer.Option(help="package.module:function that makes the model, if it is of your own architecture.")
+]
+
+
+def predict(
+    model: ModelPath,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
+    builder: Builder = None,
+) -> None:
+    """Print path, class and confidence of each image as CSV or JSON; images per second go to the error stream."""
+    from common.datasets.readers.image_files import shown
+
+    classifier = _load(model, builder)
+    problems: list[str] = []
+    started = time.monotonic()
+    rows = list(classifier.predict(_files(images, problems), problems))
+    seconds = time.monotonic() - started
+    named = [{"path": shown(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows]
+    if as_json:
+        print(json.dumps(named, ensure_ascii=False, indent=2))
+    else:
+        table = csv.DictWriter(sys.stdout, ["path", "class", "confidence"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(named)
+    for problem in problems:
+        console.print(f"[yellow]skipped:[/] {escape(problem)}", soft_wrap=True)
+    console.print(f"{len(rows)} images, {len(rows) / max(seconds, 1e-9):.1f} a second")
+    if problems or not rows:
+        raise typer.Exit(1)
+
+
+def export(
+    model: ModelPath,
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx, model.int8.onnx, model.pt2 and labels.json.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Images to check on, best in folders named by class; else some of the workspace's, else noise."
+        ),
+    ] = None,
+    builder: Builder = None,
+) -> None:
+    """Write the model as ONNX, also in INT8, and as a torch.export program: uint8 images in, probabilities out."""
+    from common.models.export import ExportError
+    from common.models.export import export as write_export
+
+    classifier = _load(model, builder)
+    synthetic = [folder for folder in (model / "synthetic", model.parent / "synthetic") if folder.is_dir()]
+    batches, labels = _batches(images or synthetic, classifier.class_names)
+    try:
+        difference, cost = write_export(classifier, out, batches, labels)
+    except (ExportError, OSError) as error:
+        raise _failure(str(error)) from None
+    console.print(f"{out}: equal to torch within {difference:.1g} on {sum(map(len, batches))} images", soft_wrap=True)
+    accuracy = "" if labels is None else f", accuracy {cost.float_accuracy:.1%} -> {cost.int8_accuracy:.1%}"
+    size = f"{cost.int8_bytes / 1e6:.2f} MB instead of {cost.float_bytes / 1e6:.2f}"
+    console.print(f"INT8: {size}, the same class for {cost.same_class:.1%} of {cost.num_images} images{accuracy}")
+
+
+def _load(path: Path, builder: str | None) -> "Classifier":
+    from common.models.predictor import ModelError, load
+
+    try:
+        return load(path, builder)
+    except ModelError as error:
+        raise _failure(str(error)) from None
+
+
+def _files(paths: list[Path], problems: list[str]) -> list[Path]:
+    from common.datasets.readers.image_files import walk
+
+    return [file for path in paths for file in (sorted(walk(path, problems)) if os.path.isdir(path) else [path])]
+
+
+def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":
+    """Up to 400 images, evenly chosen, one a batch, or noise of three sizes: uint8 (N, 3, H, W).
+
+    And their classes, by the names of their folders, or None if a folder has no class's name.
+    """
+    import torch
+
+    from common.datasets.readers.image_files import ImageError, read_image
+    from common.names import safe_name
+
+    files = _files(paths, [])
+    files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
+    try:
+        batches = [read_image(path)[None] for path in files]
+    except ImageError as error:
+        raise _failure(f"an image to check on cannot be used: {error}") from None
+    index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
+    folders = [path.parent.name for path in files]
+    if batches:
+        return batches, [index[name] for name in folders] if set(folders) <= set(index) else None
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 3, 32, 32), (3, 3, 97, 61), (2, 3, 11, 200))
+    return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes], None
+
+
+def _failure(sentence: str) -> typer.Exit:
+    console.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
+    return typer.Exit(1)

@@ -1,0 +1,95 @@
+"""A finished model from its folder, ready to use: from raw pixels to class probabilities.
+
+from common.models.predictor import load
+
+model = load("runs/default")                  # a workspace, its `model` folder, or a client's `aggregated`
+for path, label, confidence in model.predict(["one.jpg", "two.png"]):
+    print(path, label, confidence)
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from common.datasets.readers.image_files import ImageError, read_image
+from common.models import architectures
+from common.storage.tensors import read_tensors
+from common.vision.preprocessing import PreprocessSpec
+
+BATCH_SIZE = 64
+
+
+class ModelError(ValueError):
+    """A folder that holds no usable model; the message is one sentence for the user."""
+
+
+class Classifier(torch.nn.Module):
+    """Preprocessing, network and softmax in one module; it can be exported as it is."""
+
+    def __init__(self, network: torch.nn.Module, class_names: list[str], preprocessing: PreprocessSpec):
+        super().__init__()
+        self.network, self.class_names, self.preprocessing = network, class_names, preprocessing
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 3, H, W), RGB of any size, to probabilities float32 (N, classes)."""
+        size = self.preprocessing.image_size
+        squares = F.interpolate(images.float() / 255, (size, size), mode="bilinear", antialias=True)
+        return self.network(self.preprocessing.normalize(squares)).softmax(1)
+
+    @torch.inference_mode()
+    def predict(
+        self, paths: Iterable[Path | str], problems: list[str] | None = None
+    ) -> Iterator[tuple[Path, str, float]]:
+        """Path, class and its probability in [0, 1], in order; images that cannot be read become `problems`.
+
+        Raises
+        ------
+        ImageError: an image cannot be read, and no list was given for problems.
+        """
+        remaining = iter(paths)
+        while batch := [Path(path) for path in islice(remaining, BATCH_SIZE)]:
+            read, squares = [], []
+            for path in batch:
+                try:
+                    squares.append(self.preprocessing.resize(read_image(path).float() / 255))
+                    read.append(path)
+                except ImageError as error:
+                    if problems is None:
+                        raise ImageError(f"{path}: {error}") from None
+                    problems.append(f"{path}: {error}")
+            if read:
+                images = torch.stack(squares).to(next(self.parameters()).device)
+                confidences, labels = self.network(self.preprocessing.normalize(images)).softmax(1).max(1)
+                names = (self.class_names[label] for label in labels.tolist())
+                yield from zip(read, names, confidences.tolist(), strict=True)
+
+
+def load(path: Path | str, builder: str | None = None) -> Classifier:
+    """The model in float32 on the CPU, from its folder, the workspace it was made in, or a client's cache.
+
+    builder: `package.module:function` that may be imported, where the model is of no architecture known here.
+
+    Raises
+    ------
+    ModelError: no model there, one that is not whole, or one that another builder makes.
+    """
+    path = Path(path).expanduser()
+    folders = (path, path / "model", path / "aggregated", path.parent)
+    folder = next((folder for folder in folders if (folder / "model.json").is_file()), None)
+    if folder is None:
+        raise ModelError(f"{path} holds no model.json: name a finished workspace or its model folder")
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        preprocessing = PreprocessSpec.from_json(description["preprocessing"])
+        network = architectures.build(
+            description["architecture"], len(description["class_names"]), preprocessing.image_size, {builder}
+        )
+        network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from None
+    return Classifier(network.float(), list(description["class_names"]), preprocessing).eval()

@@ -1,0 +1,69 @@
+"""Weights that a classifier starts from: torchvision's ImageNet ones, or a state dict in a file. Always optional."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import nn
+
+from common.storage.tensors import read_tensors
+
+IMAGENET = "imagenet"
+
+
+def initialise(model: nn.Module, architecture: str, source: str) -> str:
+    """Load every tensor that fits into `model`, in place, but never its head; returns a sentence on what was taken.
+
+    Parameters
+    ----------
+    source: `imagenet` (torchvision's weights, from its cache or downloaded), or a `.safetensors` or `.pth` file.
+
+    Raises
+    ------
+    ValueError: the source cannot be had or read, or none of its tensors fits.
+    """
+    weights = _imagenet(architecture) if source == IMAGENET else _read(Path(source).expanduser())
+    own, head_name = model.state_dict(), head(model)
+    fitting = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and tensor.shape == own[name].shape and name.rpartition(".")[0] != head_name
+    }
+    if not fitting:
+        raise ValueError(f"no tensor of '{source}' fits a '{architecture}': name weights of the same architecture")
+    model.load_state_dict(fitting, strict=False)
+    skipped = [name for name in own if name not in fitting]
+    shown = ", ".join(skipped[:6]) + (f" and {len(skipped) - 6} more" if len(skipped) > 6 else "")
+    return f"took {len(fitting)} of {len(own)} tensors from '{source}'; left as they were: {shown}"
+
+
+def head(model: nn.Module) -> str:
+    """Name of the layer that gives the logits: the last linear layer or convolution."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
+def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
+    try:
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (ValueError, AttributeError):
+        raise ValueError(f"torchvision has no ImageNet weights of '{architecture}': clear 'initialisation'") from None
+    except (URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the ImageNet weights of '{architecture}' are neither in torchvision's cache nor to be downloaded "
+            f"({error}): clear 'initialisation', or name a file"
+        ) from None
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ValueError(f"'initialisation' names {path}, which is no file: give `imagenet`, or weights in a file")
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # Whatever the bytes of a file make torch raise.
+        raise ValueError(f"{path} is no state dict of tensors alone ({type(error).__name__})") from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}

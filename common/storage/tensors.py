@@ -1,0 +1,52 @@
+"""Tensors as safetensors files, and training that continues from one."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from common.storage.atomic import write_bytes
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(tensors, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors on the CPU, and the metadata they were written with.
+
+    Raises
+    ------
+    ValueError: the file is not safetensors, or not whole.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
+
+
+def save_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
+    """One file that training continues from: parameters and buffers, optimiser moments, and `progress` (JSON)."""
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    write_tensors(path, {name: tensor.clone() for name, tensor in tensors.items()}, {"progress": json.dumps(progress)})
+
+
+def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+    """Undo `save_training` in place; returns `progress`."""
+    tensors, metadata = read_tensors(path)
+    module.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("module.")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, moment = name.split(".", 2)
+            state.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return json.loads(metadata["progress"])

@@ -1,0 +1,1 @@
+"""From images to a classifier's input, and from its output to a number."""

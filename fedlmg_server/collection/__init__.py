@@ -1,0 +1,1 @@
+"""From clients to valid uploads in the workspace."""

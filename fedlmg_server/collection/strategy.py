@@ -1,0 +1,287 @@
+"""FedLMG as a Flower strategy: one TRAIN exchange that fills the workspace, one EVALUATE exchange, nothing else.
+
+Every reply is written to the workspace as it arrives, so that memory does not grow with the number of clients.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from logging import INFO
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from common.config import Config
+from common.names import is_sane_name
+from common.upload import Upload, is_whole, megabytes, read_manifest
+from common.vision.metrics import curve
+from fedlmg_server.collection.exchange import Exchange, ReplyError
+from fedlmg_server.collection.registry import Registry
+from fedlmg_server.monitor.text import shortened
+from fedlmg_server.workspace import Workspace
+
+
+class QuorumError(RuntimeError):
+    """Too few clients by the deadline; the message is one sentence that says why each missing one is missing."""
+
+
+class Aggregated(Protocol):
+    """What `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
+
+    arrays: dict[str, torch.Tensor]
+    model_json: dict
+
+
+class FedLMG(Strategy):
+    """One-shot federated learning: every client is asked once for its upload, and once for an evaluation.
+
+    Parameters
+    ----------
+    config, workspace: of this run.
+    aggregate_fn: from the uploads in the workspace to the model that goes back to the clients.
+    poll_seconds: between two looks for replies.
+    grace_seconds: how long more clients may appear when those expected have all answered or failed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        aggregate_fn: Callable[[], Aggregated],
+        poll_seconds: float = 0.5,
+        grace_seconds: float = 5.0,
+    ) -> None:
+        self.config, self.workspace, self.aggregate_fn = config.federation, workspace, aggregate_fn
+        self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
+        self.clients: dict[int, str] = {}
+        """Node -> name of the clients that answered."""
+        self.missing: dict[str, str] = {}
+        """Client, or its node where the name is not known -> why its upload did not come."""
+        self.evaluations: dict[str, float] = {}
+        """Client -> the aggregated model's accuracy on its own test images, in [0, 1]."""
+        self.unevaluated: dict[str, str] = {}
+        """Client that answered -> why its evaluation did not come."""
+
+    def summary(self) -> None:
+        log(INFO, "\t├──> clients: %s expected, at least %s", self.config.num_clients, self.config.min_clients)
+        log(INFO, "\t├──> deadline of each exchange: %.0f s", self.config.deadline_seconds)
+        log(INFO, "\t└──> workspace: %s", self.workspace.root)
+
+    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:
+        """Collect the uploads, aggregate, evaluate: one round within the config's deadlines, whatever else is passed.
+
+        Raises
+        ------
+        QuorumError: fewer uploads than `min-clients` by the deadline.
+        """
+        self.summary()
+        with self.workspace.stage("uploads"):
+            self.collect(grid)
+        model = self.aggregate_fn()
+        arrays = ArrayRecord(model.arrays)
+        with self.workspace.stage("evaluation"):
+            metrics = self.evaluate(grid, arrays, model.model_json)
+        return Result(arrays=arrays, evaluate_metrics_clientapp={1: metrics})
+
+    def collect(self, grid: Grid) -> None:
+        """The TRAIN exchange: uploads go to the workspace, their clients to `clients`, the others to `missing`.
+
+        Raises
+        ------
+        QuorumError: the workspace ends with fewer uploads than `min-clients`.
+        """
+        num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
+        self.clients = {}
+        exchange = Exchange(
+            grid,
+            lambda nodes: self._messages(self._question(), MessageType.TRAIN, self._without_upload(nodes)),
+            self._receive_upload,
+            lambda exchange: self._log_progress("uploads", exchange, num_expected),
+            self.poll_seconds,
+        )
+        self.clients = exchange.answered
+        # An upload of an earlier run counts as an answer, so that a late client is not waited for together with all.
+        exchange.run(
+            self.config.deadline_seconds,
+            is_enough=lambda exchange: len(exchange.answered) >= num_expected,
+            is_settled=lambda exchange: (
+                self._all_known(exchange) or len(self._have()) + len(exchange.failed) >= num_expected
+            ),
+            grace_seconds=self.grace_seconds,
+        )
+        for node, name in exchange.answered.items():
+            self.workspace.remember_node(node, name)
+        self._note_missing(exchange, num_expected)
+        if len(self._have()) < self.config.min_clients:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
+            raise QuorumError(
+                f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
+                f"({reasons})"
+            )
+
+    def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
+        """Who was asked in vain, and who of those expected was never there to be asked."""
+        known = self._registered | self.workspace.nodes
+        for node, (name, reason) in exchange.unanswered().items():
+            name = name or known.get(node, "")
+            if name not in self.workspace.forgotten:
+                self._miss(name or f"node {node}", reason)
+        num_absent = max(0, num_expected - len(self._have()) - len(self.missing))
+        heard_of = {*self._have(), *self.missing, *self.workspace.forgotten}
+        absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
+        if nameless := num_absent - len(absent):
+            absent.append(f"{nameless} more")
+        few = f'Flower runs fewer virtual clients: give `flwr run` --federation-config "num-supernodes={num_expected}"'
+        for name in absent:
+            self._miss(name, few if self.config.federation else "never connected")
+
+    def _without_upload(self, nodes: list[int]) -> list[int]:
+        """The nodes to ask: not those of forgotten clients, nor those whose upload is held, noted as answered."""
+        have, known, forgotten = self._have(), self.workspace.nodes, self.workspace.forgotten
+        held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
+        # Should two nodes have borne one name, the question decides.
+        held = {node: name for node, name in held.items() if name not in self.clients.values()}
+        self.clients |= held
+        return [node for node in nodes if node not in held and known.get(node) not in forgotten]
+
+    def _all_known(self, exchange: Exchange) -> bool:
+        """Virtual clients are all there from the start; a simulation of fewer nodes does not wait for more."""
+        return bool(self.config.federation and (exchange.answered or exchange.failed))
+
+    def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
+        """The EVALUATE exchange: hands the model to the clients that answered, and fills `evaluations`."""
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
+        exchange = Exchange(
+            grid,
+            lambda nodes: self._messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
+            self._receive_evaluation,
+            lambda exchange: self._log_progress("evaluation", exchange, len(self.clients)),
+            self.poll_seconds,
+        )
+        exchange.run(
+            self.config.deadline_seconds,
+            is_enough=lambda exchange: len(exchange.answered) + len(exchange.failed) >= len(self.clients),
+        )
+        unanswered = exchange.unanswered()
+        for node, name in self.clients.items():
+            if node not in exchange.answered:
+                _, reason = unanswered.get(node, ("", "it did not come back"))
+                self.unevaluated[name] = reason
+                self.workspace.log("client", name=name, state="failed", reason=f"no evaluation: {reason}")
+        accuracies = self.evaluations.values()
+        return MetricRecord({"accuracy": sum(accuracies) / len(accuracies)} if accuracies else {})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A message for each connected node; `arrays` and `config` are not sent, for there is no global model yet."""
+        return self._messages(self._question(), MessageType.TRAIN, grid.get_node_ids())
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Uploads go to the workspace; the model comes from `aggregate_fn`."""
+        for reply in replies:
+            if reply.has_content():
+                node = reply.metadata.src_node_id
+                self.clients[node] = self._receive_upload(reply, node)
+        return None, MetricRecord({"num-uploads": len(self.clients)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """`config` holds `model`, the JSON that describes `arrays`."""
+        content = RecordDict({"arrays": arrays, "config": config})
+        return self._messages(content, MessageType.EVALUATE, grid.get_node_ids())
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        for reply in replies:
+            if reply.has_content():
+                self._receive_evaluation(reply, reply.metadata.src_node_id)
+        return MetricRecord(dict(self.evaluations))
+
+    def _messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
+        ttl = self.config.deadline_seconds
+        return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
+
+    def _question(self) -> RecordDict:
+        """What the server already holds, so that a client need not send it again, and how much it takes at most."""
+        most = self.config.max_upload_megabytes
+        lists = {"have": json.dumps(self._have()), "forgotten": json.dumps(self.workspace.forgotten)}
+        return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
+
+    @property
+    def _registered(self) -> dict[int, str]:
+        """Node -> name of the clients whose keys are known; read anew, for clients are added while a run waits."""
+        return Registry(Path(self.config.client_registry)).names() if self.config.client_registry else {}
+
+    def _have(self) -> dict[str, str]:
+        """Client -> sha256 of its weights, for every upload in the workspace."""
+        folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
+        manifests = (json.loads((folder / "manifest.json").read_text()) for folder in folders if is_whole(folder))
+        return {manifest["client"]: manifest["sha256"] for manifest in manifests}
+
+    def _receive_upload(self, reply: Message, node: int) -> str:
+        """Write one node's reply to the workspace; returns the client's name."""
+        self._raise_client_error(reply, node)
+        size, most = megabytes(reply.content), self.config.max_upload_megabytes
+        if size > most:
+            raise ReplyError(f"its upload has {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
+        manifest = read_manifest(reply.content["manifest"]["json"])
+        name, digest = manifest["client"], manifest["sha256"]
+        if not is_sane_name(name) or not isinstance(digest, str):
+            raise ReplyError("its manifest has no proper 'client' and 'sha256'")
+        if self.config.client_registry and (owner := self._registered.get(node)) != name:
+            known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
+            raise ReplyError(f"it calls itself '{name}', but {known}", owner or "")
+        if name in self.clients.values():
+            raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
+        if name in self.workspace.forgotten:
+            raise ReplyError("the operator had it forgotten", name)
+        if "arrays" in reply.content:
+            upload = Upload.from_records(reply.content)
+            if self._have().get(name, digest) != digest:
+                # It was trained anew: images that its former weights guided are not its own any more.
+                (self.workspace.upload(name) / "manifest.json").unlink()
+                self.workspace.remove_images(name)
+            upload.save(self.workspace.upload(name))
+        elif self._have().get(name) != digest:
+            raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
+        self.workspace.log("client", name=name, state="answered", reason="")
+        for epoch, loss in curve(_history(manifest), "train_loss"):
+            self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
+        return name
+
+    def _receive_evaluation(self, reply: Message, node: int) -> str:
+        self._raise_client_error(reply, node)
+        name, metrics = self.clients[node], reply.content["metrics"]
+        if metrics["num-examples"] > 0:
+            accuracy = float(metrics["accuracy"])
+            if not math.isfinite(accuracy):
+                raise ReplyError("the accuracy that it measured is no number", name)
+            self.evaluations[name] = min(max(accuracy, 0.0), 1.0)
+        return name
+
+    def _raise_client_error(self, reply: Message, node: int) -> None:
+        """A client that knows why it cannot answer says so in the record `error`; it speaks for itself alone."""
+        if "error" in reply.content:
+            error = reply.content["error"]
+            name = self._registered.get(node, "") if self.config.client_registry else str(error["client"])
+            raise ReplyError(shortened(error["reason"]), name if is_sane_name(name) else "")
+
+    def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
+        self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")
+
+    def _miss(self, name: str, reason: str) -> None:
+        self.missing[name] = reason
+        self.workspace.log("client", name=name, state="failed", reason=reason)
+
+
+def _history(manifest: dict) -> object:
+    training = manifest.get("training")
+    return training.get("history") if isinstance(training, dict) else None

@@ -1,0 +1,263 @@
+"""Train a small text-to-image pipeline on labelled images, for domains that no public diffusion model knows.
+
+Two phases, each continuing from its last checkpoint: the autoencoder, then denoiser and text encoder together on its
+latents (v-prediction, Salimans and Ho 2022). Step i draws its images and noise from seed (seed, phase, process, i), so
+an interrupted run ends with the weights of an undisturbed one. Not covered: augmentation, captions beyond class names.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import StableDiffusionPipeline
+from diffusers.training_utils import EMAModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torchvision.utils import save_image
+
+from common.config import ConfigError
+from common.storage.atomic import write_bytes, write_json
+from common.storage.tensors import load_training, save_training
+from common.vision.schedule import warm_up_then_cosine
+from fedlmg_server.diffusion.conditioning import PROMPT
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
+from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.diffusion.pretraining.latent_space import encode, standardise_latents
+
+
+class Autoencoding(torch.nn.Module):
+    """Loss of the autoencoder on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
+
+    def __init__(self, vae: torch.nn.Module, kl_weight: float):
+        super().__init__()
+        self.vae, self.kl_weight = vae, kl_weight
+
+    def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        posterior = self.vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + self.kl_weight * kl
+
+
+class Denoising(torch.nn.Module):
+    """Squared error of the predicted velocity on scaled latents (B, C, H, W), given the distinct prompts' token ids
+    (P, T) and the prompt of each latent, int64 (B,)."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline):
+        super().__init__()
+        self.unet, self.text_encoder, self.scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
+
+    def forward(
+        self, latents: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
+        t = t.to(latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, t)
+        velocity = self.scheduler.get_velocity(latents, noise, t)
+        states = self.text_encoder(tokens)[0][prompt]
+        return F.mse_loss(self.unet(noisy, t, states).sample.float(), velocity)
+
+
+def train(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    class_names: list[str],
+    out: Path,
+    config: PretrainConfig,
+    start: Path | None = None,
+) -> StableDiffusionPipeline:
+    """Train on images uint8 (N, 3, h, w) with labels int64 (N,); save the pipeline (fp16) and a sample grid in `out`.
+
+    Checkpoints lie in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
+
+    Raises
+    ------
+    ConfigError: two classes are one prompt to the text encoder.
+    """
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    if start is None:
+        pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
+    else:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
+        )
+        for part in (pipeline, pipeline.vae, pipeline.unet):
+            part.register_to_config(_name_or_path="")  # Else the saved folder names this one.
+    pipeline.set_progress_bar_config(disable=True)
+    device = accelerator.device
+    tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
+    _check_distinct(class_names, tokens.tolist())
+
+    def batch_rows(generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(len(images), (config.batch_size,), generator=generator)
+
+    def to_unit(rows: torch.Tensor) -> torch.Tensor:
+        return images[rows].to(device).float() / 127.5 - 1
+
+    vae_seconds = _optimise(
+        Autoencoding(pipeline.vae, config.kl_weight),
+        lambda generator: (to_unit(batch_rows(generator)),),
+        ("autoencoder", config.vae_steps, config.vae_learning_rate),
+        (accelerator, config, out),
+    )
+    mean, std = encode(pipeline.vae, images)
+    if start is None:
+        mean, std = standardise_latents(pipeline.vae, mean, std)
+
+    def latents_and_prompts(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows = batch_rows(generator)
+        noise = torch.randn((len(rows), *mean.shape[1:]), generator=generator)
+        latents = (mean[rows] + std[rows] * noise) * pipeline.vae.config.scaling_factor
+        dropped = torch.rand(len(rows), generator=generator) < config.condition_dropout
+        prompt = torch.where(dropped, len(class_names), labels[rows])
+        return latents.to(device), tokens, prompt.to(device)
+
+    def snapshot() -> None:
+        save(pipeline, out)
+        grid = sample(pipeline, class_names, per_class=10, seed=config.seed)
+        save_image(grid, out / "samples.png", nrow=len(class_names), padding=1)
+
+    denoiser_seconds = _optimise(
+        Denoising(pipeline),
+        latents_and_prompts,
+        ("denoiser", config.denoiser_steps, config.denoiser_learning_rate),
+        (accelerator, config, out),
+        ema=True,
+        snapshot=snapshot,
+    )
+    if accelerator.is_main_process:
+        write_json(out / "training.json", {"seconds": round(vae_seconds + denoiser_seconds), "num_images": len(images)})
+    return pipeline
+
+
+def _optimise(
+    objective: torch.nn.Module,
+    draw: Callable[[torch.Generator], tuple[torch.Tensor, ...]],
+    phase: tuple[str, int, float],
+    run: tuple[Accelerator, PretrainConfig, Path],
+    ema: bool = False,
+    snapshot: Callable[[], None] | None = None,
+) -> float:
+    """AdamW on one objective for a number of steps; leaves the averaged weights in its modules when `ema`.
+
+    Returns the seconds of training, over all runs that continued each other.
+    """
+    name, num_steps, peak = phase
+    accelerator, config, out = run
+    checkpoint = out / "checkpoints" / f"{name}.safetensors"
+    objective.to(accelerator.device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75, foreach=True)
+    averaged = torch.nn.ParameterList(average.shadow_params)
+    keeper = torch.nn.ModuleDict({"objective": objective, "averaged": averaged}) if ema else objective
+    step, seconds_before, started = 0, 0.0, time.monotonic()
+    if checkpoint.exists():
+        progress = load_training(checkpoint, keeper, optimizer)
+        step, average.optimization_step = progress["step"], progress["step"]
+        seconds_before = progress.get("seconds", 0.0)
+        average.shadow_params = [parameter.detach().clone() for parameter in averaged]
+    model, optimizer = accelerator.prepare(objective, optimizer)
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def keep() -> None:
+        if not accelerator.is_main_process:
+            return
+        for kept, current in zip(averaged, average.shadow_params, strict=True):
+            kept.data.copy_(current)
+        save_training(checkpoint, keeper, optimizer, {"step": step, "seconds": seconds()})
+        if snapshot is not None:
+            with_average(snapshot)
+
+    def with_average(action: Callable[[], None]) -> None:
+        average.store(parameters)
+        average.copy_to(parameters)
+        action()
+        average.restore(parameters)
+
+    last_kept, losses, description = time.monotonic(), [], name
+    with _progress(accelerator.is_main_process) as bar:
+        task = bar.add_task(name, total=num_steps, completed=step)
+        while step < num_steps:
+            generator = _step_generator(config.seed, name == "denoiser", accelerator.process_index, step)
+            for group in optimizer.param_groups:
+                group["lr"] = peak * warm_up_then_cosine(step, num_steps, config.warmup_steps)
+            loss = model(*draw(generator), generator)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if ema:
+                average.step(parameters)
+            step += 1
+            losses.append(loss.detach())
+            if step % 50 == 0:
+                description = f"{name} loss {torch.stack(losses).mean().item():.4f}"
+                bar.update(task, completed=step, description=description)
+                losses.clear()
+            if time.monotonic() - last_kept > config.checkpoint_seconds or step == num_steps:
+                keep()
+                if not bar.console.is_terminal:
+                    bar.console.print(f"{description}, step {step}/{num_steps}")
+                last_kept = time.monotonic()
+    if ema:
+        average.copy_to(parameters)
+    if snapshot is not None and accelerator.is_main_process:
+        snapshot()
+    accelerator.wait_for_everyone()
+    return seconds()
+
+
+def _step_generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def _progress(visible: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not visible)
+
+
+def _check_distinct(class_names: list[str], tokens: list[list[int]]) -> None:
+    read: dict[tuple[int, ...], str] = {}
+    for name, row in zip(class_names, tokens, strict=False):
+        if (other := read.setdefault(tuple(row), name)) != name:
+            raise ConfigError(f"the text encoder reads the classes '{other}' and '{name}' as one: rename one")
+
+
+def tokenize(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
+    """Token ids int64 (len(prompts), T), padded to the tokenizer's length."""
+    tokenizer = pipeline.tokenizer
+    options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+    return tokenizer(prompts, return_tensors="pt", **options).input_ids
+
+
+def save(pipeline: StableDiffusionPipeline, out: Path) -> None:
+    """Write the pipeline folder in half precision; the pipeline itself keeps its dtype."""
+    for name in ("vae", "unet", "text_encoder"):
+        module = getattr(pipeline, name)
+        weights = {key: value.detach().clone() for key, value in module.state_dict().items()}
+        module.half().save_pretrained(out / name)
+        module.float().load_state_dict(weights)
+    pipeline.tokenizer.save_pretrained(out / "tokenizer")
+    pipeline.scheduler.save_pretrained(out / "scheduler")
+    write_bytes(out / "model_index.json", pipeline.to_json_string().encode())
+
+
+@torch.no_grad()
+def sample(pipeline: StableDiffusionPipeline, class_names: list[str], per_class: int, seed: int) -> torch.Tensor:
+    """Unguided images (per_class * classes, 3, h, w) in [0, 1] on the CPU, class varying fastest."""
+    for name in ("vae", "unet", "text_encoder"):
+        getattr(pipeline, name).eval()
+    prompts = [PROMPT.format(name) for name in class_names] * per_class
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in range(len(prompts))]
+    output = pipeline(
+        prompts, num_inference_steps=20, guidance_scale=3.0, generator=generators, output_type="pt", return_dict=True
+    )
+    return output.images.cpu()

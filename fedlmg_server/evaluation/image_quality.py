@@ -1,0 +1,156 @@
+"""How good a finished run's synthetic images are, by client and class, against real images that nobody was trained on.
+
+Three sets are measured alike: the guided images, the same without guidance, and as the yardstick other real images.
+The judge is trained on all clients' real training images, so this is for virtual clients only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from common.labels.maps import to_global
+from common.storage.atomic import write_bytes
+from common.upload import Upload
+from common.vision.metrics import accuracy, predict
+from fedlmg_server.baselines import ceiling
+from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.distillation import synthetic_set
+from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.evaluation import judge
+from fedlmg_server.evaluation.judge import NEAREST, Judge
+from fedlmg_server.report.markdown import Column, as_csv, table
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
+
+JUDGE_EPOCHS = 60
+"""The clients' images together are few."""
+REAL = "real"
+METHODS = {"fedlmg": "guided", "prompts-only": "unguided"}
+"""Folders of synthetic images, and what they are called here."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one set of images; None where there are too few for surroundings."""
+
+    seed: int
+    images: str
+    """`guided`, `unguided` or `real`."""
+    client: str
+    class_name: str
+    """`all`, or one class."""
+    num_images: int
+    read_as_asked: float
+    """Share that the judge reads as the class asked for, in [0, 1]."""
+    confidence: float
+    """The client's own classifier's probability of that class, mean, in [0, 1]."""
+    statistics_gap: float
+    """Statistics loss (paper, Eq. 7) to the client's upload, mean over the images; 0 where it uploaded none."""
+    kid: float | None = None
+    """Kernel distance to the client's held-out images in the judge's features."""
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+
+
+def measure(federation: Federation) -> Iterator[Measured]:
+    """Every client's rows, the client's whole first and then its classes."""
+    training = ceiling.pooled(list(federation.trains.values()))
+    by = judge.train(training, len(federation.class_names), federation.config.seed, JUDGE_EPOCHS)
+    drawn = {name: _by_client(federation, method) for method, name in METHODS.items()}
+    for upload in federation.uploads:
+        test = federation.tests[upload.client]
+        held_out = TrainingSet(test.images[::2], test.labels[::2])
+        sets = {name: found[upload.client] for name, found in drawn.items() if upload.client in found}
+        sets[REAL] = TrainingSet(test.images[1::2], test.labels[1::2])
+        for name, images in sets.items():
+            yield from _compared(federation, by, upload, name, held_out, images)
+
+
+def _by_client(federation: Federation, method: str) -> dict[str, TrainingSet]:
+    """Client -> the images that are learned from; nothing where the run has drawn none."""
+    workspace = federation.workspace
+    if not all(workspace.synthetic(upload.client, method).is_dir() for upload in federation.uploads):
+        return {}
+    found = synthetic_set.load(federation.config, workspace, federation.uploads, method)
+    rows = {client: torch.tensor([each == client for each in found.clients]) for client in dict.fromkeys(found.clients)}
+    return {client: TrainingSet(found.images[of], found.labels[of]) for client, of in rows.items()}
+
+
+def _compared(
+    federation: Federation, by: Judge, upload: Upload, name: str, real: TrainingSet, drawn: TrainingSet
+) -> Iterator[Measured]:
+    classes = to_global(upload.class_names, federation.class_names)
+    local = torch.full((len(federation.class_names),), -1)
+    local[classes] = torch.arange(len(classes))
+    targets = local[drawn.labels]
+    read = by.reads(drawn.images)
+    confidence = predict(upload.classifier(), upload.preprocess, drawn.images)[torch.arange(len(targets)), targets]
+    gaps = statistics_gaps(upload, drawn.images, targets)
+    of_real, of_drawn = by.features(real.images), by.features(drawn.images)
+    parts = [(ALL, drawn.labels >= 0, real.labels >= 0)]
+    parts += [
+        (class_name, drawn.labels == number, real.labels == number)
+        for class_name, number in zip(upload.class_names, classes.tolist(), strict=True)
+    ]
+    for class_name, rows, real_rows in parts:
+        if not rows.any():
+            continue
+        distances = {}
+        if min(int(rows.sum()), int(real_rows.sum())) > NEAREST:
+            features = of_real[real_rows], of_drawn[rows]
+            distances = {"kid": judge.kernel_distance(*features)[0], **asdict(judge.overlap(*features))}
+        yield Measured(
+            *(federation.config.seed, name, upload.client, class_name, int(rows.sum())),
+            read_as_asked=accuracy(read[rows], drawn.labels[rows]),
+            confidence=confidence[rows].mean().item(),
+            statistics_gap=gaps[rows].mean().item(),
+            **distances,
+        )
+
+
+@torch.no_grad()
+def statistics_gaps(upload: Upload, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Statistics loss of each image uint8 (N, 3, h, w) to its class in the upload, `targets` int64 (N,): float (N,). Of
+    several looks, to the nearest."""
+    settings = {"classification_weight": 0.0, "statistics_weight": 1.0, "per_batch": False}
+    guidance = ClassifierGuidance.of_upload(upload, torch.device("cpu"), **settings)
+    if not guidance.has_statistics:
+        return torch.zeros(len(images))
+    found = []
+    for part, asked in zip(images.split(256), targets.split(256), strict=True):
+        looks = [torch.full_like(asked, look) for look in range(guidance.num_looks)]
+        gaps = [guidance.statistics_only(asked, each)(part.float() / 255) for each in looks]
+        found.append(torch.stack(gaps).amin(0))
+    return torch.cat(found)
+
+
+COLUMNS = {
+    "read as asked, %": Column("read_as_asked", 100, 1),
+    "client's confidence, %": Column("confidence", 100, 1),
+    "statistics gap": Column("statistics_gap", digits=1),
+    "KID x 1000": Column("kid", 1000),
+    "precision": Column("precision", digits=2),
+    "recall": Column("recall", digits=2),
+    "density": Column("density", digits=2),
+    "coverage": Column("coverage", digits=2),
+}
+
+
+def markdown(rows: list[Measured]) -> str:
+    """A line a client and set of images, all classes together, mean and standard deviation over the seeds."""
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for row in rows:
+        if row.class_name == ALL:
+            found.setdefault((row.client, row.images), []).append(row)
+    lines = ([*names, *(column.cell(of) for column in COLUMNS.values())] for names, of in found.items())
+    return table(["client", "images", *COLUMNS], lines)
+
+
+def write(rows: list[Measured], out: Path) -> None:
+    """`images.csv`, every class, and `images.md`, the clients."""
+    write_bytes(out / "images.csv", as_csv(Measured, rows).encode())
+    write_bytes(out / "images.md", markdown(rows).encode())

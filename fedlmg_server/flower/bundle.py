@@ -1,0 +1,32 @@
+"""The Flower app that is submitted: the packages as installed."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from common.config import Config
+from fedlmg_server.flower.connection import to_toml
+
+PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
+
+
+def write_app(folder: Path) -> Path:
+    """A Flower app of the packages as installed; returns its folder, `folder`/fedlmg.
+
+    From a checkout, too: Flower would look through the whole of it, virtual environment included.
+    """
+    app = folder / "fedlmg"
+    for package in PACKAGES:
+        source = Path(__file__).resolve().parents[2] / package
+        for file in source.rglob("*.py"):
+            target = app / package / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    (app / "pyproject.toml").write_text(
+        f'[project]\nname = "fedlmg"\nversion = "{metadata.version("fedlmg")}"\n'
+        'description = "One-shot federated learning"\nlicense = { text = "Apache-2.0" }\n'
+        '[tool.flwr.app]\npublisher = "fedlmg"\n[tool.flwr.app.components]\n'
+        'serverapp = "fedlmg_server.server_app:app"\nclientapp = "fedlmg_client.client_app:app"\n'
+        f"[tool.flwr.app.config]\n{to_toml(Config().to_run_config())}"
+    )
+    return app

@@ -1,0 +1,93 @@
+"""A private SuperLink for a simulation, started and stopped with the run."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fedlmg_server.flower.connection import Connection, FlowerError, environment, executable
+
+START_SECONDS, STOP_SECONDS = 60, 10
+PRIVATE = "fedlmg"
+"""Name of the connection to the private SuperLink."""
+
+
+@contextmanager
+def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
+    """A SuperLink in simulation mode on a free loopback port, its state under `home`, stopped at the end.
+
+    Raises
+    ------
+    FlowerError: it does not start.
+    """
+    port = _free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    command = [executable("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--disable-runtime-dependency-installation"]
+    with open(log_file, "ab") as log:
+        process = subprocess.Popen(
+            command, env=environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
+        )
+    groups = [process.pid]
+    try:
+        _wait_until_healthy(process, port, log_file)
+        # Its SuperExec leads a process group of its own, which Ray belongs to and which may outlive the SuperLink.
+        groups += _children(process.pid)
+        yield Connection(PRIVATE, environment(FLWR_HOME=str(home)))
+    finally:
+        _stop(process, groups)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Removed at the end, whatever a dying process still writes there."""
+    folder = Path(tempfile.mkdtemp(prefix="fedlmg-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(process: subprocess.Popen, port: int, log_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with (
+            suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer,
+        ):
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
+
+
+def _stop(process: subprocess.Popen, groups: list[int]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for group in groups:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+    process.wait()
+
+
+def _children(parent: int) -> list[int]:
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    return [int(pid) for pid, ppid in (line.split() for line in listing.splitlines()) if int(ppid) == parent]

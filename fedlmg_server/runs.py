@@ -1,0 +1,109 @@
+"""A run submitted to Flower and followed to its end."""
+
+import json
+import shutil
+
+from rich.console import Console
+
+from common.config.run import Config, ConfigError, FederationConfig
+from common.storage.atomic import write_json
+from fedlmg_server.deployment.settings import Deployment
+from fedlmg_server.flower import superlink
+from fedlmg_server.flower.bundle import write_app
+from fedlmg_server.flower.connection import Connection, environment
+from fedlmg_server.flower.versions import versions
+from fedlmg_server.monitor.progress import Follower
+from fedlmg_server.report.table import print_results
+from fedlmg_server.workspace import Workspace
+
+LOOK_SECONDS = 5
+"""Between two questions to a SuperLink on another machine, whose workspace cannot be followed."""
+
+
+def run_locally(overrides: dict, console: Console) -> str:
+    """A run over virtual clients; returns why it failed, empty when it did not."""
+    num_clients = Config.from_run_config(overrides).federation.num_clients
+    simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
+    if num_gpus := _num_gpus():
+        simulation["client-resources-num-gpus"] = round(min(1.0, num_gpus / num_clients), 3)
+    workspace = _open(overrides)
+    log_file = workspace.root / "flower.log"
+    with superlink.temporary_folder() as home, superlink.private_superlink(home, log_file) as connection:
+        return _run_here(connection, workspace, overrides, console, simulation)
+
+
+def run_on_server(deployment: Deployment, overrides: dict, console: Console) -> str:
+    """A run over the clients of the server on this machine; returns why it failed, empty when it did not.
+
+    Where `overrides` do not say otherwise, clients have folders of their own, all those registered are expected, each
+    under the name of its key, and the workspace is `runs/default` in the server's folder.
+    """
+    num_clients = len(deployment.registry.clients())
+    if not num_clients:
+        raise ConfigError(f"no client is registered with {deployment.root}: `fedlmg server add-client` first")
+    ours = {"federation": "", "num-clients": num_clients, "min-clients": min(num_clients, FederationConfig.min_clients)}
+    ours |= {"client-registry": str(deployment.registry.path), "workspace": str(deployment.runs / "default")}
+    overrides = ours | overrides
+    workspace = _open(overrides)
+    write_json(deployment.last_run, {"workspace": str(workspace.root)})
+    return _run_here(deployment.connection, workspace, overrides, console)
+
+
+def run_remotely(name: str, overrides: dict, console: Console) -> str:
+    """A run on a SuperLink of the user's own; returns why it failed, empty when it did not."""
+    connection = Connection(name, environment())
+    with superlink.temporary_folder() as folder:
+        run_id = connection.submit(write_app(folder), overrides)
+    console.print(f"Run {run_id} on {name}")
+    log = connection.follow_log(run_id)
+    try:
+        reason = connection.wait(run_id, look_seconds=LOOK_SECONDS)
+    finally:
+        log.terminate()
+        log.wait()
+    if not reason:
+        console.print("Finished: the report is in the workspace on the server")
+    return reason
+
+
+def _open(overrides: dict) -> Workspace:
+    """The workspace, with its config checked; nobody else is at work in it.
+
+    Raises
+    ------
+    ConfigError: an impossible config, a workspace made with another, or one in use.
+    """
+    workspace = Workspace.open(Config.from_run_config(overrides), versions())
+    with workspace.lock():
+        return workspace
+
+
+def _run_here(
+    connection: Connection,
+    workspace: Workspace,
+    overrides: dict,
+    console: Console,
+    simulation: dict[str, object] | None = None,
+) -> str:
+    """Submit, follow the workspace's events, and show the results."""
+    follower = Follower(workspace.events, console)
+    with superlink.temporary_folder() as folder:
+        run_id = connection.submit(write_app(folder), overrides, simulation)
+    with follower:
+        reason = connection.wait(run_id, follower.poll)
+    if reason:
+        with open(workspace.root / "flower.log", "a") as log:
+            log.write(connection.log(run_id))
+        return reason
+    results = json.loads((workspace.report / "results.json").read_text())
+    print_results(results, workspace.report / "index.html", console)
+    return ""
+
+
+def _num_gpus() -> int:
+    """Without a driver none, and no need to import PyTorch, which takes seconds."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,184 @@
+"""The run's folder on the server: every stage reads what the stage before left here, and skips what is already there.
+
+run.json, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
+"""
+
+import fcntl
+import json
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config import Config, ConfigError
+from common.names import safe_name
+from common.storage import json_lines
+from common.storage.atomic import write_json
+
+ELSEWHERE = ("workspace", "trackers")
+"""Config keys that say where a run leaves its traces, and change nothing in them."""
+METHODS = ("fedlmg", "prompts-only")
+"""Ways to draw synthetic images: guided, and the unguided rival."""
+MAY_CHANGE = ("num-clients", "min-clients", "client-registry", "deadline-seconds", "max-upload-megabytes")
+"""Keys that a workspace's run may be continued with other values of: whom to wait for, and how long."""
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One line for each key whose value differs between two flat configs."""
+    keys = sorted(set(old) | set(new))
+    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _read_run(path: Path) -> dict:
+    with suppress(ValueError, TypeError, KeyError):
+        made = json.loads(path.read_text())
+        if isinstance(made["config"], dict):
+            return made
+    raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
+
+
+def _recorded(config: Config) -> dict:
+    """The keys that a workspace keeps."""
+    return {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
+
+
+def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    root: Path
+
+    @classmethod
+    def open(cls, config: Config, versions: dict[str, str]) -> "Workspace":
+        """Make the folder, or continue one that was made with the same config but for `MAY_CHANGE`.
+
+        Raises
+        ------
+        ConfigError: it was made with another config, the message lists the differences; or it cannot be written.
+        """
+        workspace = cls(Path(config.workspace).expanduser().resolve())
+        run = workspace.root / "run.json"
+        flat = _recorded(config)
+        if run.exists():
+            made = _read_run(run)
+            # Keys that came after the workspace was made had then what is their default now.
+            known = _recorded(Config()) | made["config"]
+            if changes := difference(_fixed(known), _fixed(flat)):
+                raise ConfigError(
+                    f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
+                    "use that config again, or another workspace"
+                )
+            if made["config"] != flat:
+                write_json(run, made | {"config": flat})
+        else:
+            try:
+                write_json(run, {"seed": config.seed, "config": flat, "versions": versions})
+            except OSError as error:
+                raise ConfigError(f"workspace {workspace.root} cannot be written: {error.strerror}") from None
+        return workspace
+
+    @classmethod
+    def existing(cls, root: Path) -> tuple["Workspace", Config]:
+        """One that a run has made, and that run's config.
+
+        Raises
+        ------
+        ConfigError: there is none.
+        """
+        workspace = cls(root.expanduser().resolve())
+        if not (workspace.root / "run.json").exists():
+            raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
+        made_with = _read_run(workspace.root / "run.json")["config"]
+        return workspace, Config.from_run_config({**made_with, "workspace": str(workspace.root)})
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    def upload(self, client: str) -> Path:
+        return self.uploads / safe_name(client)
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    def synthetic(self, client: str, method: str = "fedlmg") -> Path:
+        """Images of one client, drawn by one of `METHODS`."""
+        folder = "synthetic" if method == "fedlmg" else f"synthetic-{method}"
+        return self.root / folder / safe_name(client)
+
+    @property
+    def forgotten(self) -> list[str]:
+        """Names of the clients that the operator had forgotten; they are not asked again."""
+        path = self.root / "forgotten.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    @property
+    def nodes(self) -> dict[int, str]:
+        """Flower's node -> name of the client that answered from it; with keys, a client keeps its node."""
+        path = self.root / "nodes.json"
+        return {int(node): name for node, name in json.loads(path.read_text()).items()} if path.exists() else {}
+
+    def remember_node(self, node: int, client: str) -> None:
+        write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})
+
+    def remove_images(self, client: str) -> None:
+        """Those drawn for one client, by every method."""
+        for method in METHODS:
+            shutil.rmtree(self.synthetic(client, method), ignore_errors=True)
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    def log(self, kind: str, **details: object) -> None:
+        """Append one event, a line of JSON with the time in seconds since the epoch."""
+        json_lines.append(self.events, [{"time": time.time(), "kind": kind, **details}])
+
+    @contextmanager
+    def stage(self, name: str):
+        """Log a stage's start, its end and its seconds, and what the block adds to the details that it is given."""
+        self.log("stage", name=name, state="started")
+        started, details = time.monotonic(), {}
+        yield details
+        self.log("stage", name=name, state="finished", seconds=round(time.monotonic() - started, 3), **details)
+
+    def stage_totals(self, key: str = "seconds") -> dict[str, float]:
+        """A detail of each finished stage, added up over all runs of this workspace."""
+        totals: dict[str, float] = {}
+        for event in json_lines.read(self.events):
+            if event["kind"] == "stage" and event["state"] == "finished":
+                totals[event["name"]] = totals.get(event["name"], 0) + event.get(key, 0)
+        return totals
+
+    @contextmanager
+    def lock(self):
+        """Hold the workspace alone.
+
+        Raises
+        ------
+        ConfigError: another run holds it, or it cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / ".lock").touch()
+        except OSError as error:
+            raise ConfigError(f"workspace {self.root} cannot be written: {error.strerror}") from None
+        with open(self.root / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"another run is using workspace {self.root}: wait for it, or name another") from None
+            yield
