@@ -3,7 +3,7 @@
 Manifest keys: `schema`, `client`, `architecture`, `class_names`, `class_counts` (images a class in training),
 `preprocessing`, `training` (`num_examples`, `validation_accuracy`, `test_accuracy` as trained, `test_accuracy_wire` as
 uploaded, `seconds`, `history`: one `{"epoch", "train_loss", "validation_accuracy"}` an epoch; an accuracy is null where
-there is no image to measure it on), `upload_dtype`, `data` (`digits/<virtual client>`, `emoji/<virtual client>` or
+there is no image to measure it on), `data` (`digits/<virtual client>`, `emoji/<virtual client>` or
 `folder`), `sha256` of the weights.
 """
 

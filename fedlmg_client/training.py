@@ -194,8 +194,7 @@ def _upload(
 ) -> Upload:
     moments = {} if budget else _statistics(model, data, preprocess, config)
     test_accuracy = _accuracy(model, preprocess, data.test)
-    dtype = getattr(torch, config.upload_dtype)
-    arrays = {name: _to_wire(tensor, dtype) for name, tensor in model.state_dict().items()}
+    arrays = {name: _to_wire(tensor) for name, tensor in model.state_dict().items()}
     model.load_state_dict(arrays)
     found = audit.membership(model, preprocess, data.train, audit.joined(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
@@ -216,7 +215,6 @@ def _upload(
         },
         "privacy": budget and budget.to_manifest(),
         "membership": found and asdict(found),
-        "upload_dtype": config.upload_dtype,
         "data": data.source,
         "sha256": weights_digest(arrays),
     }
@@ -239,10 +237,10 @@ def _statistics(
     return clustered_statistics.gather(model, batches, num_classes, config.statistics_looks)
 
 
-def _to_wire(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Floating tensors in the wire's dtype; integer and 0-dim buffers as they are. On the CPU."""
+def _to_wire(tensor: torch.Tensor) -> torch.Tensor:
+    """Floating tensors as float16; integer and 0-dim buffers as they are. On the CPU."""
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.to(dtype) if tensor.is_floating_point() and tensor.dim() else tensor.clone()
+    return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor.clone()
 
 
 def _print_progress(client: str, num_epochs: int, loss: float, progress: dict, cache: Path) -> None:

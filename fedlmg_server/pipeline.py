@@ -24,7 +24,7 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.distillation import aggregate as aggregation
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.report import drawn, model_card, page, results
-from fedlmg_server.synthesis import draw, estimate, launch, plan, scores, traces
+from fedlmg_server.synthesis import estimate, launch, plan, scores, traces
 from fedlmg_server.workspace import METHODS, Workspace
 
 
@@ -119,8 +119,7 @@ def _remove_unplanned(config: Config, workspace: Workspace, uploads: list[Upload
         drawing.path(folder)
         for upload in uploads
         for folder in [workspace.synthetic(upload.client, method)]
-        for first in _drawings(config, upload)
-        for drawing in plan.chain(first, config.synthesis.max_redraws)
+        for drawing in _drawings(config, upload)
     }
     drawn = list(workspace.synthetic("any", method).parent.glob("*/*/[!.]*.png"))
     folders = {path.parents[1] for path in drawn}
@@ -136,8 +135,7 @@ def _drawings(config: Config, upload: Upload) -> list[plan.Drawing]:
 
 def _is_drawn(config: Config, workspace: Workspace, uploads: list[Upload], method: str) -> bool:
     return all(
-        draw.is_drawn(_drawings(config, upload), workspace.synthetic(upload.client, method), config.synthesis, method)
-        for upload in uploads
+        plan.is_drawn(_drawings(config, upload), workspace.synthetic(upload.client, method)) for upload in uploads
     )
 
 

@@ -50,7 +50,6 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
         "class_counts": [1] * len(class_names),
         "preprocessing": spec.to_json(),
         "training": {"num_examples": len(class_names), "validation_accuracy": 0.5, "test_accuracy": 0.5, "history": []},
-        "upload_dtype": "float32",
         "data": "folder",
         "sha256": weights_digest(arrays),
     }

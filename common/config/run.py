@@ -69,8 +69,6 @@ class LocalTrainingConfig:
     """Its delta; 0: a tenth of one over the number of training images."""
     dp_max_grad_norm: float = 1.0
     """Largest norm of one image's gradient."""
-    upload_dtype: str = "float16"
-    """Weights on the wire: `float16` or `float32`."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,12 @@ class DistillationConfig:
     """`fine-tuning`, `multi-teacher` or `specific-teacher`: the model that goes back to the clients."""
     teacher_weighting: str = "quality"
     """`quality`: a client that is near chance by every measure is not learned from (ours); `uniform`: all are."""
-    min_agreement: float = 0.0
-    """Share of the other trusted clients that know an image's class and must read it so; else it is not learned from.
-    Clients of unlike domains read each other's images no better than chance: 0 asks nobody (ours)."""
     student_architecture: str = "small_resnet"
     student_initialisation: str = ""
     """Empty: from scratch; `imagenet`; `average`: mean of uploads of the same architecture; or a safetensors file."""
     student_epochs: int = 45
     student_batch_size: int = 64
     student_learning_rate: float = 0.1
-    distillation_weight: float = 1.0
     temperature: float = 2.0
     compare: bool = True
     """Also measure every rival (simulation only)."""
@@ -171,13 +165,11 @@ CHOICES = {
     "federation": ("", "digits", *FEDERATIONS),
     "partition": ("domain", "dirichlet", "shards"),
     "statistics-looks": (1, 2, 4, 8, 16),
-    "upload-dtype": ("float16", "float32"),
     "sampler": ("ddim", "ddpm", "dpm-solver++", "lcm"),
     "preset": ("default", *PRESETS),
     "guidance-step": ("scale-free", "raw"),
     "denoiser-passes": (1, 2),
     "guidance-gradient": ("full", "shortcut"),
-    "statistics-reduction": ("per-image", "per-batch"),
     "aggregation": ("fine-tuning", "multi-teacher", "specific-teacher"),
     "teacher-weighting": ("quality", "uniform"),
 }
@@ -190,8 +182,8 @@ ABOVE_ZERO = (
     *("student-learning-rate", "temperature"),
 )
 AT_LEAST_ZERO = (
-    *("seed", "dp-epsilon", "max-redraws", "noise-editing-steps", "noise-editing-strength"),
-    *("classification-weight", "statistics-weight", "guidance-strength", "distillation-weight"),
+    *("seed", "dp-epsilon", "noise-editing-steps", "noise-editing-strength"),
+    *("classification-weight", "statistics-weight", "guidance-strength"),
 )
 LARGEST_SEED = 2**63 - 1
 
@@ -214,7 +206,7 @@ def _check(config: Config) -> None:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 0")
     if flat["seed"] > LARGEST_SEED:
         raise ConfigError(f"config key 'seed' is {flat['seed']}; it must be at most {LARGEST_SEED}")
-    for key in ("min-confidence", "min-distance", "min-agreement", "max-membership-auc", "dp-delta"):
+    for key in ("min-confidence", "max-membership-auc", "dp-delta"):
         if not 0 <= flat[key] <= 1:
             raise ConfigError(f"config key '{key}' is {flat[key]}; it must be from 0 to 1")
     if flat["min-clients"] > flat["num-clients"]:

@@ -16,7 +16,6 @@ PRESETS = {
         "guidance_gradient": "full",
         "guidance_start": 0.0,
         "guidance_stop": 1.0,
-        "statistics_reduction": "per-image",
         "class_statistics": False,
         "noise_editing_steps": 10,
         "noise_editing_strength": 0.1,
@@ -46,7 +45,7 @@ class SynthesisConfig:
     images_per_class: int = 16
     """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
     synthesis_batch_size: int = 50
-    """Most images drawn at once; it does not change them when `statistics_reduction` is `per-image`."""
+    """Most images drawn at once; their number does not change them."""
     compile: bool = False
     """`torch.compile` of the denoiser and the decoders, when a batch's size first comes: minutes that pay off over
     thousands of images on a GPU."""
@@ -69,11 +68,9 @@ class SynthesisConfig:
     guidance_start: float = 0.0
     guidance_stop: float = 0.7
     """Guided part of the schedule, as fractions of its steps."""
-    statistics_reduction: str = "per-image"
-    """`per-image`: moments of each image alone (paper); `per-batch`: of a client's class-balanced batch (ours)."""
     class_statistics: bool = True
     """An image follows the moments of its class where the client uploaded them (`statistics_by_class`), else those of
-    all (ours; the paper: of all). With `per-batch`, those of all."""
+    all (ours; the paper: of all)."""
     noise_editing_steps: int = 2
     """M of Algorithm 1."""
     noise_editing_strength: float = 0.15
@@ -82,11 +79,6 @@ class SynthesisConfig:
     """Classifier-free guidance of the estimate that noise editing improves; 1: none, for half the cost (ours)."""
     min_confidence: float = 0.2
     """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
-    max_redraws: int = 0
-    """Times that another image is drawn in place of one that `min_confidence` or the safety checker rejects (ours)."""
-    min_distance: float = 0.0
-    """Images of a client and class that differ from another by less, as grey thumbnails, in [0, 1], are not learned
-    from (ours)."""
 
 
 def with_preset(config: SynthesisConfig) -> SynthesisConfig:

@@ -133,8 +133,7 @@ def _training_sets(
             synthetic = synthetic_set.load(config, workspace, uploads, images)
             cache = TeacherCache(synthetic, uploads, device)
             for name in wanted:
-                least = config.distillation.min_agreement if images == "fedlmg" else 0.0
-                sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace), least)
+                sets[f"{images}-{name}"] = cache.training_set(name, aggregate.weights(workspace))
     if "ceiling" in methods:
         sets["ceiling"] = ceiling.pooled(list(real(config, uploads, "train").values()))
     return sets

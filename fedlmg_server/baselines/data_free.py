@@ -80,7 +80,8 @@ class Ensemble:
             classifier, _, _, targets = member
             with feature_statistics.recording(classifier, targets) as recorded:
                 read.append(self._read(member, images))
-            distances.append(statistics_loss(recorded, targets, per_batch=True).mean())
+            of_batch = {name: feature_statistics.pool(moments) for name, moments in recorded.items()}
+            distances.append(statistics_loss(of_batch, targets).mean())
         return self.mean(read), torch.stack(distances).mean()
 
     def _read(self, member: tuple, images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """One aggregated model from a synthetic set and the clients' classifiers as teachers."""
 
-import copy
 import json
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from fedlmg_server.distillation import teachers, trainer
 from fedlmg_server.distillation.quality import Verdict, judge
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
-from fedlmg_server.synthesis import filters
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.workspace import Workspace
 
@@ -47,28 +45,14 @@ class TeacherCache:
         }
         self.known = {upload.client: known(upload.class_names, synthetic.class_names) for upload in uploads}
 
-    def agreement(self, weights: dict[str, float]) -> torch.Tensor:
-        """Of each image, the share of the other trusted clients knowing its class that read it so: (N,), in [0, 1]; 1
-        where there is no other."""
-        labels = self.synthetic.labels
-        right, asked = torch.zeros(len(labels)), torch.zeros(len(labels))
-        for client, probabilities in self.per_client.items():
-            others = torch.tensor([author != client for author in self.synthetic.clients])
-            asks = others & self.known[client][labels] & (weights[client] > 0)
-            asked += asks
-            right += asks & (probabilities.argmax(1) == labels)
-        return torch.where(asked > 0, right / asked.clamp(min=1), 1.0)
-
-    def training_set(self, aggregation: str, weights: dict[str, float], min_agreement: float = 0.0) -> TrainingSet:
-        """Images and targets of one aggregation, without the images of clients whose weight is 0 and those that too few
-        of the others read as asked."""
+    def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
+        """Images and targets of one aggregation, without the images of clients whose weight is 0."""
         images = self.synthetic
         rows = torch.tensor([weights[client] > 0 for client in images.clients])
-        rows &= self.agreement(weights) >= min_agreement
         if not rows.any():
             raise ConfigError(
                 "no image of a client that can be trusted passed the filter: set the config key 'teacher-weighting' "
-                "to 'uniform', or lower 'min-confidence' or 'min-agreement'"
+                "to 'uniform', or lower 'min-confidence'"
             )
         targets = None
         if aggregation == "multi-teacher":
@@ -192,14 +176,9 @@ def distil_from(
     cache = TeacherCache(synthetic, uploads, device)
     judged = judge(uploads, synthetic, cache.per_client, config.distillation.teacher_weighting)
     weights = {client: verdict.weight for client, verdict in judged.items()}
-    settings = config.distillation
-    data = cache.training_set(settings.aggregation, weights, settings.min_agreement)
-    rejected = copy.deepcopy(synthetic.rejected)
-    disagreed = cache.agreement(weights) < settings.min_agreement
-    for row in disagreed.nonzero().flatten().tolist():
-        filters.count(rejected, synthetic.clients[row], synthetic.class_names[synthetic.labels[row]], "agreement")
+    data = cache.training_set(config.distillation.aggregation, weights)
     model, history = distil(config, uploads, data, len(synthetic.class_names), device, on_epoch)
-    return Distilled(model, history, judged, rejected)
+    return Distilled(model, history, judged, synthetic.rejected)
 
 
 def distil(

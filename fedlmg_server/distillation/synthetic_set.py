@@ -31,8 +31,7 @@ class SyntheticSet:
 
 
 def load(config: Config, workspace: Workspace, uploads: list[Upload], method: str = "fedlmg") -> SyntheticSet:
-    """Every planned image, in the plan's order, unless a filter rejects it (see `synthesis.filters`); in place of a
-    rejected one the first that was drawn again and passes.
+    """Every planned image, in the plan's order, unless a filter rejects it (see `synthesis.filters`).
 
     Raises
     ------
@@ -46,9 +45,6 @@ def load(config: Config, workspace: Workspace, uploads: list[Upload], method: st
         if not drawings:
             continue
         pixels = _read([drawing.path(workspace.synthetic(upload.client, method)) for drawing in drawings])
-        if method == "fedlmg" and config.synthesis.min_distance > 0:
-            kept = _distinct(pixels, drawings, config.synthesis.min_distance, upload.client, rejected)
-            drawings, pixels = [drawings[row] for row in kept], pixels[kept]
         images.append(pixels)
         labels += [class_names.index(drawing.class_name) for drawing in drawings]
         clients += [upload.client] * len(drawings)
@@ -65,30 +61,13 @@ def _passing(
     known = scores.read(workspace.synthetic(upload.client, method))
     per_class = config.synthesis.images_per_class
     for drawing in plan.drawings(config.seed, upload.client, upload.class_names, per_class):
-        for _ in range(config.synthesis.max_redraws + 1):
-            why = filters.reason(known[drawing.file], config.synthesis, method == "fedlmg")
-            if not why:
-                yield drawing
-                break
+        if why := filters.reason(known[drawing.file], config.synthesis, method == "fedlmg"):
             filters.count(rejected, upload.client, drawing.class_name, why)
-            drawing = plan.redraw(drawing)
+        else:
+            yield drawing
 
 
 def _read(paths: list[Path]) -> torch.Tensor:
     """uint8 (N, 3, h, w)"""
     arrays = np.stack([np.array(Image.open(path).convert("RGB")) for path in paths])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
-
-
-def _distinct(
-    pixels: torch.Tensor, drawings: list[Drawing], min_distance: float, client: str, rejected: Rejected
-) -> list[int]:
-    """Rows of the images that are no near-duplicates."""
-    dropped = set()
-    for name in dict.fromkeys(drawing.class_name for drawing in drawings):
-        rows = [row for row, drawing in enumerate(drawings) if drawing.class_name == name]
-        found = filters.duplicates(pixels[rows], min_distance)
-        for row in (row for row, duplicate in zip(rows, found, strict=True) if duplicate):
-            dropped.add(row)
-            filters.count(rejected, client, name, "duplicate")
-    return [row for row in range(len(drawings)) if row not in dropped]

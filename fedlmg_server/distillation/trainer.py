@@ -38,7 +38,7 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` per epoch.
 
-    Loss: cross-entropy + w KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
+    Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that rivals with fewer images train as long.
     """
     device = next(model.parameters()).device
@@ -90,7 +90,7 @@ def distillation_loss(
         return loss
     student = (logits / config.temperature).log_softmax(1)
     divergence = F.kl_div(student, teacher, reduction="batchmean") * config.temperature**2
-    return loss + config.distillation_weight * divergence
+    return loss + divergence
 
 
 def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -116,7 +116,7 @@ def _compared(
 def statistics_gaps(upload: Upload, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Statistics loss of each image uint8 (N, 3, h, w) to its class in the upload, `targets` int64 (N,): float (N,). Of
     several looks, to the nearest."""
-    settings = {"classification_weight": 0.0, "statistics_weight": 1.0, "per_batch": False}
+    settings = {"classification_weight": 0.0, "statistics_weight": 1.0}
     guidance = ClassifierGuidance.of_upload(upload, torch.device("cpu"), **settings)
     if not guidance.has_statistics:
         return torch.zeros(len(images))

@@ -144,7 +144,7 @@ own model makes of it. {{ views.left_out(grid.clients | length, grid.num_clients
 <h2>Kept and rejected images</h2>
 <p class="soft">Rejected images are not learned from. Confidence: the client's model that guided the image gives the
 class asked for less than {{ results.config.get("min-confidence", 0) | percent }} %. Unsafe: the pipeline's safety
-checker. Duplicate: too near another image. Agreement: too few other clients read the class asked for.</p>
+checker.</p>
 {% call tables.scroll("Kept and rejected images") %}<table>
 <thead><tr><th scope="col">client</th><th scope="col">drawn</th><th scope="col">read as asked</th>
 <th scope="col">kept</th><th scope="col">rejected</th><th scope="col" class="text">why</th></tr></thead>

@@ -13,7 +13,7 @@ from common.config.synthesis import SynthesisConfig
 from common.storage.atomic import write_bytes
 from common.upload import Upload
 from fedlmg_server.diffusion.backend import DiffusionBackend
-from fedlmg_server.synthesis import filters, plan, scores, traces
+from fedlmg_server.synthesis import plan, scores, traces
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, Trace
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.plan import Drawing
@@ -44,7 +44,6 @@ def guidance_by(upload: Upload, config: SynthesisConfig, device: torch.device) -
         device,
         classification_weight=config.classification_weight,
         statistics_weight=config.statistics_weight,
-        per_batch=config.statistics_reduction == "per-batch",
         by_class=config.class_statistics,
     )
 
@@ -74,38 +73,18 @@ def draw_client(
         losses.append((len(drawings), trace))
         return images
 
-    if config.statistics_reduction == "per-image":
-        draw = WithinMemory(draw)
+    within_memory = WithinMemory(draw)
     drawn = 0
     for batch in batches:
-        for wanted in attempts(batch, folder, config, method):
-            images = draw(wanted)
-            with finishing():
-                save_batch(folder, f"scores-{rank}.jsonl", wanted, images, guidance, upload.class_names, backend)
-                traces.append(folder / f"losses-{rank}.jsonl", losses)
-                losses.clear()
-            drawn += len(wanted)
+        if plan.is_drawn(batch, folder):
+            continue
+        images = within_memory(batch)
+        with finishing():
+            save_batch(folder, f"scores-{rank}.jsonl", batch, images, guidance, upload.class_names, backend)
+            traces.append(folder / f"losses-{rank}.jsonl", losses)
+            losses.clear()
+        drawn += len(batch)
     return drawn
-
-
-def attempts(batch: list[Drawing], folder: Path, config: SynthesisConfig, method: str) -> Iterator[list[Drawing]]:
-    """What of a batch is to be drawn: itself, if it is not there, then `max_redraws` times another image for each that
-    is rejected. To be read as the images are drawn: what comes next depends on their scores."""
-    for attempt in range(config.max_redraws + 1):
-        if not plan.is_drawn(batch, folder):
-            yield batch
-        if attempt < config.max_redraws:
-            known = scores.read(folder)
-            batch = [plan.redraw(drawing) for drawing in batch if _is_rejected(drawing, folder, known, config, method)]
-
-
-def is_drawn(planned: list[Drawing], folder: Path, config: SynthesisConfig, method: str) -> bool:
-    """Whether nothing is left to draw."""
-    return next(attempts(planned, folder, config, method), None) is None
-
-
-def _is_rejected(drawing: Drawing, folder: Path, known: dict[str, Score], config: SynthesisConfig, method: str) -> bool:
-    return bool(filters.reason(known[drawing.file], config, method == "fedlmg"))
 
 
 @contextmanager

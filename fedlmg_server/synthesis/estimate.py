@@ -35,7 +35,7 @@ class Estimate:
 
 
 def num_images(config: Config, uploads: list[Upload]) -> int:
-    """Images that the plan asks for, without those drawn again."""
+    """Images that the plan asks for."""
     return config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
 
 

@@ -16,7 +16,7 @@ from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
-"""Images (B, 3, h, w) in [0, 1] to a loss per image (B,), or per batch (1,)."""
+"""Images (B, 3, h, w) in [0, 1] to a loss per image (B,)."""
 
 Trace = dict[str, list[torch.Tensor]]
 """Kind of loss -> its mean over the batch at each step, unweighted; 0-dim, left on the device so that nothing waits."""
@@ -32,15 +32,14 @@ class ClassifierGuidance:
         target_statistics: FeatureStatistics,
         classification_weight: float,
         statistics_weight: float,
-        per_batch: bool,
         by_class: bool = True,
     ):
-        """by_class: each image follows its class's statistics, where the target has them; else, as a batch always does,
-        those of all classes: BatchNorm's running moments, or where there is none the target's, pooled."""
-        self.classifier, self.preprocess, self.per_batch = classifier, preprocess, per_batch
+        """by_class: each image follows its class's statistics, where the target has them; else those of all classes:
+        BatchNorm's running moments, or where there is none the target's, pooled."""
+        self.classifier, self.preprocess = classifier, preprocess
         self.classification_weight, self.statistics_weight = classification_weight, statistics_weight
         device = next(classifier.parameters()).device
-        if target_statistics and (per_batch or not by_class):
+        if target_statistics and not by_class:
             running = feature_statistics.of_batch_norm(classifier)
             target_statistics = running or {name: moments.of_all() for name, moments in target_statistics.items()}
         self.target_statistics = {name: moments.to(device) for name, moments in target_statistics.items()}
@@ -67,7 +66,7 @@ class ClassifierGuidance:
             logits = self.classifier(self.preprocess(images))
         looks = torch.zeros_like(targets) if looks is None else looks
         wanted = {name: moments.of(targets, looks) for name, moments in self.target_statistics.items()}
-        return logits, statistics_loss(recorded, wanted, self.per_batch)
+        return logits, statistics_loss(recorded, wanted)
 
     def full_loss(self, targets: torch.Tensor, looks: torch.Tensor | None = None, trace: Trace | None = None) -> Loss:
         """Classification and statistics, weighted (paper, Eq. 9)."""
@@ -78,10 +77,7 @@ class ClassifierGuidance:
             if trace is not None:
                 _note(trace, "classification", classification)
                 _note(trace, "statistics", moments_loss)
-            classification = self.classification_weight * classification
-            if self.per_batch:
-                classification = classification.mean(0, keepdim=True)
-            return classification + self.statistics_weight * moments_loss
+            return self.classification_weight * classification + self.statistics_weight * moments_loss
 
         return loss
 

@@ -27,16 +27,8 @@ class Drawing:
 
 def image_seed(run_seed: int, client: str, class_name: str, index: int) -> int:
     """Seed of image `index` of a class, below 2**48; the same for the guided image and its prompts-only rival."""
-    return _seed(f"{run_seed}/{client}/{class_name}/{index}")
-
-
-def _seed(key: str) -> int:
+    key = f"{run_seed}/{client}/{class_name}/{index}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6])
-
-
-def redraw(drawing: Drawing) -> Drawing:
-    """What is drawn instead of a rejected image: the same class from the next seed, which follows from this one."""
-    return Drawing(drawing.class_name, _seed(f"{drawing.seed}/again"))
 
 
 def drawings(run_seed: int, client: str, class_names: list[str], images_per_class: int) -> list[Drawing]:
@@ -46,14 +38,6 @@ def drawings(run_seed: int, client: str, class_names: list[str], images_per_clas
         for index in range(images_per_class)
         for name in class_names
     ]
-
-
-def chain(drawing: Drawing, max_redraws: int) -> list[Drawing]:
-    """A planned image and all that may be drawn in its place."""
-    found = [drawing]
-    for _ in range(max_redraws):
-        found.append(redraw(found[-1]))
-    return found
 
 
 def num_batches(class_names: list[str], config: SynthesisConfig) -> int:

@@ -76,7 +76,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
         if arguments.tiny:
             config = replace(config, **FEW_STEPS)
         weights = config.classification_weight, config.statistics_weight
-        guidance = ClassifierGuidance(classifier, preprocess, target, *weights, per_batch=False)
+        guidance = ClassifierGuidance(classifier, preprocess, target, *weights)
         found = preset_speed(replace(config, compile=compiled), guidance, plain, arguments.batch)
         name = f"{preset}, compiled" if compiled else preset
         result["images_per_second"][name] = round(found["images_per_second"], 4)

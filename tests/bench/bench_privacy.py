@@ -19,13 +19,14 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from PIL import Image
 
-from common.models import architectures
+from common.models import architectures, feature_statistics
 from common.upload import Upload
 from fedlmg_client import audit, image_audit
 from fedlmg_server.baselines import ceiling, rounds
 from fedlmg_server.baselines.federation import Federation
 from fedlmg_server.distillation import aggregate, synthetic_set
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 
 CPU = torch.device("cpu")
 INVERSION_STEPS, INVERSION_RATE, SMOOTHNESS = 300, 0.05, 0.02
@@ -114,18 +115,22 @@ def write_inversion(federation: Federation, path: Path) -> None:
 def invert(upload: Upload) -> torch.Tensor:
     """One image a class, (classes, 3, S, S) in [0, 1]: right label, the upload's moments over the batch, smooth."""
     guidance = ClassifierGuidance.of_upload(
-        upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=True
+        upload, CPU, classification_weight=1.0, statistics_weight=0.1, by_class=False
     )
     targets = torch.arange(len(upload.class_names))
-    loss_of = guidance.full_loss(targets)
     size = upload.preprocess.image_size
     pixels = torch.randn(len(targets), 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     optimizer = torch.optim.Adam([pixels], INVERSION_RATE)
     for _ in range(INVERSION_STEPS):
         images = pixels.sigmoid()
         rough = (images.diff(dim=2).square().mean() + images.diff(dim=3).square().mean()) * size
+        with feature_statistics.recording(guidance.classifier, guidance.target_statistics) as recorded:
+            logits = guidance.classifier(guidance.preprocess(images))
+        of_batch = {name: feature_statistics.pool(moments) for name, moments in recorded.items()}
+        loss = guidance.classification_weight * classification_loss(logits, targets).mean()
+        loss = loss + guidance.statistics_weight * statistics_loss(of_batch, guidance.target_statistics).sum()
         optimizer.zero_grad()
-        (loss_of(images).sum() + SMOOTHNESS * size * rough).backward()
+        (loss + SMOOTHNESS * size * rough).backward()
         optimizer.step()
     return pixels.detach().sigmoid()
 

@@ -69,7 +69,7 @@ def test_other_data_is_trained_anew(
 
 
 def test_float16_upload_keeps_integer_and_0_dim_buffers(data: ClientData, tmp_path: Path):
-    upload = run(data, tmp_path, upload_dtype="float16")
+    upload = run(data, tmp_path)
 
     counters = {tensor.dtype for name, tensor in upload.arrays.items() if name.endswith("num_batches_tracked")}
     others = {tensor.dtype for name, tensor in upload.arrays.items() if not name.endswith("num_batches_tracked")}
@@ -103,7 +103,7 @@ def test_a_class_name_that_the_server_would_refuse_is_said_before_training(data:
 
 
 def test_training_starts_from_the_named_weights(data: ClientData, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    first = run(data, tmp_path / "first", upload_dtype="float32")
+    first = run(data, tmp_path / "first")
     weights = tmp_path / "weights.pth"
     torch.save(first.arrays, weights)
 

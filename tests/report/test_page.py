@@ -152,7 +152,7 @@ def test_classes_have_their_accuracy_by_client(html: str):
 
 
 def test_kept_and_rejected_images_are_counted(html: str):
-    assert [HOSTILE, "4", "3", "2", "2", "confidence 1, duplicate 1"] in rows(html)
+    assert [HOSTILE, "4", "3", "2", "2", "confidence 2"] in rows(html)
 
 
 def test_scores_stand_beside_their_picture(html: str):

@@ -33,7 +33,7 @@ def figures() -> dict:
         },
         "synthesis": {
             **{"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},
-            "rejected": {HOSTILE: {"cat": {"confidence": 1, "duplicate": 1}}},
+            "rejected": {HOSTILE: {"cat": {"confidence": 2}}},
         },
         "stages": {"upload": 60.0, "synthesis": 2.0},
         "missing": {"late": "no answer by the <deadline>"},

@@ -36,7 +36,7 @@ def uploads() -> list[Upload]:
 
 @pytest.fixture
 def guidance(upload: Upload) -> ClassifierGuidance:
-    return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1, per_batch=False)
+    return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_an_upload_survives_the_wire_and_guides_images(name: str):
     counters = {key: tensor for key, tensor in sent.arrays.items() if not tensor.dim()}
     assert weights_digest({key: restored.arrays[key] for key in counters}) == weights_digest(counters)
     guidance = ClassifierGuidance.of_upload(
-        restored, torch.device("cpu"), classification_weight=1.0, statistics_weight=0.1, per_batch=False
+        restored, torch.device("cpu"), classification_weight=1.0, statistics_weight=0.1
     )
     images = torch.rand(2, 3, 32, 32, requires_grad=True)
     targets = torch.tensor([0, 1])

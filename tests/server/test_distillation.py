@@ -111,22 +111,6 @@ def test_images_of_a_client_without_weight_are_left_out():
     assert data.teacher[:, 0].tolist() == [0.0, 0.0]
 
 
-def test_image_that_too_few_other_trusted_clients_read_as_asked_is_left_out():
-    images, asked = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 1, 2])
-    synthetic = SyntheticSet(images, asked, list("aaba"), list("012"))
-    cache = TeacherCache(synthetic, [make_upload(name, ["0", "1"]) for name in "abc"], torch.device("cpu"))
-    right, wrong = torch.eye(3)[asked], torch.eye(3)[(asked + 1) % 3]
-    cache.per_client = {"a": right, "b": wrong, "c": right}
-
-    with_c = cache.agreement({"a": 1.0, "b": 1.0, "c": 0.5})
-    without_c = cache.agreement({"a": 1.0, "b": 1.0, "c": 0.0})
-    data = cache.training_set("fine-tuning", {"a": 1.0, "b": 1.0, "c": 0.0}, min_agreement=0.5)
-
-    assert with_c.tolist() == [0.5, 0.5, 1.0, 1.0]
-    assert without_c.tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert data.labels.tolist() == [1, 2]
-
-
 def test_specific_teacher_is_the_client_an_image_was_drawn_for():
     per_client = {"a": torch.tensor([[0.9, 0.1], [0.8, 0.2]]), "b": torch.tensor([[0.3, 0.7], [0.4, 0.6]])}
 

@@ -37,10 +37,9 @@ def workspace(tmp_path) -> Workspace:
     return Workspace(tmp_path)
 
 
-@pytest.mark.parametrize("reduction", ["per-image", "per-batch"])
 @pytest.mark.parametrize("gradient", ["full", "shortcut"])
-def test_interruption_changes_no_image(backend, upload, workspace, tmp_path, reduction, gradient):
-    config = replace(TINY, statistics_reduction=reduction, guidance_gradient=gradient)
+def test_interruption_changes_no_image(backend, upload, workspace, tmp_path, gradient):
+    config = replace(TINY, guidance_gradient=gradient)
     draw_client(backend, upload, workspace, config, run_seed=0)
     undisturbed = images(workspace, upload.client)
     interrupted = Workspace(tmp_path / "interrupted")
@@ -125,43 +124,6 @@ def test_filter_leaves_out_images_below_the_confidence(backend, upload, workspac
     assert len(kept.labels) == 3
 
 
-@pytest.fixture
-def strict(backend, upload, workspace) -> SynthesisConfig:
-    """A confidence that half of the first images miss, and two more tries for each."""
-    draw_client(backend, upload, workspace, TINY, run_seed=0)
-    confidences = sorted(score.confidence for score in scores.read(workspace.synthetic(upload.client)).values())
-    return replace(TINY, min_confidence=confidences[3], max_redraws=2)
-
-
-def test_rejected_image_is_drawn_again_and_counted(backend, upload, workspace, strict):
-    draw_client(backend, upload, workspace, strict, run_seed=0)
-
-    kept = synthetic_set.load(Config(synthesis=strict), workspace, [upload])
-
-    known = scores.read(workspace.synthetic(upload.client))
-    below = sum(score.confidence < strict.min_confidence for score in known.values())
-    assert len(known) > 6
-    assert sum(n for reasons in kept.rejected[upload.client].values() for n in reasons.values()) == below
-    assert len(kept.labels) == len(known) - below
-
-
-def test_drawing_again_is_resumed_with_the_same_images(backend, upload, workspace, tmp_path, strict):
-    draw_client(backend, upload, workspace, strict, run_seed=0)
-    undisturbed = images(workspace, upload.client)
-    interrupted = Workspace(tmp_path / "interrupted")
-    shutil.copytree(workspace.synthetic(upload.client), interrupted.synthetic(upload.client))
-    for name in list(undisturbed)[4:]:
-        (interrupted.synthetic(upload.client) / name).unlink()
-    planned = plan.drawings(0, upload.client, upload.class_names, strict.images_per_class)
-    folder = interrupted.synthetic(upload.client)
-
-    assert not draw.is_drawn(planned, folder, strict, "fedlmg")
-    draw_client(backend, upload, interrupted, strict, run_seed=0)
-
-    assert images(interrupted, upload.client) == undisturbed
-    assert draw.is_drawn(planned, folder, strict, "fedlmg")
-
-
 def test_out_of_memory_halves_the_batch_and_changes_no_image(backend, upload, workspace, tmp_path, monkeypatch):
     # Small steps: long ones make much of a batch size's rounding, where nets are untrained.
     config = replace(TINY, synthesis_batch_size=6, noise_editing_steps=0, guidance_strength=0.05)
@@ -187,16 +149,6 @@ def test_out_of_memory_halves_the_batch_and_changes_no_image(backend, upload, wo
 
 def pixels(png: bytes) -> torch.Tensor:
     return torch.from_numpy(np.array(Image.open(BytesIO(png))).astype(np.int16))
-
-
-def test_a_batch_whose_images_depend_on_one_another_is_not_halved(backend, upload, workspace, monkeypatch):
-    def out_of_memory(*_):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(draw, "draw_batch", out_of_memory)
-
-    with pytest.raises(torch.OutOfMemoryError):
-        draw_client(backend, upload, workspace, replace(TINY, statistics_reduction="per-batch"), run_seed=0)
 
 
 def test_a_polite_kill_waits_until_the_images_are_written():
@@ -250,22 +202,6 @@ def test_unsafe_image_is_rejected_with_guidance_and_without():
     unsafe = Score("cat/1.png", "cat", confidence=1.0, agrees=True, safe=False)
 
     assert [filters.reason(unsafe, TINY, is_guided) for is_guided in (True, False)] == ["unsafe", "unsafe"]
-
-
-def test_near_duplicate_of_an_image_that_is_kept_is_found():
-    first, other = torch.zeros(3, 16, 16, dtype=torch.uint8), torch.full((3, 16, 16), 200, dtype=torch.uint8)
-    nearly = first + 2
-
-    assert filters.duplicates(torch.stack([first, other, nearly, other]), 0.02) == [False, False, True, True]
-
-
-def test_near_duplicates_are_not_learned_from(backend, upload, workspace):
-    draw_client(backend, upload, workspace, TINY, run_seed=0)
-
-    kept = synthetic_set.load(Config(synthesis=replace(TINY, min_distance=1.0)), workspace, [upload])
-
-    assert len(kept.labels) == len(upload.class_names)
-    assert {tuple(reasons.items()) for reasons in kept.rejected[upload.client].values()} == {(("duplicate", 2),)}
 
 
 def test_plan_is_class_balanced_and_its_seeds_differ():

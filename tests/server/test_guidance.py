@@ -50,39 +50,20 @@ def guidance_by_classes(upload: Upload, **settings: bool) -> ClassifierGuidance:
 
 
 def test_class_moments_are_followed_unless_the_run_says_otherwise(upload: Upload):
-    guidance = guidance_by_classes(upload, per_batch=False)
+    guidance = guidance_by_classes(upload)
 
     assert {moments.mean.dim() for moments in guidance.target_statistics.values()} == {2}
 
 
-@pytest.mark.parametrize("settings", [{"per_batch": True}, {"per_batch": False, "by_class": False}], ids=str)
 @pytest.mark.parametrize(("architecture", "wider"), [("small_resnet", 0), ("small_convnext", 1)])
-def test_moments_of_all_are_batch_norms_own_or_pooled(settings: dict, architecture: str, wider: int):
+def test_moments_of_all_are_batch_norms_own_or_pooled(architecture: str, wider: int):
     upload = make_upload("site-a", ["cat", "dog"], architecture)
 
-    guidance = guidance_by_classes(upload, **settings)
+    guidance = guidance_by_classes(upload, by_class=False)
 
     for name, moments in guidance.target_statistics.items():
         torch.testing.assert_close(moments.mean, upload.statistics[name].mean)
         torch.testing.assert_close(moments.variance, upload.statistics[name].variance + wider)
-
-
-def test_statistics_per_batch_are_those_of_all_its_images_together(upload):
-    guidance = ClassifierGuidance.of_upload(
-        upload, torch.device("cpu"), classification_weight=1.0, statistics_weight=1.0, per_batch=True
-    )
-    images, features = torch.rand(3, 3, 32, 32), {}
-    for name, layer in guidance.classifier.named_modules():
-        if name in guidance.target_statistics:
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: features.update({name: inputs[0]}))
-
-    found = guidance.statistics_only(torch.tensor([0, 1, 0]))(images)
-
-    expected = 0.0
-    for name, target in guidance.target_statistics.items():
-        expected += (features[name].mean((0, 2, 3)) - target.mean).norm()
-        expected += (features[name].var((0, 2, 3), correction=0) - target.variance).norm()
-    torch.testing.assert_close(found, expected[None])
 
 
 def test_unit_gradient_of_nothing_is_nothing():

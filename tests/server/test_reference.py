@@ -38,7 +38,7 @@ def test_preset_exact_draws_the_reference_s_image(backend, upload):
 def test_statistics_loss_of_the_engine_is_the_reference_s_image_by_image(backend, upload):
     loop, images = make_loop(backend, upload), torch.rand(3, 3, 32, 32)
     guidance = ClassifierGuidance.of_upload(
-        upload, torch.device("cpu"), classification_weight=1.0, statistics_weight=1.0, per_batch=False
+        upload, torch.device("cpu"), classification_weight=1.0, statistics_weight=1.0
     )
 
     together = guidance.statistics_only(torch.tensor([0, 1, 0]))(images)

@@ -57,6 +57,6 @@ def test_what_is_rejected_is_not_kept(backend, upload: Upload, tmp_path: Path):
     workspace = Workspace(tmp_path)
     draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
 
-    counted = drawn.summary(workspace.synthetic(upload.client), {upload.class_names[0]: {"duplicate": 1}})
+    counted = drawn.summary(workspace.synthetic(upload.client), {upload.class_names[0]: {"unsafe": 1}})
 
     assert (counted["drawn"], counted["kept"]) == (2, 1)
