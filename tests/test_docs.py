@@ -22,6 +22,11 @@ from fedlmg_server.cli import app as server_app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "deploy/README.md", "deploy/RECIPES.md")
+MARKDOWN = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "deploy/**/*.md", "common/**/*.md", "fedlmg_*/**/*.md")
+    for path in ROOT.glob(pattern)
+)
 NODE_KEYS = {"data-path"}
 APPS = {"fedlmg": server_app, "fedlmg-client": client_app}
 
@@ -77,13 +82,51 @@ def test_commands_are_found_in_every_document():
     assert {document for document, _ in commands()} == set(DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "deploy/experiments/RESULTS.md"])
+@pytest.mark.parametrize("document", MARKDOWN)
 def test_config_keys_named_in_text_exist(document: str):
     keys = set(Config().to_run_config())
 
     named = re.findall(r"`([a-z]+(?:-[a-z]+)+) ?= ?[^`]*`", (ROOT / document).read_text())
 
     assert set(named) <= keys | NODE_KEYS
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def links(document: str) -> list[tuple[Path, str]]:
+    """(file, anchor) of every link of a document into this repository."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.M | re.S)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    found = []
+    for target in targets:
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            found.append(((ROOT / document).parent / path if path else ROOT / document, anchor))
+    return found
+
+
+def anchors(file: Path) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", MARKDOWN)
+def test_every_link_leads_somewhere(document: str):
+    broken = [
+        f"{path}#{anchor}"
+        for path, anchor in links(document)
+        if not path.exists() or (anchor and anchor not in anchors(path))
+    ]
+
+    assert broken == []
+
+
+def test_links_are_found():
+    assert (ROOT / "deploy/README.md", "") in links("README.md")
+    assert any(anchor for _, anchor in links("deploy/experiments/RESULTS.md"))
 
 
 def finished_run(folder: Path) -> None:

@@ -173,12 +173,17 @@ def test_unpickling_is_recognised(source: str, expected: bool):
     assert unpickles(ast.parse(source, mode="eval").body) is expected
 
 
-def code_map() -> set[str]:
-    """Folders named in the fenced block under the README's heading "Code map", as paths."""
+def code_map_lines() -> list[str]:
+    """Lines of the fenced block under the README's heading "Code map"."""
     block = re.search(r"^## Code map\n+```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert block, "the README has no code map"
+    return block[1].splitlines()
+
+
+def code_map() -> set[str]:
+    """Folders named in the code map, as paths."""
     folders, top = set(), ""
-    for line in block[1].splitlines():
+    for line in code_map_lines():
         names = re.findall(r"(?<![\w/])([\w/]+)/(?=[\s,;]|$)", line)
         if not line.startswith(" "):
             top = names[0]
@@ -205,6 +210,27 @@ def test_every_package_stands_in_the_code_map():
 
     last = {path.split("/")[-1] for path in code_map()}
     assert {package for package in packages if package.split("/")[-1] not in last} == set()
+
+
+def test_code_map_is_short():
+    assert len(code_map_lines()) <= 12
+
+
+@pytest.mark.parametrize(
+    ("words", "room"),
+    [
+        ("sampler", "synthesis/"),
+        ("data layout", "datasets/"),
+        ("baseline", "baselines/"),
+        ("validation check", "collection/"),
+        ("diffusion family", "diffusion/"),
+        ("page", "report/"),
+    ],
+)
+def test_code_map_says_where_to_add(words: str, room: str):
+    lines = [line for line in code_map_lines() if re.search(rf"\b{words}\b", line)]
+
+    assert any(room in line for line in lines)
 
 
 def test_client_starts_without_server_and_simulation_packages():
