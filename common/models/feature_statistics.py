@@ -1,9 +1,9 @@
-"""Feature statistics: channel moments that a classifier's layers saw in training.
+"""Feature statistics: the channel moments of a classifier's layer inputs on its training images.
 
-Layers with BatchNorm carry them as running moments of their input (paper, Eq. 7; the authors' code hooks the input).
-For nets without BatchNorm the client taps the inputs of its LayerNorm and GroupNorm layers, or of its convolutions when
-there are none, over its training set, and uploads their moments in the same form (ours). Any net's moments may also be
-taken class by class (ours).
+A BatchNorm layer stores them: its running moments (paper, Eq. 7; the authors' code hooks the layer's input). A net
+without BatchNorm does not. There the client records the inputs of its LayerNorm and GroupNorm layers, or of its
+convolutions and linear layers if it has neither, over its training set, and uploads moments of the same form (ours).
+The moments of any net can also be taken for each class alone (ours).
 """
 
 from collections.abc import Iterable
@@ -15,34 +15,41 @@ from torch import nn
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 FEWEST_OF_A_CLASS = 8
-"""Images from which a class has moments of its own: those of one image would say too much of it."""
+"""A class with fewer images gets no moments of its own: moments of very few images would reveal those images."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Per-channel mean and (biased) variance, float32 (channels,), or (classes, channels) class by class, or
-    (looks, classes, channels) look by look (see `fedlmg_client/clustered_statistics.py`)."""
+    """Mean and (biased) variance of each channel, float32, both of one shape.
+
+    (channels,) over all images, (classes, channels) for each class, or (clusters, classes, channels) for each cluster
+    of each class (see `fedlmg_client/clustered_statistics.py`).
+    """
 
     mean: torch.Tensor
     variance: torch.Tensor
 
     @property
-    def num_looks(self) -> int:
+    def num_clusters(self) -> int:
+        """Clusters that each class has; 1 where the moments are not taken by cluster."""
         return len(self.mean) if self.mean.dim() == 3 else 1
 
-    def of(self, classes: torch.Tensor, looks: torch.Tensor) -> "Moments":
-        """What images of these classes and looks, (B,) each, should have: (B, channels), or the moments of all. Looks
-        are counted on from the first where there are fewer."""
+    def select(self, classes: torch.Tensor, clusters: torch.Tensor) -> "Moments":
+        """The target moments of B images, given their classes and clusters, int64 (B,) each: (B, channels).
+
+        Moments over all images, (channels,), are returned as they are. A cluster number beyond the last starts again
+        at the first.
+        """
         if self.mean.dim() == 1:
             return self
-        rows = (looks % self.num_looks, classes) if self.mean.dim() == 3 else (classes,)
+        rows = (clusters % self.num_clusters, classes) if self.mean.dim() == 3 else (classes,)
         return Moments(self.mean[rows], self.variance[rows])
 
     def to(self, device: torch.device) -> "Moments":
         return Moments(self.mean.to(device), self.variance.to(device))
 
-    def of_all(self) -> "Moments":
-        """Those of all classes and looks together, (channels,), as if they had as many images each."""
+    def pooled(self) -> "Moments":
+        """The moments of all classes and clusters together, (channels,), as if each had the same number of images."""
         if self.mean.dim() == 1:
             return self
         pooled = pool(Moments(self.mean.flatten(0, -2), self.variance.flatten(0, -2)))
@@ -54,7 +61,7 @@ FeatureStatistics = dict[str, Moments]
 
 
 def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose inputs are matched: BatchNorm, else normalisation layers, else convolutions and linears."""
+    """The layers whose inputs have moments: BatchNorm, else LayerNorm and GroupNorm, else convolutions and linears."""
     for kinds in (BATCH_NORM, (nn.LayerNorm, nn.GroupNorm), (nn.Conv2d, nn.Linear)):
         layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
         if layers:
@@ -63,8 +70,11 @@ def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def channel_dimension(layer: nn.Module, features: torch.Tensor) -> int:
-    """Where the channels of a layer's input lie: 1 for maps (B, C, H, W), last for vectors (B, C), tokens (B, T, C) and
-    maps (B, h, w, C) before a LayerNorm or a Linear."""
+    """The index of the channel dimension in a layer's input.
+
+    It is 1 for maps (B, C, H, W), and the last one for vectors (B, C), for tokens (B, T, C), and for maps (B, h, w, C)
+    that enter a LayerNorm or a Linear.
+    """
     if isinstance(layer, nn.LayerNorm) and features.shape[-1] == layer.normalized_shape[-1]:
         channels_first = features.dim() == 4 and features.shape[1] == layer.normalized_shape[-1]
         return 1 if channels_first and type(layer) is not nn.LayerNorm else features.dim() - 1
@@ -72,7 +82,7 @@ def channel_dimension(layer: nn.Module, features: torch.Tensor) -> int:
 
 
 def per_image_moments(layer: nn.Module, features: torch.Tensor) -> Moments:
-    """Moments of each image alone: (B, ...) with C channels to mean and variance, float32 (B, C) each."""
+    """The moments of each image alone: from features (B, ...) with C channels to float32 (B, C)."""
     channels_second = features.float().movedim(channel_dimension(layer, features), 1)
     flat = channels_second.reshape(*channels_second.shape[:2], -1)
     if flat.shape[2] == 1:
@@ -81,7 +91,7 @@ def per_image_moments(layer: nn.Module, features: torch.Tensor) -> Moments:
 
 
 def pool(moments: Moments) -> Moments:
-    """Moments of a batch from those of its images, by the law of total variance: (B, C) to (1, C)."""
+    """The moments of a batch from those of its images, by the law of total variance: from (B, C) to (1, C)."""
     mean = moments.mean.mean(0, keepdim=True)
     variance = moments.variance.mean(0, keepdim=True) + (moments.mean - mean).square().mean(0, keepdim=True)
     return Moments(mean, variance)
@@ -89,7 +99,10 @@ def pool(moments: Moments) -> Moments:
 
 @contextmanager
 def recording(model: nn.Module, names: Iterable[str]):
-    """Record per-image moments of the named layers' inputs during forward passes; hooks are gone afterwards."""
+    """Record the per-image moments of the named layers' inputs in every forward pass; remove the hooks at the end.
+
+    Yields a dictionary from layer name to `Moments` (B, C), which the next forward pass overwrites.
+    """
     recorded: dict[str, Moments] = {}
     layers, handles = dict(model.named_modules()), []
     for name in names:
@@ -105,8 +118,8 @@ def recording(model: nn.Module, names: Iterable[str]):
             handle.remove()
 
 
-def of_batch_norm(model: nn.Module) -> FeatureStatistics:
-    """The running moments of every BatchNorm layer; empty for a net without them."""
+def batch_norm_moments(model: nn.Module) -> FeatureStatistics:
+    """The running moments of every BatchNorm layer; empty for a net without BatchNorm layers."""
     return {
         name: Moments(layer.running_mean.float().clone(), layer.running_var.float().clone())
         for name, layer in model.named_modules()
@@ -116,8 +129,11 @@ def of_batch_norm(model: nn.Module) -> FeatureStatistics:
 
 @torch.no_grad()
 def gather(model: nn.Module, batches: Iterable[torch.Tensor]) -> FeatureStatistics:
-    """Running moments of a BatchNorm net, else tapped moments over `batches` of preprocessed images (B, 3, S, S)."""
-    if statistics := of_batch_norm(model):
+    """The moments of all images together, (channels,) for each layer.
+
+    A net with BatchNorm gives its running moments. Any other net reads `batches` of preprocessed images (B, 3, S, S).
+    """
+    if statistics := batch_norm_moments(model):
         return statistics
     model.eval()
     total: dict[str, list[torch.Tensor]] = {}
@@ -142,10 +158,14 @@ def gather(model: nn.Module, batches: Iterable[torch.Tensor]) -> FeatureStatisti
 def gather_by_class(
     model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], num_classes: int
 ) -> FeatureStatistics:
-    """Moments of each class's images, (classes, channels), over `batches` of preprocessed images and labels (B,).
+    """The moments of each class's images, (classes, channels) for each layer, of any net (ours).
 
-    A class of fewer than `FEWEST_OF_A_CLASS` images has the moments of all others, from which nothing of it can be
-    taken off; where no class has as many, those of all images. Any net, with BatchNorm or without (ours).
+    A class of fewer than `FEWEST_OF_A_CLASS` images gets the pooled moments of the larger classes, which reveal nothing
+    about the small one. If every class is that small, each gets the moments of all images.
+
+    Parameters
+    ----------
+    batches: preprocessed images (B, 3, S, S) with their labels, int64 (B,).
     """
     model.eval()
     total: dict[str, list[torch.Tensor]] = {}
@@ -162,7 +182,7 @@ def gather_by_class(
 
 
 def _by_class(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor) -> Moments:
-    """Sums of means and of squares, (classes, channels), to moments."""
+    """The moments of each class, from the sums of its images' means and mean squares, (classes, channels) each."""
     few = counts < FEWEST_OF_A_CLASS
     many = torch.ones_like(few) if few.all() else ~few
     counts = counts.where(~few, counts[many].sum())[:, None]
@@ -171,6 +191,7 @@ def _by_class(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor) -
 
 
 def to_tensors(statistics: FeatureStatistics) -> dict[str, torch.Tensor]:
+    """The statistics as named tensors, `LAYER.mean` and `LAYER.variance`, for a safetensors file."""
     return {
         f"{name}.{kind}": getattr(moments, kind)
         for name, moments in statistics.items()
@@ -179,12 +200,13 @@ def to_tensors(statistics: FeatureStatistics) -> dict[str, torch.Tensor]:
 
 
 def from_tensors(tensors: dict[str, torch.Tensor]) -> FeatureStatistics:
-    """
+    """Undo `to_tensors`.
+
     Raises
     ------
-    ValueError: a mean without its variance, or anything else.
+    ValueError: the names are not pairs of `LAYER.mean` and `LAYER.variance`.
     """
     names = [key.removesuffix(".mean") for key in tensors if key.endswith(".mean")]
     if tensors.keys() != {f"{name}.{kind}" for name in names for kind in ("mean", "variance")}:
-        raise ValueError("statistics are not pairs of a '.mean' and a '.variance'")
+        raise ValueError("the statistics must be pairs of tensors 'LAYER.mean' and 'LAYER.variance', and are not")
     return {name: Moments(tensors[f"{name}.mean"], tensors[f"{name}.variance"]) for name in names}

@@ -56,7 +56,7 @@ class Ensemble:
         device, names = federation.device, federation.class_names
         self.members = []
         for upload in federation.uploads:
-            targets = {name: moments.of_all().to(device) for name, moments in upload.statistics.items()}
+            targets = {name: moments.pooled().to(device) for name, moments in upload.statistics.items()}
             rows = to_global(upload.class_names, names).to(device)
             self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
         self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)

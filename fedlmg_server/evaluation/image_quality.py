@@ -114,16 +114,18 @@ def _compared(
 
 @torch.no_grad()
 def statistics_gaps(upload: Upload, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Statistics loss of each image uint8 (N, 3, h, w) to its class in the upload, `targets` int64 (N,): float (N,). Of
-    several looks, to the nearest."""
+    """The statistics loss of each image uint8 (N, 3, h, w) against its class in the upload: float32 (N,).
+
+    `targets` are the classes, int64 (N,). A class with several clusters is compared by the nearest one.
+    """
     settings = {"classification_weight": 0.0, "statistics_weight": 1.0}
     guidance = ClassifierGuidance.of_upload(upload, torch.device("cpu"), **settings)
     if not guidance.has_statistics:
         return torch.zeros(len(images))
     found = []
     for part, asked in zip(images.split(256), targets.split(256), strict=True):
-        looks = [torch.full_like(asked, look) for look in range(guidance.num_looks)]
-        gaps = [guidance.statistics_only(asked, each)(part.float() / 255) for each in looks]
+        clusters = [torch.full_like(asked, cluster) for cluster in range(guidance.num_clusters)]
+        gaps = [guidance.statistics_only(asked, each)(part.float() / 255) for each in clusters]
         found.append(torch.stack(gaps).amin(0))
     return torch.cat(found)
 

@@ -148,14 +148,14 @@ def draw_batch(
     if guidance is None:
         return sample(backend, x_T, condition, settings(config), generators=generators)
     targets = torch.tensor([class_names.index(drawing.class_name) for drawing in batch], device=backend.device)
-    # Any look as often as another, and an image its own, whatever else is drawn.
-    looks = torch.tensor([drawing.seed % guidance.num_looks for drawing in batch], device=backend.device)
+    # All clusters are equally frequent, and the cluster of an image depends on its own seed alone.
+    clusters = torch.tensor([drawing.seed % guidance.num_clusters for drawing in batch], device=backend.device)
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
         raw, scale = config.guidance_step == "raw", config.noise_editing_guidance_scale
-        loss = guidance.statistics_only(targets, looks, trace)
+        loss = guidance.statistics_only(targets, clusters, trace)
         x_T = edit_noise(backend, x_T, condition, loss, steps, strength, raw, scale)
-    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets, looks, trace), generators)
+    return sample(backend, x_T, condition, settings(config), guidance.full_loss(targets, clusters, trace), generators)
 
 
 @torch.no_grad()

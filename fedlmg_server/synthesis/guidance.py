@@ -1,8 +1,8 @@
 """Guidance by one client's classifier: from images to loss, from loss to a gradient.
 
 Two losses: `full_loss` (classification + statistics, for sampling) and `statistics_only` (for noise editing).
-`targets` are the classes of the images asked for, in the classifier's own numbering, and `looks` which of their class's
-looks each follows, int64 (B,); without `looks`, the first.
+Both take int64 (B,): `targets` are the requested classes in the classifier's own numbering, and `clusters` says which
+cluster of its class's statistics each image follows (by default the first).
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ class ClassifierGuidance:
         self.classification_weight, self.statistics_weight = classification_weight, statistics_weight
         device = next(classifier.parameters()).device
         if target_statistics and not by_class:
-            running = feature_statistics.of_batch_norm(classifier)
-            target_statistics = running or {name: moments.of_all() for name, moments in target_statistics.items()}
+            running = feature_statistics.batch_norm_moments(classifier)
+            target_statistics = running or {name: moments.pooled() for name, moments in target_statistics.items()}
         self.target_statistics = {name: moments.to(device) for name, moments in target_statistics.items()}
 
     @classmethod
@@ -53,26 +53,28 @@ class ClassifierGuidance:
         return self.statistics_weight > 0 and bool(self.target_statistics)
 
     @property
-    def num_looks(self) -> int:
-        return max((moments.num_looks for moments in self.target_statistics.values()), default=1)
+    def num_clusters(self) -> int:
+        return max((moments.num_clusters for moments in self.target_statistics.values()), default=1)
 
     def _forward(
-        self, images: torch.Tensor, targets: torch.Tensor, looks: torch.Tensor | None
+        self, images: torch.Tensor, targets: torch.Tensor, clusters: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Logits (B, classes), and the statistics loss."""
         if not self.has_statistics:
             return self.classifier(self.preprocess(images)), 0.0
         with feature_statistics.recording(self.classifier, self.target_statistics) as recorded:
             logits = self.classifier(self.preprocess(images))
-        looks = torch.zeros_like(targets) if looks is None else looks
-        wanted = {name: moments.of(targets, looks) for name, moments in self.target_statistics.items()}
+        clusters = torch.zeros_like(targets) if clusters is None else clusters
+        wanted = {name: moments.select(targets, clusters) for name, moments in self.target_statistics.items()}
         return logits, statistics_loss(recorded, wanted)
 
-    def full_loss(self, targets: torch.Tensor, looks: torch.Tensor | None = None, trace: Trace | None = None) -> Loss:
+    def full_loss(
+        self, targets: torch.Tensor, clusters: torch.Tensor | None = None, trace: Trace | None = None
+    ) -> Loss:
         """Classification and statistics, weighted (paper, Eq. 9)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
-            logits, moments_loss = self._forward(images, targets, looks)
+            logits, moments_loss = self._forward(images, targets, clusters)
             classification = classification_loss(logits, targets)
             if trace is not None:
                 _note(trace, "classification", classification)
@@ -82,12 +84,12 @@ class ClassifierGuidance:
         return loss
 
     def statistics_only(
-        self, targets: torch.Tensor, looks: torch.Tensor | None = None, trace: Trace | None = None
+        self, targets: torch.Tensor, clusters: torch.Tensor | None = None, trace: Trace | None = None
     ) -> Loss:
         """The statistics loss (paper, Algorithm 1, lines 6-12)."""
 
         def loss(images: torch.Tensor) -> torch.Tensor:
-            moments_loss = self._forward(images, targets, looks)[1]
+            moments_loss = self._forward(images, targets, clusters)[1]
             if trace is not None:
                 _note(trace, "noise editing", moments_loss)
             return moments_loss

@@ -141,7 +141,7 @@ def make_classifier(size: int, device: torch.device) -> tuple:
     with torch.no_grad():
         model(spec(torch.rand(16, 3, size, size, device=device)))
     model.eval().requires_grad_(False)
-    return model, spec, feature_statistics.of_batch_norm(model)
+    return model, spec, feature_statistics.batch_norm_moments(model)
 
 
 def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str, int]) -> float:

@@ -82,7 +82,7 @@ def test_statistics_by_class_have_a_row_for_every_class(data: ClientData, tmp_pa
     assert {moments.mean.shape[0] for moments in upload.statistics.values()} == {2}
 
 
-def test_statistics_by_look_have_as_many_rows_for_every_class(data: ClientData, tmp_path: Path):
+def test_statistics_by_cluster_have_as_many_rows_for_every_class(data: ClientData, tmp_path: Path):
     upload = run(data, tmp_path, statistics_by_class=True, statistics_looks=4)
 
     assert {moments.mean.shape[:2] for moments in upload.statistics.values()} == {(4, 2)}

@@ -68,7 +68,7 @@ def test_guidance_changes_the_images(backend, upload, workspace):
     assert all(guided[name] != plain[name] for name in guided)
 
 
-def test_image_follows_the_look_of_its_seed_and_no_other(backend, upload, workspace, tmp_path):
+def test_image_follows_the_cluster_of_its_seed_and_no_other(backend, upload, workspace, tmp_path):
     moments = {
         name: Moments(m.mean.expand(2, 2, -1), m.variance.expand(2, 2, -1)) for name, m in upload.statistics.items()
     }

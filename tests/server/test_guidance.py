@@ -1,4 +1,4 @@
-"""What an image is held against: the moments of its class, of its look, of all, alone or with its batch."""
+"""What an image is held against: the moments of its class, of its cluster, of all, alone or with its batch."""
 
 import copy
 
@@ -26,15 +26,15 @@ def test_an_image_is_held_against_the_moments_of_its_own_class(guidance):
     torch.testing.assert_close(together[1], alone[1])
 
 
-def test_an_image_is_held_against_the_moments_of_its_own_look(guidance):
-    images, classes, looks = torch.rand(2, 3, 32, 32), torch.tensor([1, 1]), torch.tensor([1, 2])
+def test_an_image_is_held_against_the_moments_of_its_own_cluster(guidance):
+    images, classes, clusters = torch.rand(2, 3, 32, 32), torch.tensor([1, 1]), torch.tensor([1, 2])
     apart = copy.deepcopy(guidance)
     apart.target_statistics = {
         name: Moments(*(torch.stack([part, part + 1])[:, None].repeat(1, 2, 1) for part in (m.mean, m.variance)))
         for name, m in guidance.target_statistics.items()
     }
 
-    together, alone = apart.statistics_only(classes, looks)(images), guidance.statistics_only(classes)(images)
+    together, alone = apart.statistics_only(classes, clusters)(images), guidance.statistics_only(classes)(images)
 
     assert together[0] > alone[0] + 1
     torch.testing.assert_close(together[1], alone[1])

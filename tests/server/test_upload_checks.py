@@ -72,8 +72,8 @@ def by_class(moments: Moments, num_classes: int) -> Moments:
     return Moments(moments.mean.repeat(num_classes, 1), moments.variance.repeat(num_classes, 1))
 
 
-def by_look(moments: Moments, num_looks: int) -> Moments:
-    return Moments(moments.mean.repeat(num_looks, 1, 1), moments.variance.repeat(num_looks, 1, 1))
+def by_cluster(moments: Moments, num_clusters: int) -> Moments:
+    return Moments(moments.mean.repeat(num_clusters, 1, 1), moments.variance.repeat(num_clusters, 1, 1))
 
 
 def unknown_layer(upload: Upload) -> Upload:
@@ -160,7 +160,10 @@ BAD: dict[str, tuple[Spoil, str]] = {
         first_layer(lambda m: Moments(m.mean[None, None, None], m.variance)),
         "no vectors of float32",
     ),
-    "statistics by look unasked": (first_layer(lambda m: by_look(by_class(m, 2), 2)), r"\[2, 24\] that this run takes"),
+    "statistics by cluster unasked": (
+        first_layer(lambda m: by_cluster(by_class(m, 2), 2)),
+        r"\[2, 24\] that this run takes",
+    ),
     "statistics in double": (first_layer(lambda m: Moments(m.mean.double(), m.variance)), "no vectors of float32"),
 }
 NAMELESS: dict[str, Spoil] = {
@@ -193,13 +196,13 @@ def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, 
 
 
 @pytest.mark.parametrize("taken", [1, 2, 4])
-def test_statistics_by_look_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: int):
+def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: int):
     config = Config.from_run_config({"statistics-looks": taken})
-    looks = {layer: by_look(by_class(moments, 2), 2) for layer, moments in fit.statistics.items()}
+    clusters = {layer: by_cluster(by_class(moments, 2), 2) for layer, moments in fit.statistics.items()}
     refusal = nullcontext() if taken == 2 else pytest.raises(Refused, match="that this run takes")
 
     with refusal:
-        check(replace(fit, statistics=looks), config)
+        check(replace(fit, statistics=clusters), config)
 
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Error, Message, MetricRecord, RecordDict
 
 from common.models import architectures
-from common.models.feature_statistics import of_batch_norm
+from common.models.feature_statistics import batch_norm_moments
 from common.upload import SCHEMA, Upload, weights_digest
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.collection.strategy import FedLMG
@@ -71,7 +71,7 @@ def make_upload(name: str) -> Upload:
         "preprocessing": PreprocessSpec().to_json(),
         "sha256": weights_digest(arrays),
     }
-    return Upload(arrays, of_batch_norm(model), manifest)
+    return Upload(arrays, batch_norm_moments(model), manifest)
 
 
 def uploads(name: str) -> Answer:
