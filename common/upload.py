@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -38,13 +39,13 @@ class Upload:
     arrays: dict[str, torch.Tensor]
     """Full state dict, floating point in the wire's dtype, 0-dim buffers kept."""
     statistics: FeatureStatistics
-    manifest: dict
+    manifest: dict[str, Any]
     builders: frozenset[str] = frozenset()
     """Builders that the reader trusts; an upload that names another is not built (see `architectures.build`)."""
 
     @property
     def client(self) -> str:
-        return self.manifest["client"]
+        return str(self.manifest["client"])
 
     @property
     def class_names(self) -> list[str]:
@@ -89,9 +90,9 @@ class Upload:
         """
         try:
             return cls(
-                dict(records["arrays"].to_torch_state_dict()),
-                from_tensors(dict(records["statistics"].to_torch_state_dict())),
-                read_manifest(records["manifest"]["json"]),
+                dict(records.array_records["arrays"].to_torch_state_dict()),
+                from_tensors(dict(records.array_records["statistics"].to_torch_state_dict())),
+                read_manifest(records.config_records["manifest"]["json"]),
             )
         except Exception as error:  # Whatever a stranger's bytes make numpy, torch or json raise.
             raise ValueError(f"its records are not those of an upload ({type(error).__name__}: {error})") from None
@@ -114,15 +115,15 @@ class Upload:
         return cls(arrays, from_tensors(statistics), read_manifest((folder / "manifest.json").read_text()), builders)
 
 
-def read_manifest(text: str) -> dict:
+def read_manifest(text: object) -> dict[str, Any]:
     """
     Raises
     ------
     ValueError: the text is not a JSON object.
     """
     try:
-        manifest = json.loads(text)
-    except (TypeError, RecursionError) as error:
+        manifest = json.loads(text) if isinstance(text, str) else None
+    except RecursionError as error:
         raise ValueError(f"its manifest is not JSON ({error})") from None
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is not a JSON object")

@@ -39,7 +39,7 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     ConfigError: a simulation key that leaves the client without images.
     FolderError: a folder that cannot serve as a data set.
     """
-    names, splits = list(_images(config).class_names), {}
+    names = list(_images(config).class_names)
     if config.simulation.folders:
         names, splits = _of_folder(index, config)
     elif config.simulation.partition == "domain":

@@ -92,7 +92,5 @@ def _difference(model: Classifier, file: Path, batches: list[torch.Tensor]) -> f
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        return max(
-            (torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]) - model(batch)).abs().max().item()
-            for batch in batches
-        )
+        said = [torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]) for batch in batches]
+        return max(float((here - model(batch)).abs().max()) for here, batch in zip(said, batches, strict=True))

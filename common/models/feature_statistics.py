@@ -6,7 +6,7 @@ convolutions and linear layers if it has neither, over its training set, and upl
 The moments of any net can also be taken for each class alone (ours).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -63,9 +63,8 @@ FeatureStatistics = dict[str, Moments]
 def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers whose inputs have moments: BatchNorm, else LayerNorm and GroupNorm, else convolutions and linears."""
     for kinds in (BATCH_NORM, (nn.LayerNorm, nn.GroupNorm), (nn.Conv2d, nn.Linear)):
-        layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-        if layers:
-            return layers
+        if any(isinstance(module, kinds) for module in model.modules()):
+            return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     return {}
 
 
@@ -98,7 +97,7 @@ def pool(moments: Moments) -> Moments:
 
 
 @contextmanager
-def recording(model: nn.Module, names: Iterable[str]):
+def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Moments]]:
     """Record the per-image moments of the named layers' inputs in every forward pass; remove the hooks at the end.
 
     Yields a dictionary from layer name to `Moments` (B, C), which the next forward pass overwrites.
@@ -123,7 +122,7 @@ def batch_norm_moments(model: nn.Module) -> FeatureStatistics:
     return {
         name: Moments(layer.running_mean.float().clone(), layer.running_var.float().clone())
         for name, layer in model.named_modules()
-        if isinstance(layer, BATCH_NORM) and layer.running_mean is not None
+        if isinstance(layer, BATCH_NORM) and layer.running_mean is not None and layer.running_var is not None
     }
 
 
@@ -177,7 +176,8 @@ def gather_by_class(
             counts += member.sum(1).cpu()
             for name, moments in recorded.items():
                 sums = (member @ moments.mean, member @ (moments.variance + moments.mean.square()))
-                total[name] = [old + new.cpu() for old, new in zip(total.get(name, (0, 0)), sums, strict=True)]
+                before = total.get(name, [torch.zeros(()), torch.zeros(())])
+                total[name] = [old + new.cpu() for old, new in zip(before, sums, strict=True)]
     return {name: _by_class(first, second, counts) for name, (first, second) in total.items()}
 
 

@@ -38,7 +38,8 @@ class Classifier(torch.nn.Module):
         """uint8 (N, 3, H, W), RGB of any size, to probabilities float32 (N, classes)."""
         size = self.preprocessing.image_size
         squares = F.interpolate(images.float() / 255, (size, size), mode="bilinear", antialias=True)
-        return self.network(self.preprocessing.normalize(squares)).softmax(1)
+        probabilities: torch.Tensor = self.network(self.preprocessing.normalize(squares)).softmax(1)
+        return probabilities
 
     @torch.inference_mode()
     def predict(
@@ -86,7 +87,7 @@ def load(path: Path | str, builder: str | None = None) -> Classifier:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
         network = architectures.build(
-            description["architecture"], len(description["class_names"]), preprocessing.image_size, {builder}
+            description["architecture"], len(description["class_names"]), preprocessing.image_size, [builder] if builder else ()
         )
         network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -40,13 +40,15 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
 
 def head(model: nn.Module) -> str:
     """Name of the layer that gives the logits: the last linear layer or convolution."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return names[-1]
 
 
 def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
     try:
         weights = torchvision.models.get_model_weights(architecture).DEFAULT
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        tensors: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return tensors
     except (ValueError, AttributeError):
         raise ValueError(f"torchvision has no ImageNet weights of '{architecture}': clear 'initialisation'") from None
     except (URLError, OSError, RuntimeError) as error:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
@@ -27,10 +28,10 @@ def quantize(source: Path, target: Path, batches: list[torch.Tensor]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Batches(CalibrationDataReader):
+    class Batches(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
         remaining = iter(batches)
 
-        def get_next(self) -> dict | None:
+        def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.remaining, None)
             return None if batch is None else {"images": batch.numpy()}
 

@@ -36,7 +36,8 @@ class SmallResNet(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.stages(self.stem(images)).mean((2, 3)))
+        logits: torch.Tensor = self.head(self.stages(self.stem(images)).mean((2, 3)))
+        return logits
 
 
 def _projection(width: int, next_width: int, stride: int) -> nn.Module | None:

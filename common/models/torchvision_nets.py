@@ -46,7 +46,7 @@ def patch_size(image_size: int) -> int:
     return next(size for size in range(max(1, image_size // 8), image_size + 1) if image_size % size == 0)
 
 
-class _MNASNet(MNASNet):
+class _MNASNet(MNASNet):  # type: ignore[misc]  # torchvision has no types
     """Loads weights that lack torch's version number, which safetensors and Flower do not carry."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict

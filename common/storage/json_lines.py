@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 
-def append(file: Path, entries: Iterable[dict], is_durable: bool = False) -> None:
+def append(file: Path, entries: Iterable[Mapping[str, Any]], is_durable: bool = False) -> None:
     """On new lines, whatever a crash has left of the last one; `is_durable`: on the disk when this returns."""
     with open(file, "a+b") as lines:
         if lines.tell() and not _ends_a_line(lines):
@@ -18,19 +19,19 @@ def append(file: Path, entries: Iterable[dict], is_durable: bool = False) -> Non
             os.fsync(lines.fileno())
 
 
-def _ends_a_line(lines) -> bool:
+def _ends_a_line(lines: BinaryIO) -> bool:
     lines.seek(-1, os.SEEK_END)
     return lines.read() == b"\n"
 
 
-def read(file: Path) -> Iterator[dict]:
+def read(file: Path) -> Iterator[dict[str, Any]]:
     """Every whole line."""
     for line in file.read_bytes().splitlines():
         if (entry := parse(line)) is not None:
             yield entry
 
 
-def parse(line: bytes) -> dict | None:
+def parse(line: bytes) -> dict[str, Any] | None:
     """The object on a line; None for what was cut short."""
     with suppress(ValueError):
         if isinstance(entry := json.loads(line), dict):

@@ -1,7 +1,9 @@
 """Tensors as safetensors files, and training that continues from one."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +31,9 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
 
 
-def save_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
+def save_training(
+    path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+) -> None:
     """One file that training continues from: parameters and buffers, optimiser moments, and `progress` (JSON)."""
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -39,7 +43,7 @@ def save_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Op
     write_tensors(path, {name: tensor.clone() for name, tensor in tensors.items()}, {"progress": json.dumps(progress)})
 
 
-def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict:
+def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Undo `save_training` in place; returns `progress`."""
     tensors, metadata = read_tensors(path)
     module.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("module.")})
@@ -49,4 +53,5 @@ def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Op
             _, index, moment = name.split(".", 2)
             state.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads(metadata["progress"])
+    progress: dict[str, Any] = json.loads(metadata["progress"])
+    return progress

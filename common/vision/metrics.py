@@ -1,6 +1,7 @@
 """How good a classifier is on labelled images."""
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 
@@ -9,7 +10,9 @@ MAX_POINTS = 2000
 
 
 @torch.no_grad()
-def predict(model: torch.nn.Module, preprocess: Callable, images: torch.Tensor) -> torch.Tensor:
+def predict(
+    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
+) -> torch.Tensor:
     """Class probabilities float32 (N, classes) of images uint8 (N, 3, h, w)."""
     model.eval()
     device = next(model.parameters()).device
@@ -37,4 +40,8 @@ def curve(history: object, key: str) -> list[tuple[float, float]]:
     """(epoch, value) points of a training history, at most 2000, whatever a stranger may have written as one."""
     entries = history[:MAX_POINTS] if isinstance(history, list) else []
     pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
-    return [pair for pair in pairs if all(isinstance(value, int | float) and abs(value) < 1e9 for value in pair)]
+    return [(epoch, value) for epoch, value in pairs if _is_plottable(epoch) and _is_plottable(value)]
+
+
+def _is_plottable(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and abs(value) < 1e9

@@ -1,6 +1,8 @@
 """The one resize and normalisation that a client trains with and the server guides through."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torchvision.transforms import v2
@@ -19,19 +21,22 @@ class PreprocessSpec:
         """(..., 3, h, w), any size and dtype, to (..., 3, image_size, image_size); bilinear, antialiased."""
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
-        return F.resize(images, [self.image_size] * 2, v2.InterpolationMode.BILINEAR, antialias=True)
+        size = [self.image_size] * 2
+        resized: torch.Tensor = F.resize(images, size, v2.InterpolationMode.BILINEAR, antialias=True)
+        return resized
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Float images in [0, 1] to zero mean and unit deviation under `mean` and `std`."""
-        return F.normalize(images, list(self.mean), list(self.std))
+        normalized: torch.Tensor = F.normalize(images, list(self.mean), list(self.std))
+        return normalized
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Float images (B, 3, h, w) in [0, 1] to a classifier's input (B, 3, image_size, image_size)."""
         return self.normalize(self.resize(images))
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_json(cls, content: dict) -> "PreprocessSpec":
+    def from_json(cls, content: Mapping[str, Any]) -> "PreprocessSpec":
         return cls(int(content["image_size"]), tuple(content["mean"]), tuple(content["std"]))

@@ -33,6 +33,13 @@ def domainnet(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_list_file_whose_first_line_ends_in_no_number_is_refused_in_a_sentence(tmp_path: Path):
+    write(tmp_path / "clipart_train.txt", "images of cats and dogs", "clipart/cat/0.png 0")
+
+    with pytest.raises(FolderError, match=r"first line of list .*clipart_train.txt must be 'path label-index'"):
+        folders.find(tmp_path / "clipart_train.txt")
+
+
 @pytest.mark.parametrize("name", ["clipart", "clipart_train.txt", "clipart_test.txt", "#clipart"])
 def test_domainnet_gives_one_domain_with_its_splits(domainnet: Path, name: str):
     path = domainnet / name if name[0] != "#" else domainnet.with_name(domainnet.name + name)

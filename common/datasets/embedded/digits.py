@@ -6,6 +6,7 @@
 `printed`    printed digits in two font families, dark coloured ink on light coloured paper
 """
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
@@ -66,8 +67,13 @@ def load(domain: str, fonts: tuple[str, ...] = CLIENT_FONTS) -> dict[str, Labele
 @cache
 def _draw(domain: str, fonts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(DOMAINS.index(domain) + 1)
-    printed = partial(_printed, fonts=fonts)
-    pixels, labels = {"mnist": _mnist, "optdigits": _optdigits, "mnist-m": _mnist_m, "printed": printed}[domain](rng)
+    sources: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+        "mnist": _mnist,
+        "optdigits": _optdigits,
+        "mnist-m": _mnist_m,
+        "printed": partial(_printed, fonts=fonts),
+    }
+    pixels, labels = sources[domain](rng)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
@@ -86,7 +92,8 @@ def _optdigits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     digits, labels = glyphs.optical_digits()
     rows = rng.permutation(len(labels))[:_SIZE]
     size = (glyphs.IMAGE_SIZE, glyphs.IMAGE_SIZE)
-    large = np.stack([Image.fromarray(digits[row]).resize(size, Image.Resampling.BILINEAR) for row in rows])
+    enlarged = (Image.fromarray(digits[row]).resize(size, Image.Resampling.BILINEAR) for row in rows)
+    large = np.stack([np.asarray(image) for image in enlarged])
     return np.repeat(large[..., None], 3, axis=-1), labels[rows]
 
 

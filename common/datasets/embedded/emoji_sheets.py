@@ -7,6 +7,7 @@ shows, whoever draws it.
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,8 +20,9 @@ TILE = 40
 
 
 @cache
-def _listing() -> dict:
-    return json.loads((installed.find(FOLDER) / "concepts.json").read_text())
+def _listing() -> dict[str, Any]:
+    listing: dict[str, Any] = json.loads((installed.find(FOLDER) / "concepts.json").read_text())
+    return listing
 
 
 @cache

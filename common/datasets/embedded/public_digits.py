@@ -83,7 +83,7 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         p=[0.58, 0.1, 0.04, 0.04, 0.06, 0.06, 0.12],
     )
     if look == "photo":
-        scene = glyphs.photo_patch(str(rng.choice(PUBLIC_PHOTOS)), rng).astype(np.float32)
+        scene: np.ndarray = glyphs.photo_patch(str(rng.choice(PUBLIC_PHOTOS)), rng).astype(np.float32)
         if rng.random() < 0.5:
             return np.abs(scene - 255 * ink[..., None]).astype(np.uint8)
         foreground = np.full(3, 255.0) if scene.mean() < 128 else np.zeros(3)

@@ -66,7 +66,7 @@ def _paint(placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         background = np.clip(rng.uniform(0, 255) + rng.normal(0, 12, 3), 0, 255)
     look = str(rng.choice([*textures.LOOKS, "photo"], p=[0.56, 0.12, 0.04, 0.04, 0.06, 0.06, 0.12]))
     if look == "photo":
-        scene = glyphs.photo_patch(str(rng.choice(PHOTOS)), rng).astype(np.float32)
+        scene: np.ndarray = glyphs.photo_patch(str(rng.choice(PHOTOS)), rng).astype(np.float32)
     else:
         scene = background + textures.texture(look, rng)[..., None] * rng.normal(0, 25, 3)
     image = emoji_sheets.over(placed, scene).astype(np.float32)

@@ -13,6 +13,7 @@ than `machine`) that the class is absent. Images that show several of the classe
 import csv
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.datasets.readers.image_files import is_image, shown, walk
@@ -23,30 +24,38 @@ MIN_CONFIDENCE = 0.5
 MAX_DEPTH = 3
 
 
-def find(path: Path) -> Listing | None:
-    """From a CSV file, or a folder with such tables; None without them.
+def read_table(file: Path) -> Listing:
+    """From a CSV file.
+
+    Raises
+    ------
+    FolderError: the table cannot be read, or lacks a column.
+    """
+    columns = _columns(file)
+    if columns >= OPEN_IMAGES:
+        return _open_images(file.parent, [file])
+    if columns >= MANIFEST:
+        return _manifest(file)
+    raise FolderError(f"table {shown(file)} lacks the columns path and label (or Open Images' own)")
+
+
+def find(folder: Path) -> Listing | None:
+    """From a folder with such tables; None without them.
 
     Raises
     ------
     FolderError: a table that cannot be read, lacks a column, or stands beside another.
     """
-    if path.is_file():
-        columns = _columns(path)
-        if columns >= OPEN_IMAGES:
-            return _open_images(path.parent, [path])
-        if columns >= MANIFEST:
-            return _manifest(path)
-        raise FolderError(f"table {shown(path)} lacks the columns path and label (or Open Images' own)")
     tables = [
-        file for depth in range(MAX_DEPTH) for file in sorted(path.glob("*/" * depth + "*.csv")) if file.is_file()
+        file for depth in range(MAX_DEPTH) for file in sorted(folder.glob("*/" * depth + "*.csv")) if file.is_file()
     ]
     columns = {file: _columns_or_none(file) for file in tables}
     if labels := [file for file in tables if columns[file] >= OPEN_IMAGES]:
-        return _open_images(path, labels)
-    manifests = [file for file in tables if file.parent == path and columns[file] >= MANIFEST]
+        return _open_images(folder, labels)
+    manifests = [file for file in tables if file.parent == folder and columns[file] >= MANIFEST]
     if len(manifests) > 1:
         names = " and ".join(file.name for file in manifests)
-        raise FolderError(f"folder {shown(path)} has the tables {names}: name one of them as data-path")
+        raise FolderError(f"folder {shown(folder)} has the tables {names}: name one of them as data-path")
     return _manifest(manifests[0]) if manifests else None
 
 
@@ -62,7 +71,7 @@ def _columns_or_none(file: Path) -> set[str]:
         return set()
 
 
-def _rows(file: Path):
+def _rows(file: Path) -> Iterator[dict[str, str]]:
     """Rows as dictionaries with lower-case keys; fields are separated by commas, semicolons or tabs."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:

@@ -9,6 +9,7 @@ relative paths: no seed, and the same on every machine.
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def find(path: Path) -> Listing:
     if name and not path.exists():
         return find(path.with_name(name)).part(part)
     if path.is_file():
-        rooms = {".csv": csv_files.find, ".tsv": csv_files.find, ".txt": list_files.find}
+        rooms = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
         if path.suffix.lower() not in rooms:
             raise FolderError(
                 f"{shown(path)} is no folder of images, no .csv table and no .txt list: name one of these"
@@ -184,7 +185,7 @@ def _stack(images: dict[Entry, torch.Tensor], split: str, class_names: list[str]
     return LabeledImages(stacked, torch.tensor([index[entry.label] for entry in chosen], dtype=torch.int64))
 
 
-def _duplicates(groups: list[list[Entry]], root: Path) -> list[str]:
+def _duplicates(groups: Iterable[list[Entry]], root: Path) -> list[str]:
     """One line for each image whose decoded pixels also stand in another split or under another class."""
     lines = []
     for first, *others in groups:

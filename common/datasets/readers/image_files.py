@@ -4,7 +4,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
@@ -83,7 +83,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
     """Image files at any depth; what else lies there becomes a problem, as do links that run in a circle."""
-    waiting = [(folder, frozenset())]
+    waiting: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
     while waiting:
         current, above = waiting.pop()
         here = os.path.realpath(current)

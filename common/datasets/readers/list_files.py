@@ -34,16 +34,34 @@ class Row:
     domain: str
 
 
-def find(path: Path) -> Listing | None:
-    """From a list file, a folder with lists in or beside it, or one domain's folder; None without lists.
+def read_list(file: Path) -> Listing:
+    """From a list file, with the other lists of its domain beside it.
+
+    Raises
+    ------
+    FolderError: the file is no list, or cannot be read.
+    """
+    domain, _ = _domain_and_split(file)
+    if not _is_list(file):
+        raise FolderError(
+            f"the first line of list {shown(file)} must be 'path label-index', which ends in a whole number: "
+            "is it the right file?"
+        )
+    return _read(_in(file.parent, domain))
+
+
+def find(folder: Path) -> Listing | None:
+    """From a folder with lists in or beside it, or one domain's folder; None without lists.
 
     Raises
     ------
     FolderError: a list that cannot be read, or several sets of lists.
     """
-    lists = _lists(path)
-    if not lists:
-        return None
+    lists = _lists(folder)
+    return _read(lists) if lists else None
+
+
+def _read(lists: list[Path]) -> Listing:
     problems: list[str] = []
     folder, where = lists[0].parent, f"list {shown(lists[0])}"
     rows = [row for file in lists for row in _rows(file, problems)]
@@ -63,10 +81,6 @@ def find(path: Path) -> Listing | None:
 
 
 def _lists(path: Path) -> list[Path]:
-    if path.is_file():
-        if not (match := NAME.fullmatch(path.name)):
-            raise FolderError(f"list {shown(path)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
-        return _in(path.parent, match["domain"])
     official = path.with_name(f"{path.name}_official")
     # A folder of lists is sometimes unpacked into one of its own name.
     for folder in (path, path / "splits", path / path.name, official, official / official.name):
@@ -91,6 +105,12 @@ def _in(folder: Path, domain: str | None = None) -> list[Path]:
     return [path for path, match in matches if match and domain in (None, match["domain"]) and _is_list(path)]
 
 
+def _domain_and_split(file: Path) -> tuple[str, str]:
+    if not (match := NAME.fullmatch(file.name)):
+        raise FolderError(f"list {shown(file)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
+    return match["domain"], SPLITS[match["split"]]
+
+
 def _is_list(file: Path) -> bool:
     """Whether the first line ends in a number, as no note does."""
     with open(file, encoding="utf-8-sig", errors="replace") as stream:
@@ -98,7 +118,7 @@ def _is_list(file: Path) -> bool:
 
 
 def _rows(file: Path, problems: list[str]) -> list[Row]:
-    match = NAME.fullmatch(file.name)
+    domain, split = _domain_and_split(file)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -111,7 +131,7 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
             if line.strip():
                 problems.append(f"{file.name} line {number} is not 'path label-index'")
         elif is_image(path):
-            rows.append(Row(path, str(int(index)), SPLITS[match["split"]], match["domain"]))
+            rows.append(Row(path, str(int(index)), split, domain))
         elif not path.name.startswith("."):
             problems.append(f"{file.name} line {number} names no image file")
     if not rows:

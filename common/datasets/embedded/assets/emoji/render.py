@@ -68,7 +68,7 @@ def concepts(packages: Path) -> dict[str, tuple[str, str, list[str]]]:
             if subgroups.get(str(emoji.get("subgroup"))) in parts and emoji["label"] not in NO_VEHICLES:
                 codes = [_plain(each["hexcode"]) for each in (emoji, *emoji.get("skins", []))]
                 families[class_name].setdefault(_family(emoji["label"]), {})[codes[0]] = codes
-    kept = {}
+    kept: dict[str, tuple[str, str, list[str]]] = {}
     for class_name, own in families.items():
         shuffled = sorted(own, key=lambda family: zlib.crc32(family.encode()))[:MOST_FAMILIES]
         for index, family in enumerate(shuffled):
@@ -88,7 +88,7 @@ def _plain(code_points: str) -> str:
 
 def codes_by_letters(packages: Path) -> dict[str, str]:
     """Letters of an icon's name -> code points, from the sets that list them: other sets name their icons alike."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("twemoji", "noto", "openmoji"):
         characters = json.loads((_icons(packages, name) / "chars.json").read_text())
         found |= {_letters(icon): _plain(code) for code, icon in characters.items()}
