@@ -87,7 +87,10 @@ def load(path: Path | str, builder: str | None = None) -> Classifier:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
         network = architectures.build(
-            description["architecture"], len(description["class_names"]), preprocessing.image_size, [builder] if builder else ()
+            description["architecture"],
+            len(description["class_names"]),
+            preprocessing.image_size,
+            [builder] if builder else (),
         )
         network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
