@@ -1,7 +1,7 @@
-"""What a model gives away about who was in its training set: membership by loss, measured on the client itself.
+"""Membership-inference audit: how well the loss tells training images from held-out images, measured on the client.
 
-The attack of Yeom et al. (2018): guess that an image was trained on when its loss is small. It needs no other models,
-so its figures are a lower bound of what a determined attacker learns.
+The attack is that of Yeom et al. (2018): an image with a small loss is guessed to be a training image. It trains no
+other models, so its figures are a lower bound of what a determined attacker learns.
 """
 
 from collections.abc import Callable
@@ -18,75 +18,82 @@ from common.models.predictor import Classifier
 from common.vision.metrics import predict
 
 FEWEST = 20
-"""Images on either side, below which nothing is said."""
+"""The audit needs at least this many training images and this many held-out images."""
 FALSE_POSITIVES = 0.01
 
 
 @dataclass(frozen=True)
 class Membership:
-    """auc: chance that a training image has the smaller loss, 0.5 a coin, 1 certainty; tpr_at_1_percent_fpr: share of
-    training images found when 1 % of the others are taken for them."""
+    """The result of a membership-inference attack.
+
+    auc: probability that a training image has a smaller loss than a held-out image; 0.5 is chance, 1 is certainty.
+    tpr_at_1_percent_fpr: share of training images found while 1 % of held-out images are mistaken for training images.
+    members, others: number of training images and of held-out images.
+    """
 
     auc: float
     tpr_at_1_percent_fpr: float
     members: int
     others: int
 
-    def sentence(self) -> str:
-        """For the person whose images these are."""
-        words = "hardly at all" if self.auc < 0.6 else "somewhat" if self.auc < 0.75 else "well"
+    def describe(self) -> str:
+        """One sentence for the owner of the images."""
+        risk = "low" if self.auc < 0.6 else "moderate" if self.auc < 0.75 else "high"
         return (
-            f"who holds this model can tell your training images from others {words}: membership AUC {self.auc:.2f} "
-            f"(0.5 is a coin), {self.tpr_at_1_percent_fpr:.0%} of them found at 1 % false alarms"
+            f"Membership-inference risk of this model: {risk} (AUC {self.auc:.2f}; 0.50 is chance); the attack finds "
+            f"{self.tpr_at_1_percent_fpr:.0%} of your training images at 1 % false positives"
         )
 
 
-def membership(
+def measure_membership(
     model: torch.nn.Module, preprocess: Callable, members: LabeledImages, others: LabeledImages
 ) -> Membership | None:
-    """By the loss of each image; None with fewer than 20 images on either side."""
+    """Attack the model by the loss of each image; None with fewer than 20 training or 20 held-out images."""
     if min(len(members), len(others)) < FEWEST:
         return None
-    scores = [-losses(model, preprocess, images) for images in (members, others)]
-    return of_scores(*scores)
+    scores = [-compute_losses(model, preprocess, images) for images in (members, others)]
+    return membership_from_scores(*scores)
 
 
-def of_folder(model: Classifier, folder: Path) -> Membership:
-    """Of a finished model, about the images of a client's folder whose classes it knows.
+def audit_folder(model: Classifier, folder: Path) -> Membership:
+    """Attack a finished model with the images of a client's folder, leaving out classes that the model does not have.
 
     Raises
     ------
-    ValueError: the folder cannot be read, or has fewer than 20 such images on either side.
+    ValueError: the folder cannot be read, or has fewer than 20 such training or held-out images.
     """
     own = folders.load(folder, model.preprocessing.image_size)
     known = maps.find(own.class_names, model.class_names, {})
-    held_out = joined(own.splits["validation"], own.splits["test"])
-    members, others = (_of_known_classes(part, known) for part in (own.splits["train"], held_out))
-    if not (found := membership(model.network, model.preprocessing, members, others)):
+    held_out = concatenate(own.splits["validation"], own.splits["test"])
+    members, others = (_select_known_classes(part, known) for part in (own.splits["train"], held_out))
+    if not (found := measure_membership(model.network, model.preprocessing, members, others)):
         raise ValueError(
-            f"{folder} has {len(members)} training and {len(others)} held-out images of the model's classes; an audit "
-            f"needs {FEWEST} of each"
+            f"an audit needs {FEWEST} training and {FEWEST} held-out images of the model's classes, but {folder} has "
+            f"{len(members)} and {len(others)}: add images"
         )
     return found
 
 
-def _of_known_classes(part: LabeledImages, known: torch.Tensor) -> LabeledImages:
-    """known: of each class, where the model has it, or -1."""
+def _select_known_classes(part: LabeledImages, known: torch.Tensor) -> LabeledImages:
+    """The images whose class the model has; `known` maps a class of the folder to a class of the model, or to -1."""
     labels = known[part.labels]
     return LabeledImages(part.images[labels >= 0], labels[labels >= 0])
 
 
-def joined(*parts: LabeledImages) -> LabeledImages:
+def concatenate(*parts: LabeledImages) -> LabeledImages:
     return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
-def losses(model: torch.nn.Module, preprocess: Callable, data: LabeledImages) -> torch.Tensor:
+def compute_losses(model: torch.nn.Module, preprocess: Callable, data: LabeledImages) -> torch.Tensor:
     """Cross-entropy of each image, float32 (N,)."""
     return F.nll_loss(predict(model, preprocess, data.images).clamp(min=1e-12).log(), data.labels, reduction="none")
 
 
-def of_scores(members: torch.Tensor, others: torch.Tensor) -> Membership:
-    """From a score of each image, (N,) and (M,), higher where it looks more like a member."""
+def membership_from_scores(members: torch.Tensor, others: torch.Tensor) -> Membership:
+    """The attack's result from a score of each training image (N,) and of each held-out image (M,).
+
+    A higher score means that the attack takes the image for a training image.
+    """
     ordered = others.sort().values
     below, up_to = (torch.searchsorted(ordered, members, right=right) for right in (False, True))
     auc = (below + up_to).double().mean() / 2 / len(others)

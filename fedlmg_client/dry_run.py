@@ -1,4 +1,4 @@
-"""What a client would send, to the byte, without sending it."""
+"""`fedlmg-client join --dry-run`: show what a client would send, to the byte, without sending it."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,9 +10,10 @@ from common.upload import sizes
 from fedlmg_client.client_app import make_upload
 
 
-def show(node_config: NodeConfig, config: Config, console: Console) -> int:
-    """Train as for the federation, print every part of the upload with its bytes, and the manifest's text; returns the
-    total. The trained result is kept: joining with the same settings sends just this.
+def show_upload(node_config: NodeConfig, config: Config, console: Console) -> int:
+    """Train as a real run would, then print every part of the upload with its size, and the text of the manifest.
+
+    Returns the total number of bytes. The trained classifier is kept: joining with the same settings sends this upload.
 
     Raises
     ------
@@ -20,7 +21,7 @@ def show(node_config: NodeConfig, config: Config, console: Console) -> int:
     """
     records = make_upload(node_config, config)
     parts = sizes(records)
-    table = Table("what", "kind", "shape", "bytes", title="What would be sent")
+    table = Table("part", "type", "shape", "bytes", title="What would be sent")
     for record, arrays in records.array_records.items():
         for name, array in arrays.items():
             size = str(parts[f"{record}/{name}"])

@@ -1,4 +1,4 @@
-"""What a virtual client suffers, to simulate broken and poisoned ones; a client with a folder suffers nothing."""
+"""Faults of virtual clients, which simulate broken and poisoned clients; a client with a folder has no fault."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ from common.datasets.labeled_images import LabeledImages
 from common.upload import Upload, weights_digest
 
 
-def of(data: ClientData, config: Config) -> str:
-    """One of `common.config.simulation.FAULTS`; empty for a sound client."""
+def find_fault(data: ClientData, config: Config) -> str:
+    """The client's fault, one of `common.config.simulation.FAULTS`; empty for a sound client."""
     return faults_by_client(config.simulation).get(virtual_index(data.source, config), "")
 
 
 def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
-    """`random-labels` shuffles the labels of training and validation images; test images stay as they are."""
+    """Apply `random-labels`: shuffle the labels of training and validation images, but not of test images."""
     if fault != "random-labels":
         return data
     generator = torch.Generator().manual_seed(seed)
@@ -30,12 +30,12 @@ def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
 
 
 def spoil_settings(fault: str, settings: LocalTrainingConfig) -> LocalTrainingConfig:
-    """`few-epochs` trains for one."""
+    """Apply `few-epochs`: train for one epoch."""
     return replace(settings, local_epochs=1) if fault == "few-epochs" else settings
 
 
 def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
-    """A virtual client's upload with `parameter-noise`; running moments of BatchNorm stay as they are."""
+    """Add `parameter-noise` to a virtual client's weights; running moments of BatchNorm stay as they are."""
     share = config.simulation.parameter_noise
     if not share or index is None:
         return upload
@@ -49,7 +49,7 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
 
 
 def spoil_upload(fault: str, upload: Upload) -> Upload:
-    """`nan-weights` replaces every weight by NaN, properly signed."""
+    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches."""
     if fault != "nan-weights":
         return upload
     arrays = {

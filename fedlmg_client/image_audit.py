@@ -1,6 +1,6 @@
-"""Whether synthetic images are copies: each one's nearest training image, against how near unseen images come anyway.
+"""Copy check: does a synthetic image come closer to a training image than held-out images do?
 
-Runs on the client's machine, against its own images, which nobody else has.
+The check runs on the client's machine, because only the client has its images.
 """
 
 import io
@@ -17,67 +17,73 @@ from common.storage.atomic import write_bytes
 from common.vision.preprocessing import PreprocessSpec
 
 NEAR_SHARE = 0.01
-"""Share of unseen images that come as near to a training image as what counts as a copy."""
+"""A synthetic image counts as a copy if it is as near to a training image as the nearest 1 % of held-out images."""
 PAIRS, TILE = 10, 64
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class CopyReport:
-    """copies: synthetic images as near to a training image as the nearest 1 % of the unseen ones are, or nearer."""
+    """The result of a copy check; `synthetic` counts all synthetic images, `copies` those that count as copies."""
 
     synthetic: int
     copies: int
     pairs: list[tuple[int, int]]
-    """Rows of the nearest pairs, synthetic and training image, nearest first."""
+    """Rows of the nearest pairs (synthetic image, training image), nearest pair first."""
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
+        """One sentence for the owner of the training images."""
         share = self.copies / max(1, self.synthetic)
-        verdict = "no sign of copying" if share <= 2 * NEAR_SHARE else "look at the pairs: some may be copies"
+        finding = (
+            "no sign of copying" if share <= 2 * NEAR_SHARE else "some may be copies, so look at the nearest pairs"
+        )
         return (
             f"{self.copies} of {self.synthetic} synthetic images ({share:.1%}) are as near to a training image as the "
-            f"nearest 1 % of unseen images are: {verdict}"
+            f"nearest 1 % of held-out images: {finding}"
         )
 
 
 def compare(synthetic: torch.Tensor, members: LabeledImages, unseen: LabeledImages) -> CopyReport:
-    """synthetic: uint8 (N, 3, h, w), of the size of the others.
+    """Check synthetic images, uint8 (N, 3, h, w), against training images and held-out images of the same size.
 
     Raises
     ------
-    ValueError: no image on one of the three sides.
+    ValueError: there are no synthetic, no training or no held-out images.
     """
     for name, images in (("synthetic", synthetic), ("training", members.images), ("held-out", unseen.images)):
         if not len(images):
-            raise ValueError(f"there are no {name} images to compare")
-    distances, rows = nearest(synthetic, members.images)
-    bound = nearest(unseen.images, members.images)[0].quantile(NEAR_SHARE)
+            raise ValueError(f"a copy check needs synthetic, training and held-out images, but found no {name} images")
+    distances, rows = find_nearest(synthetic, members.images)
+    bound = find_nearest(unseen.images, members.images)[0].quantile(NEAR_SHARE)
     order = distances.argsort()[:PAIRS].tolist()
     return CopyReport(len(synthetic), int((distances <= bound).sum()), [(row, int(rows[row])) for row in order])
 
 
-def nearest(images: torch.Tensor, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distance to the nearest member, root mean square of pixel differences in [0, 1], (N,); and its row, (N,)."""
+def find_nearest(images: torch.Tensor, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance (N,) from each image to the nearest of `members`, and the row (N,) of that member.
+
+    Both inputs are uint8 (N, 3, h, w). A distance is the root mean square of pixel differences, in [0, 1].
+    """
     known = members.flatten(1).float() / 255
     distances, rows = [], []
     for part in images.split(CHUNK):
         asked = part.flatten(1).float() / 255
         rows.append(torch.cdist(asked, known).argmin(1))
-        # Anew, for cdist rounds: a copy is at 0.
+        # cdist rounds, but the distance to an exact copy must be 0, so it is computed again.
         distances.append((asked - known[rows[-1]]).square().mean(1).sqrt())
     return torch.cat(distances), torch.cat(rows)
 
 
 def read_folder(folder: Path, size: int) -> torch.Tensor:
-    """Every image below a folder, uint8 (N, 3, size, size).
+    """Read every image below a folder, uint8 (N, 3, size, size).
 
     Raises
     ------
-    ValueError: there is none.
+    ValueError: no image can be read.
     """
     images = list(_images(folder, size))
     if not images:
-        raise ValueError(f"no image can be read below {folder}")
+        raise ValueError(f"no image can be read below {folder}: name the folder that holds the synthetic images")
     return torch.stack(images)
 
 
@@ -91,7 +97,7 @@ def _images(folder: Path, size: int) -> Iterator[torch.Tensor]:
 
 
 def save_pairs(path: Path, report: CopyReport, synthetic: torch.Tensor, members: torch.Tensor) -> None:
-    """A picture: synthetic images above, the training images nearest to them below, nearest on the left."""
+    """Write a picture of the nearest pairs: synthetic images above training images, the nearest pair on the left."""
     canvas = Image.new("RGB", (TILE * len(report.pairs), 2 * TILE))
     for column, rows in enumerate(report.pairs):
         for line, (images, row) in enumerate(zip((synthetic, members), rows, strict=True)):

@@ -1,4 +1,4 @@
-"""`fedlmg-client join`: a SuperNode kept alive in the foreground, with one line that says what it is doing."""
+"""`fedlmg-client join`: keep a SuperNode alive in the foreground and show one line of status."""
 
 import json
 import os
@@ -17,23 +17,28 @@ from fedlmg_client.status import Status
 
 DEFAULT_PORT = 9443
 RESTART_SECONDS = 5.0
-"""Before a SuperNode that ended is started again."""
+"""Pause before a SuperNode that ended is started again."""
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10
 CHUNK_BYTES = 2**20
-"""Weights travel in such pieces: Flower forgets an upload when no piece arrives for three minutes."""
+"""Weights travel in pieces of this size. Flower drops an upload when no piece arrives for three minutes."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """address: `host:port`; ca, key: files, both None for a plain connection on a network one trusts."""
+    """Where the server is, and how to connect to it.
+
+    address: `host:port`; ca: certificate file of the server's authority; key: private key file of this client.
+    With `insecure` the connection is without TLS, and `ca` and `key` are not used.
+    """
 
     address: str
     ca: Path | None = None
     key: Path | None = None
     insecure: bool = False
 
-    def flags(self) -> list[str]:
+    def to_flags(self) -> list[str]:
+        """The connection's flags for `flower-supernode`."""
         flags = ["--superlink", self.address]
         if self.insecure:
             return [*flags, "--insecure"]
@@ -41,14 +46,14 @@ class Server:
         return flags + (["--auth-supernode-private-key", str(self.key)] if self.key else [])
 
 
-def with_port(host: str) -> str:
-    """`host` with the default port unless it names one."""
+def add_default_port(host: str) -> str:
+    """`HOST:PORT` from `HOST` or `HOST:PORT`; the port is 9443 if `host` names none."""
     _, colon, port = host.rpartition(":")
     return host if colon and port.isdigit() else f"{host}:{DEFAULT_PORT}"
 
 
 def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: Console) -> None:
-    """Run until interrupted; a SuperNode that dies is started again, whatever the reason."""
+    """Run a SuperNode until interrupted; if it ends for any reason, it is started again."""
     status, log_file = Status(cache), cache / "supernode.log"
     cache.mkdir(parents=True, exist_ok=True)
     child = _start(server, node_config, cache, log_file)
@@ -57,7 +62,7 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
         with console.status("starting") as spinner:
             while True:
                 if child.poll() is not None:
-                    console.print(f"[yellow]{escape(_why(log_file))}[/]; starting again", soft_wrap=True)
+                    console.print(f"[yellow]{escape(_explain_end(log_file))}[/]; starting again", soft_wrap=True)
                     time.sleep(RESTART_SECONDS)
                     child = _start(server, node_config, cache, log_file)
                 if (line := status.poll()) != shown:
@@ -67,21 +72,21 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
                         console.print(escape(line), soft_wrap=True)
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        console.print("left the federation: the same command comes back and continues", soft_wrap=True)
+        console.print("You left the federation. To rejoin and continue, run the same command again.", soft_wrap=True)
     finally:
         _stop(child)
 
 
 def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path) -> subprocess.Popen:
     pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in node_config.items())
-    command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.flags()]
+    command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.to_flags()]
     command += ["--port", str(_free_port()), "--node-config", pairs]
     switches = {
         "FLWR_HOME": str(cache / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
-        # Flower starts its helpers by name.
+        # Flower starts its helper programs by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
     with open(log_file, "w") as log:
@@ -97,16 +102,16 @@ def _stop(child: subprocess.Popen) -> None:
         child.wait()
 
 
-def _why(log_file: Path) -> str:
-    """One sentence from what a dead SuperNode printed last."""
+def _explain_end(log_file: Path) -> str:
+    """Why a SuperNode ended, from the last lines of its log."""
     text = log_file.read_text(errors="replace")
     if "[code: 2004]" in text:
         return (
-            "the server does not accept this client: either it still counts an earlier connection, which takes a "
-            "minute, or its operator has not registered this key"
+            "the server does not accept this client: either an earlier connection has not timed out yet, which "
+            "takes a minute, or the server's operator has not registered this client's key"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"the SuperNode ended ({lines[-1] if lines else 'it said nothing'}; see {log_file})"
+    return f"the SuperNode ended ({lines[-1] if lines else 'it printed nothing'}; see {log_file})"
 
 
 def _free_port() -> int:

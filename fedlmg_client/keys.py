@@ -1,4 +1,4 @@
-"""The key pair by which a server knows a client: ECDSA P-384, as OpenSSH writes it."""
+"""The key pair that identifies a client to a server: ECDSA P-384 in OpenSSH's format."""
 
 import os
 from pathlib import Path
@@ -7,17 +7,19 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def generate(path: Path) -> Path:
-    """Write the private key to `path`, for its owner alone, and the public one beside it; returns the latter's path.
+def generate_key_pair(path: Path) -> Path:
+    """Write a private key to `path`, readable by its owner only, and the public key beside it.
+
+    Returns the path of the public key.
 
     Raises
     ------
-    FileExistsError: one of the two files is there already; nothing is written.
+    FileExistsError: one of the two files exists already; nothing is written.
     """
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         if file.exists():
-            raise FileExistsError(f"{file} is there already: a key is never overwritten, name another file")
+            raise FileExistsError(f"{file} exists already, and a key is never overwritten: name another file")
     key = ec.generate_private_key(ec.SECP384R1())
     encoding = serialization.Encoding
     private_bytes = key.private_bytes(encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())

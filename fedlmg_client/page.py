@@ -1,4 +1,4 @@
-"""A client's own page: its own model, the model that came back, and nothing of anybody else."""
+"""A client's own report page: its model and the returned model, and nothing about other clients."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ PAGE = """<!doctype html>
 <header>
 <h1>FedLMG, seen by {{ name }}</h1>
 <p class="headline">{{ headline }}</p>
-<p class="soft">Measured here, on {{ num_test }} test images of this client, which no other machine has seen.</p>
+<p class="soft">Measured on this machine, with {{ num_test }} test images of this client, which never left it.</p>
 <div class="tiles">
 <div class="tile"><b>{{ own | percent }} %</b><span class="soft">your own model</span></div>
 <div class="tile"><b>{{ returned | percent }} %</b><span class="soft">the returned model</span></div>
@@ -42,10 +42,10 @@ PAGE = """<!doctype html>
 {% endfor %}
 </tbody></table>{% endcall %}
 
-<h2>What it takes for what</h2>
+<h2>Which classes the returned model confuses</h2>
 {% if wrong %}
-<p>Most often: {% for real, said, share in wrong %}
-{{ real }} for {{ said }} ({{ share | percent }} %){{ ", " if not loop.last else "." }}{% endfor %}</p>
+<p>Most frequent errors, true class → predicted class (share of the true class): {% for real, said, share in wrong %}
+{{ real }} → {{ said }} ({{ share | percent }} %){{ ", " if not loop.last else "." }}{% endfor %}</p>
 {% endif %}
 {% if counts %}
 {{ tables.confusion(rows, columns, counts) }}
@@ -64,8 +64,8 @@ PAGE = """<!doctype html>
 {% endif %}
 
 <h2>What left this machine</h2>
-<p>The weights of your {{ architecture }}{{ "" if private else ", moments of its features" }}, and a manifest: class
-names and counts, accuracies {{ "" if private else "and losses " }}by epoch. No image.</p>
+<p>The weights of your {{ architecture }}{{ "" if private else ", feature statistics" }}, and a manifest with class
+names, image counts and, for each epoch, accuracies{{ "" if private else " and losses" }}. No image left it.</p>
 </main>
 </body>
 </html>
@@ -73,22 +73,24 @@ names and counts, accuracies {{ "" if private else "and losses " }}by epoch. No 
 
 
 class PageError(ValueError):
-    """A cache folder that holds no evaluation; the message is one sentence for the user."""
+    """The cache folder lacks what the page shows; the message is one sentence for the user."""
 
 
 def render(cache: Path) -> str:
-    """The page as HTML, from what the client keeps in its cache path.
+    """Render the page as HTML from the client's cache folder.
 
     Raises
     ------
-    PageError: the client has not measured a returned model, or its own upload is gone.
+    PageError: the client has not measured a returned model yet, or its own upload is missing.
     """
-    evaluation = _read(cache / "aggregated" / "evaluation.json", "no returned model was measured there yet")
-    model = _read(cache / "aggregated" / "model.json", "the returned model is not there")
+    evaluation = _read_json(
+        cache / "aggregated" / "evaluation.json", "this client has not measured a returned model yet"
+    )
+    model = _read_json(cache / "aggregated" / "model.json", "there is no returned model")
     uploads = sorted(cache.glob("*/upload/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
     if not uploads:
-        raise PageError(f"{cache} holds no upload of this client: name its cache path")
-    manifest = _read(uploads[-1], "its upload is not whole")
+        raise PageError(f"{cache} holds no upload of this client: name the client's cache folder")
+    manifest = _read_json(uploads[-1], "the client's upload is incomplete")
     training, rows, counts = manifest["training"], evaluation["class_names"], evaluation["confusion"]
     classes = [
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
@@ -122,12 +124,14 @@ def render(cache: Path) -> str:
 
 def _headline(own: float | None, returned: float | None) -> str:
     if own is None or returned is None:
-        return "There are no test images here to measure the returned model on."
-    more = f"{100 * abs(returned - own):.1f} points {'more' if returned >= own else 'fewer'}"
-    return f"The returned model is right on {percent(returned)} % of your test images, {more} than your own model."
+        return "This client has no test images, so the returned model was not measured."
+    more = f"{100 * abs(returned - own):.1f} points {'more' if returned >= own else 'less'}"
+    return (
+        f"The returned model has an accuracy of {percent(returned)} % on your test images, {more} than your own model."
+    )
 
 
-def _read(path: Path, problem: str) -> dict:
+def _read_json(path: Path, problem: str) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 """Differentially private local training: Opacus clips each image's gradient and adds noise (Abadi et al., 2016).
 
-What the budget covers: the weights, as they are uploaded. It covers neither the counts of images nor the accuracies in
-the manifest, which come from the validation and test images. Feature statistics, losses and the audit's figures, which
-come from the training images, stay with the client.
+The privacy budget covers the uploaded weights. It does not cover the manifest's counts of images, nor its accuracies,
+which are computed from validation and test images. Feature statistics, losses and the audit's figures are computed from
+training images, so they stay on the client.
 """
 
 import hashlib
@@ -20,33 +20,37 @@ from torchvision.ops import StochasticDepth
 from common.config.run import LocalTrainingConfig
 from common.storage.atomic import write_bytes
 
-MISSING = "private training needs Opacus: install the extra `privacy`, or clear 'dp-epsilon'"
+MISSING = "private training needs Opacus, which is not installed: install the extra `privacy`, or clear 'dp-epsilon'"
 MOST_VALUES = 500_000_000
-"""Gradients of single images are held for so many values at once, 2 GB; a larger batch is taken in parts."""
+"""Gradients of single images hold at most this many values at once (2 GB); a larger batch is split into parts."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """epsilon, delta of the whole training; noise_multiplier: deviation of the noise over `max_grad_norm`."""
+    """The privacy budget of a whole training, and the noise that keeps to it.
+
+    noise_multiplier: standard deviation of the noise divided by `max_grad_norm`.
+    """
 
     epsilon: float
     delta: float
     max_grad_norm: float
     noise_multiplier: float
     sample_rate: float
-    """Chance of each image to be in a batch (Poisson sampling)."""
+    """Probability that an image is in a batch (Poisson sampling)."""
     batch_size: float
-    """Images expected in a batch."""
+    """Expected number of images in a batch."""
     steps_per_epoch: int
     secret: str = field(repr=False)
-    """Whoever knows which images a batch had, or the noise, can take the noise off."""
+    """Seeds batches and noise. With it an attacker could subtract the noise, so it must stay on the client."""
 
     @classmethod
-    def of(cls, config: LocalTrainingConfig, num_examples: int, secret: str) -> "Budget":
-        """
+    def from_config(cls, config: LocalTrainingConfig, num_examples: int, secret: str) -> "Budget":
+        """Compute how much noise keeps to the config's budget with `num_examples` training images.
+
         Raises
         ------
-        ValueError: Opacus is missing, or no amount of noise is enough.
+        ValueError: Opacus is not installed, or no amount of noise is enough.
         """
         try:
             from opacus.accountants.utils import get_noise_multiplier
@@ -65,7 +69,8 @@ class Budget:
             )
         except ValueError:
             raise ValueError(
-                f"no noise keeps to 'dp-epsilon' {config.dp_epsilon:g} with a delta of {delta:.1g}: raise one of them"
+                f"no amount of noise reaches 'dp-epsilon' {config.dp_epsilon:g} with a delta of {delta:.1g}: raise "
+                "'dp-epsilon' or 'dp-delta'"
             ) from None
         batch_size = sample_rate * num_examples
         return cls(config.dp_epsilon, delta, config.dp_max_grad_norm, noise, sample_rate, batch_size, steps, secret)
@@ -74,22 +79,25 @@ class Budget:
         keys = ("epsilon", "delta", "max_grad_norm", "noise_multiplier")
         return {key: round(getattr(self, key), 8) for key in keys}
 
-    def seed(self, epoch: int, purpose: str) -> int:
-        """An epoch's own, of 63 bits. Batches and noise must not share one: their draws would be correlated.
+    def derive_seed(self, epoch: int, purpose: str) -> int:
+        """A seed of 63 bits for one epoch and one purpose.
 
-        PyTorch's generator on the CPU takes 32 bits of it, which is why every epoch has its own; it is no cryptographic
-        one.
+        Batches and noise need different seeds, because their random numbers would be correlated otherwise. PyTorch's
+        CPU generator uses only 32 bits of a seed, so every epoch has a seed of its own. The generator is not
+        cryptographic.
         """
         digest = hashlib.sha256(f"{self.secret}/{epoch}/{purpose}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
 
-def prepare(model: torch.nn.Module, architecture: str, image_size: int) -> None:
-    """Turn off stochastic depth, in place, which draws for a batch and not for an image, and try one batch.
+def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) -> None:
+    """Turn off stochastic depth in place, and try one batch.
+
+    Stochastic depth samples once a batch, but private training needs independent images.
 
     Raises
     ------
-    ValueError: the network cannot be taken image by image.
+    ValueError: gradients of single images cannot be computed for this network.
     """
     for module in model.modules():
         if isinstance(module, StochasticDepth):
@@ -97,18 +105,18 @@ def prepare(model: torch.nn.Module, architecture: str, image_size: int) -> None:
     device = next(model.parameters()).device
     images, labels = torch.zeros(2, 3, image_size, image_size, device=device), torch.zeros(2, device=device).long()
     try:
-        gradients_by_image(model.train(), images, labels)
+        compute_gradients_by_image(model.train(), images, labels)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         raise ValueError(
-            f"'{architecture}' cannot be trained with 'dp-epsilon', which takes one image at a time "
+            f"'dp-epsilon' needs gradients of single images, which '{architecture}' does not support "
             f"({str(error).splitlines()[0]}): choose another architecture"
         ) from None
 
 
-def private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch.optim.Optimizer:
-    """Opacus's, which clips the gradients of `gradients_by_image` and adds noise to their sum."""
+def make_private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch.optim.Optimizer:
+    """Wrap an optimizer in Opacus's, which clips the gradients of single images and adds noise to their sum."""
     from opacus.optimizers import DPOptimizer
 
     return DPOptimizer(
@@ -119,30 +127,32 @@ def private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch
     )
 
 
-def step(
+def take_private_step(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     inputs: torch.Tensor,  # (B, 3, S, S), B may be 0
     targets: torch.Tensor,  # (B,)
 ) -> torch.Tensor:
-    """One step of a `private_optimizer`, a part of the batch at a time where its gradients would fill the memory;
-    returns the mean loss, 0-dim."""
+    """Take one step of a `make_private_optimizer`, and return the mean loss, 0-dim.
+
+    A batch whose gradients would fill the memory is processed in parts.
+    """
     most = max(1, MOST_VALUES // sum(parameter.numel() for parameter in model.parameters()))
     parts = list(zip(inputs.split(most), targets.split(most), strict=True))
     total = inputs.new_zeros(())
     for number, (images, labels) in enumerate(parts, 1):
         optimizer.signal_skip_step(number < len(parts))
-        total += gradients_by_image(model, images, labels) * len(images)
+        total += compute_gradients_by_image(model, images, labels) * len(images)
         optimizer.step()
         optimizer.zero_grad()
     return total / max(1, len(inputs))
 
 
-def gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Leave each image's own gradient as `grad_sample` of every parameter; returns the mean loss, 0-dim.
+def compute_gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Store the gradient of each image in `grad_sample` of every parameter, and return the mean loss, 0-dim.
 
-    By `torch.func`, not by Opacus's hooks, which forbid the in-place sums of residual nets. inputs: (B, 3, S, S);
-    B may be 0.
+    inputs: (B, 3, S, S), targets: (B,); B may be 0. The gradients come from `torch.func`, because Opacus's hooks
+    forbid in-place additions, which residual nets use.
     """
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     buffers = dict(model.named_buffers())
@@ -161,8 +171,8 @@ def gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, targets: to
     return losses.mean()
 
 
-def secret_of(folder: Path) -> str:
-    """256 bits that only this client knows, the same after an interruption."""
+def load_or_create_secret(folder: Path) -> str:
+    """256 random bits that only this client knows; they are stored, so that an interrupted training continues."""
     path = folder / "secret.json"
     if not path.exists():
         write_bytes(path, json.dumps(os.urandom(32).hex()).encode())
@@ -171,7 +181,7 @@ def secret_of(folder: Path) -> str:
 
 
 def poisson_batches(num_examples: int, budget: Budget, generator: torch.Generator) -> list[torch.Tensor]:
-    """One epoch's batches: each image is in each with the same chance, so their sizes differ."""
+    """The batches of one epoch: each image is in each batch with the same probability, so batch sizes differ."""
     return [
         torch.nonzero(torch.rand(num_examples, generator=generator) < budget.sample_rate).flatten()
         for _ in range(budget.steps_per_epoch)

@@ -1,4 +1,4 @@
-"""What a client is doing, as events in its cache: written by ClientApp and SuperNode, read by `join`."""
+"""A client's status as events in its cache folder: ClientApp and SuperNode write them, `join` reads them."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from pathlib import Path
 from common.storage import json_lines
 
 
-def tell(cache: Path, kind: str, **details: object) -> None:
-    """Append one event to `events.jsonl`, a line of JSON with the time in seconds since the epoch.
+def append_event(cache: Path, kind: str, **details: object) -> None:
+    """Append one event to `events.jsonl`: a line of JSON with the time in seconds since the epoch.
 
-    A status is worth less than what it speaks of: where it cannot be written, it is left out.
+    Best effort: failures to write the event are ignored.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -21,16 +21,16 @@ def tell(cache: Path, kind: str, **details: object) -> None:
 
 @dataclass
 class Status:
-    """The events so far as one line; `poll` reads those that came since."""
+    """The status as one line, from the events that were written after this object was made."""
 
     cache: Path
     stage: str = "waiting for the server"
     sent: int = 0
-    """Bytes of the present reply that the server has taken."""
+    """Bytes of the current reply that the server has received."""
     total: int = 0
-    """Bytes of the upload; 0 while there is none under way."""
+    """Bytes of the current upload; 0 if no upload is in progress."""
     offline: str = ""
-    """Why the server cannot be reached; empty while it can."""
+    """Why the server cannot be reached; empty if it can."""
     _offset: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Status:
         self._offset = path.stat().st_size if path.exists() else 0
 
     def poll(self) -> str:
-        """The line to show."""
+        """Read new events, and return the line to show."""
         path = self.cache / "events.jsonl"
         if path.exists():
             with open(path, "rb") as file:
@@ -48,16 +48,16 @@ class Status:
                         break
                     self._offset += len(line)
                     if (event := json_lines.parse(line)) is not None:
-                        self._take(event)
-        return self.line()
+                        self._apply(event)
+        return self.to_line()
 
-    def line(self) -> str:
+    def to_line(self) -> str:
         text = self.stage
         if self.total and self.stage == "uploading":
             text = f"uploading {min(self.sent, self.total) / 1e6:.1f} of {self.total / 1e6:.1f} MB"
         return f"{text}; {self.offline}, trying again" if self.offline else text
 
-    def _take(self, event: dict) -> None:
+    def _apply(self, event: dict) -> None:
         kind = event["kind"]
         if kind == "training":
             left = f"{event['seconds_left'] / 60:.0f} min" if event["seconds_left"] >= 100 else ""
@@ -70,12 +70,12 @@ class Status:
         elif kind == "reply-sent" and self.stage == "uploading":
             self.stage = "uploaded, waiting for the model"
         elif kind == "evaluating":
-            self.stage = "evaluating the returned model"
+            self.stage = "measuring the returned model"
         elif kind == "model":
             accuracy = event["accuracy"]
-            measured = "" if accuracy is None else f", {100 * accuracy:.1f} % right on your test images"
-            self.stage = f"done: the model is here{measured}"
+            measured = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} % on your test images"
+            self.stage = f"done: the model has arrived{measured}"
         elif kind == "failed":
-            self.stage = f"the server was told: {event['reason']}"
+            self.stage = f"failed, and the server was informed: {event['reason']}"
         elif kind == "connection":
             self.offline = event["reason"]

@@ -1,6 +1,7 @@
-"""Flower's SuperNode that bears with a busy server, and tells the status: whether it is reached, how much was sent.
+"""Flower's SuperNode, which retries when the server is busy, and writes status events: connection and bytes sent.
 
-`python -m fedlmg_client.supernode CACHE FLAGS`, with the flags of `flower-supernode`. It ends with its parent.
+Usage: `python -m fedlmg_client.supernode CACHE FLAGS`, with the flags of `flower-supernode`. The process ends when its
+parent ends.
 """
 
 import os
@@ -14,23 +15,23 @@ from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from common.processes import end_with_parent
-from fedlmg_client.status import tell
+from fedlmg_client.status import append_event
 
 WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
-"""Before a request that the server answered with 500 is made again; Flower itself would give the reply up."""
+"""Pauses between retries of a request that the server answered with 500. Flower itself would drop the reply."""
 
 
 def watch_requests(cache: Path) -> None:
-    """Make those again that fail within the server; tell of every reply sent, and of each change in reach."""
+    """Retry requests that fail inside the server, and write events: changes of the connection, and replies sent."""
     request = ProtobufClient._unary_unary
     lock, reason, replying = threading.Lock(), None, False
 
-    def note(now: str) -> None:
+    def report_connection(now: str) -> None:
         nonlocal reason
         with lock:
             if now != reason:
                 reason = now
-                tell(cache, "connection", reason=now)
+                append_event(cache, "connection", reason=now)
 
     def watched(self: ProtobufClient, **call: object) -> object:
         nonlocal replying
@@ -39,38 +40,40 @@ def watch_requests(cache: Path) -> None:
                 answer = request(self, **call)
                 break
             except httpx.TransportError as error:
-                note(reason_of(error))
+                report_connection(explain_transport_error(error))
                 raise
             except httpx.HTTPStatusError as error:
-                note(reason_of_status(error.response.status_code))
+                report_connection(explain_status_code(error.response.status_code))
                 if wait is None or error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
                     raise
                 time.sleep(wait)
-        note("")
+        report_connection("")
         if call["path"] == "/v1/fleet/push-object":
             replying = True
-            tell(cache, "sent", bytes=len(call["request"].object_content))
+            append_event(cache, "sent", bytes=len(call["request"].object_content))
         elif call["path"] == "/v1/fleet/pull-messages" and replying:
-            # The SuperNode asks for another message only when it has sent its reply.
+            # A SuperNode asks for the next message only after it has sent its reply.
             replying = False
-            tell(cache, "reply-sent")
+            append_event(cache, "reply-sent")
         return answer
 
     ProtobufClient._unary_unary = watched
 
 
-def reason_of(error: httpx.TransportError) -> str:
+def explain_transport_error(error: httpx.TransportError) -> str:
+    """Why a request could not be sent, in words for the user."""
     if "certificate has expired" in str(error):
-        return "its certificate has expired, which its operator renews with `fedlmg server renew`"
+        return "the server's certificate has expired: ask its operator to run `fedlmg server renew`"
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not one that `--ca` vouches for"
+        return "the server's certificate does not match the `--ca` file: ask its operator for the current ca.crt"
     return "the server cannot be reached"
 
 
-def reason_of_status(code: int) -> str:
+def explain_status_code(code: int) -> str:
+    """What an HTTP status code of the server, 400 or above, means to the user."""
     if code >= 500:
-        return f"the server cannot answer now ({code})"
-    return f"the server refuses ({code}): is this client's key registered?"
+        return f"the server is busy (HTTP {code})"
+    return f"the server rejects this client (HTTP {code}): ask its operator whether this client's key is registered"
 
 
 def main() -> None:

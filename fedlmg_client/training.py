@@ -1,4 +1,4 @@
-"""A client trains its own classifier on its own images, resumes where it was cut off, and keeps the finished upload."""
+"""Local training: train a client's classifier on its images, resume after an interruption, and store the upload."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from common.vision.schedule import warm_up_then_cosine
 from fedlmg_client import audit, clustered_statistics, private_training
 from fedlmg_client.audit import Membership
 from fedlmg_client.private_training import Budget
-from fedlmg_client.status import tell
+from fedlmg_client.status import append_event
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
@@ -40,25 +40,30 @@ def train(
     cache: Path,
     device: str | torch.device,
 ) -> Upload:
-    """The client's upload: read from `cache` if it was trained before, else trained, an epoch's checkpoint at a time.
+    """Train the client's classifier and return its upload; an upload that was trained before is read from `cache`.
+
+    A checkpoint is written after each epoch, so an interrupted training continues.
 
     Raises
     ------
-    ValueError: unknown architecture (names the nearest), initial weights that cannot be had, fewer than two training
-        images, a name that the server would refuse, or private training that is not possible.
+    ValueError: the architecture is unknown (the message names the nearest known one), initial weights are not
+        available, there are fewer than two training images, the server would reject a name, or private training is
+        not possible.
     """
     folder = cache / _cache_key(data, architecture, config, seed)
     if is_whole(folder / "upload"):
         return Upload.load(folder / "upload")
     if len(data.train) < 2:
-        raise ValueError(f"client '{client}' has {len(data.train)} training images; at least 2 are needed")
+        raise ValueError(f"training needs at least 2 images, but client '{client}' has {len(data.train)}: add images")
     if bad := [name for name in (client, *data.class_names) if not is_sane_name(name)]:
-        raise ValueError(f"the server would refuse the name {bad[0]!r}: names are printable, with 1 to 100 characters")
+        raise ValueError(
+            f"names of clients and classes must have 1 to 100 printable characters, but one is {bad[0]!r}: rename it"
+        )
     preprocess, budget = PreprocessSpec(config.image_size), None
     if config.dp_epsilon:
-        # A virtual client has nothing to hide, and its run can be repeated.
-        secret = private_training.secret_of(folder) if data.source == "folder" else str(seed)
-        budget = Budget.of(config, len(data.train), secret)
+        # A virtual client has no private data, so its secret is the seed: its run must be reproducible.
+        secret = private_training.load_or_create_secret(folder) if data.source == "folder" else str(seed)
+        budget = Budget.from_config(config, len(data.train), secret)
     torch.manual_seed(seed)
     builders = {architectures.base(architecture)}
     model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
@@ -69,11 +74,11 @@ def train(
         print(f"{client}: {taken}", flush=True)
     model = model.to(device, memory_format=torch.channels_last)
     if budget:
-        private_training.prepare(model, architecture, config.image_size)
+        private_training.prepare_model(model, architecture, config.image_size)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget)
-    upload = _upload(model, data, architecture, preprocess, config, client, progress, budget)
+    upload = _make_upload(model, data, architecture, preprocess, config, client, progress, budget)
     if found := upload.manifest["membership"]:
-        print(f"{client}: {Membership(**found).sentence()}", flush=True)
+        print(f"{client}: {Membership(**found).describe()}", flush=True)
     upload.save(folder / "upload")
     for name in ("checkpoint.safetensors", "best.safetensors"):
         (folder / name).unlink(missing_ok=True)
@@ -97,10 +102,14 @@ def _fit(
     device: torch.device,
     budget: Budget | None = None,
 ) -> dict:
-    """Train `model` in place and leave it with its best weights; returns `best`, `seconds` and `history`."""
-    optimizer = _optimizer(model, config)
+    """Train `model` in place; it ends with its best weights.
+
+    Returns a dict: `best`, the validation accuracy of these weights in [0, 1] or -1; `seconds` of training; `history`,
+    one dict an epoch.
+    """
+    optimizer = _make_optimizer(model, config)
     if budget:
-        optimizer = private_training.private_optimizer(optimizer, budget)
+        optimizer = private_training.make_private_optimizer(optimizer, budget)
     images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
     progress = {"best": -1.0, "seconds": 0.0, "history": []}
@@ -109,11 +118,11 @@ def _fit(
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
         loss = _train_epoch(model, optimizer, images, labels, preprocess, config, epoch, seed, budget)
-        validation = _accuracy(model, preprocess, data.validation)
-        # The budget pays for the weights alone, so the loss stays here.
-        told = None if budget else round(loss, 5)
-        progress["history"].append({"epoch": epoch + 1, "train_loss": told, "validation_accuracy": validation})
-        # Without validation images the latest weights are the best known; private ones are not chosen by such images.
+        validation = _measure_accuracy(model, preprocess, data.validation)
+        # The privacy budget covers the weights only, so the training loss stays on the client.
+        reported = None if budget else round(loss, 5)
+        progress["history"].append({"epoch": epoch + 1, "train_loss": reported, "validation_accuracy": validation})
+        # Without validation images, and in private training, the last weights are kept.
         if validation is None or budget or validation >= progress["best"]:
             progress["best"] = -1.0 if validation is None else validation
             write_tensors(best_file, {name: tensor.clone() for name, tensor in model.state_dict().items()})
@@ -125,7 +134,7 @@ def _fit(
     return progress
 
 
-def _optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torch.optim.Optimizer:
+def _make_optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torch.optim.Optimizer:
     rate = config.local_learning_rate
     if architectures.has_batch_norm(model):
         return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -143,15 +152,15 @@ def _train_epoch(
     seed: int,
     budget: Budget | None,
 ) -> float:
-    """Mean loss of one epoch, whose order, augmentation and dropout follow from the seed and the epoch alone."""
+    """Train for one epoch and return the mean loss; order, augmentation and dropout depend only on seed and epoch."""
     epoch_seed = seed * 1_000_003 + epoch
-    torch.manual_seed(budget.seed(epoch, "noise") if budget else epoch_seed)
-    generator = torch.Generator().manual_seed(budget.seed(epoch, "batches") if budget else epoch_seed)
+    torch.manual_seed(budget.derive_seed(epoch, "noise") if budget else epoch_seed)
+    generator = torch.Generator().manual_seed(budget.derive_seed(epoch, "batches") if budget else epoch_seed)
     if budget:
         batches = private_training.poisson_batches(len(labels), budget, generator)
     else:
         batches = torch.randperm(len(labels), generator=generator).split(config.local_batch_size)
-        # BatchNorm has no variance of a single image.
+        # BatchNorm cannot compute a variance from a single image.
         batches = [rows for rows in batches if len(rows) > 1]
     peak = config.local_learning_rate
     if not architectures.has_batch_norm(model):
@@ -166,7 +175,7 @@ def _train_epoch(
             group["lr"] = peak * factor
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
         if budget:
-            loss = private_training.step(model, optimizer, inputs, labels[rows])
+            loss = private_training.take_private_step(model, optimizer, inputs, labels[rows])
         else:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
                 loss = F.cross_entropy(model(inputs), labels[rows])
@@ -177,12 +186,12 @@ def _train_epoch(
     return torch.stack(losses).mean().item()
 
 
-def _accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:
+def _measure_accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:
     """Accuracy in [0, 1]; None without images."""
     return accuracy(predict(model, preprocess, data.images), data.labels) if len(data) else None
 
 
-def _upload(
+def _make_upload(
     model: torch.nn.Module,
     data: ClientData,
     architecture: str,
@@ -192,11 +201,11 @@ def _upload(
     progress: dict,
     budget: Budget | None,
 ) -> Upload:
-    moments = {} if budget else _statistics(model, data, preprocess, config)
-    test_accuracy = _accuracy(model, preprocess, data.test)
+    moments = {} if budget else _gather_statistics(model, data, preprocess, config)
+    test_accuracy = _measure_accuracy(model, preprocess, data.test)
     arrays = {name: _to_wire(tensor) for name, tensor in model.state_dict().items()}
     model.load_state_dict(arrays)
-    found = audit.membership(model, preprocess, data.train, audit.joined(data.validation, data.test))
+    found = audit.measure_membership(model, preprocess, data.train, audit.concatenate(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
     manifest = {
         "schema": SCHEMA,
@@ -209,7 +218,7 @@ def _upload(
             "num_examples": len(data.train),
             "validation_accuracy": progress["best"] if progress["best"] >= 0 else None,
             "test_accuracy": test_accuracy,
-            "test_accuracy_wire": _accuracy(model, preprocess, data.test),
+            "test_accuracy_wire": _measure_accuracy(model, preprocess, data.test),
             "seconds": round(progress["seconds"], 3),
             "history": progress["history"],
         },
@@ -221,7 +230,7 @@ def _upload(
     return Upload(arrays, moments, manifest)
 
 
-def _statistics(
+def _gather_statistics(
     model: torch.nn.Module, data: ClientData, preprocess: PreprocessSpec, config: LocalTrainingConfig
 ) -> FeatureStatistics:
     device, size, num_classes = next(model.parameters()).device, config.local_batch_size, len(data.class_names)
@@ -238,7 +247,7 @@ def _statistics(
 
 
 def _to_wire(tensor: torch.Tensor) -> torch.Tensor:
-    """Floating tensors as float16; integer and 0-dim buffers as they are. On the CPU."""
+    """Copy to the CPU; floating-point tensors become float16, integer and 0-dim tensors keep their dtype."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor.clone()
 
@@ -252,4 +261,4 @@ def _print_progress(client: str, num_epochs: int, loss: float, progress: dict, c
         f"validation {'not measured' if validation is None else f'{100 * validation:.1f} %'}, {left:.0f} s left",
         flush=True,
     )
-    tell(cache, "training", epoch=latest["epoch"], epochs=num_epochs, seconds_left=round(left, 1))
+    append_event(cache, "training", epoch=latest["epoch"], epochs=num_epochs, seconds_left=round(left, 1))

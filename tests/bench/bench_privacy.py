@@ -70,15 +70,15 @@ def attacks(federation: Federation) -> dict[str, audit.Membership]:
     sets = {client: (images, federation.tests[client]) for client, images in federation.trains.items()}
     found = {
         "own uploads": [
-            audit.membership(upload.classifier(), upload.preprocess, *sets[upload.client])
+            audit.measure_membership(upload.classifier(), upload.preprocess, *sets[upload.client])
             for upload in federation.uploads
         ],
         **{
-            name: [audit.membership(model, preprocess, *both) for both in sets.values()]
+            name: [audit.measure_membership(model, preprocess, *both) for both in sets.values()]
             for name, model in models.items()
         },
         "synthetic images": [
-            audit.of_scores(*(-image_audit.nearest(images.images, drawn)[0] for images in both))
+            audit.membership_from_scores(*(-image_audit.find_nearest(images.images, drawn)[0] for images in both))
             for both in sets.values()
         ],
     }

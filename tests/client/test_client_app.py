@@ -39,7 +39,7 @@ def test_an_upload_above_the_servers_cap_is_said_and_not_sent(node_config: dict[
     reply = answer(node_config, 0.1)
 
     assert list(reply) == ["error"]
-    assert "the server takes at most 0.1 MB" in reply["error"]["reason"]
+    assert "the server accepts at most 0.1 MB" in reply["error"]["reason"]
 
 
 @pytest.mark.parametrize("source", ["missing.safetensors", "imagenet"])

@@ -14,7 +14,7 @@ CONFIG = Config.from_run_config({"faults": "0:random-labels, 1:nan-weights, 2:fe
 
 @pytest.mark.parametrize(("index", "fault"), [(0, "random-labels"), (1, "nan-weights"), (2, "few-epochs"), (3, "")])
 def test_fault_is_that_of_the_clients_index(index: int, fault: str):
-    assert faults.of(load_client_data({"partition-id": index}, CONFIG), CONFIG) == fault
+    assert faults.find_fault(load_client_data({"partition-id": index}, CONFIG), CONFIG) == fault
 
 
 def test_random_labels_keep_images_and_test_set():

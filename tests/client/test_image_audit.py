@@ -34,7 +34,7 @@ def test_images_of_the_same_kind_are_no_copies():
     report = image_audit.compare(noise(200, 1), labelled(noise(40, 0)), labelled(noise(200, 2)))
 
     assert report.copies <= 6
-    assert "no sign of copying" in report.sentence()
+    assert "no sign of copying" in report.describe()
 
 
 def test_copies_are_found_where_unseen_images_repeat_training_images():
@@ -49,14 +49,14 @@ def test_copies_are_found_where_unseen_images_repeat_training_images():
 def test_distance_is_the_root_mean_square():
     black, white = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
 
-    distances, rows = image_audit.nearest(white, torch.cat([black, white // 2]))
+    distances, rows = image_audit.find_nearest(white, torch.cat([black, white // 2]))
 
     torch.testing.assert_close(distances, torch.tensor([128 / 255]))
     assert rows.tolist() == [1]
 
 
 def test_no_images_is_a_sentence():
-    with pytest.raises(ValueError, match="there are no held-out images"):
+    with pytest.raises(ValueError, match="found no held-out images"):
         image_audit.compare(noise(2, 0), labelled(noise(2, 1)), labelled(noise(0, 2)))
 
 

@@ -12,7 +12,7 @@ from common.config import Config
 from common.upload import megabytes
 from fedlmg_client import cli, dry_run, join, keys, probe
 from fedlmg_client.client_app import make_upload
-from fedlmg_client.status import Status, tell
+from fedlmg_client.status import Status, append_event
 from tests.common.pictures import draw_classes
 
 CONFIG = Config.from_run_config({"federation": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
@@ -26,7 +26,7 @@ def node_config(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_key_pair_is_openssh_p384_and_its_owners_alone(tmp_path: Path):
-    public = keys.generate(tmp_path / "site")
+    public = keys.generate_key_pair(tmp_path / "site")
 
     private_key = load_ssh_private_key((tmp_path / "site").read_bytes(), None)
     assert private_key.curve.name == "secp384r1"
@@ -49,13 +49,13 @@ def test_a_key_is_never_overwritten(tmp_path: Path, present: str):
     ("host", "address"), [("gpu.example.org", "gpu.example.org:9443"), ("10.0.0.1:8000", "10.0.0.1:8000")]
 )
 def test_the_port_is_9443_unless_named(host: str, address: str):
-    assert join.with_port(host) == address
+    assert join.add_default_port(host) == address
 
 
 def line_after(cache: Path, *events: tuple[str, dict]) -> str:
     status = Status(cache)
     for kind, details in events:
-        tell(cache, kind, **details)
+        append_event(cache, kind, **details)
     return status.poll()
 
 
@@ -66,8 +66,8 @@ def line_after(cache: Path, *events: tuple[str, dict]) -> str:
         ([("training", {"epoch": 3, "epochs": 20, "seconds_left": 600})], "training epoch 3/20, 10 min left"),
         ([("uploading", {"bytes": 44e6}), ("sent", {"bytes": 41e6})], "uploading 41.0 of 44.0 MB"),
         ([("uploading", {"bytes": 9}), ("reply-sent", {})], "uploaded, waiting for the model"),
-        ([("evaluating", {})], "evaluating the returned model"),
-        ([("model", {"accuracy": 0.5})], "done: the model is here, 50.0 % right on your test images"),
+        ([("evaluating", {})], "measuring the returned model"),
+        ([("model", {"accuracy": 0.5})], "done: the model has arrived, accuracy 50.0 % on your test images"),
         ([("connection", {"reason": "down"})], "waiting for the server; down, trying again"),
         ([("connection", {"reason": "down"}), ("connection", {"reason": ""})], "waiting for the server"),
     ],
@@ -77,13 +77,13 @@ def test_the_status_is_one_line(tmp_path: Path, events: list, line: str):
 
 
 def test_a_join_does_not_show_what_happened_before_it(tmp_path: Path):
-    tell(tmp_path, "model", accuracy=0.5)
+    append_event(tmp_path, "model", accuracy=0.5)
 
     assert Status(tmp_path).poll() == "waiting for the server"
 
 
 def test_a_rehearsal_shows_the_upload_to_the_byte(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    total = dry_run.show(node_config, CONFIG, cli.console)
+    total = dry_run.show_upload(node_config, CONFIG, cli.console)
 
     upload = make_upload(node_config, CONFIG)
     assert total == round(megabytes(upload) * 1e6)
@@ -92,40 +92,40 @@ def test_a_rehearsal_shows_the_upload_to_the_byte(node_config: dict[str, str], c
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.0, "resnet18"), (1e9, "small_mobilenet_v3")])
 def test_auto_takes_the_largest_that_trains_in_time(monkeypatch: pytest.MonkeyPatch, seconds: float, chosen: str):
-    monkeypatch.setattr(probe, "step_seconds", lambda *_: seconds)
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: seconds)
 
-    assert probe.choose(CONFIG, 2, 100, torch.device("cpu")) == chosen
+    assert probe.choose_architecture(CONFIG, 2, 100, torch.device("cpu")) == chosen
 
 
 def test_auto_leaves_out_what_does_not_fit_in_memory(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probe, "step_seconds", lambda *_: 0.0)
-    monkeypatch.setattr(probe, "free_memory", lambda _: 100e6)
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 0.0)
+    monkeypatch.setattr(probe, "measure_free_memory", lambda _: 100e6)
 
-    assert probe.choose(CONFIG, 2, 100, torch.device("cpu")) == "small_resnet"
+    assert probe.choose_architecture(CONFIG, 2, 100, torch.device("cpu")) == "small_resnet"
 
 
 def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probe, "step_seconds", lambda *_: 0.0)
-    first = probe.choose_once(tmp_path, CONFIG, 2, 100, torch.device("cpu"))
-    monkeypatch.setattr(probe, "step_seconds", lambda *_: 1e9)
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 0.0)
+    first = probe.choose_architecture_once(tmp_path, CONFIG, 2, 100, torch.device("cpu"))
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 1e9)
 
-    assert probe.choose_once(tmp_path, CONFIG, 2, 100, torch.device("cpu")) == first
+    assert probe.choose_architecture_once(tmp_path, CONFIG, 2, 100, torch.device("cpu")) == first
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--key", "site"], "--key needs the --name"),
-        (["--key", "site.pub", "--name", "a"], "is no private key"),
-        (["--name", 'a "b"'], "without a double quote"),
-        (["--cache", "site/cache"], "cannot be used as --cache"),
+        (["--key", "site"], "--key needs --name"),
+        (["--key", "site.pub", "--name", "a"], "is not a private key"),
+        (["--name", 'a "b"'], "must not contain a double quote"),
+        (["--cache", "site/cache"], "choose another --cache"),
     ],
 )
 def test_what_could_never_join_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
 ):
     monkeypatch.chdir(tmp_path)
-    keys.generate(tmp_path / "site")
+    keys.generate_key_pair(tmp_path / "site")
     (tmp_path / "images").mkdir()
 
     result = CliRunner().invoke(cli.app, ["join", "localhost", "--data", "images", *options])
@@ -140,4 +140,4 @@ def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(cli.app, ["predict", "image.png"])
 
     assert result.exit_code == 1
-    assert "no model came back yet" in result.output
+    assert "there is no returned model" in result.output

@@ -18,14 +18,14 @@ def text(html: str) -> str:
 def test_headline_compares_the_returned_model_with_the_clients_own(tmp_path: Path):
     html = page.render(make_cache(tmp_path))
 
-    assert "right on 75.0 % of your test images, 15.0 points more than your own model" in text(html)
+    assert "accuracy of 75.0 % on your test images, 15.0 points more than your own model" in text(html)
 
 
 def test_classes_are_joined_as_they_were_measured_however_spelt(tmp_path: Path):
     shown = text(page.render(make_cache(tmp_path)))
 
     assert "Cat 10 90.0" in shown
-    assert "for emu (40.0 %)" in shown
+    assert "→ emu (40.0 %)" in shown
 
 
 def test_names_are_escaped(tmp_path: Path):
@@ -37,7 +37,7 @@ def test_without_test_images_nothing_is_claimed(tmp_path: Path):
     empty = {"client": "a", "accuracy": 0.0, "class_names": ["cat"], "correct": [0], "confusion": [[0, 0, 0]]}
     write_json(cache / "aggregated" / "evaluation.json", empty)
 
-    assert "no test images here" in page.render(cache)
+    assert "This client has no test images" in page.render(cache)
 
 
 def test_command_writes_the_page_into_the_cache(tmp_path: Path):
@@ -54,11 +54,11 @@ def test_files_that_are_not_whole_are_told_in_a_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["report", str(cache)])
 
     assert result.exit_code == 1
-    assert "is not whole ('class_names')" in result.output
+    assert "are incomplete ('class_names')" in result.output
 
 
 def test_a_folder_that_is_no_cache_is_refused_in_a_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["report", str(tmp_path)])
 
     assert result.exit_code == 1
-    assert "no returned model was measured there yet" in " ".join(result.output.split())
+    assert "this client has not measured a returned model yet" in " ".join(result.output.split())

@@ -45,7 +45,7 @@ def train(data: ClientData, cache: Path, architecture: str = "small_resnet", con
     ],
 )
 def test_membership_of_scores(members: list[float], others: list[float], auc: float, found: float):
-    measured = audit.of_scores(torch.tensor(members), torch.tensor(others))
+    measured = audit.membership_from_scores(torch.tensor(members), torch.tensor(others))
 
     assert (measured.auc, measured.tpr_at_1_percent_fpr) == (auc, found)
 
@@ -53,13 +53,13 @@ def test_membership_of_scores(members: list[float], others: list[float], auc: fl
 def test_one_false_alarm_in_a_hundred_is_allowed():
     others = torch.cat([torch.zeros(99), torch.tensor([9.0])])
 
-    assert audit.of_scores(torch.ones(50), others).tpr_at_1_percent_fpr == 1.0
+    assert audit.membership_from_scores(torch.ones(50), others).tpr_at_1_percent_fpr == 1.0
 
 
 def test_few_images_say_nothing(data: ClientData):
     few = LabeledImages(data.test.images[:5], data.test.labels[:5])
 
-    assert audit.membership(torch.nn.Identity(), lambda images: images, data.train, few) is None
+    assert audit.measure_membership(torch.nn.Identity(), lambda images: images, data.train, few) is None
 
 
 def test_an_upload_says_what_it_gives_away(data: ClientData, tmp_path: Path):
@@ -110,8 +110,8 @@ def test_the_audit_of_a_finished_model_leaves_out_classes_that_it_does_not_know(
     torch.manual_seed(0)
     model = Classifier(architectures.build("small_resnet", 2, 16), ["fox", "Cat"], PreprocessSpec(16))
 
-    with pytest.raises(ValueError, match="has 12 training and 24 held-out images of the model's classes"):
-        audit.of_folder(model, Path(folder_of_noise["data-path"]))
+    with pytest.raises(ValueError, match="has 12 and 24: add images"):
+        audit.audit_folder(model, Path(folder_of_noise["data-path"]))
 
 
 def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[str, str], tmp_path: Path):
@@ -121,12 +121,12 @@ def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[st
         "class_names": ["cat", "dog"],
         "preprocessing": PreprocessSpec(16).to_json(),
     }
-    client_app.store(tmp_path / "model", model.state_dict(), spec, {})
+    client_app.store_model(tmp_path / "model", model.state_dict(), spec, {})
 
     done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
 
     assert done.exit_code == 0
-    assert "hardly at all: membership AUC 0." in " ".join(done.output.split())
+    assert "risk of this model: low (AUC 0." in " ".join(done.output.split())
 
 
 def test_a_stop_that_cannot_be_measured_stops():
@@ -152,11 +152,11 @@ def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
 
 def test_a_budget_that_no_noise_keeps_is_said():
     with pytest.raises(ValueError, match=r"'dp-epsilon' 0\.001 .*: raise"):
-        Budget.of(replace(PRIVATE, dp_epsilon=0.001), 24, "secret")
+        Budget.from_config(replace(PRIVATE, dp_epsilon=0.001), 24, "secret")
 
 
 def test_every_epoch_s_batches_and_noise_have_seeds_of_their_own():
-    seeds = {BUDGET.seed(epoch, purpose) % 2**32 for epoch in range(20) for purpose in ("batches", "noise")}
+    seeds = {BUDGET.derive_seed(epoch, purpose) % 2**32 for epoch in range(20) for purpose in ("batches", "noise")}
 
     assert len(seeds) == 40
 
@@ -165,11 +165,11 @@ def test_no_image_weighs_more_than_the_norm_that_is_allowed():
     budget = replace(BUDGET, noise_multiplier=0.0, max_grad_norm=0.5, batch_size=1.0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    optimizer = private_training.private_optimizer(torch.optim.SGD(model.parameters(), 1.0), budget)
+    optimizer = private_training.make_private_optimizer(torch.optim.SGD(model.parameters(), 1.0), budget)
 
     image = torch.full((1, 3, 2, 2), 100.0)
 
-    private_training.step(model, optimizer, image, model(image).argmin(1))
+    private_training.take_private_step(model, optimizer, image, model(image).argmin(1))
 
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     torch.testing.assert_close((after - before).norm(), torch.tensor(0.5))
@@ -181,9 +181,9 @@ def test_a_batch_in_parts_makes_the_same_step(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(private_training, "MOST_VALUES", most)
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
-        optimizer = private_training.private_optimizer(torch.optim.SGD(model.parameters(), 1.0), BUDGET)
+        optimizer = private_training.make_private_optimizer(torch.optim.SGD(model.parameters(), 1.0), BUDGET)
         for count in (5, 0, 3):
-            private_training.step(model, optimizer, torch.rand(count, 3, 2, 2), torch.zeros(count).long())
+            private_training.take_private_step(model, optimizer, torch.rand(count, 3, 2, 2), torch.zeros(count).long())
         stepped.append(model[1].weight.detach())
 
     torch.testing.assert_close(*stepped)
@@ -196,7 +196,7 @@ def test_an_image_s_gradient_is_that_of_the_image_alone(architecture: str):
     images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
     torch.nn.init.normal_(list(model.parameters())[-2])
 
-    private_training.gradients_by_image(model, images, labels)
+    private_training.compute_gradients_by_image(model, images, labels)
 
     together = [parameter.grad_sample[1] for parameter in model.parameters()]
     torch.nn.functional.cross_entropy(model(images[1:2]), labels[1:2]).backward()
@@ -207,7 +207,7 @@ def test_an_image_s_gradient_is_that_of_the_image_alone(architecture: str):
 def test_stochastic_depth_and_nets_that_want_real_memory_are_prepared(architecture: str):
     model = architectures.with_group_norm(architectures.build(architecture, 2, 32))
 
-    private_training.prepare(model, architecture, 32)
+    private_training.prepare_model(model, architecture, 32)
 
     assert all(parameter.grad_sample is not None for parameter in model.parameters())
 
@@ -215,8 +215,8 @@ def test_stochastic_depth_and_nets_that_want_real_memory_are_prepared(architectu
 def test_a_net_that_cannot_be_taken_image_by_image_is_said():
     mixing = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.InstanceNorm2d(2, track_running_stats=True))
 
-    with pytest.raises(ValueError, match="'mixing' cannot be trained with 'dp-epsilon'"):
-        private_training.prepare(torch.nn.Sequential(mixing, torch.nn.Flatten()), "mixing", 8)
+    with pytest.raises(ValueError, match="which 'mixing' does not support"):
+        private_training.prepare_model(torch.nn.Sequential(mixing, torch.nn.Flatten()), "mixing", 8)
 
 
 def test_private_training_starts_from_the_weights_of_the_net_without_groups(

@@ -41,7 +41,7 @@ def test_a_server_that_keeps_failing_is_given_up_and_said_so(watched: Status):
         push(address)
 
     assert len(asked) == 3
-    assert "the server cannot answer now (500)" in watched.poll()
+    assert "the server is busy (HTTP 500)" in watched.poll()
 
 
 def test_a_refusal_is_not_asked_again(watched: Status):
@@ -49,4 +49,4 @@ def test_a_refusal_is_not_asked_again(watched: Status):
         push(address)
 
     assert len(asked) == 1
-    assert "is this client's key registered?" in watched.poll()
+    assert "whether this client's key is registered" in watched.poll()

@@ -98,7 +98,7 @@ def test_upload_without_validation_images_has_the_last_weights(data: ClientData,
 
 @pytest.mark.parametrize("name", ["dog\n", "d" * 101])
 def test_a_class_name_that_the_server_would_refuse_is_said_before_training(data: ClientData, tmp_path: Path, name: str):
-    with pytest.raises(ValueError, match="the server would refuse the name"):
+    with pytest.raises(ValueError, match="must have 1 to 100 printable characters"):
         run(replace(data, class_names=["cat", name]), tmp_path)
 
 
@@ -117,5 +117,5 @@ def test_training_starts_from_the_named_weights(data: ClientData, tmp_path: Path
 def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData, tmp_path: Path):
     single = LabeledImages(data.train.images[:1], data.train.labels[:1])
 
-    with pytest.raises(ValueError, match="client 'tiny' has 1 training images"):
+    with pytest.raises(ValueError, match="client 'tiny' has 1"):
         run(replace(data, train=single), tmp_path)

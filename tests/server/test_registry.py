@@ -30,7 +30,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def public_keys(tmp_path: Path) -> list[Path]:
-    return [keys.generate(tmp_path / name) for name in ("first", "second")]
+    return [keys.generate_key_pair(tmp_path / name) for name in ("first", "second")]
 
 
 def test_a_client_is_found_by_its_node(registry: Registry, public_keys: list[Path]):
