@@ -1,4 +1,4 @@
-"""Copy check: does a synthetic image come closer to a training image than held-out images do?
+"""Copy check: whether synthetic images come closer to training images than held-out images do.
 
 The check runs on the client's machine, because only the client has its images.
 """
