@@ -81,12 +81,12 @@ MACROS = """
 """
 
 
-def percent(accuracy: float | None) -> str:
+def format_percent(accuracy: float | None) -> str:
     """0.8123 -> `81.2`; a dash where not measured."""
     return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
 
 
-def environment(templates: Mapping[str, str]) -> jinja2.Environment:
+def make_environment(templates: Mapping[str, str]) -> jinja2.Environment:
     """Escapes every text; `{% import "macros" as tables %}` gives the shared tables, `{{ style }}` the shared look."""
     made = jinja2.Environment(
         loader=jinja2.DictLoader({"macros": MACROS, **templates}),
@@ -95,12 +95,12 @@ def environment(templates: Mapping[str, str]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "data_uri": _data_uri}
+    made.filters |= {"percent": format_percent, "data_uri": _data_uri}
     made.globals["style"] = Markup(STYLE)
     return made
 
 
-def mistakes(
+def find_mistakes(
     rows: list[str], columns: list[str], counts: list[list[int]], correct: list[int], most: int
 ) -> list[tuple[str, str, float]]:
     """The most frequent confusions as (true class, said, share of the true class's images in [0, 1]).

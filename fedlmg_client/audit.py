@@ -63,7 +63,7 @@ def audit_folder(model: Classifier, folder: Path) -> Membership:
     ValueError: the folder cannot be read, or has fewer than 20 such training or held-out images.
     """
     own = folders.load(folder, model.preprocessing.image_size)
-    known = maps.find(own.class_names, model.class_names, {})
+    known = maps.find_indices(own.class_names, model.class_names, {})
     held_out = concatenate(own.splits["validation"], own.splits["test"])
     members, others = (_select_known_classes(part, known) for part in (own.splits["train"], held_out))
     if not (found := measure_membership(model.network, model.preprocessing, members, others)):

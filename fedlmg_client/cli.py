@@ -111,7 +111,9 @@ def audit(
     from fedlmg_client import audit as auditing
 
     try:
-        found = auditing.audit_folder(predictor.load(model or _find_returned_model(), builder), data.expanduser())
+        found = auditing.audit_folder(
+            predictor.load_classifier(model or _find_returned_model(), builder), data.expanduser()
+        )
     except ValueError as error:
         raise _failure(str(error)) from None
     console.print(found.describe(), soft_wrap=True)

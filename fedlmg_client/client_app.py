@@ -18,7 +18,7 @@ from common.models import architectures
 from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
 from common.upload import megabytes, sizes
-from common.vision.metrics import accuracy, confusion, predict
+from common.vision.metrics import accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import faults, probe
 from fedlmg_client.audit import FEWEST
@@ -119,12 +119,12 @@ def evaluate_model(arrays: dict[str, torch.Tensor], description: dict, data: Cli
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
     model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
-    indices = maps.find(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
+    indices = maps.find_indices(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
     measured, table = 0.0, torch.zeros(len(data.class_names), len(class_names), dtype=torch.long)
     if len(data.test):
         probabilities = predict(model.float().to(default_device()), preprocess, data.test.images)
         measured = accuracy(probabilities, indices[data.test.labels])
-        table = confusion(probabilities, data.test.labels, len(data.class_names))
+        table = count_confusions(probabilities, data.test.labels, len(data.class_names))
     return {
         "client": data.name,
         "accuracy": measured,

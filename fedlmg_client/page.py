@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from common.html_page import environment, mistakes, percent
-from common.vision.metrics import curve
+from common.html_page import find_mistakes, format_percent, make_environment
+from common.vision.metrics import read_curve
 
 MAX_CLASSES = 30
 MAX_MISTAKES = 8
@@ -96,11 +96,11 @@ def render(cache: Path) -> str:
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
         for name, line, column in zip(rows, counts, evaluation["correct"], strict=True)
     ]
-    validation = dict(curve(training["history"], "validation_accuracy"))
+    validation = dict(read_curve(training["history"], "validation_accuracy"))
     returned = evaluation["accuracy"] if any(map(sum, counts)) else None
     few = max(len(rows), len(model["class_names"])) <= MAX_CLASSES
     return (
-        environment({"page": PAGE})
+        make_environment({"page": PAGE})
         .get_template("page")
         .render(
             name=evaluation["client"],
@@ -112,12 +112,14 @@ def render(cache: Path) -> str:
             architecture=manifest["architecture"],
             classes=classes if few else sorted(classes, key=lambda each: (each[2] is None, each[2]))[:MAX_CLASSES],
             omitted="" if few else f"The {MAX_CLASSES} hardest of {len(classes)} classes.",
-            wrong=mistakes(rows, model["class_names"], counts, evaluation["correct"], MAX_MISTAKES),
+            wrong=find_mistakes(rows, model["class_names"], counts, evaluation["correct"], MAX_MISTAKES),
             rows=rows,
             columns=model["class_names"],
             counts=counts if few else [],
             private=bool(manifest.get("privacy")),
-            epochs=[(epoch, loss, validation.get(epoch)) for epoch, loss in curve(training["history"], "train_loss")],
+            epochs=[
+                (epoch, loss, validation.get(epoch)) for epoch, loss in read_curve(training["history"], "train_loss")
+            ],
         )
     )
 
@@ -126,9 +128,8 @@ def _headline(own: float | None, returned: float | None) -> str:
     if own is None or returned is None:
         return "This client has no test images, so the returned model was not measured."
     more = f"{100 * abs(returned - own):.1f} points {'more' if returned >= own else 'less'}"
-    return (
-        f"The returned model has an accuracy of {percent(returned)} % on your test images, {more} than your own model."
-    )
+    own_images = f"an accuracy of {format_percent(returned)} % on your test images"
+    return f"The returned model has {own_images}, {more} than your own model."
 
 
 def _read_json(path: Path, problem: str) -> dict:

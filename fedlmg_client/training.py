@@ -65,12 +65,12 @@ def train(
         secret = private_training.load_or_create_secret(folder) if data.source == "folder" else str(seed)
         budget = Budget.from_config(config, len(data.train), secret)
     torch.manual_seed(seed)
-    builders = {architectures.base(architecture)}
+    builders = {architectures.base_architecture(architecture)}
     model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
     if budget and architectures.has_batch_norm(model):
         architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
     if config.initialisation:
-        taken = pretrained.initialise(model, architectures.base(architecture), config.initialisation)
+        taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
         print(f"{client}: {taken}", flush=True)
     model = model.to(device, memory_format=torch.channels_last)
     if budget:

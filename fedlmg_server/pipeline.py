@@ -13,7 +13,7 @@ import torch
 
 from common.config import Config, ConfigError
 from common.devices import default_device
-from common.labels import union
+from common.labels import union_of_names
 from common.models import architectures
 from common.storage.atomic import write_bytes, write_json
 from common.storage.tensors import read_tensors
@@ -43,14 +43,17 @@ def check(config: Config) -> None:
     ------
     ConfigError: no such diffusion model or architecture.
     """
-    location.find(config.synthesis.diffusion_model)
+    location.find_pipeline(config.synthesis.diffusion_model)
     for key, text in (
         ("architectures", config.training.architectures),
         ("student-architecture", config.distillation.student_architecture),
     ):
         for name in (part.strip() for part in text.split(",")):
-            if not architectures.is_builder(name) and architectures.base(name) not in architectures.names():
-                nearest = difflib.get_close_matches(name, architectures.names(), n=1, cutoff=0)[0]
+            if (
+                not architectures.is_builder(name)
+                and architectures.base_architecture(name) not in architectures.list_names()
+            ):
+                nearest = difflib.get_close_matches(name, architectures.list_names(), n=1, cutoff=0)[0]
                 raise ConfigError(f"config key '{key}' names '{name}', no architecture; the nearest is {nearest}")
 
 
@@ -84,13 +87,15 @@ def aggregate(config: Config, workspace: Workspace) -> Aggregated:
 
 def synthesise(config: Config, workspace: Workspace, uploads: list[Upload]) -> None:
     """Draw what is missing for every client, and for the unguided rival, on all of this machine's GPUs or cores."""
-    location.check_classes(config.synthesis.diffusion_model, union([upload.class_names for upload in uploads]))
+    location.check_classes(config.synthesis.diffusion_model, union_of_names([upload.class_names for upload in uploads]))
     methods = _methods(config, uploads)
     for method in methods:
         _remove_unplanned(config, workspace, uploads, method)
     missing = [method for method in methods if not _is_drawn(config, workspace, uploads, method)]
     total = estimate.num_images(config, uploads)
-    workspace.log("plan", images=total, classes=len(union([upload.class_names for upload in uploads])), methods=missing)
+    workspace.log(
+        "plan", images=total, classes=len(union_of_names([upload.class_names for upload in uploads])), methods=missing
+    )
     with launch.workers(workspace, launch.num_processes(config, uploads), missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method

@@ -57,9 +57,9 @@ class Quality:
 def public_images(data: str, image_size: int) -> PublicImages:
     """An embedded federation's public set by name, or an image folder (`class/*.png`, or `train|test/class/*.png`)."""
     if data in registry.EMBEDDED:
-        federation = registry.of(data)
-        train = federation.draw_public(NUM_PUBLIC_IMAGES, seed=0)
-        held_out = federation.draw_public(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
+        federation = registry.find_dataset(data)
+        train = federation.make_public_images(NUM_PUBLIC_IMAGES, seed=0)
+        held_out = federation.make_public_images(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
         description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
         return PublicImages(list(federation.class_names), _as_set(train), _as_set(held_out), description)
     folder = folders.load(Path(data).expanduser(), image_size)

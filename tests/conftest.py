@@ -62,7 +62,7 @@ def backend():
     from fedlmg_server.diffusion.latent import LatentBackend
     from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
-    pipeline = tiny_pipeline.build(channels=(16, 32))
+    pipeline = tiny_pipeline.build_pipeline(channels=(16, 32))
     return LatentBackend(pipeline, pipeline.scheduler, conditioning.stable_diffusion(pipeline))
 
 

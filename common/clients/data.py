@@ -59,9 +59,9 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
 
 def virtual_index(source: str, config: Config) -> int | None:
     """Which virtual client a `source` speaks of; None for a folder, which only its owner can read."""
-    num_clients = max(config.federation.num_clients, len(registry.of(config.federation.federation).domains))
+    num_clients = max(config.federation.num_clients, len(registry.find_dataset(config.federation.federation).domains))
     return {_source(index, config): index for index in range(num_clients)}.get(source)
 
 
 def _source(index: int, config: Config) -> str:
-    return f"{registry.of(config.federation.federation).name}/{virtual.name(index, config)}"
+    return f"{registry.find_dataset(config.federation.federation).name}/{virtual.name_client(index, config)}"

@@ -18,7 +18,7 @@ def client_name(node_config: NodeConfig, config: Config) -> str:
         return f"{path.parent.name}-{path.stem}" if path.is_file() else path.name
     from common.clients import virtual
 
-    return virtual.name(partition_index(node_config), config)
+    return virtual.name_client(partition_index(node_config), config)
 
 
 def data_path(node_config: NodeConfig) -> Path | None:

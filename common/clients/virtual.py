@@ -20,10 +20,10 @@ ATTEMPTS = 100
 SHARDS_PER_CLIENT = 2
 
 
-def name(index: int, config: Config) -> str:
+def name_client(index: int, config: Config) -> str:
     """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; of folders, as each is called."""
     if config.simulation.folders:
-        return virtual_folders.name(index, config)
+        return virtual_folders.name_client(index, config)
     if config.simulation.partition != "domain":
         return f"client-{index}"
     domains = _images(config).domains
@@ -58,7 +58,7 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
 
 
 def _images(config: Config) -> Embedded:
-    return registry.of(config.federation.federation)
+    return registry.find_dataset(config.federation.federation)
 
 
 def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
@@ -83,8 +83,8 @@ def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
 
 def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
     """Class names of the client's folder, and its share of the images."""
-    sharing = virtual_folders.sharing(index, config)
-    first = index // virtual_folders.number(config) % sharing
+    sharing = virtual_folders.count_clients(index, config)
+    first = index // virtual_folders.count_folders(config) % sharing
     size = size_of(config.simulation, index)
     names, splits = virtual_folders.load(index, config, size * sharing if size else None)
     if config.simulation.partition == "domain":
@@ -107,8 +107,8 @@ def _share(pooled: dict[str, LabeledImages], index: int, num_clients: int, confi
 def _cut(labels: np.ndarray, num_clients: int, config: Config, attempt: int) -> list[np.ndarray]:
     rng = np.random.default_rng([config.seed, attempt])
     if config.simulation.partition == "shards":
-        return shards(labels, num_clients, rng)
-    return dirichlet(labels, num_clients, config.simulation.dirichlet_alpha, rng)
+        return split_into_shards(labels, num_clients, rng)
+    return split_by_dirichlet(labels, num_clients, config.simulation.dirichlet_alpha, rng)
 
 
 def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
@@ -121,7 +121,9 @@ def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
     )
 
 
-def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
+def split_by_dirichlet(
+    labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
     rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
     shares = rng.dirichlet(np.full(num_clients, alpha), max(NUM_CLASSES, labels.max(initial=0) + 1))
@@ -133,7 +135,7 @@ def dirichlet(labels: np.ndarray, num_clients: int, alpha: float, rng: np.random
     return [np.sort(np.concatenate(parts)) for parts in rows]
 
 
-def shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
+def split_into_shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Rows of each client: two of 2 n pieces of the images in the order of their labels (McMahan et al., 2017)."""
     order = rng.permutation(SHARDS_PER_CLIENT * num_clients).reshape(num_clients, SHARDS_PER_CLIENT)
     pieces = np.array_split(np.argsort(labels, kind="stable"), order.size)

@@ -9,16 +9,16 @@ from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 
 
-def number(config: Config) -> int:
+def count_folders(config: Config) -> int:
     return len(_paths(config))
 
 
-def sharing(index: int, config: Config) -> int:
+def count_clients(index: int, config: Config) -> int:
     """How many clients hold a part of client `index`'s folder."""
-    return len(range(index % number(config), config.federation.num_clients, number(config))) or 1
+    return len(range(index % count_folders(config), config.federation.num_clients, count_folders(config))) or 1
 
 
-def name(index: int, config: Config) -> str:
+def name_client(index: int, config: Config) -> str:
     """As the folder is called, `NICO_unique#2` as `NICO_unique-2`; the second client of a folder has `-2` behind it."""
     names = [re.sub(r"[^A-Za-z0-9_-]+", "-", path.name).strip("-") for path in _paths(config)]
     if len(set(names)) < len(names):
@@ -34,7 +34,7 @@ def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[
     ------
     FolderError: a folder that cannot serve as a data set.
     """
-    return _load(_paths(config)[index % number(config)], config.training.image_size, most)
+    return _load(_paths(config)[index % count_folders(config)], config.training.image_size, most)
 
 
 def _paths(config: Config) -> list[Path]:

@@ -2,27 +2,29 @@
 
 import torch
 
-from common.labels import key
+from common.labels import class_key
 
 
-def to_global(local: list[str], names: list[str]) -> torch.Tensor:
+def to_global_indices(local: list[str], names: list[str]) -> torch.Tensor:
     """Index in `names` of each local class: int64 (len(local),)."""
     return torch.tensor([names.index(name) for name in local])
 
 
-def find(local: list[str], names: list[str], aliases: dict[str, str]) -> torch.Tensor:
+def find_indices(local: list[str], names: list[str], aliases: dict[str, str]) -> torch.Tensor:
     """Index in `names` of each local class, however it is spelt, -1 where it has none: int64 (len(local),)."""
-    keys = [key(name, aliases) for name in names]
-    return torch.tensor([keys.index(key(name, aliases)) if key(name, aliases) in keys else -1 for name in local])
+    keys = [class_key(name, aliases) for name in names]
+    return torch.tensor(
+        [keys.index(class_key(name, aliases)) if class_key(name, aliases) in keys else -1 for name in local]
+    )
 
 
-def known(local: list[str], names: list[str]) -> torch.Tensor:
+def mark_known(local: list[str], names: list[str]) -> torch.Tensor:
     """Which of `names` a client knows: bool (len(names),)."""
     return torch.tensor([name in local for name in names])
 
 
-def spread(probabilities: torch.Tensor, local: list[str], names: list[str]) -> torch.Tensor:
+def spread_probabilities(probabilities: torch.Tensor, local: list[str], names: list[str]) -> torch.Tensor:
     """Local probabilities (N, len(local)) as global ones (N, len(names)); classes the client does not know get 0."""
     spread = probabilities.new_zeros(len(probabilities), len(names))
-    spread[:, to_global(local, names).to(probabilities.device)] = probabilities
+    spread[:, to_global_indices(local, names).to(probabilities.device)] = probabilities
     return spread

@@ -17,7 +17,7 @@ GROUP_NORM = "+groupnorm"
 MOST_GROUPS = 32
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Every architecture that `build` knows without a builder."""
     return [*SMALL, *SMALL_OF_ONE_SIZE, *torchvision.models.list_models(module=torchvision.models)]
 
@@ -41,20 +41,20 @@ def build(name: str, num_classes: int, image_size: int = 32, builders: Collectio
         builder that may not or cannot be imported.
     """
     if name.endswith(GROUP_NORM):
-        return with_group_norm(build(base(name), num_classes, image_size, builders))
+        return with_group_norm(build(base_architecture(name), num_classes, image_size, builders))
     if is_builder(name):
         return _own(name, num_classes, image_size, builders)
     if name in SMALL:
         return SMALL[name](num_classes)
     if name in SMALL_OF_ONE_SIZE:
         return SMALL_OF_ONE_SIZE[name](num_classes, image_size)
-    if name not in names():
-        nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0)
+    if name not in list_names():
+        nearest = difflib.get_close_matches(name, list_names(), n=1, cutoff=0)
         raise ValueError(f"unknown architecture '{name}'; did you mean '{nearest[0]}'?")
     return torchvision_nets.build(name, num_classes, image_size)
 
 
-def base(name: str) -> str:
+def base_architecture(name: str) -> str:
     """The name without what changes its normalisation."""
     return name.removesuffix(GROUP_NORM)
 

@@ -38,14 +38,16 @@ def predict(
     builder: Builder = None,
 ) -> None:
     """Print path, class and confidence of each image as CSV or JSON; images per second go to the error stream."""
-    from common.datasets.readers.image_files import shown
+    from common.datasets.readers.image_files import printable_path
 
     classifier = _load(model, builder)
     problems: list[str] = []
     started = time.monotonic()
     rows = list(classifier.predict(_files(images, problems), problems))
     seconds = time.monotonic() - started
-    named = [{"path": shown(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows]
+    named = [
+        {"path": printable_path(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows
+    ]
     if as_json:
         print(json.dumps(named, ensure_ascii=False, indent=2))
     else:
@@ -88,18 +90,18 @@ def export(
 
 
 def _load(path: Path, builder: str | None) -> "Classifier":
-    from common.models.predictor import ModelError, load
+    from common.models.predictor import ModelError, load_classifier
 
     try:
-        return load(path, builder)
+        return load_classifier(path, builder)
     except ModelError as error:
         raise _failure(str(error)) from None
 
 
 def _files(paths: list[Path], problems: list[str]) -> list[Path]:
-    from common.datasets.readers.image_files import walk
+    from common.datasets.readers.image_files import walk_images
 
-    return [file for path in paths for file in (sorted(walk(path, problems)) if os.path.isdir(path) else [path])]
+    return [file for path in paths for file in (sorted(walk_images(path, problems)) if os.path.isdir(path) else [path])]
 
 
 def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":

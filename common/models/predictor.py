@@ -1,8 +1,8 @@
 """A finished model from its folder, ready to use: from raw pixels to class probabilities.
 
-from common.models.predictor import load
+from common.models.predictor import load_classifier
 
-model = load("runs/default")                  # a workspace, its `model` folder, or a client's `aggregated`
+model = load_classifier("runs/default")                  # a workspace, its `model` folder, or a client's `aggregated`
 for path, label, confidence in model.predict(["one.jpg", "two.png"]):
     print(path, label, confidence)
 """
@@ -69,7 +69,7 @@ class Classifier(torch.nn.Module):
                 yield from zip(read, names, confidences.tolist(), strict=True)
 
 
-def load(path: Path | str, builder: str | None = None) -> Classifier:
+def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
     """The model in float32 on the CPU, from its folder, the workspace it was made in, or a client's cache.
 
     builder: `package.module:function` that may be imported, where the model is of no architecture known here.

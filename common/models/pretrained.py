@@ -24,11 +24,11 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
     ValueError: the source cannot be had or read, or none of its tensors fits.
     """
     weights = _imagenet(architecture) if source == IMAGENET else _read(Path(source).expanduser())
-    own, head_name = model.state_dict(), head(model)
+    own, head = model.state_dict(), head_name(model)
     fitting = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and tensor.shape == own[name].shape and name.rpartition(".")[0] != head_name
+        if name in own and tensor.shape == own[name].shape and name.rpartition(".")[0] != head
     }
     if not fitting:
         raise ValueError(f"no tensor of '{source}' fits a '{architecture}': name weights of the same architecture")
@@ -38,7 +38,7 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
     return f"took {len(fitting)} of {len(own)} tensors from '{source}'; left as they were: {shown}"
 
 
-def head(model: nn.Module) -> str:
+def head_name(model: nn.Module) -> str:
     """Name of the layer that gives the logits: the last linear layer or convolution."""
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return names[-1]

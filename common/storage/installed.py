@@ -4,7 +4,7 @@ from importlib import metadata
 from pathlib import Path
 
 
-def find(name: Path) -> Path:
+def find_installed(name: Path) -> Path:
     """A file or folder of the checkout or wheel, by its path from the root of either.
 
     A Flower bundle carries nothing but code, so this looks beside it, in the installed distribution, and in the

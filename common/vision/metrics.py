@@ -29,14 +29,14 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
-def confusion(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:
+def count_confusions(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:
     """Counts int64 (labels, classes): row true class, column predicted; without `num_labels`, as many as classes."""
     classes = probabilities.shape[1]
     rows = num_labels or classes
     return torch.bincount(labels * classes + probabilities.argmax(1), minlength=rows * classes).reshape(rows, classes)
 
 
-def curve(history: object, key: str) -> list[tuple[float, float]]:
+def read_curve(history: object, key: str) -> list[tuple[float, float]]:
     """(epoch, value) points of a training history, at most 2000, whatever a stranger may have written as one."""
     entries = history[:MAX_POINTS] if isinstance(history, list) else []
     pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]

@@ -9,11 +9,11 @@ import torch
 from common.clients.data import virtual_data, virtual_index
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
-from common.labels import parse_aliases, union
-from common.labels.maps import find, known
+from common.labels import parse_aliases, union_of_names
+from common.labels.maps import find_indices, mark_known
 from common.storage.atomic import write_json
 from common.upload import Upload
-from common.vision.metrics import accuracy, confusion, predict
+from common.vision.metrics import accuracy, count_confusions, predict
 from fedlmg_server.baselines import ceiling, teachers_alone
 from fedlmg_server.distillation import aggregate, synthetic_set, teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
@@ -43,12 +43,12 @@ def real(config: Config, uploads: list[Upload], split: str) -> dict[str, Labeled
             return {}
         data = virtual_data(upload.client, index, config)
         part = getattr(data, split)
-        sets[upload.client] = LabeledImages(part.images, find(data.class_names, names, aliases)[part.labels])
+        sets[upload.client] = LabeledImages(part.images, find_indices(data.class_names, names, aliases)[part.labels])
     return sets
 
 
 def _class_names(uploads: list[Upload]) -> list[str]:
-    return union([upload.class_names for upload in uploads])
+    return union_of_names([upload.class_names for upload in uploads])
 
 
 def without_training(
@@ -56,7 +56,7 @@ def without_training(
 ) -> tuple[dict[str, dict], dict[str, dict[str, float]]]:
     """Rows `local` and `ensemble`, and each client's own model's accuracy on every test set."""
     class_names = _class_names(uploads)
-    masks = {upload.client: known(upload.class_names, class_names) for upload in uploads}
+    masks = {upload.client: mark_known(upload.class_names, class_names) for upload in uploads}
     local: dict[str, dict[str, float]] = {}
     ensemble = {}
     for name, test in tests.items():
@@ -84,7 +84,7 @@ def confusion_of_aggregated(
     """
     model, _ = aggregate.load(workspace, config, device)
     tables = {
-        name: confusion(predict(model, aggregate.preprocessing(config), test.images), test.labels)
+        name: count_confusions(predict(model, aggregate.preprocessing(config), test.images), test.labels)
         for name, test in tests.items()
     }
     per_client = {

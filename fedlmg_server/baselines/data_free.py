@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.labels.maps import to_global
+from common.labels.maps import to_global_indices
 from common.models import feature_statistics
 from common.vision.augmentation import augment, vary_look
 from common.vision.schedule import warm_up_then_cosine
@@ -57,7 +57,7 @@ class Ensemble:
         self.members = []
         for upload in federation.uploads:
             targets = {name: moments.pooled().to(device) for name, moments in upload.statistics.items()}
-            rows = to_global(upload.class_names, names).to(device)
+            rows = to_global_indices(upload.class_names, names).to(device)
             self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
         self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)
         self.weights = torch.full((len(self.members),), 1 / len(self.members), device=device)

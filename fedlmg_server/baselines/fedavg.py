@@ -3,7 +3,7 @@
 import torch
 from flwr.serverapp.strategy import FedAvg
 
-from common.labels.maps import to_global
+from common.labels.maps import to_global_indices
 from common.models import architectures, pretrained
 from fedlmg_server.baselines import rounds
 from fedlmg_server.baselines.federation import Federation, Outcome
@@ -38,10 +38,10 @@ def average(federation: Federation) -> torch.nn.Module:
     mean, head = {key: torch.zeros_like(value).float() for key, value in model.state_dict().items()}, {}
     total, per_class = 0, torch.zeros(len(names))
     for upload in federation.uploads:
-        images, rows = upload.manifest["training"]["num_examples"], to_global(upload.class_names, names)
+        images, rows = upload.manifest["training"]["num_examples"], to_global_indices(upload.class_names, names)
         total, classifier = total + images, upload.classifier()
         per_class[rows] += images
-        head = {f"{pretrained.head(classifier)}.{part}" for part in ("weight", "bias")}
+        head = {f"{pretrained.head_name(classifier)}.{part}" for part in ("weight", "bias")}
         for key, value in classifier.state_dict().items():
             if key in head:
                 mean[key][rows] += images * value

@@ -53,7 +53,7 @@ def public_images(federation: Federation) -> torch.Tensor:
         return federation.public[shuffled[:count]]
     if not config.federation.federation or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
-    return registry.of(config.federation.federation).draw_public(count, SEED_OF_PRETRAINING).images
+    return registry.find_dataset(config.federation.federation).make_public_images(count, SEED_OF_PRETRAINING).images
 
 
 def _start(federation: Federation) -> torch.nn.Module:

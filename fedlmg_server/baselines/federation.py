@@ -10,8 +10,8 @@ import torch
 
 from common.config import Config, ConfigError
 from common.datasets.labeled_images import LabeledImages
-from common.labels import union
-from common.labels.maps import known
+from common.labels import union_of_names
+from common.labels.maps import mark_known
 from common.upload import Upload, load_all
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.baselines import compare
@@ -98,12 +98,12 @@ class Federation:
 
     @property
     def class_names(self) -> list[str]:
-        return union([upload.class_names for upload in self.uploads])
+        return union_of_names([upload.class_names for upload in self.uploads])
 
     @property
     def known(self) -> dict[str, torch.Tensor]:
         """Client -> bool (classes,), which of `class_names` it knows."""
-        return {upload.client: known(upload.class_names, self.class_names) for upload in self.uploads}
+        return {upload.client: mark_known(upload.class_names, self.class_names) for upload in self.uploads}
 
     @property
     def num_updates(self) -> int:

@@ -13,7 +13,7 @@ def linear_probe(federation: Federation) -> Outcome:
     """The student as it starts (`student-initialisation`; from scratch, its features are random) with its last layer
     trained; BatchNorm's running moments follow the images, as in the authors' code."""
     data, model, config = ceiling.pooled(list(federation.trains.values())), federation.student(), federation.config
-    head = pretrained.head(model)
+    head = pretrained.head_name(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
     cost = Cost(rounds=1, upload_bytes=data.images.numel(), num_images=len(data.images))

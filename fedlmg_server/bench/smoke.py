@@ -56,7 +56,7 @@ def shrink(experiment: Experiment, folder: Path) -> Experiment:
     from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     if not (folder / "model_index.json").exists():
-        tiny_pipeline.build().save_pretrained(folder)
+        tiny_pipeline.build_pipeline().save_pretrained(folder)
     small = experiment.over(KEYS | {"diffusion-model": str(folder.resolve())})
     settings = {name: keys | _fewer(Config.from_run_config(keys)) for name, keys in small.settings.items()}
     variants = {

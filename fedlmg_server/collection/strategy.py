@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from common.config import Config
 from common.names import is_sane_name
 from common.upload import Upload, is_whole, megabytes, read_manifest
-from common.vision.metrics import curve
+from common.vision.metrics import read_curve
 from fedlmg_server.collection.exchange import Exchange, ReplyError
 from fedlmg_server.collection.registry import Registry
 from fedlmg_server.monitor.text import shortened
@@ -253,7 +253,7 @@ class FedLMG(Strategy):
         elif self._have().get(name) != digest:
             raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
         self.workspace.log("client", name=name, state="answered", reason="")
-        for epoch, loss in curve(_history(manifest), "train_loss"):
+        for epoch, loss in read_curve(_history(manifest), "train_loss"):
             self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
         return name
 

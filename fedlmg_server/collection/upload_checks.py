@@ -136,13 +136,13 @@ def _data(upload: Upload, config: Config) -> None:
 
 def _architecture(upload: Upload, config: Config) -> None:
     name = upload.manifest.get("architecture")
-    known = architectures.base(name) if isinstance(name, str) else name
+    known = architectures.base_architecture(name) if isinstance(name, str) else name
     if isinstance(known, str) and architectures.is_builder(known):
         if known not in config.builders:
             raise Refused(
                 f"it names the builder {_shown(name)}, which this server imports only if its 'architectures' name it"
             )
-    elif known not in architectures.names():
+    elif known not in architectures.list_names():
         raise Refused(f"it uploaded a {_shown(name)}, which this server does not know")
 
 

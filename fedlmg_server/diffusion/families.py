@@ -49,7 +49,7 @@ SCHEDULERS = {
 }
 
 
-def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
+def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
     """The backend of `diffusion-model`: `digits` (embedded), a diffusers folder, or a hub id.
 
     Opened from safetensors only; `HF_HUB_OFFLINE` is honoured by the hub's library.
@@ -58,9 +58,9 @@ def load(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
     ------
     ConfigError: no pipeline there, or one of a family that is not supported.
     """
-    source = location.find(config.diffusion_model)
+    source = location.find_pipeline(config.diffusion_model)
     pipeline, decoder = _open(source, config, _dtype(device))
-    noise_schedule = scheduler(pipeline, config.sampler)
+    noise_schedule = make_scheduler(pipeline, config.sampler)
     pipeline.to(device)
     if not hasattr(pipeline, "vae"):
         backend = PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
@@ -114,7 +114,7 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
-def scheduler(pipeline: DiffusionPipeline, sampler: str):
+def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
     """The sampler asked for, on the noise schedule that the model was trained with."""
     changes = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
     if sampler == "ddpm":

@@ -20,13 +20,13 @@ def embedded_folder(name: str) -> Path:
     ConfigError: it is not installed.
     """
     try:
-        weights = installed.find(ASSETS / name / "unet" / "diffusion_pytorch_model.safetensors")
+        weights = installed.find_installed(ASSETS / name / "unet" / "diffusion_pytorch_model.safetensors")
     except FileNotFoundError as error:
         raise ConfigError(f"{error}, or set the config key 'diffusion-model' to a pipeline folder") from None
     return weights.parents[1]
 
 
-def find(name: str) -> str:
+def find_pipeline(name: str) -> str:
     """What `from_pretrained` opens for an embedded model, a diffusers folder, or a hub id.
 
     Raises
@@ -48,7 +48,9 @@ def check_classes(name: str, class_names: list[str]) -> None:
     ------
     ConfigError: an embedded model was never shown some class, and would draw something else.
     """
-    if name in EMBEDDED and (strange := [one for one in class_names if one not in registry.of(name).class_names]):
+    if name in EMBEDDED and (
+        strange := [one for one in class_names if one not in registry.find_dataset(name).class_names]
+    ):
         raise ConfigError(
             f"the embedded diffusion model '{name}' has never seen '{strange[0]}': set 'diffusion-model' to one that "
             "knows your classes, or train one (`fedlmg pretrain`)"

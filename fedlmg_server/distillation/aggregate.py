@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from common.config import Config, ConfigError
-from common.labels import union
-from common.labels.maps import known
+from common.labels import union_of_names
+from common.labels.maps import mark_known
 from common.models import architectures, pretrained
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
@@ -43,7 +43,7 @@ class TeacherCache:
             upload.client: teachers.probabilities(upload, synthetic.images, synthetic.class_names, device)
             for upload in uploads
         }
-        self.known = {upload.client: known(upload.class_names, synthetic.class_names) for upload in uploads}
+        self.known = {upload.client: mark_known(upload.class_names, synthetic.class_names) for upload in uploads}
 
     def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
         """Images and targets of one aggregation, without the images of clients whose weight is 0."""
@@ -131,7 +131,7 @@ def save(
     write_tensors(workspace.model / "model.safetensors", distilled.model.state_dict())
     description = {
         "architecture": config.distillation.student_architecture,
-        "class_names": union([upload.class_names for upload in uploads]),
+        "class_names": union_of_names([upload.class_names for upload in uploads]),
         "preprocessing": preprocessing(config).to_json(),
         "aggregation": config.distillation.aggregation,
         "made_from": signature(uploads),

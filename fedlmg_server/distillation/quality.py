@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from common.labels.maps import known
+from common.labels.maps import mark_known
 from common.upload import Upload
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 
@@ -98,7 +98,7 @@ def _readings(
     author_of = torch.tensor([authors[client] for client in synthetic.clients])
     readings = {}
     for reader in uploads:
-        knows = known(reader.class_names, synthetic.class_names)[synthetic.labels]
+        knows = mark_known(reader.class_names, synthetic.class_names)[synthetic.labels]
         right = per_client[reader.client].argmax(1) == synthetic.labels
         for author, number in authors.items():
             rows = knows & (author_of == number)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from common.config import Config
-from common.labels import union
+from common.labels import union_of_names
 from common.upload import Upload
 from fedlmg_server.synthesis import filters, plan, scores
 from fedlmg_server.synthesis.filters import Rejected
@@ -37,7 +37,7 @@ def load(config: Config, workspace: Workspace, uploads: list[Upload], method: st
     ------
     ValueError: no image passes.
     """
-    class_names = union([upload.class_names for upload in uploads])
+    class_names = union_of_names([upload.class_names for upload in uploads])
     images, labels, clients = [], [], []
     rejected: Rejected = {}
     for upload in uploads:

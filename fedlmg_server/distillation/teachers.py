@@ -10,7 +10,7 @@ from common.vision.metrics import predict
 def probabilities(upload: Upload, images: torch.Tensor, class_names: list[str], device: torch.device) -> torch.Tensor:
     """One teacher's probabilities over the global classes, float (N, classes), of images uint8 (N, 3, h, w)."""
     local = predict(upload.classifier(device), upload.preprocess, images)
-    return maps.spread(local, upload.class_names, class_names)
+    return maps.spread_probabilities(local, upload.class_names, class_names)
 
 
 def multi_teacher(

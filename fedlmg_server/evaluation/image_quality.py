@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.labels.maps import to_global
+from common.labels.maps import to_global_indices
 from common.storage.atomic import write_bytes
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
@@ -83,7 +83,7 @@ def _by_client(federation: Federation, method: str) -> dict[str, TrainingSet]:
 def _compared(
     federation: Federation, by: Judge, upload: Upload, name: str, real: TrainingSet, drawn: TrainingSet
 ) -> Iterator[Measured]:
-    classes = to_global(upload.class_names, federation.class_names)
+    classes = to_global_indices(upload.class_names, federation.class_names)
     local = torch.full((len(federation.class_names),), -1)
     local[classes] = torch.arange(len(classes))
     targets = local[drawn.labels]

@@ -1,6 +1,6 @@
 """The model's card: what it is, how it was measured, how to use it. Markdown, beside the model."""
 
-from common.html_page import percent
+from common.html_page import format_percent
 from fedlmg_server.monitor.text import plain
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.results import points
@@ -17,13 +17,13 @@ def render(results: dict, class_names: list[str]) -> str:
         (
             name,
             client["num_examples"],
-            percent(client["own_accuracy"]),
-            percent(client["aggregated_accuracy"]),
+            format_percent(client["own_accuracy"]),
+            format_percent(client["aggregated_accuracy"]),
             points(client["aggregated_accuracy"], client["own_accuracy"]),
         )
         for name, client in list(clients.items())[:MAX_CLIENTS]
     ]
-    methods = [(name, percent(method["accuracy"])) for name, method in results["methods"].items()]
+    methods = [(name, format_percent(method["accuracy"])) for name, method in results["methods"].items()]
     parts = [
         "# Model card",
         _plain(headline(results)),
@@ -38,8 +38,9 @@ def render(results: dict, class_names: list[str]) -> str:
             * bool(methods)
         ),
         "## Use",
-        "```python\nfrom common.models.predictor import load\n\n"
-        'for path, label, confidence in load("model").predict(["one.png"]):\n    print(path, label, confidence)\n```',
+        "```python\nfrom common.models.predictor import load_classifier\n\n"
+        'for path, label, confidence in load_classifier("model").predict(["one.png"]):\n'
+        "    print(path, label, confidence)\n```",
         "## Limits",
         "\n".join(f"- {limit}" for limit in LIMITS),
     ]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.config.synthesis import SynthesisConfig
-from common.html_page import environment, percent
+from common.html_page import format_percent, make_environment
 from common.names import safe_name
-from common.vision.metrics import curve
+from common.vision.metrics import read_curve
 from fedlmg_server.report import drawn, montage, plots, views
 from fedlmg_server.report.results import best, check, points, rejections
 from fedlmg_server.report.template import PAGE
@@ -41,7 +41,7 @@ def render(workspace: Path, results: dict) -> str:
     ValueError: `results` is not what `results.build` returns.
     """
     check(results)
-    template = environment({"page": PAGE}).get_template("page")
+    template = make_environment({"page": PAGE}).get_template("page")
     names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
     return template.render(
         points=points,
@@ -71,7 +71,8 @@ def headline(results: dict) -> str:
         "the clients' own models on the same images": [accuracy - old for old in elsewhere if old is not None],
         "each client's own model on its own images": [new - old for new, old in own if None not in (new, old)],
     }
-    start = f"One upload from each of {len(clients)} clients, one model: right on {percent(accuracy)} % of their images"
+    right = format_percent(accuracy)
+    start = f"One upload from each of {len(clients)} clients, one model: right on {right} % of their images"
     than = [f"{_more_or_fewer(sum(each) / len(each))} than {rival}" for rival, each in changes.items() if each]
     return ", ".join([start, *than[:1]]) + "".join(f" and {words}" for words in than[1:]) + "."
 
@@ -84,7 +85,9 @@ def _bars(results: dict) -> dict | None:
     measured = {n: m["accuracy"] for n, m in results["methods"].items() if m["accuracy"] is not None}
     if not measured:
         return None
-    alt = "Mean accuracy of each method in percent: " + ", ".join(f"{n} {percent(a)}" for n, a in measured.items())
+    alt = "Mean accuracy of each method in percent: " + ", ".join(
+        f"{n} {format_percent(a)}" for n, a in measured.items()
+    )
     return {"svg": plots.bars(measured), "alt": alt}
 
 
@@ -93,10 +96,10 @@ def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     for manifest in sorted(workspace.glob("uploads/*/manifest.json"))[:MAX_LINES]:
         name = names.get(manifest.parent.name, manifest.parent.name)
         history = _mapping(_read_json(manifest).get("training")).get("history")
-        panels["Clients: training loss"][name] = curve(history, "train_loss")
-        panels["Clients: validation accuracy"][name] = curve(history, "validation_accuracy")
+        panels["Clients: training loss"][name] = read_curve(history, "train_loss")
+        panels["Clients: validation accuracy"][name] = read_curve(history, "validation_accuracy")
     for name, history in _read_json(workspace / "report" / "histories.json").items():
-        panels["Distillation: loss"][name] = curve(history, "loss")
+        panels["Distillation: loss"][name] = read_curve(history, "loss")
     for title, lines in panels.items():
         yield from _plot(title, lines, "epoch")
 
@@ -159,7 +162,7 @@ def _verdict(score: Score | None, min_confidence: float) -> str:
         return "not scored"
     read = "read as asked" if score.agrees else "read as another class"
     why = filters.reason(score, SynthesisConfig(min_confidence=min_confidence))
-    return f"{read}, {percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
+    return f"{read}, {format_percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
 
 
 def _missing(workspace: Path, results: dict, names: dict[str, str]) -> dict[str, str]:

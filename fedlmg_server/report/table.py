@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.html_page import percent
+from common.html_page import format_percent
 from fedlmg_server.monitor.text import plain
 from fedlmg_server.report.results import best, points
 
@@ -59,9 +59,9 @@ def _clients(results: dict) -> Table:
             _plain(client["architecture"]),
             str(client["num_examples"]),
             f"{client['upload_bytes'] / 1e6:.1f}",
-            percent(own),
-            percent(client["own_accuracy_all_clients"]),
-            f"[bold]{percent(returned)}[/]",
+            format_percent(own),
+            format_percent(client["own_accuracy_all_clients"]),
+            f"[bold]{format_percent(returned)}[/]",
             points(returned, own),
         )
     return table
@@ -107,5 +107,5 @@ def _plain(text: object) -> str:
 
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:
-    text = percent(accuracy)
+    text = format_percent(accuracy)
     return f"[bold green]{text}[/]" if accuracy is not None and accuracy == highest and method != "ceiling" else text

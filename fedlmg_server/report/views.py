@@ -1,6 +1,6 @@
 """A run's large tables, cut to what a page can show; each says in a sentence what it leaves out."""
 
-from common.html_page import mistakes
+from common.html_page import find_mistakes
 from fedlmg_server.report.results import CONFUSION
 
 MAX_COLUMNS = 12
@@ -72,7 +72,7 @@ def confusion(results: dict) -> dict | None:
     return {
         "names": names if whole else [],
         "counts": counts if whole else [],
-        "mistakes": mistakes(names, names, counts, list(range(len(names))), MAX_MISTAKES),
+        "mistakes": find_mistakes(names, names, counts, list(range(len(names))), MAX_MISTAKES),
         "num_classes": len(names),
     }
 

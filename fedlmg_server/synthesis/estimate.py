@@ -53,7 +53,7 @@ def measure(config: Config, uploads: list[Upload], device: torch.device) -> Esti
     # Diffusers is for the processes that draw: the server that waits for clients does without.
     from fedlmg_server.diffusion import families
 
-    backend = families.load(config.synthesis, device)
+    backend = families.load_backend(config.synthesis, device)
     return probe(backend, config, uploads[0], num_images(config, uploads), num_processes(config, uploads))
 
 

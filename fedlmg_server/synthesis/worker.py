@@ -27,7 +27,7 @@ def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, de
     """Draw this process's share, method by method; one classifier in memory at a time. The first process says
     beforehand, by a short probe, how long it will take."""
     workspace, config = Workspace.existing(workspace.root)
-    backend = families.load(config.synthesis, device)
+    backend = families.load_backend(config.synthesis, device)
     if rank == 0 and "fedlmg" in methods and not launch.num_drawn(workspace):
         first, total = next(load_all(workspace.uploads, config)), estimate.num_images_in(workspace, config)
         workspace.log("estimate", sentence=estimate.probe(backend, config, first, total, world_size).sentence())

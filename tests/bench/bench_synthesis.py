@@ -87,7 +87,7 @@ def reference_speed(barrier, num_images: int, threads: int | None) -> float:
     if threads:
         torch.set_num_threads(threads)
     upload = make_upload("bench", CLASS_NAMES)
-    backend = families.load(SynthesisConfig(), torch.device("cpu"))
+    backend = families.load_backend(SynthesisConfig(), torch.device("cpu"))
     classifier = upload.classifier(torch.device("cpu"))
     loop = ReferenceLoop(backend.pipeline, classifier, upload.preprocess, upload.statistics)
     barrier.wait()
@@ -102,7 +102,7 @@ def preset_speed(barrier, preset: str, num_images: int) -> float:
     torch.set_num_threads(1)
     upload = make_upload("bench", CLASS_NAMES)
     config = with_preset(SynthesisConfig(preset=preset))
-    backend = families.load(config, torch.device("cpu"))
+    backend = families.load_backend(config, torch.device("cpu"))
     guidance = guidance_by(upload, config, backend.device)
     drawings = plan.drawings(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
     draw_batch(backend, guidance, drawings[:2], CLASS_NAMES, with_preset(SynthesisConfig(preset="fast")))

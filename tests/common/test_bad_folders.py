@@ -204,7 +204,7 @@ def a_mapping_that_is_no_json(root: Path):
     write(root / "label_id_mapping.json", "cat = 0")
 
 
-@refused("lacks its class names")
+@refused("has no table of class names")
 def open_images_without_descriptions(root: Path):
     draw(root / "a.jpg")
     write(root / "train-labels.csv", "ImageID,Source,LabelName,Confidence\na,machine,/m/1,1\n")

@@ -54,11 +54,11 @@ def images(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("place", [".", "model", "model/model.json"])
 def test_a_model_is_found_from_its_workspace_folder_or_file(workspace: Path, place: str):
-    assert predictor.load(workspace / place).class_names == ["cat", "dog"]
+    assert predictor.load_classifier(workspace / place).class_names == ["cat", "dog"]
 
 
 def test_predictions_are_those_of_the_module_on_each_image_alone(workspace: Path, images: list[Path]):
-    model = predictor.load(workspace)
+    model = predictor.load_classifier(workspace)
 
     predicted = list(model.predict(images))
 
@@ -73,7 +73,7 @@ def test_an_unreadable_image_is_named(workspace: Path, tmp_path: Path):
     (tmp_path / "bad.png").write_bytes(b"")
 
     with pytest.raises(ImageError, match=r"bad\.png: it is no image"):
-        list(predictor.load(workspace).predict([tmp_path / "bad.png"]))
+        list(predictor.load_classifier(workspace).predict([tmp_path / "bad.png"]))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_model_that_is_not_whole_is_refused_in_a_sentence(
         path.write_text(content)
 
     with pytest.raises(ModelError, match=reason) as refusal:
-        predictor.load(workspace)
+        predictor.load_classifier(workspace)
 
     assert "\n" not in str(refusal.value)
 
@@ -144,7 +144,7 @@ def test_onnx_and_program_give_what_torch_gives(workspace: Path, images: list[Pa
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = predictor.load(workspace)
+    model = predictor.load_classifier(workspace)
     batches = [read_image(path)[None].repeat(copies, 1, 1, 1) for copies, path in enumerate(images, 1)]
 
     export(model, workspace / "out", batches)
@@ -165,7 +165,7 @@ def test_int8_is_smaller_and_its_cost_is_measured(workspace: Path, images: list[
     pytest.importorskip("onnxruntime")
     batches = [read_image(path)[None] for path in images]
 
-    _, cost = export(predictor.load(workspace), workspace / "out", batches, labels=[0, 1, 0])
+    _, cost = export(predictor.load_classifier(workspace), workspace / "out", batches, labels=[0, 1, 0])
 
     assert cost.int8_bytes < 0.5 * cost.float_bytes
     assert cost.num_images == 1
@@ -176,4 +176,4 @@ def test_a_missing_package_is_named(workspace: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "onnx", None)
 
     with pytest.raises(ExportError, match=r"package 'onnx': pip install 'fedlmg\[export\]'"):
-        export(predictor.load(workspace), workspace / "out", [])
+        export(predictor.load_classifier(workspace), workspace / "out", [])

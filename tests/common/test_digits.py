@@ -34,7 +34,7 @@ def test_public_fonts_are_not_the_clients():
 
 
 def test_public_set_is_the_same_for_a_seed():
-    assert torch.equal(public_digits.draw(5, seed=3).images, public_digits.draw(5, seed=3).images)
+    assert torch.equal(public_digits.make_images(5, seed=3).images, public_digits.make_images(5, seed=3).images)
 
 
 def test_unknown_domain_is_named():

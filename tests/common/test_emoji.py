@@ -18,7 +18,7 @@ EMOJI = Config.from_run_config({"federation": "emoji"})
 
 def concepts(artists: tuple[str, ...], split: str) -> set[str]:
     pairs = product(artists, emoji.CLASS_NAMES)
-    return {concept for artist, name in pairs for concept in emoji_sheets.concepts(artist, split, name)}
+    return {concept for artist, name in pairs for concept in emoji_sheets.list_concepts(artist, split, name)}
 
 
 @pytest.mark.parametrize("domain", emoji.DOMAINS)
@@ -48,14 +48,14 @@ def test_what_test_images_show_is_in_no_training_image():
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The concepts that have been drawn since."""
-    seen, drawing = set(), emoji_sheets.drawing
-    monkeypatch.setattr(emoji_sheets, "drawing", lambda artist, name: seen.add(name) or drawing(artist, name))
+    seen, drawing = set(), emoji_sheets.read_drawing
+    monkeypatch.setattr(emoji_sheets, "read_drawing", lambda artist, name: seen.add(name) or drawing(artist, name))
     return seen
 
 
 @pytest.mark.parametrize(("split", "purpose"), [("train", "public"), ("test", "public-held-out")])
 def test_public_images_show_concepts_of_their_split(shown: set[str], split: str, purpose: str):
-    public_emoji.draw(40, seed=0, purpose=purpose)
+    public_emoji.make_images(40, seed=0, purpose=purpose)
 
     assert shown
     assert shown <= concepts(public_emoji.ARTISTS, split)
@@ -69,7 +69,7 @@ def test_test_images_show_concepts_of_their_split(shown: set[str]):
 
 
 def test_man_and_woman_that_do_the_same_are_in_one_split():
-    known = json.loads((installed.find(emoji_sheets.FOLDER) / "concepts.json").read_text())["concepts"]
+    known = json.loads((installed.find_installed(emoji_sheets.FOLDER) / "concepts.json").read_text())["concepts"]
 
     teachers = [known[f"{who}-200d-1f3eb"] for who in ("1f9d1", "1f468", "1f469")]
     assert teachers == [teachers[0]] * 3
@@ -80,7 +80,7 @@ def test_public_artists_are_not_the_clients():
 
 
 def test_public_set_is_the_same_for_a_seed():
-    assert torch.equal(public_emoji.draw(5, seed=3).images, public_emoji.draw(5, seed=3).images)
+    assert torch.equal(public_emoji.make_images(5, seed=3).images, public_emoji.make_images(5, seed=3).images)
 
 
 def test_federation_brings_its_diffusion_model_and_number_of_images():

@@ -20,7 +20,7 @@ from common.labels import maps
 def test_union_holds_each_class_once(spaces: dict, expected: list[str]):
     spelt = labels.in_one_spelling(spaces, {})
 
-    assert labels.union(list(spelt.values())) == expected
+    assert labels.union_of_names(list(spelt.values())) == expected
 
 
 def test_each_client_keeps_the_order_of_its_classes():
@@ -64,6 +64,6 @@ def test_alias_table_without_sense_is_refused(text: str, message: str):
 
 
 def test_class_that_the_model_lacks_has_no_index():
-    indices = maps.find(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
+    indices = maps.find_indices(["Dog", "horse", "plane"], ["airplane", "dog"], {"plane": "airplane"})
 
     assert torch.equal(indices, torch.tensor([1, -1, 0]))

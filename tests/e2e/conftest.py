@@ -10,5 +10,5 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)
+    tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(folder)
     return folder

@@ -38,7 +38,7 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline.build().save_pretrained(folder)
+    tiny_pipeline.build_pipeline().save_pretrained(folder)
     return folder
 
 

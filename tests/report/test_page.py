@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.html_page import percent
+from common.html_page import format_percent
 from fedlmg_server.report import model_card, montage, page, results
 from tests.report.tiny import HOSTILE, figures, make_workspace, write_json
 
@@ -39,8 +39,8 @@ def test_page_asks_the_network_for_nothing(html: str):
 def test_figures_are_those_of_the_results(html: str):
     for name, method in figures()["methods"].items():
         if method is not None:
-            per_client = [percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
-            assert [name, percent(method["accuracy"]), *per_client] in rows(html)
+            per_client = [format_percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
+            assert [name, format_percent(method["accuracy"]), *per_client] in rows(html)
 
 
 def test_headline_compares_in_points(html: str):

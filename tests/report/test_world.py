@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.html_page import percent
+from common.html_page import format_percent
 from common.names import safe_name
 from fedlmg_server.report import model_card, page, results
 from tests.report.tiny import write_json
@@ -83,7 +83,7 @@ def test_names_in_every_script_are_shown(tmp_path: Path):
 def test_one_client_with_one_class_has_a_page(tmp_path: Path):
     html = page.render(tmp_path, run_of(tmp_path, ["alone"], ["thing"]))
 
-    assert f"right on {percent(0.75)} % of their images" in html
+    assert f"right on {format_percent(0.75)} % of their images" in html
     assert "Most often" not in html
 
 

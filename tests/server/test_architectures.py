@@ -17,7 +17,9 @@ FAMILIES = (
     *("regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
 )
 """The cheapest member of those of torchvision's families that take no more than a few seconds."""
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in architectures.names() if name not in (*SMALL, *FAMILIES)]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in architectures.list_names() if name not in (*SMALL, *FAMILIES)
+]
 
 
 def empty(name: str, image_size: int) -> torch.nn.Module:

@@ -240,7 +240,7 @@ def test_a_run_that_fails_is_named(tmp_path: Path):
 
 @pytest.mark.slow
 def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
-    tiny_pipeline.build(channels=(16, 32)).save_pretrained(tmp_path / "pipeline")
+    tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(tmp_path / "pipeline")
     keys = {"diffusion-model": str(tmp_path / "pipeline"), "images-per-class": 1, "num-inference-steps": 2}
     keys |= {"min-confidence": 0.0, "student-epochs": 1, "teacher-weighting": "uniform"}
     variants = {"plain": {}, "M = 0": {"noise-editing-steps": 0}}

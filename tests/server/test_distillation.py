@@ -120,13 +120,13 @@ def test_specific_teacher_is_the_client_an_image_was_drawn_for():
 
 
 def test_probabilities_are_spread_by_class_name():
-    spread = maps.spread(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
+    spread = maps.spread_probabilities(torch.tensor([[0.25, 0.75]]), ["dog", "ant"], ["ant", "bee", "dog"])
 
     assert spread.tolist() == [[0.75, 0.0, 0.25]]
 
 
 def test_union_of_label_spaces_orders_numbers_by_value():
-    assert labels.union([["10", "9"], ["9", "2"]]) == ["2", "9", "10"]
+    assert labels.union_of_names([["10", "9"], ["9", "2"]]) == ["2", "9", "10"]
 
 
 def test_average_initialisation_is_the_mean_of_like_uploads():

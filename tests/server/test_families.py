@@ -24,7 +24,7 @@ def folder(request, tmp_path_factory) -> Path:
 
 def opened(folder: Path, **changes):
     config = SynthesisConfig(**{**TINY.__dict__, "diffusion_model": str(folder), **changes})
-    return families.load(config, CPU), config
+    return families.load_backend(config, CPU), config
 
 
 DRAWINGS = plan.drawings(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
@@ -190,7 +190,7 @@ def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guid
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_strict: bool):
     folder = tiny_pipelines.save_with_safety_checker(tmp_path / "pipeline", is_strict)
-    backend = families.load(SynthesisConfig(diffusion_model=str(folder)), CPU)
+    backend = families.load_backend(SynthesisConfig(diffusion_model=str(folder)), CPU)
 
     assert backend.safe(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3
 

@@ -48,7 +48,7 @@ def _drawn_in_this_process() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline.build(channels=(16, 32)).save_pretrained(folder)
+    tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(folder)
     return folder
 
 

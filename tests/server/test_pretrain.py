@@ -61,15 +61,15 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
 
 
 def test_standardised_latents_decode_as_before():
-    pipeline = tiny_pipeline.build(channels=(16, 32))
+    pipeline = tiny_pipeline.build_pipeline(channels=(16, 32))
     pipeline.vae.quant_conv.bias.data += torch.arange(8.0)
-    mean, std = latent_space.encode(pipeline.vae, IMAGES)
+    mean, std = latent_space.encode_images(pipeline.vae, IMAGES)
     with torch.no_grad():
         before = pipeline.vae.decode(mean).sample
 
     standard_mean, standard_std = latent_space.standardise_latents(pipeline.vae, mean, std)
 
-    encoded_mean, encoded_std = latent_space.encode(pipeline.vae, IMAGES)
+    encoded_mean, encoded_std = latent_space.encode_images(pipeline.vae, IMAGES)
     spread = standard_mean.var((0, 2, 3)) + standard_std.square().mean((0, 2, 3))
     torch.testing.assert_close(encoded_mean, standard_mean, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(encoded_std, standard_std, atol=1e-4, rtol=1e-3)

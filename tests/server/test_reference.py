@@ -24,7 +24,9 @@ def test_preset_exact_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
     config = with_preset(SynthesisConfig(preset="exact", **steps))
     drawing = Drawing("dog", 1)
-    exact = LatentBackend(backend.pipeline, families.scheduler(backend.pipeline, config.sampler), backend.condition)
+    exact = LatentBackend(
+        backend.pipeline, families.make_scheduler(backend.pipeline, config.sampler), backend.condition
+    )
     generator = torch.Generator().manual_seed(~drawing.seed & (2**63 - 1))
 
     theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator, **steps)

@@ -155,4 +155,4 @@ def test_linear_probe_trains_the_last_layer_alone(uploads, monkeypatch: pytest.M
 
     before, after = dict(asked.student().named_parameters()), dict(models[0].named_parameters())
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    assert changed == {f"{pretrained.head(models[0])}.weight", f"{pretrained.head(models[0])}.bias"}
+    assert changed == {f"{pretrained.head_name(models[0])}.weight", f"{pretrained.head_name(models[0])}.bias"}

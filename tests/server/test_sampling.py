@@ -236,7 +236,7 @@ def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     few = {"num_inference_steps": 2, "noise_editing_steps": 1}
     nowhere, config = torch.device("meta"), with_preset(SynthesisConfig(preset=preset, **few))
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
-    schedule = families.scheduler(pipeline, sampler)
+    schedule = families.make_scheduler(pipeline, sampler)
     distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))
     guidance, trace = guidance_by(upload, config, nowhere), {}
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from common.config import Config
-from common.labels import union
-from common.labels.maps import to_global
+from common.labels import union_of_names
+from common.labels.maps import to_global_indices
 from common.models.feature_statistics import Moments, to_tensors
 from common.names import safe_name
 from common.upload import Upload, weights_digest
@@ -120,10 +120,10 @@ def test_other_tensors_in_place_of_statistics_are_refused(layer: str, mean: torc
 @QUICK
 @given(st.lists(class_names, min_size=1, max_size=4))
 def test_the_union_holds_each_class_of_each_client_once(label_spaces: list[list[str]]):
-    names = union(label_spaces)
+    names = union_of_names(label_spaces)
 
     assert sorted(names) == sorted({name for space in label_spaces for name in space})
-    assert all([names[index] for index in to_global(space, names)] == space for space in label_spaces)
+    assert all([names[index] for index in to_global_indices(space, names)] == space for space in label_spaces)
 
 
 @QUICK
@@ -132,7 +132,7 @@ def test_the_union_does_not_depend_on_who_answers_first(label_spaces: list[list[
     shuffled = list(label_spaces)
     random.shuffle(shuffled)
 
-    assert union(shuffled) == union(label_spaces)
+    assert union_of_names(shuffled) == union_of_names(label_spaces)
 
 
 @QUICK

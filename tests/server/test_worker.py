@@ -25,7 +25,7 @@ from fedlmg_server.workspace import METHODS, Workspace
 
 @pytest.fixture
 def workspace(tmp_path, upload) -> Workspace:
-    train.save(tiny_pipeline.build(channels=(16, 32)), tmp_path / "pipeline")
+    train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), tmp_path / "pipeline")
     config = Config.from_run_config(
         {
             "workspace": str(tmp_path / "workspace"),
@@ -98,7 +98,7 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
         dealt[-1] += len(plan.batches(planned, config.synthesis_batch_size)[rank::world_size])
 
     monkeypatch.setattr(worker, "draw_client", count)
-    monkeypatch.setattr(worker.families, "load", lambda *_: None)
+    monkeypatch.setattr(worker.families, "load_backend", lambda *_: None)
     monkeypatch.setattr(worker.estimate, "probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 
     for rank in range(8):
@@ -116,7 +116,7 @@ def test_no_more_processes_are_started_than_there_are_batches(upload):
 
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no diffusers pipeline: it has no model_index\.json"):
-        location.find(str(tmp_path))
+        location.find_pipeline(str(tmp_path))
 
 
 def test_estimate_counts_the_plan_and_times_this_machine(workspace, upload):

@@ -44,20 +44,20 @@ def _draw(domain: str, split: str, size: int) -> LabeledImages:
     images, labels = [], rng.permutation(np.arange(size) % len(CLASS_NAMES))
     seen = dict.fromkeys(range(len(CLASS_NAMES)), 0)
     for label in labels.tolist():
-        concepts = emoji_sheets.concepts(artist, split, CLASS_NAMES[label])
-        tile = emoji_sheets.drawing(artist, concepts[seen[label] % len(concepts)])
+        concepts = emoji_sheets.list_concepts(artist, split, CLASS_NAMES[label])
+        tile = emoji_sheets.read_drawing(artist, concepts[seen[label] % len(concepts)])
         seen[label] += 1
-        placed = emoji_sheets.place(tile, rng, turn=10, scale=(0.75, 1.0), shift=2)
+        placed = emoji_sheets.place_drawing(tile, rng, turn=10, scale=(0.75, 1.0), shift=2)
         images.append(_show(domain, placed, rng))
     return LabeledImages(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
 
 
 def _show(domain: str, placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if domain == "noto":
-        return emoji_sheets.over(placed, rng.uniform(225, 255, 3))
+        return emoji_sheets.paste_over(placed, rng.uniform(225, 255, 3))
     if domain == "twemoji":
-        return emoji_sheets.over(placed, rng.uniform(0, 60, 3))
+        return emoji_sheets.paste_over(placed, rng.uniform(0, 60, 3))
     if domain == "openmoji":
-        return emoji_sheets.over(placed, glyphs.photo_patch("flower", rng).astype(np.float32))
+        return emoji_sheets.paste_over(placed, glyphs.photo_patch("flower", rng).astype(np.float32))
     placed[..., :3] = rng.uniform(0, 60, 3)
-    return emoji_sheets.over(placed, rng.uniform(90, 220, 3))
+    return emoji_sheets.paste_over(placed, rng.uniform(90, 220, 3))

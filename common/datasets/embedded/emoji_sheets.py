@@ -21,36 +21,36 @@ TILE = 40
 
 @cache
 def _listing() -> dict[str, Any]:
-    listing: dict[str, Any] = json.loads((installed.find(FOLDER) / "concepts.json").read_text())
+    listing: dict[str, Any] = json.loads((installed.find_installed(FOLDER) / "concepts.json").read_text())
     return listing
 
 
 @cache
 def _tiles(artist: str) -> dict[str, Image.Image]:
     """Concept -> drawing."""
-    with Image.open(installed.find(FOLDER) / f"{artist}.webp") as file:
+    with Image.open(installed.find_installed(FOLDER) / f"{artist}.webp") as file:
         sheet = file.convert("RGBA")
-    concepts, columns = _listing()["sheets"][artist], sheet.width // TILE
-    corners = ((index % columns * TILE, index // columns * TILE) for index in range(len(concepts)))
+    shown, columns = _listing()["sheets"][artist], sheet.width // TILE
+    corners = ((index % columns * TILE, index // columns * TILE) for index in range(len(shown)))
     return {
         concept: sheet.crop((left, top, left + TILE, top + TILE))
-        for concept, (left, top) in zip(concepts, corners, strict=True)
+        for concept, (left, top) in zip(shown, corners, strict=True)
     }
 
 
 @cache
-def concepts(artist: str, split: str, class_name: str) -> tuple[str, ...]:
+def list_concepts(artist: str, split: str, class_name: str) -> tuple[str, ...]:
     """What an artist drew for a class in `train`, `validation` or `test`: code points such as `1f431`."""
     known = _listing()["concepts"]
     return tuple(concept for concept in _listing()["sheets"][artist] if known[concept] == [class_name, split])
 
 
-def drawing(artist: str, concept: str) -> Image.Image:
+def read_drawing(artist: str, concept: str) -> Image.Image:
     """RGBA, 40 x 40."""
     return _tiles(artist)[concept]
 
 
-def place(
+def place_drawing(
     tile: Image.Image, rng: np.random.Generator, turn: float, scale: tuple[float, float], shift: float
 ) -> np.ndarray:
     """A drawing turned by up to `turn` degrees, shrunk to a share of the image in `scale` and moved by up to `shift`
@@ -66,7 +66,7 @@ def place(
     return pixels
 
 
-def over(placed: np.ndarray, scene: np.ndarray) -> np.ndarray:
+def paste_over(placed: np.ndarray, scene: np.ndarray) -> np.ndarray:
     """A placed drawing (32, 32, 4) over a scene (32, 32, 3) or one colour (3,): uint8 (32, 32, 3)."""
     opacity = placed[..., 3:]
     return np.clip(scene + (placed[..., :3] - scene) * opacity, 0, 255).round().astype(np.uint8)

@@ -22,7 +22,7 @@ HANDWRITTEN_SHARE = 0.65
 _SIZE = glyphs.IMAGE_SIZE
 
 
-def draw(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
+def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
     """`num_images` public digits; `purpose` `public-held-out` takes MNIST digits that `public` never shows."""
     rng = np.random.default_rng([seed, purpose == "public-held-out"])
     ink, mnist_labels = glyphs.mnist_digits()
@@ -88,7 +88,7 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             return np.abs(scene - 255 * ink[..., None]).astype(np.uint8)
         foreground = np.full(3, 255.0) if scene.mean() < 128 else np.zeros(3)
     else:
-        scene = background + textures.texture(look, rng)[..., None] * rng.normal(0, 25, 3)
+        scene = background + textures.make_texture(look, rng)[..., None] * rng.normal(0, 25, 3)
     image = scene + (foreground - scene) * ink[..., None]
     if rng.random() < 0.1:
         image = image + rng.normal(0, rng.uniform(3, 12), image.shape)

@@ -18,7 +18,7 @@ SHADED = 60
 """Grey levels between a drawing's darkest and palest part; one with fewer is a silhouette."""
 
 
-def draw(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
+def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
     """`num_images` public emoji; `purpose` `public-held-out` shows the test concepts, `public` those of training."""
     rng = np.random.default_rng([seed, purpose == "public-held-out"])
     split = "test" if purpose == "public-held-out" else "train"
@@ -26,17 +26,19 @@ def draw(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
     images, labels = np.empty((num_images, 32, 32, 3), np.uint8), rng.integers(len(CLASS_NAMES), size=num_images)
     for index, label in enumerate(labels):
         own = drawn[CLASS_NAMES[label]]
-        tile = emoji_sheets.drawing(*own[rng.integers(len(own))])
+        tile = emoji_sheets.read_drawing(*own[rng.integers(len(own))])
         if rng.random() < 0.5:
             tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        placed = emoji_sheets.place(_outlined(tile, rng), rng, turn=20, scale=(0.65, 1.1), shift=3)
+        placed = emoji_sheets.place_drawing(_outlined(tile, rng), rng, turn=20, scale=(0.65, 1.1), shift=3)
         images[index] = _paint(placed, rng)
     return LabeledImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
 
 
 def _drawings(split: str, class_name: str) -> list[tuple[str, str]]:
     """Artist and concept of each."""
-    return [(artist, concept) for artist in ARTISTS for concept in emoji_sheets.concepts(artist, split, class_name)]
+    return [
+        (artist, concept) for artist in ARTISTS for concept in emoji_sheets.list_concepts(artist, split, class_name)
+    ]
 
 
 def _outlined(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -68,8 +70,8 @@ def _paint(placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if look == "photo":
         scene: np.ndarray = glyphs.photo_patch(str(rng.choice(PHOTOS)), rng).astype(np.float32)
     else:
-        scene = background + textures.texture(look, rng)[..., None] * rng.normal(0, 25, 3)
-    image = emoji_sheets.over(placed, scene).astype(np.float32)
+        scene = background + textures.make_texture(look, rng)[..., None] * rng.normal(0, 25, 3)
+    image = emoji_sheets.paste_over(placed, scene).astype(np.float32)
     if rng.random() < 0.1:
         image += rng.normal(0, rng.uniform(3, 12), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -14,7 +14,7 @@ class Embedded:
     domains: tuple[str, ...]
     load: Callable[[str], dict[str, LabeledImages]]
     """The splits of one domain."""
-    draw_public: Callable[..., LabeledImages]
+    make_public_images: Callable[..., LabeledImages]
     """`num_images` public images by `seed`; with the purpose `public-held-out`, of what the others never show."""
     public_sources: str
     """What public images are made from, for a model card."""
@@ -26,7 +26,7 @@ EMBEDDED = {
         digits.CLASS_NAMES,
         digits.DOMAINS,
         digits.load,
-        public_digits.draw,
+        public_digits.make_images,
         "digits in many looks (`common/datasets/embedded/public_digits.py`), drawn from MNIST digits, fonts and photos "
         "that no client of the embedded federation holds",
     ),
@@ -35,13 +35,13 @@ EMBEDDED = {
         emoji.CLASS_NAMES,
         emoji.DOMAINS,
         emoji.load,
-        public_emoji.draw,
+        public_emoji.make_images,
         "emoji in many looks (`common/datasets/embedded/public_emoji.py`), drawn from artists that are no clients of "
         "the embedded federation, and showing nothing that its test images show",
     ),
 }
 
 
-def of(federation: str) -> Embedded:
+def find_dataset(federation: str) -> Embedded:
     """The images behind a federation's name; those without images of their own are digits."""
     return EMBEDDED.get(federation, EMBEDDED["digits"])

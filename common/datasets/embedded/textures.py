@@ -8,7 +8,7 @@ from common.datasets.embedded.glyphs import IMAGE_SIZE
 LOOKS = ("flat", "gradient", "stripes", "checks", "noise", "blobs")
 
 
-def texture(look: str, rng: np.random.Generator) -> np.ndarray:
+def make_texture(look: str, rng: np.random.Generator) -> np.ndarray:
     """One of `LOOKS` at a random place, angle and scale: float (32, 32), about -1 to 1; `flat` is 0."""
     rows, columns = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] / IMAGE_SIZE - 0.5
     angle = rng.uniform(0, 2 * np.pi)

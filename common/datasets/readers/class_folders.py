@@ -8,30 +8,30 @@
 from collections import Counter
 from pathlib import Path
 
-from common.datasets.readers.image_files import is_image, shown, subfolders, walk
-from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, class_name
+from common.datasets.readers.image_files import is_image, list_subfolders, printable_path, walk_images
+from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, parse_class_name
 
 
-def find(root: Path) -> Listing:
+def find_listing(root: Path) -> Listing:
     """
     Raises
     ------
     FolderError: no class folders, or split folders mixed with others.
     """
-    folders = subfolders(root)
+    folders = list_subfolders(root)
     if [folder.name for folder in folders] == ["kfold"]:
-        return find(root / "kfold")
+        return find_listing(root / "kfold")
     splits = [folder for folder in folders if folder.name.lower() in SPLITS]
     if "train" in {SPLITS[folder.name.lower()] for folder in splits}:
         if strangers := [folder.name for folder in folders if folder not in splits]:
             raise FolderError(
-                f"folder {shown(root)} has split folders and also '{strangers[0]}': move it into one of them"
+                f"folder {printable_path(root)} has split folders and also '{strangers[0]}': move it into one of them"
             )
         return _listing(
             "split folders of class folders", root, [(split, SPLITS[split.name.lower()]) for split in splits]
         )
     if folders and splits == folders:
-        raise FolderError(f"folder {shown(root)} has split folders but no 'train': add it")
+        raise FolderError(f"folder {printable_path(root)} has split folders but no 'train': add it")
     if _are_domains(folders):
         return _listing("domain folders of class folders", root, [(folder, None) for folder in folders])
     return _listing("class folders", root, [(root, None)])
@@ -42,14 +42,15 @@ def _listing(layout: str, root: Path, groups: list[tuple[Path, str | None]]) -> 
     problems: list[str] = []
     entries, named = [], set()
     for group, split in groups:
-        for folder in subfolders(group):
-            label = class_name(folder.name, f"folder {shown(group)}")
+        for folder in list_subfolders(group):
+            label = parse_class_name(folder.name, f"folder {printable_path(group)}")
             named.add(label)
             domain = group.name if group != root and split is None else None
-            entries += [Entry(path, label, split, domain) for path in walk(folder, problems)]
+            entries += [Entry(path, label, split, domain) for path in walk_images(folder, problems)]
     if not named:
         raise FolderError(
-            f"folder {shown(groups[0][0])} has no class folders: put each class's images in a sub-folder of its name"
+            f"folder {printable_path(groups[0][0])} has no class folders: put the images of each class in a folder of "
+            "its name"
         )
     empty = tuple(sorted(named - {entry.label for entry in entries}))
     return Listing(layout, root, entries, problems, empty)
@@ -59,5 +60,5 @@ def _are_domains(folders: list[Path]) -> bool:
     """Two or more folders without images of their own, most of whose sub-folders' names they share."""
     if len(folders) < 2 or any(is_image(path) for folder in folders for path in folder.iterdir()):
         return False
-    names = Counter(path.name for folder in folders for path in subfolders(folder))
+    names = Counter(path.name for folder in folders for path in list_subfolders(folder))
     return sum(count > 1 for count in names.values()) > len(names) / 2

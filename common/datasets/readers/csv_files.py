@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.datasets.readers.image_files import is_image, shown, walk
-from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, class_name, split_name
+from common.datasets.readers.image_files import is_image, printable_path, walk_images
+from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, parse_class_name, parse_split
 
 MANIFEST, OPEN_IMAGES = {"path", "label"}, {"imageid", "labelname", "confidence"}
 MIN_CONFIDENCE = 0.5
@@ -36,10 +36,10 @@ def read_table(file: Path) -> Listing:
         return _open_images(file.parent, [file])
     if columns >= MANIFEST:
         return _manifest(file)
-    raise FolderError(f"table {shown(file)} lacks the columns path and label (or Open Images' own)")
+    raise FolderError(f"table {printable_path(file)} lacks the columns path and label (or Open Images' own)")
 
 
-def find(folder: Path) -> Listing | None:
+def find_listing(folder: Path) -> Listing | None:
     """From a folder with such tables; None without them.
 
     Raises
@@ -55,7 +55,7 @@ def find(folder: Path) -> Listing | None:
     manifests = [file for file in tables if file.parent == folder and columns[file] >= MANIFEST]
     if len(manifests) > 1:
         names = " and ".join(file.name for file in manifests)
-        raise FolderError(f"folder {shown(folder)} has the tables {names}: name one of them as data-path")
+        raise FolderError(f"folder {printable_path(folder)} has the tables {names}: name one of them as data-path")
     return _manifest(manifests[0]) if manifests else None
 
 
@@ -81,7 +81,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
             for row in csv.DictReader(stream, names, delimiter=delimiter, restval="", strict=True):
                 yield {name: (value or "").strip() for name, value in row.items() if name is not None}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FolderError(f"table {shown(file)} cannot be read: {error}") from None
+        raise FolderError(f"table {printable_path(file)} cannot be read: {error}") from None
 
 
 def _manifest(file: Path) -> Listing:
@@ -95,18 +95,22 @@ def _manifest(file: Path) -> Listing:
         elif not is_image(path):
             problems.append(f"{where}: {row['path']} has no suffix of an image")
         else:
-            label = class_name(row["label"], f"table {shown(file)}")
-            entries.append(Entry(path, label, split_name(row.get("split", ""), where), row.get("domain") or None))
+            label = parse_class_name(row["label"], f"table {printable_path(file)}")
+            entries.append(Entry(path, label, parse_split(row.get("split", ""), where), row.get("domain") or None))
     if not entries:
-        raise FolderError(f"table {shown(file)} names no image that is there: its paths are read relative to it")
+        raise FolderError(
+            f"table {printable_path(file)} names no image that is there: write paths relative to the table's folder"
+        )
     if len({entry.split is None for entry in entries}) > 1:
-        raise FolderError(f"table {shown(file)} gives a split for some images only: give one for each, or for none")
+        raise FolderError(
+            f"table {printable_path(file)} gives a split for some images only: give one for every image, or for none"
+        )
     return Listing("CSV manifest", file.parent, entries, problems)
 
 
 def _open_images(root: Path, tables: list[Path]) -> Listing:
     problems: list[str] = []
-    images = {path.stem: path for path in walk(root, [])}
+    images = {path.stem: path for path in walk_images(root, [])}
     names = _descriptions(root)
     labels: dict[tuple[str, str], bool] = {}
     verified, splits, missing = set(), {}, set()
@@ -138,9 +142,9 @@ def _open_images(root: Path, tables: list[Path]) -> Listing:
     if several := len(shows) - len(single):
         problems.append(f"{several} images show several of the {len(names)} classes and are left out")
     if missing:
-        problems.append(f"{len(missing)} labelled images are not below {shown(root)}")
+        problems.append(f"{len(missing)} labelled images are not below {printable_path(root)}")
     if not single:
-        raise FolderError(f"Open Images folder {shown(root)} has no image that shows just one of its classes")
+        raise FolderError(f"Open Images folder {printable_path(root)} has no image that shows just one of its classes")
     entries = [Entry(images[image], names[label], splits[image]) for image, label in sorted(single.items())]
     return Listing("Open Images tables", root, entries, problems)
 
@@ -154,10 +158,12 @@ def _descriptions(root: Path) -> dict[str, str]:
             with open(file, encoding="utf-8-sig", newline="") as stream:
                 rows = [row for row in csv.reader(stream) if len(row) >= 2 and row[0].startswith("/")]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise FolderError(f"table {shown(file)} cannot be read: {error}") from None
-        pairs |= {row[0].strip(): class_name(row[1], f"table {shown(file)}") for row in rows}
+            raise FolderError(f"table {printable_path(file)} cannot be read: {error}") from None
+        pairs |= {row[0].strip(): parse_class_name(row[1], f"table {printable_path(file)}") for row in rows}
     if not pairs:
-        raise FolderError(f"Open Images folder {shown(root)} lacks its class names: add class-descriptions.csv")
+        raise FolderError(
+            f"Open Images folder {printable_path(root)} has no table of class names: add class-descriptions.csv"
+        )
     uses = Counter(pairs.values())
     return {label: f"{name} ({label})" if uses[name] > 1 else name for label, name in pairs.items()}
 

@@ -17,8 +17,8 @@ import torch
 
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import class_folders, csv_files, list_files
-from common.datasets.readers.image_files import ImageError, read_image, shown
-from common.datasets.readers.listing import Entry, FolderError, Listing, refuse_collisions
+from common.datasets.readers.image_files import ImageError, printable_path, read_image
+from common.datasets.readers.listing import Entry, FolderError, Listing, check_distinct_in_case
 from common.vision.preprocessing import PreprocessSpec
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
@@ -55,12 +55,12 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
     FolderError: nothing there that has a known layout, or a class without a readable image.
     """
     try:
-        listing = find(path.absolute())
+        listing = find_listing(path.absolute())
     except OSError as error:
-        raise FolderError(f"{shown(path)} cannot be read: {error.strerror}") from None
+        raise FolderError(f"{printable_path(path)} cannot be read: {error.strerror}") from None
     root = listing.root
-    refuse_collisions({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
-    problems = [problem.replace(f"{shown(root)}{os.sep}", "") for problem in listing.problems]
+    check_distinct_in_case({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
+    problems = [problem.replace(f"{printable_path(root)}{os.sep}", "") for problem in listing.problems]
     entries = _with_splits(_inside(listing, problems, allow_outside), root)
     if most_per_class is not None:
         entries = _at_most(entries, most_per_class, root)
@@ -84,7 +84,7 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
     return ImageFolder(listing.layout, class_names, splits, dict(sizes), fingerprint, problems, warnings)
 
 
-def find(path: Path) -> Listing:
+def find_listing(path: Path) -> Listing:
     """The files, by the first layout that fits; `#PART` behind the path takes one domain.
 
     Raises
@@ -93,19 +93,19 @@ def find(path: Path) -> Listing:
     """
     name, _, part = path.name.rpartition("#")
     if name and not path.exists():
-        return find(path.with_name(name)).part(part)
+        return find_listing(path.with_name(name)).part(part)
     if path.is_file():
         rooms = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
         if path.suffix.lower() not in rooms:
             raise FolderError(
-                f"{shown(path)} is no folder of images, no .csv table and no .txt list: name one of these"
+                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: name one of these"
             )
         return rooms[path.suffix.lower()](path)
     if not path.is_dir():
         raise FolderError(
-            f"there is no folder {shown(path)}: name a folder that has one sub-folder of images for each class"
+            f"there is no folder {printable_path(path)}: name a folder that has one sub-folder of images for each class"
         )
-    return list_files.find(path) or csv_files.find(path) or class_folders.find(path)
+    return list_files.find_listing(path) or csv_files.find_listing(path) or class_folders.find_listing(path)
 
 
 def _inside(listing: Listing, problems: list[str], allow_outside: bool) -> list[Entry]:
@@ -166,13 +166,13 @@ def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -
         if name not in trained and name not in others:
             why = f" ({problems[0]})" if problems else ""
             raise FolderError(
-                f"class folder '{name}' in {shown(listing.root)} has no readable training image{why}: "
+                f"class folder '{name}' in {printable_path(listing.root)} has no readable training image{why}: "
                 "add some, or remove the folder"
             )
     problems += [f"class '{name}' has no training image, so its {count} other images are left out"
                  for name, count in sorted(others.items())]  # fmt: skip
     if not trained:
-        raise FolderError(f"{shown(listing.root)} has no readable training image")
+        raise FolderError(f"{printable_path(listing.root)} has no readable training image")
     return sorted(trained)
 
 
@@ -217,4 +217,4 @@ def _relative(entry: Entry, root: Path) -> bytes:
 
 
 def _name(entry: Entry, root: Path) -> str:
-    return shown(Path(os.path.relpath(entry.path, root)))
+    return printable_path(Path(os.path.relpath(entry.path, root)))

@@ -66,12 +66,12 @@ def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def shown(path: Path) -> str:
+def printable_path(path: Path) -> str:
     """A path for the user, also when its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def subfolders(folder: Path) -> list[Path]:
+def list_subfolders(folder: Path) -> list[Path]:
     """Sorted; hidden ones left out.
 
     Raises
@@ -81,7 +81,7 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
+def walk_images(folder: Path, problems: list[str]) -> Iterator[Path]:
     """Image files at any depth; what else lies there becomes a problem, as do links that run in a circle."""
     waiting: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
     while waiting:
@@ -91,7 +91,7 @@ def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
         try:
             paths = sorted(current.iterdir())
         except OSError as error:
-            problems.append(f"{shown(current)} cannot be listed ({error.strerror})")
+            problems.append(f"{printable_path(current)} cannot be listed ({error.strerror})")
             continue
         others: Counter[str] = Counter()
         for path in paths:
@@ -99,7 +99,7 @@ def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
                 continue
             if os.path.isdir(path):
                 if (target := os.path.realpath(path)) in above or here.startswith(target + os.sep):
-                    problems.append(f"{shown(path)} links to a folder that holds it")
+                    problems.append(f"{printable_path(path)} links to a folder that holds it")
                 else:
                     waiting.append((path, above))
             elif not is_image(path):
@@ -107,5 +107,7 @@ def walk(folder: Path, problems: list[str]) -> Iterator[Path]:
             elif os.path.isfile(path) or not os.path.exists(path):
                 yield path
             else:
-                problems.append(f"{shown(path)} is no regular file")
-        problems += [f"{shown(current)}: {count} files {kind}, not read as images" for kind, count in others.items()]
+                problems.append(f"{printable_path(path)} is no regular file")
+        problems += [
+            f"{printable_path(current)}: {count} files {kind}, not read as images" for kind, count in others.items()
+        ]

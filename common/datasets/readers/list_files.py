@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from common.datasets.readers.image_files import is_image, shown, subfolders
-from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, class_name
+from common.datasets.readers.image_files import is_image, list_subfolders, printable_path
+from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, parse_class_name
 
 NAME = re.compile(r"(?P<domain>.+)_(?P<split>train|val|validation|crossval|test)(_kfold)?\.txt")
 UNIQUE = "NICO_unique"
@@ -44,13 +44,13 @@ def read_list(file: Path) -> Listing:
     domain, _ = _domain_and_split(file)
     if not _is_list(file):
         raise FolderError(
-            f"the first line of list {shown(file)} must be 'path label-index', which ends in a whole number: "
+            f"the first line of list {printable_path(file)} must be 'path label-index', which ends in a whole number: "
             "is it the right file?"
         )
     return _read(_in(file.parent, domain))
 
 
-def find(folder: Path) -> Listing | None:
+def find_listing(folder: Path) -> Listing | None:
     """From a folder with lists in or beside it, or one domain's folder; None without lists.
 
     Raises
@@ -63,13 +63,13 @@ def find(folder: Path) -> Listing | None:
 
 def _read(lists: list[Path]) -> Listing:
     problems: list[str] = []
-    folder, where = lists[0].parent, f"list {shown(lists[0])}"
+    folder, where = lists[0].parent, f"list {printable_path(lists[0])}"
     rows = [row for file in lists for row in _rows(file, problems)]
     unique = all(UNIQUE in row.path.parts[:-3] for row in rows)
     rows = _name_unique(rows) if unique else _name(rows, _mapping(folder), where)
     files, root = _locate(rows, folder)
     entries = [
-        Entry(file, class_name(row.label, where), row.split, row.domain)
+        Entry(file, parse_class_name(row.label, where), row.split, row.domain)
         for row, file in zip(rows, files, strict=True)
         if os.path.isfile(file)
     ]
@@ -90,9 +90,10 @@ def _lists(path: Path) -> list[Path]:
     for folder in (path.parent, path.parent / "splits", above, above / above.name):
         if lists := _in(folder, path.name):
             return lists
-    if sets := [folder.name.removesuffix("_official") for folder in subfolders(path) if _in(folder)]:
+    if sets := [folder.name.removesuffix("_official") for folder in list_subfolders(path) if _in(folder)]:
         raise FolderError(
-            f"folder {shown(path)} holds lists of {' and '.join(sets)}: name one, as {shown(path / sets[0])}"
+            f"folder {printable_path(path)} holds lists of {' and '.join(sets)}: name one of them, for example "
+            f"{printable_path(path / sets[0])}"
         )
     return []
 
@@ -107,7 +108,7 @@ def _in(folder: Path, domain: str | None = None) -> list[Path]:
 
 def _domain_and_split(file: Path) -> tuple[str, str]:
     if not (match := NAME.fullmatch(file.name)):
-        raise FolderError(f"list {shown(file)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
+        raise FolderError(f"list {printable_path(file)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
     return match["domain"], SPLITS[match["split"]]
 
 
@@ -122,7 +123,7 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FolderError(f"list {shown(file)} cannot be read: {error}") from None
+        raise FolderError(f"list {printable_path(file)} cannot be read: {error}") from None
     rows = []
     for number, line in enumerate(lines, 1):
         written, _, index = line.strip().rpartition(" ")
@@ -135,7 +136,7 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
         elif not path.name.startswith("."):
             problems.append(f"{file.name} line {number} names no image file")
     if not rows:
-        raise FolderError(f"list {shown(file)} has no line 'path label-index': is it the right file?")
+        raise FolderError(f"list {printable_path(file)} has no line 'path label-index': is it the right file?")
     return rows
 
 
@@ -182,5 +183,5 @@ def _mapping(folder: Path) -> dict[str, str]:
         try:
             return {str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise FolderError(f"{shown(file)} does not map class names to indices: {error}") from None
+            raise FolderError(f"{printable_path(file)} does not map class names to indices: {error}") from None
     return {}

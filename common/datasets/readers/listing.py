@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.datasets.readers.image_files import shown
+from common.datasets.readers.image_files import printable_path
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -50,11 +50,11 @@ class Listing:
         entries = [entry for entry in self.entries if entry.domain == domain]
         if not entries:
             there = ", ".join(sorted({entry.domain for entry in self.entries if entry.domain})) or "none"
-            raise FolderError(f"{shown(self.root)} has no part '{domain}'; its parts: {there}")
+            raise FolderError(f"{printable_path(self.root)} has no part '{domain}'; its parts: {there}")
         return replace(self, layout=f"{self.layout}, part {domain}", entries=entries)
 
 
-def split_name(text: str, where: str) -> str | None:
+def parse_split(text: str, where: str) -> str | None:
     """A split by any of its names; empty: None.
 
     Raises
@@ -68,7 +68,7 @@ def split_name(text: str, where: str) -> str | None:
     return SPLITS[text.strip().lower()]
 
 
-def class_name(text: str, where: str) -> str:
+def parse_class_name(text: str, where: str) -> str:
     """The name in Unicode's composed form, so that it is the same from every operating system, without outer blanks.
 
     Raises
@@ -81,7 +81,7 @@ def class_name(text: str, where: str) -> str:
     return name
 
 
-def refuse_collisions(names: Iterable[str], where: Path) -> None:
+def check_distinct_in_case(names: Iterable[str], where: Path) -> None:
     """
     Raises
     ------
@@ -91,7 +91,7 @@ def refuse_collisions(names: Iterable[str], where: Path) -> None:
     for name in sorted(names):
         if (other := seen.setdefault(name.casefold(), name)) != name:
             raise FolderError(
-                f"classes '{other}' and '{name}' of {shown(where)} differ only in case: rename or join them"
+                f"classes '{other}' and '{name}' of {printable_path(where)} differ only in case: rename or join them"
             )
 
 

@@ -29,7 +29,7 @@ def standardise_latents(
 
 
 @torch.no_grad()
-def encode(vae: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_images(vae: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and standard deviations, unscaled, (N, C, H, W) each on the CPU, of images uint8 (N, 3, h, w)."""
     vae.eval()
     means, stds = [], []

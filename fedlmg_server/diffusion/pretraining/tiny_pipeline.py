@@ -21,7 +21,9 @@ MAX_PROMPT_TOKENS = 24
 TEXT_WIDTH = 64
 
 
-def build(image_size: int = 32, channels: tuple[int, int] = (64, 96), seed: int = 0) -> StableDiffusionPipeline:
+def build_pipeline(
+    image_size: int = 32, channels: tuple[int, int] = (64, 96), seed: int = 0
+) -> StableDiffusionPipeline:
     """An untrained pipeline; `channels` are the denoiser's at full and half latent resolution."""
     torch.manual_seed(seed)
     tokenizer = _character_tokenizer()

@@ -25,7 +25,7 @@ from common.vision.schedule import warm_up_then_cosine
 from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
-from fedlmg_server.diffusion.pretraining.latent_space import encode, standardise_latents
+from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
 
 
 class Autoencoding(torch.nn.Module):
@@ -81,7 +81,7 @@ def train(
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     if start is None:
-        pipeline = tiny_pipeline.build(image_size=images.shape[-1], seed=config.seed)
+        pipeline = tiny_pipeline.build_pipeline(image_size=images.shape[-1], seed=config.seed)
     else:
         pipeline = StableDiffusionPipeline.from_pretrained(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
@@ -105,7 +105,7 @@ def train(
         ("autoencoder", config.vae_steps, config.vae_learning_rate),
         (accelerator, config, out),
     )
-    mean, std = encode(pipeline.vae, images)
+    mean, std = encode_images(pipeline.vae, images)
     if start is None:
         mean, std = standardise_latents(pipeline.vae, mean, std)
 
