@@ -1,10 +1,19 @@
-"""Processes that we start must not outlive us, even when we are killed."""
+"""The processors that this process may use, and an end for the processes that we start when we are killed."""
 
 import os
 import threading
 import time
 
+import psutil
+
 POLL_SECONDS = 1.0
+
+
+def num_processors() -> int:
+    """Processor cores that this process may use."""
+    process = psutil.Process()
+    # macOS has no affinity.
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def end_with_parent(parent: int) -> None:

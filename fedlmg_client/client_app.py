@@ -12,7 +12,7 @@ from common import labels
 from common.clients.data import ClientData, load_client_data, virtual_index
 from common.clients.node_config import NodeConfig, cache_path, client_name
 from common.config import Config
-from common.devices import default_device
+from common.devices import default_device, release_cached_memory
 from common.labels import maps
 from common.models import architectures
 from common.storage.atomic import write_json
@@ -49,7 +49,7 @@ def train_and_upload(message: Message, context: Context) -> Message:
     except (ValueError, OSError) as error:
         return _make_error_reply(error, message, context, config)
     finally:
-        _free_gpu_memory()
+        release_cached_memory()
     if json.loads(question["have"]).get(name) == json.loads(records["manifest"]["json"])["sha256"]:
         records = RecordDict({"manifest": records["manifest"]})
     append_event(cache_path(context.node_config, config), "uploading", bytes=sum(sizes(records).values()))
@@ -97,7 +97,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     except (ValueError, OSError) as error:
         return _make_error_reply(error, message, context, config)
     finally:
-        _free_gpu_memory()
+        release_cached_memory()
     append_event(cache, "model", accuracy=measured["accuracy"] if len(data.test) else None)
     metrics = MetricRecord({"accuracy": measured["accuracy"], "num-examples": len(data.test)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
@@ -180,8 +180,3 @@ def _make_error_reply(error: Exception, message: Message, context: Context, conf
     print(f"{name}: {error}", flush=True)
     append_event(cache_path(context.node_config, config), "failed", reason=str(error))
     return Message(RecordDict({"error": ConfigRecord({"client": name, "reason": str(error)})}), reply_to=message)
-
-
-def _free_gpu_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,7 +1,6 @@
 """Architecture `auto`: choose what this machine can train in time, by free memory and a timed training step (ours)."""
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from common.config import Config
+from common.devices import measure_free_memory
 from common.models import architectures
 from common.storage.atomic import write_json
 
@@ -72,13 +72,3 @@ def measure_step_seconds(model: torch.nn.Module, image_size: int, batch_size: in
         optimizer.step()
         loss.item()
     return time.monotonic() - started
-
-
-def measure_free_memory(device: torch.device) -> float:
-    """Free memory in bytes; half of the total memory if the system does not say how much is free."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2

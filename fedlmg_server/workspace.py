@@ -3,7 +3,6 @@
 run.json, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
 """
 
-import fcntl
 import json
 import shutil
 import time
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from common.config import Config, ConfigError
 from common.names import safe_name
@@ -173,12 +174,10 @@ class Workspace:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / ".lock").touch()
+            held = FileLock(self.root / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise ConfigError(f"another run is using workspace {self.root}: wait for it, or name another") from None
         except OSError as error:
             raise ConfigError(f"workspace {self.root} cannot be written: {error.strerror}") from None
-        with open(self.root / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(f"another run is using workspace {self.root}: wait for it, or name another") from None
+        with held:
             yield

@@ -1,7 +1,6 @@
 """`fedlmg server up`: SuperLink, SuperExec and nginx in the foreground; one that dies is started again."""
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from fedlmg_server.deployment import proxy
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
@@ -184,11 +185,11 @@ def _check_free(port: int) -> None:
 
 @contextmanager
 def _lock(deployment: Deployment) -> Iterator[None]:
-    with open(deployment.root / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DeploymentError(f"the server of {deployment.root} runs already") from None
+    try:
+        held = FileLock(deployment.root / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise DeploymentError(f"the server of {deployment.root} runs already") from None
+    with held:
         yield
 
 

@@ -3,7 +3,6 @@
 Small nets use two cores nearly twice as well as two processes than as two threads of one.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -11,6 +10,7 @@ from multiprocessing import get_context
 import torch
 
 from common.config import Config
+from common.processes import num_processors
 from common.upload import Upload
 from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.trainer import TrainingSet
@@ -27,7 +27,7 @@ def distil_all(
         for name, data in jobs.items():
             yield name, _distil(config, uploads, data, num_classes, device)
         return
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
+    workers = min(len(jobs), num_processors())
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures: dict[Future[Trained], str] = {
             pool.submit(_distil, config, uploads, data, num_classes, device): name for name, data in jobs.items()

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from fedlmg_server.flower.connection import Connection, FlowerError, environment, executable
 
 START_SECONDS, STOP_SECONDS = 60, 10
@@ -43,7 +45,8 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
     try:
         _wait_until_healthy(process, port, log_file)
         # Its SuperExec leads a process group of its own, which Ray belongs to and which may outlive the SuperLink.
-        groups += _children(process.pid)
+        with suppress(psutil.NoSuchProcess):
+            groups += [child.pid for child in psutil.Process(process.pid).children()]
         yield Connection(PRIVATE, environment(FLWR_HOME=str(home)))
     finally:
         _stop(process, groups)
@@ -86,8 +89,3 @@ def _stop(process: subprocess.Popen, groups: list[int]) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
     process.wait()
-
-
-def _children(parent: int) -> list[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    return [int(pid) for pid, ppid in (line.split() for line in listing.splitlines()) if int(ppid) == parent]

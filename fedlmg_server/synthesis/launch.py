@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from common.config import Config
+from common.devices import default_device
+from common.processes import num_processors
 from common.upload import Upload
 from fedlmg_server.synthesis import plan
 from fedlmg_server.workspace import Workspace
@@ -20,9 +22,9 @@ MODULE = "fedlmg_server.synthesis.worker"
 
 
 def num_processes(config: Config, uploads: list[Upload]) -> int:
-    """One for each GPU, else one for each processor core that this process may use; no more than there are batches."""
+    """One for each accelerator, else one for each processor core; no more than there are batches."""
     num_batches = sum(plan.num_batches(upload.class_names, config.synthesis) for upload in uploads)
-    return min(torch.cuda.device_count() or len(os.sched_getaffinity(0)), num_batches)
+    return min(torch.accelerator.device_count() or num_processors(), num_batches)
 
 
 class Workers:
@@ -91,7 +93,7 @@ def _start(workspace: Workspace, methods: Sequence[str], rank: int, world_size: 
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world_size),
     }
-    if not torch.cuda.is_available():
+    if default_device().type == "cpu":
         environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-m", MODULE, str(workspace.root), "--with-parent", str(os.getpid())]
     command += ["--methods", *methods]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from common.devices import device_of_process
 from common.processes import end_with_parent
 from common.upload import load_all
 from fedlmg_server.diffusion import families
@@ -48,12 +49,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.with_parent:
         end_with_parent(arguments.with_parent)
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    cuda = torch.cuda.is_available()
-    if not cuda:
+    device = device_of_process(int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cpu":
         # As the ServerApp's processes: with more, an image's last bits would depend on who draws it.
         torch.set_num_threads(1)
-    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     run(Workspace(arguments.workspace.resolve()), arguments.methods, rank, world_size, device)
 

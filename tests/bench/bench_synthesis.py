@@ -9,7 +9,6 @@ uv run python -m tests.bench.bench_synthesis [--images 50] [--reference-images 3
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import time
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from importlib.metadata import version
 import torch
 
 from common.config.synthesis import SynthesisConfig, with_preset
+from common.processes import num_processors
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis import plan
 from fedlmg_server.synthesis.draw import draw_batch, guidance_by
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50, help="of each preset and process")
     parser.add_argument("--reference-images", type=int, default=3)
     arguments = parser.parse_args()
-    processes = len(os.sched_getaffinity(0))
+    processes = num_processors()
     machine = _speeds(arguments.reference_images, None, arguments.images, processes)
     one_thread = _speeds(arguments.reference_images, 1, arguments.images, 1)
     result = {

@@ -1,9 +1,10 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them, and the processors that they may use."""
 
 import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 WAITING = "import time; from common.processes import end_with_parent; end_with_parent({}); time.sleep({})"
@@ -16,3 +17,15 @@ def test_a_process_ends_whose_parent_was_gone_before_it_began(is_there: bool, se
     done = subprocess.run([sys.executable, "-c", WAITING.format(parent, seconds)], timeout=50)
 
     assert done.returncode == code
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="this system binds no process to a processor")
+def test_only_processors_that_this_process_may_use_are_counted():
+    program = (
+        "import psutil; from common.processes import num_processors; process = psutil.Process(); "
+        "process.cpu_affinity(process.cpu_affinity()[:1]); print(num_processors())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+
+    assert done.stdout == "1\n", done.stderr

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 FEDLMG = Path(sys.executable).parent / "fedlmg"
@@ -102,14 +103,14 @@ def test_an_interrupted_run_leaves_no_process(tmp_path: Path):
     deadline = time.monotonic() + 300
     while not (tmp_path / "workspace" / "events.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.5)
-    started = descendants(run.pid)
+    started = psutil.Process(run.pid).children(recursive=True)
 
     os.kill(run.pid, signal.SIGINT)
     run.wait(60)
 
     assert run.returncode == 1
     assert len(started) > 2
-    assert [pid for pid in started if is_alive(pid)] == []
+    assert [process for process in started if is_alive(process)] == []
 
 
 def test_an_unknown_key_is_refused_before_anything_starts(tmp_path: Path):
@@ -129,18 +130,8 @@ def test_a_run_config_that_is_no_pairs_is_refused(tmp_path: Path, text: str):
         read_overrides(None, [text])
 
 
-def descendants(root: int) -> list[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
-    found = [root]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return found[1:]
-
-
-def is_alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return bool(state) and not state.startswith("Z")
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.slow

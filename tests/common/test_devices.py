@@ -1,0 +1,34 @@
+"""Where this machine computes, and how much memory it has left for that."""
+
+import psutil
+import pytest
+import torch
+
+from common import devices
+
+
+@pytest.fixture
+def without_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+
+
+def test_without_an_accelerator_every_process_computes_on_the_processor(without_accelerator: None):
+    assert {devices.device_of_process(rank) for rank in range(3)} == {torch.device("cpu")}
+
+
+def test_accelerators_are_dealt_out_in_turn(two_gpus: None):
+    assert [devices.device_of_process(rank).index for rank in range(3)] == [0, 1, 0]
+
+
+def test_free_memory_of_the_processor_is_less_than_the_machine_has():
+    assert 0 < devices.measure_free_memory(torch.device("cpu")) < psutil.virtual_memory().total
+
+
+def test_a_machine_without_an_accelerator_has_no_cached_memory_to_give_back(without_accelerator: None):
+    devices.release_cached_memory()
