@@ -21,7 +21,7 @@ def measure_free_memory(device: torch.device) -> int:
     """Bytes that a new program can use on the device; on a device that does not tell, those of the machine."""
     module = torch.get_device_module(device)
     if hasattr(module, "mem_get_info"):
-        return module.mem_get_info(device)[0]
+        return int(module.mem_get_info(device)[0])
     return psutil.virtual_memory().available
 
 
