@@ -1,13 +1,15 @@
-"""Parts that many tests share: a tiny untrained pipeline and tiny untrained clients."""
+"""Parts that many tests share: a tiny untrained pipeline and tiny untrained clients.
+
+Imports PyTorch in functions only: the process that hands tests to the workers needs none, and they wait for it.
+"""
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from common.models import architectures, feature_statistics
-from common.upload import Upload, weights_digest
-from common.vision.preprocessing import PreprocessSpec
+if TYPE_CHECKING:
+    from common.upload import Upload
 
 MOST_WORKERS = 4
 """Of the fast suite; each holds PyTorch and diffusers in memory."""
@@ -22,11 +24,19 @@ def pytest_configure() -> None:
     """Workers share the cores: one thread each, and for what they start."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        import torch
+
         torch.set_num_threads(1)
 
 
-def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> Upload:
+def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> "Upload":
     """A client that saw nothing but noise; transformers, whose untrained heads are zero, get a random one."""
+    import torch
+
+    from common.models import architectures, feature_statistics
+    from common.upload import Upload, weights_digest
+    from common.vision.preprocessing import PreprocessSpec
+
     torch.manual_seed(seed)
     model = architectures.build(architecture, len(class_names))
     for parameter in model.parameters():
@@ -67,5 +77,5 @@ def backend():
 
 
 @pytest.fixture
-def upload() -> Upload:
+def upload() -> "Upload":
     return make_upload("site-a", ["cat", "dog"])

@@ -1,12 +1,15 @@
 """What an upload gives away, and training that bounds it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from opacus.accountants import RDPAccountant
+from opacus.accountants import utils as accountants
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,6 +27,14 @@ from tests.client.noise import noise_data
 FOLDER = {"federation": "", "image-size": 16, "local-epochs": 1}
 BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, "secret")
 PRIVATE = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16, dp_epsilon=8.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _noise_is_sought_once() -> Iterator[None]:
+    """Opacus takes two seconds to find the noise of a budget, and most tests have the same one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accountants, "get_noise_multiplier", cache(accountants.get_noise_multiplier))
+        yield
 
 
 @pytest.fixture

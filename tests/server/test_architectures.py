@@ -12,14 +12,18 @@ from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
 from tests.conftest import make_upload
 
 SMALL = (*architectures.SMALL, *architectures.SMALL_OF_ONE_SIZE)
+LIGHT = ("mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1")
 FAMILIES = (
-    *("alexnet", "convnext_tiny", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small"),
-    *("regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
+    *LIGHT,
+    *("alexnet", "convnext_tiny", "efficientnet_b0", "googlenet", "mobilenet_v2", "regnet_y_400mf", "swin_t"),
 )
-"""The cheapest member of those of torchvision's families that take no more than a few seconds."""
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) for name in architectures.list_names() if name not in (*SMALL, *FAMILIES)
-]
+"""The cheapest member of each of torchvision's families; the light ones take no more than a second or two."""
+
+
+def with_slow(fast: tuple[str, ...]) -> list:
+    """Every architecture; those that are not `fast` are marked slow."""
+    slow = [name for name in architectures.list_names() if name not in fast]
+    return [*fast, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
 
 
 def empty(name: str, image_size: int) -> torch.nn.Module:
@@ -28,7 +32,7 @@ def empty(name: str, image_size: int) -> torch.nn.Module:
         return architectures.build(name, 5, image_size).to("meta").eval()
 
 
-@pytest.mark.parametrize("name", [*SMALL, *FAMILIES, *SLOW])
+@pytest.mark.parametrize("name", with_slow((*SMALL, *LIGHT)))
 def test_an_upload_survives_the_wire_and_guides_images(name: str):
     sent = make_upload("site-a", ["cat", "dog"], name)
 
@@ -49,7 +53,7 @@ def test_an_upload_survives_the_wire_and_guides_images(name: str):
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 224])
-@pytest.mark.parametrize("name", [*SMALL, *FAMILIES, *SLOW])
+@pytest.mark.parametrize("name", with_slow((*SMALL, *FAMILIES)))
 def test_every_image_size_runs_forward(name: str, image_size: int):
     model = empty(name, image_size)
 

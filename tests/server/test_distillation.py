@@ -1,5 +1,7 @@
 """Teachers, losses and training of the aggregated model."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from common import labels
 from common.config.run import Config, ConfigError, DistillationConfig
 from common.labels import maps
 from common.vision.metrics import accuracy, predict
-from fedlmg_server.distillation import aggregate, teachers, trainer
+from fedlmg_server.distillation import aggregate, parallel, teachers, trainer
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import distil_all
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
@@ -150,6 +152,25 @@ def test_nothing_to_train_is_no_error():
     assert not list(distil_all(Config(), [], {}, 2, torch.device("cpu")))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as a process has that trains beside others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes take 10 seconds to start; a pool of one thread shows who gets which student as well."""
+    if request.param == "threads":
+        monkeypatch.setattr(
+            parallel, "ProcessPoolExecutor", lambda workers, context, **start: ThreadPoolExecutor(1, **start)
+        )
+
+
+@pytest.mark.usefixtures("one_thread", "pool")
 def test_students_trained_side_by_side_are_those_trained_alone():
     uploads = [make_upload("a", ["0", "1"])]
     config = Config(distillation=DistillationConfig(student_epochs=1, student_batch_size=16))
@@ -157,12 +178,7 @@ def test_students_trained_side_by_side_are_those_trained_alone():
 
     together = dict(distil_all(config, uploads, jobs, 2, torch.device("cpu")))
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone, _ = aggregate.distil(config, uploads, jobs["one"], 2, torch.device("cpu"))
-    torch.set_num_threads(threads)
-    torch.testing.assert_close(together["one"][0]["head.weight"], alone.head.weight.detach())
-
-
-def test_nothing_left_to_train_is_no_error():
-    assert list(distil_all(Config(), [], {}, 2, torch.device("cpu"))) == []
+    assert together.keys() == jobs.keys()
+    for name, data in jobs.items():
+        alone, _ = aggregate.distil(config, uploads, data, 2, torch.device("cpu"))
+        torch.testing.assert_close(together[name][0]["head.weight"], alone.head.weight.detach())

@@ -1,5 +1,6 @@
 """Pretraining makes a true Stable Diffusion pipeline, and an interruption changes nothing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,26 @@ def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
-@pytest.fixture(autouse=True)
-def few_samples(monkeypatch):
-    monkeypatch.setattr(train, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
+@pytest.fixture(scope="module", autouse=True)
+def _few_samples() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
+        yield
 
 
-def test_folder_opens_as_a_stable_diffusion_pipeline(tmp_path):
-    trained = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
 
-    opened = StableDiffusionPipeline.from_pretrained(str(tmp_path), local_files_only=True)
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> StableDiffusionPipeline:
+    """Without interruption, into `folder`."""
+    return train.train(IMAGES, LABELS, ["cat", "dog"], folder, TINY)
+
+
+def test_folder_opens_as_a_stable_diffusion_pipeline(trained, folder):
+    opened = StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
 
     assert type(opened) is StableDiffusionPipeline
     assert opened.vae.config.scaling_factor == trained.vae.config.scaling_factor
@@ -39,8 +51,7 @@ def test_folder_opens_as_a_stable_diffusion_pipeline(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoints", [1, 4], ids=["autoencoder", "denoiser"])
-def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch, checkpoints):
-    undisturbed = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "undisturbed", TINY)
+def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(trained, tmp_path, monkeypatch, checkpoints):
     written = []
 
     def save_then_stop(*arguments) -> None:
@@ -52,12 +63,12 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_pa
     save_training = train.save_training
     monkeypatch.setattr(train, "save_training", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
-        train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+        train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
 
-    continued = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "interrupted", TINY)
+    continued = weights(train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY))
 
-    for name, tensor in weights(undisturbed).items():
-        assert torch.equal(weights(continued)[name], tensor), name
+    for name, tensor in weights(trained).items():
+        assert torch.equal(continued[name], tensor), name
 
 
 def test_standardised_latents_decode_as_before():
@@ -79,23 +90,17 @@ def test_standardised_latents_decode_as_before():
         torch.testing.assert_close(pipeline.vae.decode(standard_mean).sample, before, atol=1e-3, rtol=1e-3)
 
 
-def test_fine_tuning_starts_from_the_pipeline_it_is_given(tmp_path):
-    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
+@pytest.mark.usefixtures("trained")
+def test_fine_tuning_starts_from_the_pipeline_it_is_given_and_does_not_name_its_folder(folder, tmp_path):
     untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
 
-    tuned = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
+    tuned = train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, untouched, folder)
 
-    given = StableDiffusionPipeline.from_pretrained(str(tmp_path / "first"), local_files_only=True)
+    given = StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
     assert torch.equal(tuned.unet.conv_in.weight, given.unet.conv_in.weight.float())
-
-
-def test_fine_tuned_pipeline_does_not_name_the_folder_it_started_from(tmp_path):
-    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "first", TINY)
-
-    untouched = PretrainConfig(vae_steps=0, denoiser_steps=0)
-    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path / "second", untouched, tmp_path / "first")
-
-    assert not [file for file in (tmp_path / "second").rglob("*.json") if str(tmp_path) in file.read_text()]
+    written = list(tmp_path.rglob("*.json"))
+    assert written
+    assert not [file for file in written if str(folder) in file.read_text()]
 
 
 @pytest.mark.parametrize("name", location.EMBEDDED)
