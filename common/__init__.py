@@ -1,1 +1,1 @@
-"""What client and server share."""
+"""Code that the client and the server share."""

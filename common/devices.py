@@ -1,11 +1,11 @@
-"""The device that this machine computes on, and its memory."""
+"""The device on which this machine computes, and its memory."""
 
 import psutil
 import torch
 
 
 def default_device() -> torch.device:
-    """The accelerator where there is one, else the processor."""
+    """The machine's accelerator if it has one, otherwise the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""What the server's report and a client's own page share: their look, shaded tables, and how they are filled.
+"""The style, tables and templates that the server's report and a client's page share.
 
 Templates are Python strings because Flower's app bundles carry only code and configuration.
 """
@@ -82,12 +82,15 @@ MACROS = """
 
 
 def format_percent(accuracy: float | None) -> str:
-    """0.8123 -> `81.2`; a dash where not measured."""
+    """An accuracy in [0, 1] as percent, 0.8123 -> `81.2`; a dash if it was not measured."""
     return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
 
 
 def make_environment(templates: Mapping[str, str]) -> jinja2.Environment:
-    """Escapes every text; `{% import "macros" as tables %}` gives the shared tables, `{{ style }}` the shared look."""
+    """A jinja2 environment for `templates` (name -> source) that escapes all text.
+
+    Templates get the shared tables by `{% import "macros" as tables %}` and the shared style by `{{ style }}`.
+    """
     made = jinja2.Environment(
         loader=jinja2.DictLoader({"macros": MACROS, **templates}),
         autoescape=True,
@@ -103,9 +106,10 @@ def make_environment(templates: Mapping[str, str]) -> jinja2.Environment:
 def find_mistakes(
     rows: list[str], columns: list[str], counts: list[list[int]], correct: list[int], most: int
 ) -> list[tuple[str, str, float]]:
-    """The most frequent confusions as (true class, said, share of the true class's images in [0, 1]).
+    """The `most` most frequent confusions: (true class, predicted class, share of the true class's images in [0, 1]).
 
-    correct: for each row the column that is right.
+    rows, columns: the true and the predicted classes of `counts`.
+    correct: for each row, the index of the right column.
     """
     found = [
         (rows[i], columns[j], count / sum(line))

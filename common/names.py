@@ -1,19 +1,23 @@
-"""Names of clients and classes: which can be shown, and how each becomes a file name."""
+"""Names of clients and classes: which names are allowed, and how a name becomes a file name."""
 
 import hashlib
 import re
 
 LONGEST_NAME = 100
-"""Characters of a client's or a class's name."""
+"""The most characters that the name of a client or class may have."""
 
 
 def is_sane_name(name: object) -> bool:
-    """A name that can be shown and compared: a printable string of 1 to 100 characters without blank ends."""
+    """Whether a name can be shown and compared: a printable string of 1 to 100 characters without outer blanks."""
     return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
 
 
 def safe_name(name: str) -> str:
-    """A name from a client as a file name: itself when harmless, else its harmless characters and a hash."""
+    """A client's or class's name as a file name.
+
+    A name of at most 64 ASCII letters, digits, `_` and `-` stays as it is. In any other name the remaining characters
+    become `_`, and a hash of the name is added.
+    """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         return name
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + "." + hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""The processors that this process may use, and an end for the processes that we start when we are killed."""
+"""The processors that this process may use, and child processes that end when their parent is killed."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ def num_processors() -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """From now on, end this process at once when the process that started it, whose number is `parent`, has ended."""
+    """End this process as soon as its parent process, which has the process id `parent`, has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:

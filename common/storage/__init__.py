@@ -1,1 +1,1 @@
-"""Files that survive a crash, and files that ship beside the code."""
+"""Files that survive a crash, and files that ship with the code."""

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written under a temporary name, synced, renamed."""
+"""Files that survive a crash: each is written under a temporary name, synced to disk and renamed."""
 
 import json
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees either the old content or the new content, never a part of one.
 
     Raises
     ------
-    OSError: it cannot be written, with its name; nothing of it stays to take up a full disk.
+    OSError: the file cannot be written; the error names it, and the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -28,4 +28,5 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
+    """Write `content` as indented JSON in UTF-8, in the same way as `write_bytes`."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

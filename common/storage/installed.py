@@ -1,18 +1,18 @@
-"""Where the files lie that ship with FedLMG beside its code."""
+"""Where to find the files that ship with FedLMG beside its code."""
 
 from importlib import metadata
 from pathlib import Path
 
 
 def find_installed(name: Path) -> Path:
-    """A file or folder of the checkout or wheel, by its path from the root of either.
+    """The path of a shipped file or folder, given its path `name` from the root of the checkout or wheel.
 
-    A Flower bundle carries nothing but code, so this looks beside it, in the installed distribution, and in the
-    checkout that an editable install points to.
+    A Flower bundle carries only code. So the file is looked for beside this code, in the installed distribution, and in
+    the checkout that an editable install points to.
 
     Raises
     ------
-    FileNotFoundError: it is in none of them; the message says where it was sought and what to do.
+    FileNotFoundError: none of these places holds the file; the message lists them.
     """
     roots = [Path(__file__).parents[2]]
     try:
@@ -26,5 +26,5 @@ def find_installed(name: Path) -> Path:
         if (root / name).exists():
             return root / name
     raise FileNotFoundError(
-        f"'{name}' is not in {' or '.join(map(str, roots))}: install fedlmg from its checkout or wheel"
+        f"'{name}' was not found in {' or '.join(map(str, roots))}: install fedlmg from its checkout or wheel"
     )

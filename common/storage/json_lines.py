@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, written to bit by bit: what a crash has cut short is passed over."""
+"""Files with one JSON object on each line, to which lines are appended; lines that a crash cut short are skipped."""
 
 import json
 import os
@@ -9,7 +9,10 @@ from typing import Any, BinaryIO
 
 
 def append(file: Path, entries: Iterable[Mapping[str, Any]], is_durable: bool = False) -> None:
-    """On new lines, whatever a crash has left of the last one; `is_durable`: on the disk when this returns."""
+    """Append each entry as a line of its own, even if a crash has left the last line of the file incomplete.
+
+    is_durable: wait until the lines are on the disk.
+    """
     with open(file, "a+b") as lines:
         if lines.tell() and not _ends_a_line(lines):
             lines.write(b"\n")
@@ -25,14 +28,14 @@ def _ends_a_line(lines: BinaryIO) -> bool:
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line."""
+    """Yield the object on each complete line."""
     for line in file.read_bytes().splitlines():
         if (entry := parse(line)) is not None:
             yield entry
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The object on a line; None for what was cut short."""
+    """The JSON object on a line, or None if the line is incomplete."""
     with suppress(ValueError):
         if isinstance(entry := json.loads(line), dict):
             return entry

@@ -1,4 +1,4 @@
-"""Tensors as safetensors files, and training that continues from one."""
+"""Tensors in safetensors files, and checkpoints of a training."""
 
 import json
 from collections.abc import Mapping
@@ -13,28 +13,29 @@ from common.storage.atomic import write_bytes
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors and string metadata to a safetensors file, in the same way as `write_bytes`."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(tensors, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors on the CPU, and the metadata they were written with.
+    """The tensors of a safetensors file, on the CPU, and the metadata that were written with them.
 
     Raises
     ------
-    ValueError: the file is not safetensors, or not whole.
+    ValueError: the file is not a complete safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
+        raise ValueError(f"{path} must be a safetensors file, and cannot be read as one ({error})") from None
 
 
 def save_training(
     path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
 ) -> None:
-    """One file that training continues from: parameters and buffers, optimiser moments, and `progress` (JSON)."""
+    """Write a checkpoint: parameters and buffers, the optimiser's moments, and `progress` (a JSON object)."""
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         for name, value in moments.items():
@@ -44,7 +45,7 @@ def save_training(
 
 
 def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Undo `save_training` in place; returns `progress`."""
+    """Load a checkpoint of `save_training` into `module` and `optimizer`, in place; returns `progress`."""
     tensors, metadata = read_tensors(path)
     module.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("module.")})
     state: dict[int, dict[str, torch.Tensor]] = {}

@@ -1,1 +1,1 @@
-"""From images to a classifier's input, and from its output to a number."""
+"""From images to a classifier's input, and from its output to an accuracy."""

@@ -1,13 +1,17 @@
-"""Augmentation for small images: it moves and turns them and never mirrors them (a digit has a side).
+"""Augmentation for small images: random affine maps without mirroring (a mirrored digit is another sign).
 
-Real images need little; synthetic ones, whose colours and sharpness are not quite a client's, need `vary_look` as well.
+Real images need little of it. Synthetic images differ slightly in colour and sharpness from a client's images, so they
+need `vary_look` as well.
 """
 
 import torch
 import torch.nn.functional as F
 
 COARSE_SHARES = {2: 0.6, 4: 0.3}
-"""Shares of images shown at so many times fewer pixels or even fewer: clients' cameras differ in resolution."""
+"""Factor -> share of the images that are shown at a resolution lower by that factor or more.
+
+Clients' cameras differ in resolution.
+"""
 
 
 def augment(
@@ -17,7 +21,10 @@ def augment(
     degrees: float = 10.0,
     scale: float = 0.1,
 ) -> torch.Tensor:
-    """Each image under its own random affine map; `shift` in image widths, borders repeat. Same shape and dtype."""
+    """Apply a random affine map to each image and repeat the border pixels; returns the same shape and dtype.
+
+    shift: the largest translation, in image widths. degrees: the largest rotation. scale: the largest relative zoom.
+    """
     count = len(images)
 
     def uniform(bound: float, *shape: int) -> torch.Tensor:
@@ -39,8 +46,10 @@ def vary_look(
     contrast: float = 0.4,
     brightness: float = 0.25,
 ) -> torch.Tensor:
-    """Each image with a random contrast and brightness of each colour, and at a random resolution: its own, a half or a
-    quarter of it (ours). Same shape and dtype, in [0, 1]."""
+    """Change the contrast and brightness of each image's colours and its resolution at random (ours).
+
+    The resolution is the image's own, a half or a quarter of it. Returns the same shape and dtype, in [0, 1].
+    """
     count, size = len(images), images.shape[-2:]
 
     def uniform(*shape: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ MAX_POINTS = 2000
 def predict(
     model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
 ) -> torch.Tensor:
-    """Class probabilities float32 (N, classes) of images uint8 (N, 3, h, w)."""
+    """Class probabilities, float32 (N, classes) on the CPU, of images uint8 (N, 3, h, w)."""
     model.eval()
     device = next(model.parameters()).device
     parts = (
@@ -24,20 +24,26 @@ def predict(
 
 
 def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) -> float:
-    """Share of rows of (N, classes) whose label is among the `top` most probable classes; in [0, 1]."""
+    """The share, in [0, 1], of rows of (N, classes) whose label is among the `top` most probable classes."""
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
 def count_confusions(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:
-    """Counts int64 (labels, classes): row true class, column predicted; without `num_labels`, as many as classes."""
+    """The confusion matrix, int64 (labels, classes): true classes in rows, predicted classes in columns.
+
+    num_labels: the number of rows; by default the number of classes.
+    """
     classes = probabilities.shape[1]
     rows = num_labels or classes
     return torch.bincount(labels * classes + probabilities.argmax(1), minlength=rows * classes).reshape(rows, classes)
 
 
 def read_curve(history: object, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) points of a training history, at most 2000, whatever a stranger may have written as one."""
+    """The (epoch, value) points of a training history, at most 2000.
+
+    The history comes from another party: entries that are not well-formed are skipped.
+    """
     entries = history[:MAX_POINTS] if isinstance(history, list) else []
     pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
     return [(epoch, value) for epoch, value in pairs if _is_plottable(epoch) and _is_plottable(value)]

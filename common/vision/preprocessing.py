@@ -1,4 +1,4 @@
-"""The one resize and normalisation that a client trains with and the server guides through."""
+"""The resize and normalisation with which a client trains and the server guides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from torchvision.transforms.v2 import functional as F
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """Differentiable; `mean` and `std` are per RGB channel of images in [0, 1]."""
+    """A differentiable preprocessing; `mean` and `std` belong to the RGB channels of images in [0, 1]."""
 
     image_size: int = 32
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """(..., 3, h, w), any size and dtype, to (..., 3, image_size, image_size); bilinear, antialiased."""
+        """Resize images (..., 3, h, w) of any dtype to (..., 3, image_size, image_size); bilinear and antialiased."""
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
         size = [self.image_size] * 2
@@ -26,12 +26,12 @@ class PreprocessSpec:
         return resized
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Float images in [0, 1] to zero mean and unit deviation under `mean` and `std`."""
+        """Normalise float images in [0, 1] by `mean` and `std`."""
         normalized: torch.Tensor = F.normalize(images, list(self.mean), list(self.std))
         return normalized
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Float images (B, 3, h, w) in [0, 1] to a classifier's input (B, 3, image_size, image_size)."""
+        """From float images (B, 3, h, w) in [0, 1] to a classifier's input (B, 3, image_size, image_size)."""
         return self.normalize(self.resize(images))
 
     def to_json(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_an_unreadable_image_is_named(workspace: Path, tmp_path: Path):
         ("model.json", "{", "cannot be loaded"),
         ("model.json", "{}", "cannot be loaded: 'preprocessing'"),
         ("model.safetensors", None, "cannot be loaded"),
-        ("model.safetensors", "torn", "cannot be loaded: .*not a readable safetensors file"),
+        ("model.safetensors", "torn", "cannot be loaded: .*must be a safetensors file"),
     ],
     ids=["no-description", "torn-description", "empty-description", "no-weights", "torn-weights"],
 )

@@ -62,7 +62,7 @@ class Unpickled:
         ("missing.pth", "which is no file"),
         ("text.pth", "no state dict of tensors alone"),
         ("object.pth", "no state dict of tensors alone"),
-        ("text.safetensors", "not a readable safetensors file"),
+        ("text.safetensors", "must be a safetensors file"),
         ("other.pth", "no tensor of .* fits a 'small_resnet'"),
         ("imagenet", "torchvision has no ImageNet weights of 'small_resnet'"),
     ],
