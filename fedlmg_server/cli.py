@@ -38,21 +38,30 @@ def main() -> None:
 @app.command()
 def run(
     connection: Annotated[
-        str, typer.Argument(help="SuperLink connection of your Flower configuration; `local` simulates every client.")
+        str,
+        typer.Argument(
+            help="Name of a SuperLink connection in your Flower configuration; `local` simulates all clients here."
+        ),
     ] = LOCAL,
-    config: Annotated[Path | None, typer.Option(help="TOML file of run config keys.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with config keys.")] = None,
     run_config: Annotated[
-        list[str] | None, typer.Option(help="Keys over those of --config: \"key=value key='text'\".")
+        list[str] | None, typer.Option(help="Config keys that override those of --config, as \"key=value key='text'\".")
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option(help="The run's folder on the server; `local` defaults to runs/default.")
+        str | None, typer.Option(help="Folder on the server for the run's files. Default for `local`: runs/default.")
     ] = None,
     server: Annotated[
-        Path | None, typer.Option(envvar="FEDLMG_SERVER", help="Folder of `fedlmg server`: run over its clients.")
+        Path | None,
+        typer.Option(
+            envvar="FEDLMG_SERVER", help="Folder that `fedlmg server init` made: run with the clients of that server."
+        ),
     ] = None,
 ) -> None:
-    """Collect one upload from each client, synthesise, distil, report; the same command continues a run."""
-    # So that a polite kill, too, stops what was started.
+    """Do a run: collect one upload from each client, synthesise images, distil a model and write a report.
+
+    The same command continues an interrupted run.
+    """
+    # SIGTERM must stop the processes of the run just as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         overrides = read_overrides(config, run_config or [])
@@ -60,7 +69,10 @@ def run(
         if here and (chosen := workspace or overrides.get("workspace") or ("" if server else "runs/default")):
             overrides["workspace"] = str(Path(chosen).expanduser().resolve())
         if server and connection != LOCAL:
-            raise ConfigError(f"the run is over the clients of {server} or on the SuperLink '{connection}': name one")
+            raise ConfigError(
+                f"a run uses either the server in {server} or the connection '{connection}', but both are given: "
+                "leave out one of them"
+            )
         if server:
             reason = runs.run_on_server(Deployment.load(server), overrides, console)
         elif connection == LOCAL:
@@ -71,15 +83,18 @@ def run(
     except (ConfigError, DeploymentError, FlowerError) as error:
         reason = str(error)
     except KeyboardInterrupt:
-        reason = "interrupted: the same command continues"
+        reason = "it was interrupted: the same command continues it"
     if reason:
         console.print(f"[red]The run failed:[/] {escape(reason)}", soft_wrap=True)
         raise typer.Exit(1)
 
 
 @app.command()
-def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with uploads.")]) -> None:
-    """What synthesis will cost: images, bytes, and hours on this machine by a short timed probe. Draws nothing."""
+def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that has uploads.")]) -> None:
+    """Estimate the cost of synthesis: number of images, bytes, and hours on this machine.
+
+    The hours come from a short timed test. No image is generated.
+    """
     from common.devices import default_device
     from fedlmg_server.collection import admission
     from fedlmg_server.synthesis import estimate
@@ -89,20 +104,20 @@ def plan(workspace: Annotated[Path, typer.Argument(help="A run's folder with upl
         with folder.lock():
             uploads, _ = admission.admit(folder, config)
         if not uploads:
-            raise ConfigError(f"{workspace} holds no fit upload: `fedlmg run` collects them")
+            raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
         cost = estimate.measure(config, uploads, default_device())
     except ConfigError as error:
-        console.print(f"[red]No plan:[/] {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]No estimate is possible:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(cost.sentence(), soft_wrap=True)
 
 
 @app.command()
 def forget(
-    client: Annotated[str, typer.Argument(help="Its name, as the report shows it.")],
-    workspace: Annotated[Path, typer.Option(help="The run's folder.")],
+    client: Annotated[str, typer.Argument(help="Name of the client, as the report shows it.")],
+    workspace: Annotated[Path, typer.Option(help="Folder of the run.")],
 ) -> None:
-    """Remove a client's upload and images, and make the model again without them."""
+    """Remove a client from a run: delete its upload and images, and make the model again without them."""
     from fedlmg_server.forget import forget as remove
 
     try:
@@ -113,39 +128,50 @@ def forget(
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(
-        f"{client} is forgotten and the model made again; the run's own command hands it to the other clients",
+        f"Removed {client} and made the model again. To send the new model to the other clients, repeat the command "
+        "that started the run.",
         soft_wrap=True,
     )
 
 
 @app.command()
 def pretrain(
-    data: Annotated[str, typer.Option(help="Image folder of public images, a sub-folder a class; `digits`; `emoji`.")],
-    out: Annotated[Path, typer.Option(help="Pipeline folder to write; the same command continues it.")],
-    start: Annotated[Path | None, typer.Option(help="Pipeline folder to fine-tune; without it, from scratch.")] = None,
-    image_size: Annotated[int, typer.Option(help="Pixels on a side.")] = 32,
+    data: Annotated[
+        str,
+        typer.Option(help="Public training images: a folder with a sub-folder for each class, `digits` or `emoji`."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write the pipeline to; the same command continues training.")],
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a pipeline to fine-tune. Default: train from scratch.")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Width and height of images in pixels, a multiple of 8.")] = 32,
     vae_steps: Annotated[int, typer.Option(help="Training steps of the autoencoder.")] = PretrainConfig.vae_steps,
-    denoiser_steps: Annotated[int, typer.Option(help="Of the denoiser.")] = PretrainConfig.denoiser_steps,
-    mixed_precision: Annotated[str, typer.Option(help="`bf16` on hardware that has it.")] = "no",
-    seed: int = 0,
+    denoiser_steps: Annotated[
+        int, typer.Option(help="Training steps of the denoiser.")
+    ] = PretrainConfig.denoiser_steps,
+    mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """Train a small text-to-image pipeline for a domain that no public model knows, and measure it."""
+    """Train and measure a small text-to-image diffusion pipeline for images that no public model can generate."""
     from fedlmg_server import pretraining
 
     config = PretrainConfig(
         seed=seed, vae_steps=vae_steps, denoiser_steps=denoiser_steps, mixed_precision=mixed_precision
     )
     try:
-        quality = pretraining.run(data, out, config, image_size, start)
+        quality = pretraining.pretrain(data, out, config, image_size, start)
     except (ValueError, OSError) as error:
         console.print(f"[red]Pretraining failed:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
-    console.print(f"{out}: {quality.read_as_asked:.1%} of samples are read as asked, KID {quality.kid:.4f}")
+    console.print(
+        f"{out}: an independent classifier finds the requested class in {quality.read_as_asked:.1%} of the samples; "
+        f"KID {quality.kid:.4f}"
+    )
 
 
 @app.command()
-def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, finished or under way.")]) -> None:
-    """Show a run as it goes: stages, images per second, time left, clients, newest losses."""
+def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, running or finished.")]) -> None:
+    """Show the progress of a run: stages, images per second, time left, clients and newest losses."""
     from fedlmg_server.monitor import watch as live
 
     try:

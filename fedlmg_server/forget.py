@@ -1,4 +1,4 @@
-"""A client leaves: its upload and its images go, and the model is made again without them."""
+"""`fedlmg forget`: delete a client's upload and images, and make the model again without them."""
 
 import json
 import shutil
@@ -14,38 +14,41 @@ from fedlmg_server.workspace import Workspace
 
 
 def forget(client: str, workspace: Workspace, config: Config) -> None:
-    """Remove what came from the client or was made from it, then distil and report again; the model's bytes are those
-    of a run without that client from the start. An interrupted call is continued by the next one.
+    """Delete everything that came from the client or was made from it, then distil and report again.
 
-    The model is gone at once, even where too few clients stay for another. A virtual client's own cache, which lies in
-    the workspace, is removed as well; a real client keeps what is on its own machine.
+    The new model is byte for byte the model of a run without this client. If a call is interrupted, call again.
+
+    The old model is deleted at once, even if too few clients remain to make a new one. The cache of a virtual client is
+    in the workspace, so it is deleted too. A real client keeps the files on its own machine.
 
     Raises
     ------
-    ConfigError: no such client, or fewer clients stay than `min-clients`.
+    ConfigError: the workspace has no such client, or fewer than `min-clients` clients remain.
     """
     known = _names(workspace)
     client = known.get(client, client)
     if safe_name(client) not in known and client not in workspace.forgotten:
         there = ", ".join(sorted(map(plain, known.values()))) or "none"
-        raise ConfigError(f"no client '{client}' in {workspace.root}: there are {there}")
+        raise ConfigError(f"no client is called '{client}' in {workspace.root}: choose one of {there}")
     write_json(workspace.root / "forgotten.json", sorted({*workspace.forgotten, client}))
     folders = [workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)]
     if safe_name(client) == client:
-        # A virtual client's name is a folder's; what a stranger calls itself may be a path.
+        # The name of a virtual client is also the name of its folder. The name of a real client might be a path.
         folders.append(workspace.root / "virtual-clients" / client)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     workspace.remove_images(client)
     workspace.log("client", name=client, state="forgotten", reason="")
     if not any(map(is_whole, workspace.uploads.glob("*"))):
-        raise ConfigError(f"client '{client}' is forgotten, and no other upload is left to make a model from")
+        raise ConfigError(
+            f"removed client '{client}', but no upload remains to make a model from: collect more with `fedlmg run`"
+        )
     pipeline.aggregate(config, workspace)
     pipeline.report(config, workspace, {}, {}, {})
 
 
 def _names(workspace: Workspace) -> dict[str, str]:
-    """Folder of a client -> its name: what its manifest says, else the folder's own."""
+    """Folder -> name of each client. The name is in its manifest; if that cannot be read, it is the folder's name."""
     found = {}
     for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*")):
         found[folder.name] = folder.name

@@ -1,6 +1,6 @@
-"""`fedlmg pretrain`: from a folder of labelled images to a pipeline with a model card that says how good it is.
+"""`fedlmg pretrain`: train a diffusion pipeline on a folder of labelled images, and measure it for its model card.
 
-The judge is independent: a classifier trained on real held-out images that the diffusion model never saw.
+An evaluation classifier measures the samples. It is trained on held-out real images that the pipeline never saw.
 """
 
 import json
@@ -40,22 +40,26 @@ class PublicImages:
 
 @dataclass(frozen=True)
 class Quality:
-    """Measured on unguided samples, 20 steps, classifier-free guidance 3."""
+    """Quality of a pipeline, measured on unguided samples with 20 steps and classifier-free guidance 3."""
 
     num_samples: int
     read_as_asked: float
-    """Share of samples that the judge reads as the class asked for, in [0, 1]."""
+    """Share of samples in which the evaluation classifier finds the requested class, in [0, 1]."""
     judge_accuracy: float
-    """The judge's accuracy on held-out real images it was not trained on, in [0, 1]."""
+    """Accuracy of the evaluation classifier on held-out real images that it was not trained on, in [0, 1]."""
     kid: float
-    """Kernel distance to held-out real images in the judge's last features, and its deviation over subsets."""
+    """Kernel inception distance between samples and held-out real images, in the evaluation classifier's features."""
     kid_deviation: float
+    """Standard deviation of `kid` over subsets."""
     kid_of_real: float
-    """The same between two halves of the held-out real images: the floor."""
+    """Kernel inception distance between two halves of the held-out real images: the best value that can be reached."""
 
 
-def public_images(data: str, image_size: int) -> PublicImages:
-    """An embedded federation's public set by name, or an image folder (`class/*.png`, or `train|test/class/*.png`)."""
+def load_public_images(data: str, image_size: int) -> PublicImages:
+    """Load the public images of an embedded dataset by name, or an image folder, resized to `image_size` pixels.
+
+    A folder holds `class/*.png` or `train|test/class/*.png`.
+    """
     if data in registry.EMBEDDED:
         federation = registry.find_dataset(data)
         train = federation.make_public_images(NUM_PUBLIC_IMAGES, seed=0)
@@ -72,24 +76,25 @@ def _as_set(images: LabeledImages) -> TrainingSet:
     return TrainingSet(images.images, images.labels)
 
 
-def run(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
-    """Train, or continue, a pipeline in `out`; measure it; write its model card.
+def pretrain(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
+    """Train a pipeline in the folder `out`, or continue its training; then measure it and write its model card.
 
     Raises
     ------
-    ConfigError: images of a size that halving does not fit.
+    ConfigError: `image_size` is no multiple of 8.
     """
     if image_size < SIZE_STEP or image_size % SIZE_STEP:
-        raise ConfigError(f"images of {image_size} pixels cannot be halved enough: take a multiple of {SIZE_STEP}")
-    images = public_images(data, image_size)
+        raise ConfigError(f"--image-size must be a multiple of {SIZE_STEP}, got {image_size}: choose another")
+    images = load_public_images(data, image_size)
     pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start)
-    quality = measure(pipeline, images, config.seed)
+    quality = measure_quality(pipeline, images, config.seed)
     write_json(out / "quality.json", asdict(quality))
-    write_bytes(out / "MODEL_CARD.md", model_card(images, config, quality, out).encode())
+    write_bytes(out / "MODEL_CARD.md", render_model_card(images, config, quality, out).encode())
     return quality
 
 
-def measure(pipeline, images: PublicImages, seed: int) -> Quality:
+def measure_quality(pipeline, images: PublicImages, seed: int) -> Quality:
+    """Sample every class and compare the samples with held-out real images."""
     by, judge_accuracy, test = _train_judge(images, seed)
     samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
     samples = (samples * 255).round().to(torch.uint8)
@@ -103,7 +108,10 @@ def measure(pipeline, images: PublicImages, seed: int) -> Quality:
 
 
 def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, TrainingSet]:
-    """A judge trained on five sixths of the held-out images, its accuracy on the rest, and the rest."""
+    """Train an evaluation classifier on five sixths of the held-out images.
+
+    Returns the classifier, its accuracy on the remaining images in [0, 1], and these images.
+    """
     count = len(images.held_out.labels) * 5 // 6
     seen = replace(images.held_out, images=images.held_out.images[:count], labels=images.held_out.labels[:count])
     rest = TrainingSet(images.held_out.images[count:], images.held_out.labels[count:])
@@ -111,7 +119,7 @@ def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, T
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 
 
-def model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:
+def render_model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:
     minutes = json.loads((out / "training.json").read_text())["seconds"] / 60
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
@@ -122,12 +130,12 @@ A `StableDiffusionPipeline` for images of {images.train.images.shape[-1]} pixels
 - **Trained on** {images.description}.
 - **With** `{" ".join(["fedlmg", *sys.argv[1:]])}`, PyTorch {torch.__version__}, {hardware}.
 - **For** {minutes:.0f} minutes of training in all.
-- **Quality** of {quality.num_samples} unguided samples (20 steps, guidance scale 3): {quality.read_as_asked:.1%} are
-  read as the class asked for by an independent classifier trained on real held-out images, which is itself right on
-  {quality.judge_accuracy:.1%} of other held-out images.
-- **KID** to held-out images in that classifier's features: {quality.kid:.4f} +- {quality.kid_deviation:.4f};
-  between two halves of the held-out images: {quality.kid_of_real:.4f}.
-- **Not for** anything but drawing these classes: {", ".join(images.class_names)}.
+- **Quality** of {quality.num_samples} unguided samples (20 steps, guidance scale 3): an independent classifier finds
+  the requested class in {quality.read_as_asked:.1%} of them. The classifier was trained on held-out real images, and
+  its accuracy on other held-out images is {quality.judge_accuracy:.1%}.
+- **KID** between samples and held-out images, in that classifier's features: {quality.kid:.4f} +-
+  {quality.kid_deviation:.4f}; between two halves of the held-out images: {quality.kid_of_real:.4f}.
+- **Not for** anything but generating these classes: {", ".join(images.class_names)}.
 
 ![samples](samples.png)
 

@@ -1,4 +1,4 @@
-"""A run submitted to Flower and followed to its end."""
+"""`fedlmg run`: submit a run to Flower, on this machine or another, and follow it to its end."""
 
 import json
 import shutil
@@ -16,12 +16,12 @@ from fedlmg_server.monitor.progress import Follower
 from fedlmg_server.report.table import print_results
 from fedlmg_server.workspace import Workspace
 
-LOOK_SECONDS = 5
-"""Between two questions to a SuperLink on another machine, whose workspace cannot be followed."""
+POLL_SECONDS = 5
+"""How often a SuperLink on another machine is asked for the run's status, because its workspace cannot be read."""
 
 
 def run_locally(overrides: dict, console: Console) -> str:
-    """A run over virtual clients; returns why it failed, empty when it did not."""
+    """Do a run with virtual clients; returns why it failed, or an empty string if it succeeded."""
     num_clients = Config.from_run_config(overrides).federation.num_clients
     simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
     if num_gpus := _num_gpus():
@@ -33,14 +33,22 @@ def run_locally(overrides: dict, console: Console) -> str:
 
 
 def run_on_server(deployment: Deployment, overrides: dict, console: Console) -> str:
-    """A run over the clients of the server on this machine; returns why it failed, empty when it did not.
+    """Do a run with the clients of the server on this machine.
 
-    Where `overrides` do not say otherwise, clients have folders of their own, all those registered are expected, each
-    under the name of its key, and the workspace is `runs/default` in the server's folder.
+    Unless `overrides` say otherwise, all registered clients are expected, clients train on their own folders, and the
+    workspace is `runs/default` in the server's folder. Each client's key determines its name.
+
+    Returns why the run failed, or an empty string if it succeeded.
+
+    Raises
+    ------
+    ConfigError: no client is registered, or the config or the workspace cannot be used.
     """
     num_clients = len(deployment.registry.clients())
     if not num_clients:
-        raise ConfigError(f"no client is registered with {deployment.root}: `fedlmg server add-client` first")
+        raise ConfigError(
+            f"no client is registered with the server in {deployment.root}: add one with `fedlmg server add-client`"
+        )
     ours = {"federation": "", "num-clients": num_clients, "min-clients": min(num_clients, FederationConfig.min_clients)}
     ours |= {"client-registry": str(deployment.registry.path), "workspace": str(deployment.runs / "default")}
     overrides = ours | overrides
@@ -50,28 +58,31 @@ def run_on_server(deployment: Deployment, overrides: dict, console: Console) -> 
 
 
 def run_remotely(name: str, overrides: dict, console: Console) -> str:
-    """A run on a SuperLink of the user's own; returns why it failed, empty when it did not."""
+    """Do a run on the SuperLink that the user's Flower configuration calls `name`.
+
+    Returns why the run failed, or an empty string if it succeeded.
+    """
     connection = Connection(name, environment())
     with superlink.temporary_folder() as folder:
         run_id = connection.submit(write_app(folder), overrides)
     console.print(f"Run {run_id} on {name}")
     log = connection.follow_log(run_id)
     try:
-        reason = connection.wait(run_id, look_seconds=LOOK_SECONDS)
+        reason = connection.wait(run_id, look_seconds=POLL_SECONDS)
     finally:
         log.terminate()
         log.wait()
     if not reason:
-        console.print("Finished: the report is in the workspace on the server")
+        console.print("The run has finished. Its report is in the workspace on the server.")
     return reason
 
 
 def _open(overrides: dict) -> Workspace:
-    """The workspace, with its config checked; nobody else is at work in it.
+    """Open the workspace that the config names.
 
     Raises
     ------
-    ConfigError: an impossible config, a workspace made with another, or one in use.
+    ConfigError: the config is not valid, the workspace was made with another config, or another run is using it.
     """
     workspace = Workspace.open(Config.from_run_config(overrides), versions())
     with workspace.lock():
@@ -85,7 +96,10 @@ def _run_here(
     console: Console,
     simulation: dict[str, object] | None = None,
 ) -> str:
-    """Submit, follow the workspace's events, and show the results."""
+    """Submit a run, show the events in its workspace, then show the results.
+
+    Returns why the run failed, or an empty string if it succeeded.
+    """
     follower = Follower(workspace.events, console)
     with superlink.temporary_folder() as folder:
         run_id = connection.submit(write_app(folder), overrides, simulation)
@@ -101,7 +115,7 @@ def _run_here(
 
 
 def _num_gpus() -> int:
-    """Without a driver none, and no need to import PyTorch, which takes seconds."""
+    """The number of GPUs. Without a driver it is 0, and PyTorch, whose import takes seconds, is not imported."""
     if not shutil.which("nvidia-smi"):
         return 0
     import torch

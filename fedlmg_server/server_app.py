@@ -1,4 +1,4 @@
-"""The Flower ServerApp: uploads, aggregation, evaluation, report, in a workspace that the same command continues."""
+"""The Flower ServerApp: collect uploads, aggregate, evaluate and report; all files are in the workspace."""
 
 import errno
 from contextlib import suppress
@@ -30,13 +30,16 @@ def main(grid: Grid, context: Context) -> None:
                 pipeline.report(config, workspace, strategy.evaluations, strategy.missing, strategy.unevaluated)
         except Exception as error:
             with suppress(OSError):
-                workspace.log("run", state="failed", reason=sentence(error))
+                workspace.log("run", state="failed", reason=explain_failure(error))
             raise
         workspace.log("run", state="finished", reason="")
 
 
-def sentence(error: Exception) -> str:
-    """What went wrong, for the operator."""
+def explain_failure(error: Exception) -> str:
+    """Why the run failed, in one sentence for the operator."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space is left for {error.filename}: free some, and the same command continues; nothing is lost"
+        return (
+            f"the disk is full, so {error.filename} could not be written: free space and repeat the command, which "
+            "continues the run"
+        )
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The deployment's own authority, and the certificate by which clients know the server."""
+"""TLS certificates: the deployment's own certificate authority, and the server's certificate."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
 LOOPBACK = ("localhost", "127.0.0.1")
-"""Names under which the SuperLink is reached from its own machine."""
+"""Processes on the server's own machine reach the SuperLink under these names."""
 
 
-def new_authority(days: int = AUTHORITY_DAYS) -> tuple[bytes, bytes]:
-    """Certificate and private key of a new authority, each as PEM; P-256, valid from now."""
+def make_authority(days: int = AUTHORITY_DAYS) -> tuple[bytes, bytes]:
+    """Make a certificate authority: its certificate and private key (P-256), each as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedLMG authority")])
     builder = (
@@ -27,14 +27,14 @@ def new_authority(days: int = AUTHORITY_DAYS) -> tuple[bytes, bytes]:
     return _pem(builder.sign(key, hashes.SHA256())), _key_pem(key)
 
 
-def new_server_certificate(
+def make_server_certificate(
     authority: bytes, authority_key: bytes, hosts: Sequence[str], days: int = SERVER_DAYS
 ) -> tuple[bytes, bytes]:
-    """Certificate and private key, each as PEM, for these names and addresses and for loopback.
+    """Make a server certificate for these names and addresses, and for loopback: certificate and key, each as PEM.
 
     Parameters
     ----------
-    days: how long it is valid; below zero it has expired.
+    days: how long the certificate is valid; with a negative number it has expired already.
     """
     issuer = x509.load_pem_x509_certificate(authority)
     issuer_key = serialization.load_pem_private_key(authority_key, None)
@@ -52,14 +52,14 @@ def new_server_certificate(
     return _pem(builder.sign(issuer_key, hashes.SHA256())), _key_pem(key)
 
 
-def days_left(certificate: Path) -> float:
-    """Until it expires; below zero when it has."""
+def days_until_expiry(certificate: Path) -> float:
+    """Days until the certificate expires; negative if it has expired."""
     end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     return (end - datetime.now(UTC)) / timedelta(days=1)
 
 
 def is_host(text: str) -> bool:
-    """Whether a certificate can name it: an IP address or a DNS name."""
+    """Whether `text` is an IP address or a DNS name, which a certificate can contain."""
     labels = text.rstrip(".").split(".")
     return _is_address(text) or (
         len(text) <= 253
@@ -83,7 +83,7 @@ def _is_address(text: str) -> bool:
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int):
-    # An hour back, for clients whose clock is behind.
+    # Validity begins an hour ago, for clients whose clock is behind.
     start = datetime.now(UTC) - timedelta(hours=1)
     end = datetime.now(UTC) + timedelta(days=days)
     return (

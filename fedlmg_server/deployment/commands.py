@@ -1,4 +1,4 @@
-"""`fedlmg server`: the machine that clients join, from its keys and certificates to its processes."""
+"""The commands of `fedlmg server`, which set up, run and manage the server that clients join."""
 
 import json
 from datetime import datetime
@@ -15,37 +15,47 @@ from fedlmg_server.collection.registry import RegistryError
 from fedlmg_server.deployment.settings import PUBLIC_PORT, SUPERLINK_PORT, Deployment, DeploymentError
 from fedlmg_server.flower.connection import FlowerError
 
-server = typer.Typer(no_args_is_help=True, help="The server that clients join: set up, run, and look after.")
+server = typer.Typer(no_args_is_help=True, help="Set up, run and manage the server that clients join.")
 console = Console()
-Folder = Annotated[Path, typer.Argument(help="The server's folder.", envvar="FEDLMG_SERVER")]
-Server = Annotated[Path, typer.Option("--server", help="The server's folder.", envvar="FEDLMG_SERVER")]
+Folder = Annotated[Path, typer.Argument(help="Folder that `fedlmg server init` made.", envvar="FEDLMG_SERVER")]
+Server = Annotated[
+    Path, typer.Option("--server", help="Folder that `fedlmg server init` made.", envvar="FEDLMG_SERVER")
+]
 HERE = Path(".")
 
 
 @server.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to make, for keys, certificates, settings, logs and runs.")],
-    host: Annotated[list[str], typer.Option(help="DNS name or address by which clients reach this machine; repeat.")],
-    port: Annotated[int, typer.Option(help="That clients use.")] = PUBLIC_PORT,
-    superlink_port: Annotated[int, typer.Option(help="Of Flower's SuperLink, on loopback only.")] = SUPERLINK_PORT,
+    folder: Annotated[Path, typer.Argument(help="Folder to create for keys, certificates, settings, logs and runs.")],
+    host: Annotated[
+        list[str],
+        typer.Option(help="DNS name or IP address under which clients reach this machine; may be given repeatedly."),
+    ],
+    port: Annotated[int, typer.Option(help="Port that clients connect to.")] = PUBLIC_PORT,
+    superlink_port: Annotated[
+        int, typer.Option(help="Port of Flower's SuperLink, which listens on loopback only.")
+    ] = SUPERLINK_PORT,
 ) -> None:
-    """Make an authority, the server's certificate, secrets and configuration."""
+    """Set up a server: make a certificate authority, a server certificate, secrets and configuration files."""
     from fedlmg_server.deployment import setup
 
     try:
-        made = setup.initialise(folder, host, port, superlink_port)
+        made = setup.create_deployment(folder, host, port, superlink_port)
     except (DeploymentError, OSError) as error:
         raise _failure(error) from None
-    _say(f"Made {made.root}: start it with `fedlmg server up {folder}`; give {made.authority} to every client")
+    _print(
+        f"Created the server in {made.root}. Start it with `fedlmg server up {folder}`, and give {made.authority} to "
+        "every client"
+    )
 
 
 @server.command()
 def up(folder: Folder = HERE) -> None:
-    """Run SuperLink, SuperExec and nginx until interrupted; one that dies is started again."""
+    """Run the server until interrupted: SuperLink, SuperExec and nginx. A process that dies is restarted."""
     from fedlmg_server.deployment import supervisor
 
     try:
-        supervisor.up(Deployment.load(folder), _say)
+        supervisor.run_server(Deployment.load(folder), _print)
     except (DeploymentError, OSError) as error:
         raise _failure(error) from None
 
@@ -53,57 +63,64 @@ def up(folder: Folder = HERE) -> None:
 @server.command()
 def renew(
     folder: Folder = HERE,
-    host: Annotated[list[str] | None, typer.Option(help="New names or addresses; the old ones without it.")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="DNS name or IP address of this machine; may be given repeatedly. Default: those of before."),
+    ] = None,
 ) -> None:
-    """Make a new server certificate under the same authority; clients need nothing new."""
+    """Make a new server certificate. Clients need no new file, because the certificate authority stays the same."""
     from fedlmg_server.deployment import setup
 
     try:
-        made = setup.renew(Deployment.load(folder), host or ())
+        made = setup.renew_certificate(Deployment.load(folder), host or ())
     except (DeploymentError, OSError) as error:
         raise _failure(error) from None
-    _say(f"Renewed {made.certificate}: restart `fedlmg server up {folder}`")
+    _print(f"Renewed {made.certificate}. To use it, restart `fedlmg server up {folder}`")
 
 
 @server.command()
 def add_client(
-    name: Annotated[str, typer.Argument(help="Of the client in this federation.")],
-    key: Annotated[Path, typer.Argument(help="The public key that `fedlmg-client keygen` made.")],
+    name: Annotated[str, typer.Argument(help="Name of the client in this federation.")],
+    key: Annotated[Path, typer.Argument(help="The client's public key file, which `fedlmg-client keygen` made.")],
     folder: Server = HERE,
 ) -> None:
-    """Let the owner of a key take part under a name."""
+    """Register a client: allow the owner of a key to join under a name."""
     try:
         deployment = Deployment.load(folder)
         deployment.registry.add(deployment.connection, name, key)
     except (DeploymentError, RegistryError, FlowerError) as error:
         raise _failure(error) from None
-    _say(f"{name} may join: fedlmg-client join {deployment.address} --ca ca.crt --key KEY --name {name} --data IMAGES")
+    _print(
+        f"{name} may join with: "
+        f"fedlmg-client join {deployment.address} --ca ca.crt --key KEY --name {name} --data IMAGES"
+    )
 
 
 @server.command()
 def remove_client(
-    name: Annotated[str, typer.Argument(help="As it was added.")],
+    name: Annotated[str, typer.Argument(help="Name under which the client was added.")],
     folder: Server = HERE,
 ) -> None:
-    """Let a client take part no more; `fedlmg forget` removes what it has sent."""
+    """Unregister a client, so that it can no longer join. `fedlmg forget` removes its upload from a run."""
     try:
         deployment = Deployment.load(folder)
         deployment.registry.remove(deployment.connection, name)
     except (DeploymentError, RegistryError, FlowerError) as error:
         raise _failure(error) from None
-    _say(f"{name} can join no more")
+    _print(f"{name} can no longer join")
 
 
 @server.command()
 def status(folder: Folder = HERE) -> None:
-    """Show whether the server answers, its certificate, its clients, and the newest run."""
+    """Show whether the server is up, when its certificate expires, its clients, and the newest run."""
     from fedlmg_server.deployment import certificates, supervisor
 
     try:
         deployment = Deployment.load(folder)
         answers = supervisor.is_healthy(deployment)
-        word = f"up at {deployment.address}" if answers else f"down: `fedlmg server up {folder}` starts it"
-        _say(f"{word}; its certificate is valid for {certificates.days_left(deployment.certificate):.0f} more days")
+        word = f"up at {deployment.address}" if answers else f"down: start it with `fedlmg server up {folder}`"
+        days = certificates.days_until_expiry(deployment.certificate)
+        _print(f"{word}; its certificate is valid for {days:.0f} more days")
         nodes = deployment.connection.flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
     except (DeploymentError, FlowerError, OSError) as error:
         raise _failure(error) from None
@@ -113,7 +130,7 @@ def status(folder: Folder = HERE) -> None:
 
 
 def _clients(deployment: Deployment, nodes: dict[int, dict]) -> Table:
-    """Every registered client; `nodes` by id, as the SuperLink lists them."""
+    """A table of all registered clients; `nodes` maps Flower's node id to what the SuperLink says of the node."""
     table = Table("client", "state", "since", box=box.SIMPLE_HEAD)
     for number, name in deployment.registry.names().items():
         node = nodes.get(number, {})
@@ -135,14 +152,14 @@ def _show_run(workspace: Path) -> None:
     from fedlmg_server.monitor import watch
 
     uploads = sorted(path.parent.name for path in workspace.glob("uploads/*/manifest.json"))
-    _say(f"Run in {workspace}: {len(uploads)} uploads ({', '.join(uploads) or 'none yet'})")
+    _print(f"Run in {workspace}: {len(uploads)} uploads ({', '.join(uploads) or 'none yet'})")
     try:
         watch.watch(workspace, Console(force_terminal=False))
     except ConfigError as error:
-        _say(str(error))
+        _print(str(error))
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 

@@ -1,8 +1,9 @@
-"""Flower's SuperLink and SuperExec, patient with a slow disk.
+"""Flower's SuperLink and SuperExec with longer waits for the database, so that a slow disk does not end a run.
 
-`python -m fedlmg_server.deployment.patience COMMAND FLAGS`, with Flower's own command and flags. While uploads are
-written, another writer may hold the SuperLink's database for longer than the 5 seconds that Flower waits for it. The
-SuperLink then answers 500, at which its SuperExec ends, and with it every ServerApp that it started.
+Usage: `python -m fedlmg_server.deployment.patience COMMAND FLAGS`, with Flower's own command and flags.
+
+While uploads are written, the SuperLink's database may be locked for longer than the 5 seconds that Flower waits. The
+SuperLink then answers with HTTP 500. At that its SuperExec ends, and with it every ServerApp that it started.
 """
 
 import sys
@@ -16,12 +17,12 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 BUSY_TIMEOUT_SECONDS = 25
-"""For the database; whoever asked the SuperLink hangs up after 30."""
+"""How long to wait for the database. It must be less than 30 s, after which a SuperLink's client gives up."""
 RETRY_SECONDS = 1
 
 
 def wait_longer_for_the_database() -> None:
-    """Every SQLite connection of this process, whatever it was opened with."""
+    """Set the busy timeout of every SQLite connection in this process."""
 
     @event.listens_for(Pool, "checkout")
     def set_busy_timeout(connection: Any, *_: object) -> None:
@@ -29,14 +30,17 @@ def wait_longer_for_the_database() -> None:
 
 
 def outlive_failures(command: Callable[[], None]) -> None:
-    """Run it again in this very process, which ServerApps take for their parent, when the SuperLink fails within."""
+    """Run `command`, and run it again when the SuperLink answers with a server error.
+
+    The command runs in this process, because ServerApps end when their parent process ends.
+    """
     while True:
         try:
             return command()
         except httpx.HTTPStatusError as error:
             if not error.response.is_server_error:
                 raise
-            print(f"asked again in {RETRY_SECONDS} s: {error}", file=sys.stderr, flush=True)
+            print(f"retrying in {RETRY_SECONDS} s: {error}", file=sys.stderr, flush=True)
             time.sleep(RETRY_SECONDS)
 
 

@@ -1,6 +1,7 @@
-"""nginx in front of the SuperLink: clients reach Flower's Fleet API and nothing else.
+"""nginx as a reverse proxy before the SuperLink, which lets clients reach Flower's Fleet API and nothing else.
 
-Flower's Control API, which starts any code on the server, has no login and shares the SuperLink's port.
+The proxy is needed because Flower's Control API shares the SuperLink's port, runs any code on the server, and has no
+login.
 """
 
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 
 MAX_BODY = "16m"
-"""Flower sends weights in chunks of 5 MB; nginx's own default of 1 MB would refuse them."""
+"""Flower sends weights in chunks of 5 MB; nginx's default limit of 1 MB would reject them."""
 CONFIGURATION = """\
 # Written by `fedlmg server`. Clients reach /v1/fleet/ and nothing else.
 daemon off;
@@ -24,7 +25,7 @@ http {{
   fastcgi_temp_path "{folder}/fastcgi";
   uwsgi_temp_path "{folder}/uwsgi";
   scgi_temp_path "{folder}/scgi";
-  # Only what was refused: clients ask every few seconds.
+  # Log rejected requests only: clients send a request every few seconds.
   map $status $is_refused {{ ~^[23] 0; default 1; }}
   access_log "{logs}/refused.log" combined if=$is_refused;
   server {{
@@ -46,11 +47,11 @@ http {{
   }}
 }}
 """
-INSTALL = "nginx is not installed: `sudo apt install nginx-light` (Debian, Ubuntu) or `sudo dnf install nginx`"
+INSTALL = "nginx is not installed: run `sudo apt install nginx-light` (Debian, Ubuntu) or `sudo dnf install nginx`"
 
 
 def write_configuration(deployment: Deployment) -> None:
-    """`nginx/nginx.conf`, from the settings."""
+    """Write `nginx/nginx.conf` from the deployment's settings."""
     deployment.nginx.mkdir(parents=True, exist_ok=True)
     text = CONFIGURATION.format(
         folder=deployment.nginx,
@@ -65,14 +66,14 @@ def write_configuration(deployment: Deployment) -> None:
     (deployment.nginx / "nginx.conf").write_text(text)
 
 
-def command(deployment: Deployment) -> list[str]:
-    """nginx in the foreground, once its configuration has been found good.
+def nginx_command(deployment: Deployment) -> list[str]:
+    """Check the configuration, and return the command that runs nginx in the foreground.
 
     Raises
     ------
-    DeploymentError: nginx is missing, or refuses the configuration.
+    DeploymentError: nginx is not installed, or rejects the configuration.
     """
-    # Debian keeps it where only root's path leads.
+    # Debian installs nginx in a folder that is only on root's PATH.
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if nginx is None:
         raise DeploymentError(INSTALL)
@@ -80,5 +81,5 @@ def command(deployment: Deployment) -> list[str]:
     arguments += ["-e", str(deployment.logs / "nginx.log")]
     test = subprocess.run([*arguments, "-t", "-q"], capture_output=True, text=True)
     if test.returncode:
-        raise DeploymentError(f"nginx refuses its configuration: {test.stderr.strip()}")
+        raise DeploymentError(f"nginx rejects {deployment.nginx / 'nginx.conf'}: {test.stderr.strip()}")
     return arguments

@@ -1,4 +1,4 @@
-"""A deployment's folder on the server: every file that `fedlmg server` makes, and the few settings in `server.json`."""
+"""The folder of a server: paths of all files that `fedlmg server` makes, and the settings in `server.json`."""
 
 import json
 import os
@@ -11,30 +11,34 @@ from fedlmg_server.flower.connection import Connection, environment
 
 PUBLIC_PORT, SUPERLINK_PORT = 9443, 9444
 CONNECTION = "server"
-"""Name of the SuperLink in the deployment's own Flower configuration."""
+"""The deployment's Flower configuration gives the SuperLink this name."""
 
 
 class DeploymentError(ValueError):
-    """A deployment that cannot be used; the message is one sentence for the operator."""
+    """The deployment cannot be used; the message is one sentence for the operator."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """`hosts`: names and addresses that clients use, the first of which is shown to them."""
+    """Settings and paths of a server.
+
+    hosts: DNS names and IP addresses under which clients reach the server; messages show the first.
+    """
 
     root: Path
     hosts: tuple[str, ...]
     port: int = PUBLIC_PORT
-    """nginx, for clients."""
+    """Clients connect to nginx on this port."""
     superlink_port: int = SUPERLINK_PORT
-    """SuperLink, on loopback only."""
+    """The SuperLink listens on this port, on loopback only."""
 
     @classmethod
     def load(cls, root: Path) -> "Deployment":
-        """
+        """Read the settings from `server.json` in `root`.
+
         Raises
         ------
-        DeploymentError: `root` is no deployment, or is not readable.
+        DeploymentError: `root` holds no deployment, or `server.json` cannot be read.
         """
         root = root.expanduser().resolve()
         try:
@@ -42,10 +46,10 @@ class Deployment:
             return cls(root, tuple(settings["hosts"]), int(settings["port"]), int(settings["superlink_port"]))
         except FileNotFoundError:
             raise DeploymentError(
-                f"{root} is no server: make one with `fedlmg server init {root} --host NAME`"
+                f"{root} is not the folder of a server: create one with `fedlmg server init {root} --host NAME`"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DeploymentError(f"{root / 'server.json'} cannot be read: {error}") from None
+            raise DeploymentError(f"{root / 'server.json'} cannot be read, so restore it: {error}") from None
 
     def save(self) -> None:
         settings = {key: value for key, value in asdict(self).items() if key != "root"}
@@ -53,13 +57,13 @@ class Deployment:
 
     @property
     def address(self) -> str:
-        """What clients connect to."""
+        """Clients connect to this `HOST:PORT`."""
         host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
         return f"{host}:{self.port}"
 
     @property
     def authority(self) -> Path:
-        """The certificate that every client needs; the only file here that leaves the server."""
+        """The authority's certificate, which every client needs. No other file leaves the server."""
         return self.root / "ca.crt"
 
     @property
@@ -84,7 +88,7 @@ class Deployment:
 
     @property
     def nginx(self) -> Path:
-        """The proxy's folder: `nginx.conf`, and what nginx needs to write."""
+        """The proxy's folder, for `nginx.conf` and nginx's temporary files."""
         return self.root / "nginx"
 
     @property
@@ -93,12 +97,12 @@ class Deployment:
 
     @property
     def runs(self) -> Path:
-        """Workspaces."""
+        """The folder of the runs' workspaces."""
         return self.root / "runs"
 
     @property
     def last_run(self) -> Path:
-        """Flower's id and the workspace of the newest run."""
+        """A JSON file that names the workspace of the newest run."""
         return self.root / "last-run.json"
 
     @property
@@ -107,7 +111,7 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For Flower's commands: its configuration and the apps it unpacks stay in this folder."""
+        """Environment variables for Flower's commands, which keep their files in this folder."""
         return environment(FLWR_HOME=str(self.root / "flower"))
 
     @property
@@ -116,7 +120,7 @@ class Deployment:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """A new file that only its owner can read, in a folder that only its owner can enter."""
+    """Write a new file that only its owner can read, in a folder that only its owner can enter."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,4 +1,4 @@
-"""`fedlmg server init` and `renew`: every key, certificate and configuration file of a deployment."""
+"""`fedlmg server init` and `renew`: write the keys, certificates and configuration files of a server."""
 
 import os
 from collections.abc import Sequence
@@ -10,30 +10,34 @@ from fedlmg_server.deployment.settings import CONNECTION, Deployment, Deployment
 SECRET_BYTES = 48
 
 
-def initialise(root: Path, hosts: Sequence[str], port: int, superlink_port: int) -> Deployment:
-    """A new deployment in `root`; `server.json` is written last, so that an interrupted one is made again.
+def create_deployment(root: Path, hosts: Sequence[str], port: int, superlink_port: int) -> Deployment:
+    """Create a deployment in `root`. `server.json` is written last, so an interrupted call can be repeated.
 
     Raises
     ------
-    DeploymentError: `root` is a deployment already, a host is no name, or a port is none.
+    DeploymentError: `root` holds a deployment already, or a host or a port is not valid.
     """
     root = root.expanduser().resolve()
     if (root / "server.json").exists():
-        raise DeploymentError(f"{root} is a server already: nothing was changed (`fedlmg server renew` renews it)")
+        raise DeploymentError(
+            f"{root} holds a server already, so nothing was changed: `fedlmg server renew` makes a new certificate"
+        )
     check_hosts(hosts)
     for number in (port, superlink_port):
         if not 0 < number < 65536:
-            raise DeploymentError(f"{number} is no port: choose one between 1 and 65535")
+            raise DeploymentError(f"a port must be between 1 and 65535, got {number}: choose another")
     if port == superlink_port:
-        raise DeploymentError(f"clients and SuperLink cannot share port {port}: choose another --superlink-port")
+        raise DeploymentError(f"--port and --superlink-port must differ, but both are {port}: choose another")
     if any(character in str(root) for character in '"\\$;\n'):
-        raise DeploymentError(f"nginx cannot read the path {root}: choose one without quotes, $ and ;")
+        raise DeploymentError(
+            f"nginx needs a path without quotes, backslashes, $ and ;, got {root}: choose another folder"
+        )
     deployment = Deployment(root, tuple(hosts), port, superlink_port)
     root.mkdir(parents=True, exist_ok=True)
     deployment.logs.mkdir(exist_ok=True)
-    # What clients uploaded is the operator's alone.
+    # Only the operator may read what clients uploaded.
     deployment.runs.mkdir(mode=0o700, exist_ok=True)
-    authority, authority_key = certificates.new_authority()
+    authority, authority_key = certificates.make_authority()
     deployment.authority.write_bytes(authority)
     write_private(deployment.authority_key, authority_key)
     write_private(deployment.superexec_secret, os.urandom(SECRET_BYTES))
@@ -44,12 +48,12 @@ def initialise(root: Path, hosts: Sequence[str], port: int, superlink_port: int)
     return deployment
 
 
-def renew(deployment: Deployment, hosts: Sequence[str]) -> Deployment:
-    """A new server certificate of the same authority, for these hosts or those it had; clients notice nothing.
+def renew_certificate(deployment: Deployment, hosts: Sequence[str]) -> Deployment:
+    """Make a new server certificate, signed by the same authority, for `hosts`, or for the old hosts if there are none.
 
     Raises
     ------
-    DeploymentError: a host is no name, or the authority's key is not here.
+    DeploymentError: a host is not valid, or the authority's key cannot be read.
     """
     check_hosts(hosts or deployment.hosts)
     renewed = Deployment(deployment.root, tuple(hosts) or deployment.hosts, deployment.port, deployment.superlink_port)
@@ -60,15 +64,19 @@ def renew(deployment: Deployment, hosts: Sequence[str]) -> Deployment:
 
 def check_hosts(hosts: Sequence[str]) -> None:
     if bad := [host for host in hosts if not certificates.is_host(host)]:
-        raise DeploymentError(f"{bad[0]!r} is neither a DNS name nor an IP address: say how clients reach this machine")
+        raise DeploymentError(
+            f"--host must be a DNS name or an IP address, got {bad[0]!r}: name the address that clients use"
+        )
 
 
 def write_certificate(deployment: Deployment, days: int = certificates.SERVER_DAYS) -> None:
     try:
         authority_key = deployment.authority_key.read_bytes()
     except OSError as error:
-        raise DeploymentError(f"the authority's key {deployment.authority_key} cannot be read: {error}") from None
-    certificate, key = certificates.new_server_certificate(
+        raise DeploymentError(
+            f"the certificate authority's key {deployment.authority_key} cannot be read, so restore it: {error}"
+        ) from None
+    certificate, key = certificates.make_server_certificate(
         deployment.authority.read_bytes(), authority_key, deployment.hosts, days
     )
     write_private(deployment.certificate_key, key)
@@ -76,7 +84,7 @@ def write_certificate(deployment: Deployment, days: int = certificates.SERVER_DA
 
 
 def write_flower_configuration(deployment: Deployment) -> None:
-    """Flower's own commands find the SuperLink with `FLWR_HOME` set to this folder's `flower`."""
+    """Write the configuration by which Flower's commands find the SuperLink if `FLWR_HOME` names its folder."""
     file = deployment.root / "flower" / "config.toml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(

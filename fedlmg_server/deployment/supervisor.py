@@ -1,4 +1,4 @@
-"""`fedlmg server up`: SuperLink, SuperExec and nginx in the foreground; one that dies is started again."""
+"""`fedlmg server up`: run SuperLink, SuperExec and nginx in the foreground, and restart a process that dies."""
 
 import ctypes
 import os
@@ -22,9 +22,9 @@ from fedlmg_server.deployment.settings import Deployment, DeploymentError
 
 START_SECONDS, STOP_SECONDS = 60, 15
 STEADY_SECONDS = 60
-"""A child that lived so long is started again at once when it dies; otherwise the wait doubles."""
+"""If a process dies that has lived for this long, it is restarted after 1 s; otherwise the pause doubles."""
 LONGEST_WAIT_SECONDS = 30
-LOOK_SECONDS = 0.3
+POLL_SECONDS = 0.3
 PR_SET_PDEATHSIG = 1
 PATIENTLY = [sys.executable, "-m", "fedlmg_server.deployment.patience"]
 
@@ -38,11 +38,11 @@ class Child:
     process: subprocess.Popen = field(init=False)
     started: float = 0.0
     start_at: float | None = None
-    """When a dead one is started again; None while it lives."""
+    """When a dead process will be restarted (monotonic seconds); None while the process lives."""
     wait: float = 1.0
 
     def start(self) -> None:
-        """In a process group of its own, so that Ctrl-C reaches the supervisor alone."""
+        """Start the process in a process group of its own, so that Ctrl-C reaches the supervisor only."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -55,8 +55,8 @@ class Child:
             )
         self.started, self.start_at = time.monotonic(), None
 
-    def look(self, say: Callable[[str], None]) -> None:
-        """Start it again if it died, after a wait."""
+    def restart_if_dead(self, report: Callable[[str], None]) -> None:
+        """If the process died, report that, and restart it after a pause; call this method again and again."""
         now = time.monotonic()
         if self.start_at is not None:
             if now >= self.start_at:
@@ -64,10 +64,10 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self.wait = 1.0 if now - self.started > STEADY_SECONDS else min(2 * self.wait, LONGEST_WAIT_SECONDS)
             self.start_at = now + self.wait
-            say(f"{self.name} ended with code {code}: it is started again in {self.wait:.0f} s; its log is {self.log}")
+            report(f"{self.name} ended with code {code} and restarts in {self.wait:.0f} s; its log is {self.log}")
 
     def stop(self) -> None:
-        """Politely, then by force; with all that it started."""
+        """Terminate the process, kill it if it does not end in time, and kill all processes that it started."""
         with suppress(ProcessLookupError):
             self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -77,12 +77,12 @@ class Child:
         self.process.wait()
 
 
-def up(deployment: Deployment, say: Callable[[str], None]) -> None:
-    """Until Ctrl-C or SIGTERM.
+def run_server(deployment: Deployment, report: Callable[[str], None]) -> None:
+    """Run the deployment's processes until Ctrl-C or SIGTERM; `report` shows a message to the operator.
 
     Raises
     ------
-    DeploymentError: it runs already, a port is taken, nginx is missing, or a part does not start.
+    DeploymentError: the server runs already, a port is in use, nginx is not installed, or a process does not start.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     deployment.logs.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def up(deployment: Deployment, say: Callable[[str], None]) -> None:
         commands = {
             "superlink": superlink_command(deployment),
             "superexec": superexec_command(deployment),
-            "nginx": proxy.command(deployment),
+            "nginx": proxy.nginx_command(deployment),
         }
         children = [
             Child(name, command, deployment.environment, deployment.logs / f"{name}.log")
@@ -108,15 +108,15 @@ def up(deployment: Deployment, say: Callable[[str], None]) -> None:
                     _wait_until_healthy(deployment, child)
             time.sleep(1)
             _check_alive(running)
-            say(f"The server is up; clients join {deployment.address} with {deployment.authority}")
+            report(f"The server is up; clients join {deployment.address} with certificate {deployment.authority}")
             while True:
                 for child in running:
-                    child.look(say)
-                time.sleep(LOOK_SECONDS)
+                    child.restart_if_dead(report)
+                time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            say("Stopping")
+            report("Stopping")
         finally:
-            # A second Ctrl-C must not leave processes behind.
+            # A second Ctrl-C must not interrupt the shutdown.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
             for child in reversed(running):
@@ -124,7 +124,7 @@ def up(deployment: Deployment, say: Callable[[str], None]) -> None:
 
 
 def superlink_command(deployment: Deployment) -> list[str]:
-    """State in a file and the ServerApp in a process of its own: a run outlives a crash of the SuperLink."""
+    """The SuperLink's command: state in a file, ServerApps in separate processes, so that a run survives a crash."""
     return [
         *PATIENTLY,
         "flower-superlink",
@@ -137,7 +137,7 @@ def superlink_command(deployment: Deployment) -> list[str]:
 
 
 def superexec_command(deployment: Deployment) -> list[str]:
-    """Starts ServerApps, with the packages that are installed here."""
+    """The command of the SuperExec, which starts ServerApps with the packages that are installed here."""
     return [
         *PATIENTLY,
         "flower-superexec",
@@ -163,15 +163,16 @@ def _wait_until_healthy(deployment: Deployment, child: Child) -> None:
     while not is_healthy(deployment):
         _check_alive([child])
         if time.monotonic() > deadline:
-            raise DeploymentError(f"the SuperLink does not answer: see {child.log}")
-        time.sleep(LOOK_SECONDS)
+            raise DeploymentError(f"the SuperLink did not answer within {START_SECONDS} s: see {child.log}")
+        time.sleep(POLL_SECONDS)
 
 
 def _check_alive(children: list[Child]) -> None:
     for child in children:
         if child.process.poll() is not None:
             lines = child.log.read_text(errors="replace").strip().splitlines()
-            raise DeploymentError(f"{child.name} does not start ({lines[-1] if lines else 'no word'}): see {child.log}")
+            reason = lines[-1] if lines else "it printed nothing"
+            raise DeploymentError(f"{child.name} does not start ({reason}): see {child.log}")
 
 
 def _check_free(port: int) -> None:
@@ -180,7 +181,9 @@ def _check_free(port: int) -> None:
         try:
             probe.bind(("", port))
         except OSError as error:
-            raise DeploymentError(f"port {port} cannot be had: {error.strerror}") from None
+            raise DeploymentError(
+                f"port {port} cannot be used ({error.strerror}): stop the program that uses it"
+            ) from None
 
 
 @contextmanager
@@ -188,7 +191,7 @@ def _lock(deployment: Deployment) -> Iterator[None]:
     try:
         held = FileLock(deployment.root / ".lock", timeout=0).acquire()
     except Timeout:
-        raise DeploymentError(f"the server of {deployment.root} runs already") from None
+        raise DeploymentError(f"the server in {deployment.root} runs already: stop it first") from None
     with held:
         yield
 
@@ -198,5 +201,5 @@ def _interrupt(*_: object) -> None:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to end this child when the supervisor is killed, so that its ports become free."""
+    """Ask Linux to end this child process when the supervisor is killed, so that its ports become free."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -67,7 +67,7 @@ def test_a_fleet_request_without_a_key_is_refused(network: SecureNetwork):
 
 
 def test_a_client_does_not_trust_another_authority(network: SecureNetwork):
-    other, _ = certificates.new_authority()
+    other, _ = certificates.make_authority()
     (network.folder / "other.crt").write_bytes(other)
     network.register("trusting")
 

@@ -49,7 +49,7 @@ def test_a_run_cannot_go_to_two_places(told: dict):
     result = CliRunner().invoke(app, ["run", "lab", "--server", "/srv/fedlmg"])
 
     assert result.exit_code == 1
-    assert "over the clients of /srv/fedlmg or on the SuperLink 'lab': name one" in " ".join(result.output.split())
+    assert "either the server in /srv/fedlmg or the connection 'lab'" in " ".join(result.output.split())
     assert told == {}
 
 
@@ -57,3 +57,9 @@ def test_a_run_config_is_toml_whatever_characters_it_holds():
     config = {"workspace": "/srv/\U0001f600", "class-aliases": 'a "b"\\n=c', "seed": 3, "compare": True}
 
     assert tomllib.loads(to_toml(config)) == config
+
+
+def test_help_explains_the_arguments_of_a_command():
+    shown = CliRunner().invoke(app, ["forget", "--help"]).output
+
+    assert "Name of the client" in " ".join(shown.split())

@@ -14,7 +14,7 @@ from fedlmg_server.deployment.settings import Deployment, DeploymentError
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Deployment:
-    return setup.initialise(tmp_path / "server", ["gpu.example.org", "10.0.0.7"], 9443, 9444)
+    return setup.create_deployment(tmp_path / "server", ["gpu.example.org", "10.0.0.7"], 9443, 9444)
 
 
 def verified(deployment: Deployment, host: str) -> bool:
@@ -33,7 +33,7 @@ def test_certificate_holds_for_no_other_name(deployment: Deployment):
 
 
 def test_renewed_certificate_holds_for_its_new_name_alone(deployment: Deployment):
-    renewed = setup.renew(deployment, ["new.example.org"])
+    renewed = setup.renew_certificate(deployment, ["new.example.org"])
 
     assert verified(renewed, "new.example.org")
     assert not verified(renewed, "gpu.example.org")
@@ -42,7 +42,7 @@ def test_renewed_certificate_holds_for_its_new_name_alone(deployment: Deployment
 def test_expired_certificate_holds_for_none(deployment: Deployment):
     setup.write_certificate(deployment, days=-1)
 
-    assert certificates.days_left(deployment.certificate) < 0
+    assert certificates.days_until_expiry(deployment.certificate) < 0
     assert not verified(deployment, "gpu.example.org")
 
 
@@ -60,8 +60,8 @@ def test_a_deployment_is_read_as_it_was_made(deployment: Deployment):
 def test_a_second_init_changes_nothing(deployment: Deployment):
     before = deployment.authority.read_bytes()
 
-    with pytest.raises(DeploymentError, match="is a server already"):
-        setup.initialise(deployment.root, ["other"], 1, 2)
+    with pytest.raises(DeploymentError, match="holds a server already"):
+        setup.create_deployment(deployment.root, ["other"], 1, 2)
 
     assert deployment.authority.read_bytes() == before
 
@@ -69,12 +69,12 @@ def test_a_second_init_changes_nothing(deployment: Deployment):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["init", "{}/new", "--host", "no host"], "'no host' is neither a DNS name nor an IP address"),
-        (["init", "{}/new", "--host", "a", "--port", "0"], "0 is no port"),
-        (["init", "{}/new", "--host", "a", "--superlink-port", "9443"], "cannot share port 9443"),
-        (["up", "{}/new"], "is no server: make one with"),
-        (["status", "{}/new"], "is no server: make one with"),
-        (["add-client", "a", "{}/key.pub", "--server", "{}/new"], "is no server: make one with"),
+        (["init", "{}/new", "--host", "no host"], "must be a DNS name or an IP address, got 'no host'"),
+        (["init", "{}/new", "--host", "a", "--port", "0"], "between 1 and 65535, got 0"),
+        (["init", "{}/new", "--host", "a", "--superlink-port", "9443"], "must differ, but both are 9443"),
+        (["up", "{}/new"], "is not the folder of a server: create one with"),
+        (["status", "{}/new"], "is not the folder of a server: create one with"),
+        (["add-client", "a", "{}/key.pub", "--server", "{}/new"], "is not the folder of a server: create one with"),
     ],
 )
 def test_bad_input_gets_a_sentence(tmp_path: Path, arguments: list[str], sentence: str):

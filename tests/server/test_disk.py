@@ -15,7 +15,7 @@ from common.config import Config
 from common.storage.tensors import write_tensors
 from common.upload import is_whole
 from fedlmg_server.cli import app
-from fedlmg_server.server_app import sentence
+from fedlmg_server.server_app import explain_failure
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
@@ -69,8 +69,7 @@ def test_a_full_disk_is_told_with_the_file_that_wants_space(mount: Mount):
     with pytest.raises(OSError, match="No space left") as failure:
         write_tensors(path, {"weight": torch.ones(1_000_000)})
 
-    told = "free some, and the same command continues; nothing is lost"
-    assert sentence(failure.value) == f"no space is left for {path}: {told}"
+    assert explain_failure(failure.value).startswith(f"the disk is full, so {path} could not be written")
 
 
 def test_a_disk_that_cannot_be_written_is_told_before_anything_starts(mount: Mount):

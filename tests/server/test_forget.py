@@ -124,9 +124,9 @@ def test_a_client_is_found_by_the_name_that_is_listed_and_by_its_folder(tmp_path
     make_upload("Klinik S\u00fcd", ["cat", "dog"]).save(workspace.upload("Klinik S\u00fcd"))
     (folder,) = workspace.uploads.iterdir()
 
-    with pytest.raises(ConfigError, match="there are Klinik S\u00fcd"):
+    with pytest.raises(ConfigError, match="choose one of Klinik S\u00fcd"):
         forget("Klinik Nord", workspace, config)
-    with pytest.raises(ConfigError, match="'Klinik S\u00fcd' is forgotten"):
+    with pytest.raises(ConfigError, match="removed client 'Klinik S\u00fcd'"):
         forget(folder.name, workspace, config)
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_client_is_not_forgotten_and_the_known_are_named(tmp_path: Pa
     workspace = Workspace.open(config, {})
     make_upload("site-a", ["cat", "dog"]).save(workspace.upload("site-a"))
 
-    with pytest.raises(ConfigError, match=r"no client 'site-x'.*site-a"):
+    with pytest.raises(ConfigError, match=r"no client is called 'site-x'.*site-a"):
         forget("site-x", workspace, config)
 
 

@@ -119,5 +119,5 @@ def test_classes_that_are_one_prompt_are_told(tmp_path):
 
 @pytest.mark.parametrize("image_size", [0, 4, 33])
 def test_images_that_cannot_be_halved_are_told(tmp_path: Path, image_size: int):
-    with pytest.raises(ConfigError, match=f"images of {image_size} pixels cannot be halved enough"):
-        pretraining.run("digits", tmp_path, PretrainConfig(), image_size)
+    with pytest.raises(ConfigError, match=f"must be a multiple of 8, got {image_size}"):
+        pretraining.pretrain("digits", tmp_path, PretrainConfig(), image_size)

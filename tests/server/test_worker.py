@@ -161,4 +161,4 @@ def test_plan_without_a_fit_upload_is_a_sentence(workspace, upload):
     result = CliRunner().invoke(app, ["plan", str(workspace.root)])
 
     assert result.exit_code == 1
-    assert "holds no fit upload" in result.output
+    assert "holds no valid upload" in result.output
