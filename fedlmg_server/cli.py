@@ -175,7 +175,7 @@ def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, runni
     from fedlmg_server.monitor import watch as live
 
     try:
-        live.watch(workspace, console)
+        live.watch_run(workspace, console)
     except ConfigError as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from None

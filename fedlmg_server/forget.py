@@ -9,7 +9,7 @@ from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import is_whole
 from fedlmg_server import pipeline
-from fedlmg_server.monitor.text import plain
+from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.workspace import Workspace
 
 
@@ -28,7 +28,7 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
     known = _names(workspace)
     client = known.get(client, client)
     if safe_name(client) not in known and client not in workspace.forgotten:
-        there = ", ".join(sorted(map(plain, known.values()))) or "none"
+        there = ", ".join(sorted(map(make_printable, known.values()))) or "none"
         raise ConfigError(f"no client is called '{client}' in {workspace.root}: choose one of {there}")
     write_json(workspace.root / "forgotten.json", sorted({*workspace.forgotten, client}))
     folders = [workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)]

@@ -10,8 +10,8 @@ from common.storage.atomic import write_json
 from fedlmg_server.deployment.settings import Deployment
 from fedlmg_server.flower import superlink
 from fedlmg_server.flower.bundle import write_app
-from fedlmg_server.flower.connection import Connection, environment
-from fedlmg_server.flower.versions import versions
+from fedlmg_server.flower.connection import Connection, make_environment
+from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor.progress import Follower
 from fedlmg_server.report.table import print_results
 from fedlmg_server.workspace import Workspace
@@ -62,13 +62,13 @@ def run_remotely(name: str, overrides: dict, console: Console) -> str:
 
     Returns why the run failed, or an empty string if it succeeded.
     """
-    connection = Connection(name, environment())
+    connection = Connection(name, make_environment())
     with superlink.temporary_folder() as folder:
         run_id = connection.submit(write_app(folder), overrides)
     console.print(f"Run {run_id} on {name}")
     log = connection.follow_log(run_id)
     try:
-        reason = connection.wait(run_id, look_seconds=POLL_SECONDS)
+        reason = connection.wait_for_end(run_id, poll_seconds=POLL_SECONDS)
     finally:
         log.terminate()
         log.wait()
@@ -84,7 +84,7 @@ def _open(overrides: dict) -> Workspace:
     ------
     ConfigError: the config is not valid, the workspace was made with another config, or another run is using it.
     """
-    workspace = Workspace.open(Config.from_run_config(overrides), versions())
+    workspace = Workspace.open(Config.from_run_config(overrides), read_versions())
     with workspace.lock():
         return workspace
 
@@ -104,10 +104,10 @@ def _run_here(
     with superlink.temporary_folder() as folder:
         run_id = connection.submit(write_app(folder), overrides, simulation)
     with follower:
-        reason = connection.wait(run_id, follower.poll)
+        reason = connection.wait_for_end(run_id, follower.poll)
     if reason:
         with open(workspace.root / "flower.log", "a") as log:
-            log.write(connection.log(run_id))
+            log.write(connection.fetch_log(run_id))
         return reason
     results = json.loads((workspace.report / "results.json").read_text())
     print_results(results, workspace.report / "index.html", console)

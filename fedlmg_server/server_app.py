@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import Config
 from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
-from fedlmg_server.flower.versions import versions
+from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor import tracking
 from fedlmg_server.workspace import Workspace
 
@@ -20,11 +20,11 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = Config.from_run_config(context.run_config)
-    workspace = Workspace.open(config, versions())
+    workspace = Workspace.open(config, read_versions())
     with workspace.lock():
         try:
             pipeline.check(config)
-            with tracking.follow(workspace, config):
+            with tracking.track_run(workspace, config):
                 strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
                 strategy.start(grid)
                 pipeline.report(config, workspace, strategy.evaluations, strategy.missing, strategy.unevaluated)

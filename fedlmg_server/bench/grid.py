@@ -28,7 +28,7 @@ from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.collection.admission import admit
 from fedlmg_server.distillation import aggregate, synthetic_set
-from fedlmg_server.flower.versions import versions
+from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.synthesis import launch
 from fedlmg_server.workspace import ELSEWHERE, MAY_CHANGE, Workspace
 
@@ -52,7 +52,7 @@ def run(
         folder = (runs or out / "runs") / safe_name(setting) / f"seed-{seed}"
         keys = experiment.settings[setting] | {"seed": seed, "workspace": str(folder.resolve())}
         config = Config.from_run_config(keys)
-        workspace = Workspace.open(config, versions())
+        workspace = Workspace.open(config, read_versions())
         if not (workspace.report / "results.json").exists() and (reason := run_federation(keys)):
             raise ConfigError(f"the run of setting '{setting}' with seed {seed} failed: {reason}")
         cell = Cell(setting, keys, config, workspace, experiment, out, console)
@@ -121,7 +121,7 @@ class Cell:
         if Config.from_run_config(self.keys | own) != self.config:
             folder = self.out / "variants" / safe_name(self.setting) / safe_name(name) / f"seed-{self.config.seed}"
             config = Config.from_run_config(self.keys | own | {"workspace": str(folder.resolve()), "compare": False})
-            workspace = Workspace.open(config, versions())
+            workspace = Workspace.open(config, read_versions())
             if not workspace.uploads.exists():
                 workspace.uploads.symlink_to(self.workspace.uploads.resolve())
         pipeline.synthesise(config, workspace, self.uploads)

@@ -19,7 +19,7 @@ class RegistryError(ValueError):
 class Connection(Protocol):
     name: str
 
-    def flwr(self, *arguments: str) -> dict: ...
+    def run_flwr(self, *arguments: str) -> dict: ...
 
 
 class Registry:
@@ -57,7 +57,7 @@ class Registry:
         if owner := next((other for other, client in clients.items() if client["key"] == key), None):
             raise RegistryError(f"{key_file} is registered already, as '{owner}'")
         try:
-            answer = connection.flwr("supernode", "register", str(key_file), connection.name, "--name", name)
+            answer = connection.run_flwr("supernode", "register", str(key_file), connection.name, "--name", name)
         except FlowerError as error:
             if KEY_IN_USE not in str(error):
                 raise
@@ -68,7 +68,7 @@ class Registry:
 
     def _left_behind(self, connection: Connection, key_file: Path) -> dict:
         """The node of an `add` that was interrupted: the SuperLink has it, and this file does not."""
-        nodes = connection.flwr("supernode", "list", connection.name)["nodes"]
+        nodes = connection.run_flwr("supernode", "list", connection.name)["nodes"]
         known = self.names()
         left = [node for node in nodes if node["status"] != "unregistered" and int(node["node-id"]) not in known]
         if len(left) != 1:
@@ -90,7 +90,7 @@ class Registry:
         if name not in clients:
             raise RegistryError(f"no client is registered as '{name}'; there are: {', '.join(clients) or 'none'}")
         try:
-            connection.flwr("supernode", "unregister", str(clients.pop(name)["node"]), connection.name)
+            connection.run_flwr("supernode", "unregister", str(clients.pop(name)["node"]), connection.name)
         except FlowerError as error:
             if NO_SUCH_NODE not in str(error):
                 raise

@@ -22,7 +22,7 @@ from common.upload import Upload, is_whole, megabytes, read_manifest
 from common.vision.metrics import read_curve
 from fedlmg_server.collection.exchange import Exchange, ReplyError
 from fedlmg_server.collection.registry import Registry
-from fedlmg_server.monitor.text import shortened
+from fedlmg_server.monitor.text import shorten
 from fedlmg_server.workspace import Workspace
 
 
@@ -272,7 +272,7 @@ class FedLMG(Strategy):
         if "error" in reply.content:
             error = reply.content["error"]
             name = self._registered.get(node, "") if self.config.client_registry else str(error["client"])
-            raise ReplyError(shortened(error["reason"]), name if is_sane_name(name) else "")
+            raise ReplyError(shorten(error["reason"]), name if is_sane_name(name) else "")
 
     def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
         self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")

@@ -121,7 +121,9 @@ def status(folder: Folder = HERE) -> None:
         word = f"up at {deployment.address}" if answers else f"down: start it with `fedlmg server up {folder}`"
         days = certificates.days_until_expiry(deployment.certificate)
         _print(f"{word}; its certificate is valid for {days:.0f} more days")
-        nodes = deployment.connection.flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
+        nodes = (
+            deployment.connection.run_flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
+        )
     except (DeploymentError, FlowerError, OSError) as error:
         raise _failure(error) from None
     console.print(_clients(deployment, {int(node["node-id"]): node for node in nodes}))
@@ -154,7 +156,7 @@ def _show_run(workspace: Path) -> None:
     uploads = sorted(path.parent.name for path in workspace.glob("uploads/*/manifest.json"))
     _print(f"Run in {workspace}: {len(uploads)} uploads ({', '.join(uploads) or 'none yet'})")
     try:
-        watch.watch(workspace, Console(force_terminal=False))
+        watch.watch_run(workspace, Console(force_terminal=False))
     except ConfigError as error:
         _print(str(error))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.storage.atomic import write_json
 from fedlmg_server.collection.registry import Registry
-from fedlmg_server.flower.connection import Connection, environment
+from fedlmg_server.flower.connection import Connection, make_environment
 
 PUBLIC_PORT, SUPERLINK_PORT = 9443, 9444
 CONNECTION = "server"
@@ -112,7 +112,7 @@ class Deployment:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables for Flower's commands, which keep their files in this folder."""
-        return environment(FLWR_HOME=str(self.root / "flower"))
+        return make_environment(FLWR_HOME=str(self.root / "flower"))
 
     @property
     def connection(self) -> Connection:

@@ -1,1 +1,1 @@
-"""Flower's command line, driven; and every private name of Flower or torch that we touch."""
+"""Run Flower's command line, and keep all private names of Flower or torch that the server uses."""

@@ -1,4 +1,4 @@
-"""The Flower app that is submitted: the packages as installed."""
+"""The Flower app that is submitted with a run: a copy of the installed packages."""
 
 import shutil
 from importlib import metadata
@@ -11,9 +11,9 @@ PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
 
 
 def write_app(folder: Path) -> Path:
-    """A Flower app of the packages as installed; returns its folder, `folder`/fedlmg.
+    """Write a Flower app with the installed packages, and return its folder, `folder`/fedlmg.
 
-    From a checkout, too: Flower would look through the whole of it, virtual environment included.
+    A checkout is copied too, because Flower would search all of it, including its virtual environment.
     """
     app = folder / "fedlmg"
     for package in PACKAGES:

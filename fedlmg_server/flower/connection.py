@@ -1,6 +1,7 @@
-"""A SuperLink by its name: runs submitted, asked after and waited for by Flower's own command line.
+"""A connection to a SuperLink: submit a run, ask for its status, and wait for its end, with Flower's command line.
 
-`flwr run` exits 0 when the run fails, leaves its SuperLink running, and would install the app's dependencies anew.
+The user's own `flwr run` would not do: it exits with 0 even if the run fails, it leaves its SuperLink running, and it
+installs the app's dependencies again.
 """
 
 import json
@@ -14,109 +15,111 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_SECONDS, PATIENCE_SECONDS = 60, 600
-"""Between two questions to Flower whether a run still lives; and how long it may not answer."""
+POLL_SECONDS, PATIENCE_SECONDS = 60, 600
+"""How often Flower is asked whether a run still lives, and for how long it may fail to answer."""
 LOST = ("No heartbeat received from the task", "Task failed with unknown error.")
 LOST_MEANS = (
-    "the ServerApp was ended from outside (killed, with its SuperExec, or by a clock that jumped); "
-    "the same command goes on from the workspace"
+    "the ServerApp was ended from outside (it or its SuperExec was killed, or the system clock jumped): "
+    "repeat the command, which continues the run"
 )
 
 
 class FlowerError(RuntimeError):
-    """Flower refused; the message says what it said."""
+    """A `flwr` command failed; the message is Flower's own."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A SuperLink by the name that Flower's configuration gives it, and the environment to reach it in."""
+    """A SuperLink, named as in Flower's configuration, and the environment variables for `flwr` commands."""
 
     name: str
     environment: dict[str, str]
 
-    def flwr(self, *arguments: str) -> dict:
-        """One `flwr` command's JSON.
+    def run_flwr(self, *arguments: str) -> dict:
+        """Run a `flwr` command, and return its JSON output.
 
         Raises
         ------
-        FlowerError: it failed.
+        FlowerError: the command failed.
         """
-        command = [executable("flwr"), *arguments, "--format", "json"]
+        command = [find_executable("flwr"), *arguments, "--format", "json"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         with suppress(ValueError):
-            # Notices may stand before the JSON.
+            # The command may print notices before the JSON.
             answer = json.loads(done.stdout[done.stdout.index("{") :])
             if done.returncode == 0 and answer.get("success", True):
                 return answer
-            # The message stands below what else the command printed.
+            # The error message is the last line.
             raise FlowerError(str(answer.get("error-message") or answer).strip().splitlines()[-1])
         raise FlowerError(" ".join((done.stderr + done.stdout).split()) or f"flwr exited with {done.returncode}")
 
     def submit(self, app: Path, config: dict, simulation: dict[str, object] | None = None) -> str:
-        """Start a run of the app with this flat config; returns its id."""
+        """Start a run of the app in folder `app` with this flat config, and return the run's id."""
         settings = app.parent / "run-config.toml"
         settings.write_text(to_toml(config), encoding="utf-8")
         options = ["--run-config", str(settings)]
         if simulation:
             options += ["--federation-config", " ".join(f"{key}={value}" for key, value in simulation.items())]
-        return self.flwr("run", str(app), self.name, *options)["run-id"]
+        return self.run_flwr("run", str(app), self.name, *options)["run-id"]
 
-    def status(self, run_id: str) -> tuple[str, str]:
-        """Status (`finished:completed`, say) and its details."""
-        run = self.flwr("list", self.name, "--run-id", run_id)["runs"][0]
+    def fetch_status(self, run_id: str) -> tuple[str, str]:
+        """The run's status, such as `finished:completed`, and its details."""
+        run = self.run_flwr("list", self.name, "--run-id", run_id)["runs"][0]
         return run["status"], run.get("status-details") or ""
 
-    def wait(
-        self, run_id: str, poll: Callable[[], str | None] = lambda: None, look_seconds: float = LOOK_SECONDS
+    def wait_for_end(
+        self, run_id: str, poll: Callable[[], str | None] = lambda: None, poll_seconds: float = POLL_SECONDS
     ) -> str:
-        """Why the run failed, empty when it did not: by `poll`, or by Flower when it died without a word.
+        """Wait until the run ends; return why it failed, or an empty string if it succeeded.
 
-        poll: the run's own last word, None until it has come. A SuperLink that is being started again is waited for.
+        `poll` is called often and returns what the run itself reports: None until the run ends, then the result. If the
+        run dies without a report, the reason is Flower's. While a SuperLink restarts, this function waits.
 
         Raises
         ------
-        FlowerError: it does not answer for `PATIENCE_SECONDS`.
+        FlowerError: Flower does not answer for `PATIENCE_SECONDS`.
         """
-        answered = looked = time.monotonic()
+        answered = asked = time.monotonic()
         while (end := poll()) is None:
-            if time.monotonic() >= looked + look_seconds:
-                looked = time.monotonic()
+            if time.monotonic() >= asked + poll_seconds:
+                asked = time.monotonic()
                 try:
-                    status, details = self.status(run_id)
+                    status, details = self.fetch_status(run_id)
                     answered = time.monotonic()
                 except FlowerError:
                     if time.monotonic() > answered + PATIENCE_SECONDS:
                         raise
                     continue
                 if status.startswith("finished"):
-                    return _failure(status, details) if (end := poll()) is None else end
+                    return _explain_status(status, details) if (end := poll()) is None else end
             time.sleep(0.3)
         return end
 
-    def log(self, run_id: str) -> str:
-        """What the ServerApp, and in simulation the clients, printed so far."""
-        command = [executable("flwr"), "log", run_id, self.name, "--show"]
+    def fetch_log(self, run_id: str) -> str:
+        """What the ServerApp has printed so far, and in simulation the clients too."""
+        command = [find_executable("flwr"), "log", run_id, self.name, "--show"]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
     def follow_log(self, run_id: str) -> subprocess.Popen:
-        return subprocess.Popen([executable("flwr"), "log", run_id, self.name], env=self.environment)
+        """Start a process that prints the run's log as it grows; the caller terminates it."""
+        return subprocess.Popen([find_executable("flwr"), "log", run_id, self.name], env=self.environment)
 
 
-def _failure(status: str, details: str) -> str:
-    """A finished run's failure in Flower's words, or ours where those say nothing to a user; empty if it has none."""
+def _explain_status(status: str, details: str) -> str:
+    """Why a finished run failed, or an empty string; some of Flower's reasons are replaced by clearer ones."""
     if status == "finished:completed":
         return ""
     return LOST_MEANS if details in LOST else details or f"Flower says {status}"
 
 
-def executable(name: str) -> str:
-    """The command beside this Python, else on the path."""
+def find_executable(name: str) -> str:
+    """The command in the folder of this Python, or else on the PATH."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name) or name
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """This one, with Flower quiet: no telemetry, no look for updates, no installation of dependencies."""
+def make_environment(**extra: str) -> dict[str, str]:
+    """This process's environment, but Flower sends no telemetry, checks for no updates and installs no dependencies."""
     switches = {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -128,5 +131,8 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def to_toml(config: dict) -> str:
-    """A flat config as TOML; JSON's numbers, strings and booleans are TOML's, but for its halves of characters."""
+    """Write a flat config as TOML.
+
+    Numbers, strings and booleans are the same in JSON and TOML, except JSON's escapes of single surrogates.
+    """
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in config.items())

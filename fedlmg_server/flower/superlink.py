@@ -1,4 +1,4 @@
-"""A private SuperLink for a simulation, started and stopped with the run."""
+"""A private SuperLink for a simulation, which starts and stops with the run."""
 
 import os
 import shutil
@@ -15,46 +15,54 @@ from pathlib import Path
 
 import psutil
 
-from fedlmg_server.flower.connection import Connection, FlowerError, environment, executable
+from fedlmg_server.flower.connection import Connection, FlowerError, find_executable, make_environment
 
 START_SECONDS, STOP_SECONDS = 60, 10
 PRIVATE = "fedlmg"
-"""Name of the connection to the private SuperLink."""
+"""Flower's configuration gives the private SuperLink this name."""
 
 
 @contextmanager
 def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
-    """A SuperLink in simulation mode on a free loopback port, its state under `home`, stopped at the end.
+    """Run a SuperLink in simulation mode on a free loopback port, with its state in `home`; stop it at the end.
 
     Raises
     ------
-    FlowerError: it does not start.
+    FlowerError: the SuperLink does not start.
     """
     port = _free_port()
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    command = [executable("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        find_executable("flower-superlink"),
+        "--insecure",
+        "--simulation",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--disable-runtime-dependency-installation"]
     with open(log_file, "ab") as log:
         process = subprocess.Popen(
-            command, env=environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
+            command, env=make_environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
         )
     groups = [process.pid]
     try:
         _wait_until_healthy(process, port, log_file)
-        # Its SuperExec leads a process group of its own, which Ray belongs to and which may outlive the SuperLink.
+        # The SuperExec leads a process group of its own. Ray belongs to that group, which may outlive the SuperLink.
         with suppress(psutil.NoSuchProcess):
             groups += [child.pid for child in psutil.Process(process.pid).children()]
-        yield Connection(PRIVATE, environment(FLWR_HOME=str(home)))
+        yield Connection(PRIVATE, make_environment(FLWR_HOME=str(home)))
     finally:
         _stop(process, groups)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Removed at the end, whatever a dying process still writes there."""
+    """Make a temporary folder. It is deleted at the end, even if a dying process still writes to it."""
     folder = Path(tempfile.mkdtemp(prefix="fedlmg-"))
     try:
         yield folder

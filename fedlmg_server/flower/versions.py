@@ -1,11 +1,11 @@
-"""What a run was made with."""
+"""The versions of Python and of the packages that a run was made with."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that decide what a run yields."""
+def read_versions() -> dict[str, str]:
+    """Name -> version, of Python and of the packages that influence the results of a run."""
     found = {"python": platform.python_version()}
     for package in ("fedlmg", "flwr", "torch", "torchvision", "diffusers"):
         try:

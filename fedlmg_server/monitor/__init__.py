@@ -1,1 +1,1 @@
-"""A run while it runs: progress, other terminals, trackers."""
+"""Follow a run while it runs: progress in the terminal, `fedlmg watch`, experiment trackers."""

@@ -1,4 +1,4 @@
-"""A run's events, read as they are written; and its progress in the terminal, a bar for each stage."""
+"""Read a run's events while they are written, and show progress in the terminal with one bar for each stage."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from common.storage import json_lines
-from fedlmg_server.monitor.text import plain
+from fedlmg_server.monitor.text import make_printable
 
 
 class Events:
@@ -32,7 +32,7 @@ class Events:
 
 
 class Follower:
-    """Shows the events written after it was made; use as a context manager, and call `poll` every now and then."""
+    """Shows the events that are written after this object was made; a context manager whose `poll` is called often."""
 
     def __init__(self, events: Path, console: Console) -> None:
         self._events, self._console = Events(events, events.stat().st_size if events.exists() else 0), console
@@ -57,7 +57,7 @@ class Follower:
         self._progress.stop()
 
     def poll(self) -> str | None:
-        """Show what is new; at the run's end why it failed, empty when it did not, until then None."""
+        """Show new events. Return None until the run ends; then why it failed, or an empty string if it succeeded."""
         for event in self._events.new():
             if event["kind"] == "run":
                 return "" if event["state"] == "finished" else event["reason"]
@@ -67,11 +67,12 @@ class Follower:
     def _show(self, event: dict) -> None:
         if event["kind"] == "client":
             reason = f": {event['reason']}" if event.get("reason") else ""
-            said = escape(plain(f"{event['name']} {event['state']}{reason}"))
+            said = escape(make_printable(f"{event['name']} {event['state']}{reason}"))
             self._progress.console.print(f"  {said}", soft_wrap=True)
         elif event["kind"] == "plan" and event["methods"]:
-            what = " and as many unguided" if len(event["methods"]) > 1 else ""
-            self._progress.console.print(f"  plan: {event['images']} images of {event['classes']} classes{what}")
+            num_sets = len(event["methods"])
+            sets = f", for each of {num_sets} methods" if num_sets > 1 else ""
+            self._progress.console.print(f"  plan: {event['images']} images of {event['classes']} classes{sets}")
         elif event["kind"] == "estimate":
             self._progress.console.print(f"  {event['sentence']}", soft_wrap=True)
         elif event["kind"] == "progress":

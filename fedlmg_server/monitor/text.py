@@ -1,14 +1,14 @@
-"""Text from elsewhere, made fit to be shown."""
+"""Text from clients, made safe to print in a terminal."""
 
 MOST_CHARACTERS = 500
 
 
-def plain(text: object) -> str:
-    """Without what moves a terminal's cursor or changes its colours."""
+def make_printable(text: object) -> str:
+    """Replace characters that are not printable, such as those that move a terminal's cursor, by spaces."""
     return "".join(character if character.isprintable() else " " for character in str(text))
 
 
-def shortened(text: object) -> str:
-    """Plain, and no longer than a few lines."""
-    shown = plain(text)
+def shorten(text: object) -> str:
+    """Make the text printable, and cut it to 500 characters."""
+    shown = make_printable(text)
     return shown if len(shown) <= MOST_CHARACTERS else f"{shown[: MOST_CHARACTERS - 3]}..."

@@ -1,4 +1,4 @@
-"""A run's events for experiment trackers (TensorBoard, MLflow, Weights & Biases), through `accelerate`."""
+"""Send a run's events to experiment trackers (TensorBoard, MLflow, Weights & Biases) with `accelerate`."""
 
 import os
 import re
@@ -12,42 +12,42 @@ from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
 OWN_STEPS = ("wandb",)
-"""Trackers that count steps themselves: they drop what comes with a smaller step than before."""
+"""These trackers count steps themselves, because they drop values whose step is smaller than an earlier one."""
 
 
 @contextmanager
-def follow(workspace: Workspace, config: Config) -> Iterator[None]:
-    """While the block runs, and at its end, hand new events to the config's trackers; none: nothing happens.
+def track_run(workspace: Workspace, config: Config) -> Iterator[None]:
+    """Send new events to the trackers that the config names, while the block runs and once more at its end.
 
     Raises
     ------
-    ConfigError: a tracker is not known or not installed.
+    ConfigError: a tracker is unknown or not installed, or does not start.
     """
     names = [name.strip() for name in config.trackers.split(",") if name.strip()]
     if not names:
         yield
         return
     events = Events(workspace.events, workspace.events.stat().st_size if workspace.events.exists() else 0)
-    trackers, over = _open(names, workspace, config), threading.Event()
+    trackers, over = _start_trackers(names, workspace, config), threading.Event()
 
-    def hand_on() -> None:
+    def send_until_over() -> None:
         while not over.wait(POLL_SECONDS):
-            _log(trackers, events)
+            _send_new_events(trackers, events)
 
-    thread = threading.Thread(target=hand_on, daemon=True)
+    thread = threading.Thread(target=send_until_over, daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        _log(trackers, events)
+        _send_new_events(trackers, events)
         for tracker in trackers:
             tracker.finish()
 
 
-def figures(event: dict) -> tuple[dict[str, float], int | None]:
-    """An event's numbers by name, and the step they belong to; no numbers for events without any."""
+def extract_numbers(event: dict) -> tuple[dict[str, float], int | None]:
+    """The event's numbers by name, and the step that they belong to; an empty dict and None if it has no numbers."""
     if event["kind"] == "loss":
         return {_name("loss", event["series"]): event["value"]}, int(event["step"])
     if event["kind"] == "progress":
@@ -58,11 +58,11 @@ def figures(event: dict) -> tuple[dict[str, float], int | None]:
 
 
 def _name(kind: str, series: str) -> str:
-    """`loss/training/mnist` of the series `training, mnist`, in characters that every tracker takes."""
+    """A series' name in characters that every tracker accepts: `training, mnist` becomes `loss/training/mnist`."""
     return re.sub(r"[^\w.\- :/]", "_", f"{kind}/{series}".replace(", ", "/"))
 
 
-def _open(names: list[str], workspace: Workspace, config: Config) -> list:
+def _start_trackers(names: list[str], workspace: Workspace, config: Config) -> list:
     from accelerate import Accelerator
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -70,29 +70,33 @@ def _open(names: list[str], workspace: Workspace, config: Config) -> list:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(LOGGER_TYPE_TO_CLASS)
-            raise ConfigError(f"config key 'trackers' names '{name}', which is none of {known}")
+            raise ConfigError(
+                f"config key 'trackers' names '{name}', but known trackers are {known}: choose one of these"
+            )
         if name not in available:
-            raise ConfigError(f"config key 'trackers' names '{name}', which is not installed: pip install {name}")
+            raise ConfigError(f"config key 'trackers' names '{name}', which is not installed: run `pip install {name}`")
     folder = workspace.root / "trackers"
     folder.mkdir(parents=True, exist_ok=True)
-    # Else both write into whatever folder the server was started in.
+    # By default both trackers would write to the current folder.
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder.resolve()}/mlflow.db")
     os.environ.setdefault("WANDB_DIR", str(folder))
     accelerator = Accelerator(log_with=names, project_dir=str(folder))
     try:
         accelerator.init_trackers("fedlmg", config=config.to_run_config())
     except Exception as error:
-        raise ConfigError(f"a tracker of 'trackers' = '{config.trackers}' does not start: {error}") from error
+        raise ConfigError(
+            f"a tracker in config key 'trackers' ('{config.trackers}') does not start: {error}"
+        ) from error
     return accelerator.trackers
 
 
-def _log(trackers: list, events: Events) -> None:
+def _send_new_events(trackers: list, events: Events) -> None:
     for event in events.new():
-        values, step = figures(event)
+        values, step = extract_numbers(event)
         for tracker in list(trackers) if values else ():
             try:
                 tracker.log(values, step=None if tracker.name in OWN_STEPS else step)
             except Exception as error:
-                # A run that took hours does not end because a server of figures went away.
-                print(f"tracker '{tracker.name}' gets no more figures: {error}", flush=True)
+                # A failing tracker must not end a run that took hours.
+                print(f"tracker '{tracker.name}' failed and gets no more values: {error}", flush=True)
                 trackers.remove(tracker)

@@ -1,4 +1,4 @@
-"""`fedlmg watch`: a run as it goes, from its workspace's events alone."""
+"""`fedlmg watch`: show the progress of a run from the events in its workspace."""
 
 import time
 from collections.abc import Iterable
@@ -15,17 +15,20 @@ from rich.text import Text
 
 from common.config import ConfigError
 from fedlmg_server.monitor.progress import Events
-from fedlmg_server.monitor.text import plain
+from fedlmg_server.monitor.text import make_printable
 
 REFRESH_SECONDS = 0.5
 MAX_LINES = 12
-"""Clients and losses shown, the newest."""
+"""At most this many clients and losses are shown, the newest ones."""
 COLORS = {"answered": "green", "failed": "yellow"}
 
 
 @dataclass
 class Stage:
-    """started: seconds since the epoch; seconds: how long it took, None while it runs."""
+    """Progress of a stage.
+
+    started: start in seconds since the epoch; seconds: duration of a finished stage, None while the stage runs.
+    """
 
     started: float
     seconds: float | None = None
@@ -33,31 +36,35 @@ class Stage:
     total: int = 0
     unit: str = ""
     first: tuple[float, int] | None = None
-    """Time and amount of the first progress: what was there before this run counts for no speed."""
+    """Time and amount of the first progress event. What an earlier run completed does not count for the speed."""
     newest: float = 0.0
+    """Time of the newest progress event, in seconds since the epoch."""
 
-    def speed(self) -> float | None:
-        """Units a second in this run; None while not known."""
+    def compute_speed(self) -> float | None:
+        """Units a second in this run; None while unknown."""
         if self.first is None or self.newest <= self.first[0] or self.completed <= self.first[1]:
             return None
         return (self.completed - self.first[1]) / (self.newest - self.first[0])
 
-    def seconds_left(self) -> float | None:
-        speed = self.speed()
+    def estimate_seconds_left(self) -> float | None:
+        speed = self.compute_speed()
         return (self.total - self.completed) / speed if speed and self.seconds is None else None
 
 
 @dataclass
 class State:
-    """What the events say so far. end: empty when the run finished, the reason when it failed, None while it runs."""
+    """The state of a run after the events so far.
+
+    end: None while the run runs; then why it failed, or an empty string if it succeeded.
+    """
 
     stages: dict[str, Stage] = field(default_factory=dict)
     clients: dict[str, tuple[str, str]] = field(default_factory=dict)
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     end: str | None = None
 
-    def take(self, events: Iterable[dict]) -> None:
-        """Fold new events in, oldest first; a stage that starts again after an end is a new run."""
+    def apply(self, events: Iterable[dict]) -> None:
+        """Update the state with new events, oldest first. A stage that starts after the run's end begins a new run."""
         for event in events:
             kind = event["kind"]
             if kind == "run":
@@ -83,8 +90,10 @@ class State:
         stage.newest = event["time"]
 
 
-def watch(workspace: Path, console: Console) -> None:
-    """Show the run until it ends or Ctrl-C; once, where it has ended or the output is no terminal.
+def watch_run(workspace: Path, console: Console) -> None:
+    """Show the run until it ends or Ctrl-C is pressed.
+
+    If the run has ended already, or the output is not a terminal, the state is printed once.
 
     Raises
     ------
@@ -94,7 +103,7 @@ def watch(workspace: Path, console: Console) -> None:
     if not path.is_file():
         raise ConfigError(f"{workspace} holds no events.jsonl: name the workspace of a run that has started")
     events, state = Events(path), State()
-    state.take(events.new())
+    state.apply(events.new())
     if state.end is not None or not console.is_terminal:
         console.print(render(state, time.time()))
         return
@@ -104,12 +113,12 @@ def watch(workspace: Path, console: Console) -> None:
                 time.sleep(REFRESH_SECONDS)
             except KeyboardInterrupt:
                 return
-            state.take(events.new())
+            state.apply(events.new())
             live.update(render(state, time.time()), refresh=True)
 
 
 def render(state: State, now: float) -> Group:
-    """Three tables and a last line; `now` in seconds since the epoch."""
+    """Tables of stages, clients and losses, and how the run ended; `now` is in seconds since the epoch."""
     parts = [_stages(state, now)]
     if state.clients:
         parts.append(_clients(state))
@@ -130,7 +139,7 @@ def _stages(state: State, now: float) -> Table:
             width=24,
             pulse=not (stage.total or over),
         )
-        speed, left = stage.speed(), stage.seconds_left()
+        speed, left = stage.compute_speed(), stage.estimate_seconds_left()
         table.add_row(
             name,
             bar,
@@ -148,7 +157,7 @@ def _clients(state: State) -> Table:
         word, reason = state.clients[name]
         table.add_row(_plain(name), f"[{COLORS.get(word, 'white')}]{word}[/]", _plain(reason))
     if (hidden := len(state.clients) - MAX_LINES) > 0:
-        table.caption = f"and {hidden} before"
+        table.caption = f"and {hidden} more"
     return table
 
 
@@ -161,5 +170,5 @@ def _losses(state: State) -> Table:
 
 
 def _plain(text: str) -> str:
-    """Text from a client: neither markup nor control characters reach the terminal."""
-    return escape(plain(text))
+    """Text from a client without markup and control characters."""
+    return escape(make_printable(text))

@@ -1,7 +1,7 @@
 """The model's card: what it is, how it was measured, how to use it. Markdown, beside the model."""
 
 from common.html_page import format_percent
-from fedlmg_server.monitor.text import plain
+from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.results import points
 from fedlmg_server.report.views import left_out
@@ -53,4 +53,4 @@ def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
 
 
 def _plain(text: object) -> str:
-    return "".join(f"\\{character}" if character in "|<>`*_[]&\\" else character for character in plain(text))
+    return "".join(f"\\{character}" if character in "|<>`*_[]&\\" else character for character in make_printable(text))

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.html_page import format_percent
-from fedlmg_server.monitor.text import plain
+from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report.results import best, points
 
 FEW_KEPT = 0.5
@@ -103,7 +103,7 @@ def _methods(results: dict) -> Table:
 
 def _plain(text: object) -> str:
     """Text from a client: neither markup nor control characters reach the terminal."""
-    return escape(plain(text))
+    return escape(make_printable(text))
 
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:

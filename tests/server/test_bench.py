@@ -151,7 +151,7 @@ def finished(tmp_path: Path):
     """Makes a finished run of one untrained client in the workspace that it is told."""
 
     def make(keys: dict) -> str:
-        workspace = Workspace.open(Config.from_run_config(keys), grid.versions())
+        workspace = Workspace.open(Config.from_run_config(keys), grid.read_versions())
         upload = make_upload("a", [str(digit) for digit in range(10)])
         upload.manifest["data"] = "digits/mnist"
         upload.save(workspace.upload("a"))

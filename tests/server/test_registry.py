@@ -18,7 +18,7 @@ class Line:
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-    def flwr(self, *arguments: str) -> dict:
+    def run_flwr(self, *arguments: str) -> dict:
         self.asked.append(arguments)
         return {"node-id": str(len(self.asked))}
 
@@ -55,7 +55,7 @@ class Ahead(Line):
         super().__init__()
         self.status = status
 
-    def flwr(self, *arguments: str) -> dict:
+    def run_flwr(self, *arguments: str) -> dict:
         if arguments[1] == "list":
             return {"nodes": [{"node-id": "7", "status": self.status}]}
         code = "23] Public key already in use." if arguments[1] == "register" else "24] Node ID not found for account."

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from common.config import Config, ConfigError
 from fedlmg_server.monitor import tracking
-from fedlmg_server.monitor.watch import State, render, watch
+from fedlmg_server.monitor.watch import State, render, watch_run
 from fedlmg_server.workspace import Workspace
 
 STARTED = {"time": 100.0, "kind": "stage", "name": "synthesis", "state": "started"}
@@ -21,7 +21,7 @@ def progress(time: float, completed: int) -> dict:
 
 def shown(*events: dict, now: float = 130.0) -> str:
     state, output = State(), io.StringIO()
-    state.take(events)
+    state.apply(events)
     Console(file=output, width=120).print(render(state, now))
     return output.getvalue()
 
@@ -29,10 +29,10 @@ def shown(*events: dict, now: float = 130.0) -> str:
 def test_speed_and_time_left_leave_out_what_was_there_before():
     state = State()
 
-    state.take([STARTED, progress(110.0, 20), progress(120.0, 40)])
+    state.apply([STARTED, progress(110.0, 20), progress(120.0, 40)])
 
-    assert state.stages["synthesis"].speed() == 2.0
-    assert state.stages["synthesis"].seconds_left() == 10.0
+    assert state.stages["synthesis"].compute_speed() == 2.0
+    assert state.stages["synthesis"].estimate_seconds_left() == 10.0
 
 
 def test_finished_stage_shows_its_seconds_and_no_time_left():
@@ -60,7 +60,7 @@ def test_control_characters_of_clients_are_not_shown():
 def test_a_run_that_starts_again_is_not_over():
     state = State()
 
-    state.take([STARTED, {"kind": "run", "state": "failed", "reason": "no disk"}, STARTED])
+    state.apply([STARTED, {"kind": "run", "state": "failed", "reason": "no disk"}, STARTED])
 
     assert state.end is None
 
@@ -69,20 +69,20 @@ def test_a_finished_run_is_shown_once(tmp_path: Path):
     workspace, output = Workspace(tmp_path), io.StringIO()
     workspace.log("run", state="finished", reason="")
 
-    watch(tmp_path, Console(file=output, force_terminal=True))
+    watch_run(tmp_path, Console(file=output, force_terminal=True))
 
     assert "finished" in output.getvalue()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"holds no events\.jsonl"):
-        watch(tmp_path, Console())
+        watch_run(tmp_path, Console())
 
 
 def test_events_become_figures_of_their_step():
     event = {"kind": "loss", "series": "distillation", "step": 3, "value": 0.5}
 
-    assert tracking.figures(event) == ({"loss/distillation": 0.5}, 3)
+    assert tracking.extract_numbers(event) == ({"loss/distillation": 0.5}, 3)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "mlflow"])
@@ -90,7 +90,7 @@ def test_a_tracker_that_cannot_be_had_is_named(tmp_path: Path, name: str, monkey
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
     config = Config.from_run_config({"workspace": str(tmp_path), "trackers": name})
 
-    with pytest.raises(ConfigError, match=f"names '{name}'"), tracking.follow(Workspace(tmp_path), config):
+    with pytest.raises(ConfigError, match=f"names '{name}'"), tracking.track_run(Workspace(tmp_path), config):
         pass
 
 
@@ -101,7 +101,7 @@ def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
     workspace = Workspace(tmp_path)
     config = Config.from_run_config({"workspace": str(tmp_path), "trackers": "tensorboard"})
     workspace.log("loss", series="before", step=1, value=9.0)
-    with tracking.follow(workspace, config):
+    with tracking.track_run(workspace, config):
         workspace.log("loss", series="distillation", step=4, value=0.25)
 
     written = EventAccumulator(str(tmp_path / "trackers" / "fedlmg")).Reload()
@@ -115,7 +115,7 @@ def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
 def test_names_of_figures_are_such_as_every_tracker_takes(series: str, name: str):
     event = {"kind": "loss", "series": series, "step": 1, "value": 0.5}
 
-    assert list(tracking.figures(event)[0]) == [name]
+    assert list(tracking.extract_numbers(event)[0]) == [name]
 
 
 def test_a_tracker_that_breaks_does_not_break_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -128,10 +128,10 @@ def test_a_tracker_that_breaks_does_not_break_the_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(TensorBoardTracker, "log", log)
     workspace = Workspace(tmp_path)
 
-    with tracking.follow(workspace, Config.from_run_config({"trackers": "tensorboard"})):
+    with tracking.track_run(workspace, Config.from_run_config({"trackers": "tensorboard"})):
         workspace.log("loss", series="distillation", step=4, value=0.25)
 
-    assert capsys.readouterr().out == "tracker 'tensorboard' gets no more figures: no route\n"
+    assert capsys.readouterr().out == "tracker 'tensorboard' failed and gets no more values: no route\n"
 
 
 def test_trackers_may_change_when_a_run_is_continued(tmp_path: Path):
