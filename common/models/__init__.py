@@ -1,1 +1,1 @@
-"""Classifiers: by name, in training, finished and exported."""
+"""Classifiers: built by name, initialised, measured, saved, loaded and exported."""

@@ -1,6 +1,6 @@
-"""Commands that server and clients share: use a finished model, and export it.
+"""Commands of the server and of clients that use a finished model: classify images, export.
 
-What needs PyTorch is imported where it is used, so that the other commands start at once.
+PyTorch is imported inside the functions that need it, so that other commands start at once.
 """
 
 import csv
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
     from common.models.predictor import Classifier
 
 CHECKED_IMAGES = 400
+"""The most images on which an exported model is checked."""
 
 console = Console(stderr=True)
 ModelPath = Annotated[
-    Path, typer.Argument(help="A finished workspace, its `model` folder, or a client's `aggregated`.")
+    Path, typer.Argument(help="A finished workspace, its folder `model`, or the folder `aggregated` of a client.")
 ]
 Builder = Annotated[
-    str | None, typer.Option(help="package.module:function that makes the model, if it is of your own architecture.")
+    str | None, typer.Option(help="package.module:function that builds the model, if the architecture is your own.")
 ]
 
 
 def predict(
     model: ModelPath,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of CSV.")] = False,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
     builder: Builder = None,
 ) -> None:
-    """Print path, class and confidence of each image as CSV or JSON; images per second go to the error stream."""
+    """Classify images: print path, class and confidence of each as CSV or JSON; the speed goes to the error stream."""
     from common.datasets.readers.image_files import printable_path
 
     classifier = _load(model, builder)
@@ -56,7 +57,7 @@ def predict(
         table.writerows(named)
     for problem in problems:
         console.print(f"[yellow]skipped:[/] {escape(problem)}", soft_wrap=True)
-    console.print(f"{len(rows)} images, {len(rows) / max(seconds, 1e-9):.1f} a second")
+    console.print(f"{len(rows)} images, {len(rows) / max(seconds, 1e-9):.1f} images per second")
     if problems or not rows:
         raise typer.Exit(1)
 
@@ -67,12 +68,13 @@ def export(
     images: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Images to check on, best in folders named by class; else some of the workspace's, else noise."
+            help="Images on which to check the export, best in folders named by class. Default: the workspace's "
+            "synthetic images, or noise if there are none."
         ),
     ] = None,
     builder: Builder = None,
 ) -> None:
-    """Write the model as ONNX, also in INT8, and as a torch.export program: uint8 images in, probabilities out."""
+    """Export a model as ONNX (float32 and INT8) and as a torch.export program: uint8 images in, probabilities out."""
     from common.models.export import ExportError
     from common.models.export import export as write_export
 
@@ -83,10 +85,12 @@ def export(
         difference, cost = write_export(classifier, out, batches, labels)
     except (ExportError, OSError) as error:
         raise _failure(str(error)) from None
-    console.print(f"{out}: equal to torch within {difference:.1g} on {sum(map(len, batches))} images", soft_wrap=True)
+    num_images = sum(map(len, batches))
+    console.print(f"{out}: differs from PyTorch by at most {difference:.1g} on {num_images} images", soft_wrap=True)
     accuracy = "" if labels is None else f", accuracy {cost.float_accuracy:.1%} -> {cost.int8_accuracy:.1%}"
     size = f"{cost.int8_bytes / 1e6:.2f} MB instead of {cost.float_bytes / 1e6:.2f}"
-    console.print(f"INT8: {size}, the same class for {cost.same_class:.1%} of {cost.num_images} images{accuracy}")
+    same = f"the same class as float32 for {cost.same_class:.1%} of {cost.num_images} images"
+    console.print(f"INT8: {size}, {same}{accuracy}")
 
 
 def _load(path: Path, builder: str | None) -> "Classifier":
@@ -105,9 +109,10 @@ def _files(paths: list[Path], problems: list[str]) -> list[Path]:
 
 
 def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":
-    """Up to 400 images, evenly chosen, one a batch, or noise of three sizes: uint8 (N, 3, H, W).
+    """Up to 400 evenly chosen images, one in each batch, uint8 (1, 3, H, W), and their class indices.
 
-    And their classes, by the names of their folders, or None if a folder has no class's name.
+    The classes come from the names of the images' folders; they are None if any folder is not named by a class. Without
+    images, the batches are noise of three sizes.
     """
     import torch
 
@@ -119,7 +124,7 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     try:
         batches = [read_image(path)[None] for path in files]
     except ImageError as error:
-        raise _failure(f"an image to check on cannot be used: {error}") from None
+        raise _failure(f"an image for the check of the export cannot be read: {error}") from None
     index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
     folders = [path.parent.name for path in files]
     if batches:

@@ -1,6 +1,6 @@
-"""A finished model for other programs: ONNX, ONNX in INT8 and a `torch.export` program, with the preprocessing inside.
+"""Export of a finished model: ONNX, ONNX in INT8 and a `torch.export` program, each with the preprocessing inside.
 
-All take uint8 images (N, 3, H, W), RGB, any N, H and W, and give probabilities float32 (N, classes).
+Each takes uint8 RGB images (N, 3, H, W) of any N, H and W, and gives probabilities float32 (N, classes).
 """
 
 import importlib
@@ -15,12 +15,12 @@ from common.models.quantization import Cost
 from common.storage.atomic import write_json
 
 TOLERANCE = 1e-4
-"""Largest difference in a probability between ONNX Runtime and torch."""
+"""The largest difference in a probability that is allowed between ONNX Runtime and PyTorch."""
 OPSET = 18
 
 
 class ExportError(ValueError):
-    """An export that could not be made or is not faithful; the message is one sentence for the user."""
+    """The export failed or differs from the model; the message is one sentence for the user."""
 
 
 def export(
@@ -28,9 +28,13 @@ def export(
 ) -> tuple[float, Cost]:
     """Write `model.onnx`, `model.int8.onnx`, `model.pt2` and `labels.json` (class names, input, output) into `out`.
 
-    Returns the largest difference in probability between ONNX Runtime and torch on `batches`, uint8 (N, 3, H, W), and
-    what INT8 costs on them; every second batch, at least one, calibrates it, and the others measure it.
-    labels: class index of each image, all batches together; without, only agreement is measured.
+    Returns the largest difference in a probability between ONNX Runtime and PyTorch on `batches`, and the cost of INT8.
+
+    Parameters
+    ----------
+    batches: images uint8 (N, 3, H, W) each. Every second batch calibrates INT8, and the other batches measure it. A
+        single batch does both.
+    labels: the class index of each image of all batches; without labels, only the agreement is measured.
 
     Raises
     ------
@@ -40,7 +44,9 @@ def export(
         try:
             importlib.import_module(package)
         except ImportError:
-            raise ExportError(f"export needs the package '{package}': pip install 'fedlmg[export]'") from None
+            raise ExportError(
+                f"the export needs the package '{package}', which is not installed: pip install 'fedlmg[export]'"
+            ) from None
     out.mkdir(parents=True, exist_ok=True)
     program = _program(model)
     parts = {name: out / f".{name}.part{Path(name).suffix}" for name in ("model.pt2", "model.onnx")}
@@ -56,7 +62,10 @@ def export(
     )
     difference = _difference(model, parts["model.onnx"], batches)
     if not difference <= TOLERANCE:
-        raise ExportError(f"the exported model differs from the model by {difference:.1g} in a probability")
+        raise ExportError(
+            f"the exported model's probabilities may differ from the model's by at most {TOLERANCE:.1g}, and differ by "
+            f"{difference:.1g}: do not use the files in {out}"
+        )
     for name, part in parts.items():
         os.replace(part, out / name)
     write_json(
@@ -72,7 +81,7 @@ def export(
 
 
 def _int8_cost(out: Path, batches: list[torch.Tensor], labels: list[int] | None) -> Cost:
-    """On the batches that did not calibrate, or on the only one."""
+    """The cost of INT8 on the batches that did not calibrate it, or on the only batch."""
     if labels is not None and len(batches) > 1:
         of_batch = torch.tensor(labels).split([len(batch) for batch in batches])
         labels = torch.cat(of_batch[1::2]).tolist()

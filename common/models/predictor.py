@@ -1,8 +1,8 @@
-"""A finished model from its folder, ready to use: from raw pixels to class probabilities.
+"""A finished model, loaded from its folder and ready to use: from pixels to class probabilities.
 
 from common.models.predictor import load_classifier
 
-model = load_classifier("runs/default")                  # a workspace, its `model` folder, or a client's `aggregated`
+model = load_classifier("runs/default")  # or a folder `model`, or the folder `aggregated` of a client
 for path, label, confidence in model.predict(["one.jpg", "two.png"]):
     print(path, label, confidence)
 """
@@ -24,18 +24,18 @@ BATCH_SIZE = 64
 
 
 class ModelError(ValueError):
-    """A folder that holds no usable model; the message is one sentence for the user."""
+    """The folder holds no usable model; the message is one sentence for the user."""
 
 
 class Classifier(torch.nn.Module):
-    """Preprocessing, network and softmax in one module; it can be exported as it is."""
+    """Preprocessing, network and softmax in one module, which can be exported as it is."""
 
     def __init__(self, network: torch.nn.Module, class_names: list[str], preprocessing: PreprocessSpec):
         super().__init__()
         self.network, self.class_names, self.preprocessing = network, class_names, preprocessing
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, 3, H, W), RGB of any size, to probabilities float32 (N, classes)."""
+        """From RGB images of any size, uint8 (N, 3, H, W), to probabilities float32 (N, classes)."""
         size = self.preprocessing.image_size
         squares = F.interpolate(images.float() / 255, (size, size), mode="bilinear", antialias=True)
         probabilities: torch.Tensor = self.network(self.preprocessing.normalize(squares)).softmax(1)
@@ -45,11 +45,13 @@ class Classifier(torch.nn.Module):
     def predict(
         self, paths: Iterable[Path | str], problems: list[str] | None = None
     ) -> Iterator[tuple[Path, str, float]]:
-        """Path, class and its probability in [0, 1], in order; images that cannot be read become `problems`.
+        """Yield the path, class and confidence in [0, 1] of each image, in the given order.
+
+        An image that cannot be read is skipped, and `problems` gets a line about it.
 
         Raises
         ------
-        ImageError: an image cannot be read, and no list was given for problems.
+        ImageError: an image cannot be read, and no list `problems` was given.
         """
         remaining = iter(paths)
         while batch := [Path(path) for path in islice(remaining, BATCH_SIZE)]:
@@ -70,19 +72,19 @@ class Classifier(torch.nn.Module):
 
 
 def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
-    """The model in float32 on the CPU, from its folder, the workspace it was made in, or a client's cache.
+    """Load a model in float32 to the CPU, from its folder, from a workspace, or from a client's cache.
 
-    builder: `package.module:function` that may be imported, where the model is of no architecture known here.
+    builder: the `package.module:function` that may be imported, if the architecture is the user's own.
 
     Raises
     ------
-    ModelError: no model there, one that is not whole, or one that another builder makes.
+    ModelError: there is no model, the model is incomplete, or another builder is needed.
     """
     path = Path(path).expanduser()
     folders = (path, path / "model", path / "aggregated", path.parent)
     folder = next((folder for folder in folders if (folder / "model.json").is_file()), None)
     if folder is None:
-        raise ModelError(f"{path} holds no model.json: name a finished workspace or its model folder")
+        raise ModelError(f"{path} holds no model.json: name a finished workspace or its folder `model`")
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])

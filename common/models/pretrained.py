@@ -1,4 +1,4 @@
-"""Weights that a classifier starts from: torchvision's ImageNet ones, or a state dict in a file. Always optional."""
+"""Weights from which a classifier starts: torchvision's ImageNet weights or a state dict in a file."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -13,7 +13,9 @@ IMAGENET = "imagenet"
 
 
 def initialise(model: nn.Module, architecture: str, source: str) -> str:
-    """Load every tensor that fits into `model`, in place, but never its head; returns a sentence on what was taken.
+    """Load every tensor of `source` that fits into `model`, in place, except those of its head.
+
+    Returns a sentence that says which tensors were loaded.
 
     Parameters
     ----------
@@ -21,7 +23,7 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
 
     Raises
     ------
-    ValueError: the source cannot be had or read, or none of its tensors fits.
+    ValueError: the source cannot be found or read, or none of its tensors fits.
     """
     weights = _imagenet(architecture) if source == IMAGENET else _read(Path(source).expanduser())
     own, head = model.state_dict(), head_name(model)
@@ -31,15 +33,15 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
         if name in own and tensor.shape == own[name].shape and name.rpartition(".")[0] != head
     }
     if not fitting:
-        raise ValueError(f"no tensor of '{source}' fits a '{architecture}': name weights of the same architecture")
+        raise ValueError(f"no tensor of '{source}' fits a '{architecture}': give weights of the same architecture")
     model.load_state_dict(fitting, strict=False)
     skipped = [name for name in own if name not in fitting]
     shown = ", ".join(skipped[:6]) + (f" and {len(skipped) - 6} more" if len(skipped) > 6 else "")
-    return f"took {len(fitting)} of {len(own)} tensors from '{source}'; left as they were: {shown}"
+    return f"initialised {len(fitting)} of {len(own)} tensors from '{source}'; not initialised: {shown}"
 
 
 def head_name(model: nn.Module) -> str:
-    """Name of the layer that gives the logits: the last linear layer or convolution."""
+    """The name of the layer that gives the logits: the last linear layer or convolution."""
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return names[-1]
 
@@ -50,22 +52,24 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return tensors
     except (ValueError, AttributeError):
-        raise ValueError(f"torchvision has no ImageNet weights of '{architecture}': clear 'initialisation'") from None
+        raise ValueError(
+            f"torchvision has no ImageNet weights of '{architecture}': leave 'initialisation' empty, or give a file"
+        ) from None
     except (URLError, OSError, RuntimeError) as error:
         raise ValueError(
-            f"the ImageNet weights of '{architecture}' are neither in torchvision's cache nor to be downloaded "
-            f"({error}): clear 'initialisation', or name a file"
+            f"the ImageNet weights of '{architecture}' are not in torchvision's cache and cannot be downloaded "
+            f"({error}): leave 'initialisation' empty, or give a file"
         ) from None
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise ValueError(f"'initialisation' names {path}, which is no file: give `imagenet`, or weights in a file")
+        raise ValueError(f"'initialisation' must be `imagenet` or a file of weights, and there is no file {path}")
     if path.suffix == ".safetensors":
         return read_tensors(path)[0]
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Whatever the bytes of a file make torch raise.
-        raise ValueError(f"{path} is no state dict of tensors alone ({type(error).__name__})") from None
+    except Exception as error:  # PyTorch raises many types of error for a broken file.
+        raise ValueError(f"{path} must hold a state dict of tensors only ({type(error).__name__})") from None
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}

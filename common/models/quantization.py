@@ -1,4 +1,4 @@
-"""INT8 by ONNX Runtime: smaller and often faster on processors, at a cost in accuracy that is measured."""
+"""INT8 by ONNX Runtime: smaller and often faster on CPUs, at a measured cost in accuracy."""
 
 import os
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ import numpy as np
 import torch
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
-"""Layers with weights; the preprocessing stays in float32."""
+"""The layer types that are quantised, those with weights; the preprocessing stays in float32."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """INT8 against float32, both in ONNX Runtime, shares in [0, 1]; accuracies are None without labels."""
+    """INT8 compared to float32, both in ONNX Runtime.
+
+    Shares and accuracies are in [0, 1]; accuracies are None without labels.
+    """
 
     num_images: int
     same_class: float
@@ -24,7 +27,10 @@ class Cost:
 
 
 def quantize(source: Path, target: Path, batches: list[torch.Tensor]) -> None:
-    """Write `source`, an ONNX model of images, with INT8 weights and activations, calibrated on uint8 (N, 3, H, W)."""
+    """Write the ONNX model `source` to `target` with INT8 weights and activations.
+
+    batches: images uint8 (N, 3, H, W) each, on which the ranges of the activations are calibrated.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -55,7 +61,10 @@ def quantize(source: Path, target: Path, batches: list[torch.Tensor]) -> None:
 
 
 def measure(source: Path, target: Path, batches: list[torch.Tensor], labels: list[int] | None) -> Cost:
-    """The two models on the same images; labels: class index of each image, all batches together."""
+    """Compare the float32 model `source` and the INT8 model `target` on the same images.
+
+    labels: the class index of each image of all batches.
+    """
     float_said, int8_said = (_classes(path, batches) for path in (source, target))
     right = None if labels is None else torch.tensor(labels)
     return Cost(
@@ -69,7 +78,7 @@ def measure(source: Path, target: Path, batches: list[torch.Tensor], labels: lis
 
 
 def _preprocessing(file: Path) -> list[str]:
-    """Names of products of two activations, such as those that a resize is written as."""
+    """The names of the nodes that multiply two activations, such as those of the resize."""
     import onnx
 
     graph = onnx.load(file).graph

@@ -1,6 +1,6 @@
-"""Small classifiers for small images and small devices, about 0.1 to 0.4 M parameters.
+"""Small classifiers for small images and small devices, with 0.1 to 0.4 million parameters.
 
-torchvision's own classes at widths and strides that suit 32 and 64 pixel images.
+They are torchvision's own classes, with widths and strides for images of 32 and 64 pixels.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from common.models.torchvision_nets import patch_size
 
 
 class SmallResNet(nn.Module):
-    """Three stages of torchvision's BasicBlock on a 3 x 3 stem of stride 2; about 0.18 M parameters."""
+    """Three stages of torchvision's BasicBlock after a 3 x 3 stem of stride 2; about 0.18 million parameters."""
 
     def __init__(self, num_classes: int, widths: tuple[int, ...] = (24, 48, 96), blocks_per_stage: int = 1):
         super().__init__()
@@ -47,7 +47,7 @@ def _projection(width: int, next_width: int, stride: int) -> nn.Module | None:
 
 
 def small_mobilenet_v3(num_classes: int) -> nn.Module:
-    """MobileNetV3 with five inverted residuals for 32 pixel images; about 0.15 M parameters."""
+    """MobileNetV3 with five inverted residuals for images of 32 pixels; about 0.15 million parameters."""
     block = partial(InvertedResidualConfig, dilation=1, width_mult=1.0)
     settings = [
         block(16, 3, 32, 24, False, "RE", 2),
@@ -56,14 +56,14 @@ def small_mobilenet_v3(num_classes: int) -> nn.Module:
         block(40, 3, 120, 40, True, "HS", 1),
         block(40, 3, 120, 48, True, "HS", 1),
     ]
-    norm_layer = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1)  # torchvision's 0.01 lags far behind a short training
+    norm_layer = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.1)  # torchvision's 0.01 is too slow for short training
     net = MobileNetV3(settings, last_channel=256, num_classes=num_classes, dropout=0.1, norm_layer=norm_layer)
     net.features[0][0].stride = (1, 1)
     return net
 
 
 def small_shufflenet_v2(num_classes: int) -> nn.Module:
-    """ShuffleNetV2 at width 0.5 with a 3 x 3 stem of stride 1; about 0.18 M parameters."""
+    """ShuffleNetV2 at width 0.5 with a 3 x 3 stem of stride 1; about 0.18 million parameters."""
     net = ShuffleNetV2([2, 4, 2], [24, 48, 96, 192, 512], num_classes=num_classes)
     net.conv1[0].stride = (1, 1)
     net.maxpool = nn.Identity()
@@ -71,7 +71,7 @@ def small_shufflenet_v2(num_classes: int) -> nn.Module:
 
 
 def small_convnext(num_classes: int) -> nn.Module:
-    """ConvNeXt (LayerNorm, no BatchNorm) with a 2 x 2 patch stem; about 0.37 M parameters."""
+    """ConvNeXt (LayerNorm, no BatchNorm) with a 2 x 2 patch stem; about 0.37 million parameters."""
     settings = [CNBlockConfig(32, 64, 1), CNBlockConfig(64, 128, 1), CNBlockConfig(128, None, 2)]
     net = ConvNeXt(settings, stochastic_depth_prob=0.0, layer_scale=1.0, num_classes=num_classes)
     stem = net.features[0][0]
@@ -80,13 +80,13 @@ def small_convnext(num_classes: int) -> nn.Module:
 
 
 def small_mlp(num_classes: int) -> nn.Module:
-    """Two hidden layers with LayerNorm on the image averaged to 16 x 16; about 0.23 M parameters."""
+    """Two hidden layers with LayerNorm on the image averaged to 16 x 16 pixels; about 0.23 million parameters."""
     mlp = MLP(3 * 16 * 16, [256, 128, num_classes], norm_layer=nn.LayerNorm)
     return nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), mlp)
 
 
 def small_vit(num_classes: int, image_size: int) -> nn.Module:
-    """Vision transformer of four layers on 8 x 8 patches of the image; about 0.31 M parameters at 32 pixels."""
+    """A vision transformer of four layers on 8 x 8 patches; about 0.31 million parameters at 32 pixels."""
     return VisionTransformer(image_size, patch_size(image_size), 4, 4, 96, 192, num_classes=num_classes)
 
 
@@ -97,6 +97,6 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     "small_convnext": small_convnext,
     "small_mlp": small_mlp,
 }
-"""Functions of the number of classes, for images of any size."""
+"""Name -> a function of the number of classes that builds a net for images of any size."""
 SMALL_OF_ONE_SIZE: dict[str, Callable[[int, int], nn.Module]] = {"small_vit": small_vit}
-"""Functions of the number of classes and the image size."""
+"""Name -> a function of the number of classes and the image size."""

@@ -1,11 +1,13 @@
 """torchvision's classifiers at a given image size.
 
-Most reduce an image 32 times, which leaves one pixel of a 32 pixel image. Up to 64 pixels (ours):
+Most of them reduce an image by a factor of 32, which leaves one pixel of an image of 32 pixels. For images of up to 64
+pixels they are changed as follows (ours):
 
-- nets of convolutions, and Swin: the first convolution's stride becomes 1, or half where it cuts patches, and max-pools
-  of the stem go; no parameter changes its shape;
-- VGG and AlexNet: also one pixel instead of 7 x 7 (6 x 6) before the classifier, whose first layer shrinks with it;
-- ViT: 8 x 8 patches; MaxViT: stride 1 in the stem and partitions of a sixteenth of the image.
+- Convolutional nets and Swin: the first convolution's stride becomes 1 (if it cuts patches, its stride is halved), and
+  the stem's max-pools are removed. No parameter changes its shape.
+- VGG and AlexNet: in addition, the classifier gets one pixel instead of 7 x 7 (AlexNet: 6 x 6), so its first layer
+  is smaller.
+- ViT: 8 x 8 patches. MaxViT: a stem of stride 1, and partitions of a sixteenth of the image.
 """
 
 import torchvision
@@ -14,9 +16,11 @@ from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MN
 from torchvision.models.maxvit import MaxVit
 
 SMALL_IMAGE = 64
+"""The largest image size in pixels for which the nets are changed."""
 SMALLEST_IMAGE = 28
+"""The smallest image size in pixels that any of the nets takes."""
 STEM_POOLS = {ResNet: 1, ShuffleNetV2: 1, DenseNet: 1, GoogLeNet: 1, Inception3: 2, VGG: 1}
-"""How many of a net's max-pools belong to its stem."""
+"""Class of a net -> the number of its max-pools that belong to the stem."""
 
 
 def build(name: str, num_classes: int, image_size: int) -> nn.Module:
@@ -24,10 +28,10 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
 
     Raises
     ------
-    ValueError: the architecture cannot take images of that size.
+    ValueError: the architecture cannot take images of that size; the message gives the sizes that it takes.
     """
     if image_size < SMALLEST_IMAGE:
-        raise ValueError(f"'{name}' wants images of at least {SMALLEST_IMAGE} pixels, not {image_size}")
+        raise ValueError(f"'{name}' needs an image size of at least {SMALLEST_IMAGE} pixels, not {image_size}")
     if name.startswith("vit_"):
         return _vision_transformer(name, num_classes, image_size)
     if name.startswith("maxvit_"):
@@ -42,12 +46,12 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
 
 
 def patch_size(image_size: int) -> int:
-    """Side in pixels of the patches of a small transformer: the smallest that divides the image into at most 8 x 8."""
+    """The side in pixels of a small transformer's patches: the smallest that cuts the image into at most 8 x 8."""
     return next(size for size in range(max(1, image_size // 8), image_size + 1) if image_size % size == 0)
 
 
 class _MNASNet(MNASNet):  # type: ignore[misc]  # torchvision has no types
-    """Loads weights that lack torch's version number, which safetensors and Flower do not carry."""
+    """An MNASNet that loads weights without PyTorch's version number, which safetensors and Flower do not keep."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
 
@@ -74,11 +78,12 @@ def _vision_transformer(name: str, num_classes: int, image_size: int) -> nn.Modu
     patch = int(name.rsplit("_", 1)[1])
     if image_size > SMALL_IMAGE:
         if image_size % patch:
-            raise ValueError(f"'{name}' wants images of a multiple of {patch} pixels, not {image_size}")
+            raise ValueError(f"'{name}' needs an image size that is a multiple of {patch} pixels, not {image_size}")
         return torchvision.models.get_model(name, weights=None, num_classes=num_classes, image_size=image_size)
     small = patch_size(image_size)
     side = image_size // small
-    # torchvision's functions fix the patch: the net is made for as many of its patches, then given smaller ones.
+    # torchvision's functions fix the patch size. So the net is built for the right number of large patches first, and
+    # then its patches are made smaller.
     net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, image_size=side * patch)
     net.conv_proj = nn.Conv2d(3, net.hidden_dim, kernel_size=small, stride=small)
     nn.init.trunc_normal_(net.conv_proj.weight, std=(3 * small * small) ** -0.5)
@@ -91,8 +96,8 @@ def _max_vit(name: str, num_classes: int, image_size: int) -> nn.Module:
     is_small = image_size <= SMALL_IMAGE
     partitions = 16 if is_small else 32
     if image_size % partitions:
-        raise ValueError(f"'{name}' wants images of a multiple of {partitions} pixels, not {image_size}")
-    # Stride 1 in the stem leaves as many pixels as stride 2 on an image of twice the size.
+        raise ValueError(f"'{name}' needs an image size that is a multiple of {partitions} pixels, not {image_size}")
+    # With stride 1 in the stem, the rest of the net sees what it would see of an image twice as large with stride 2.
     side = 2 * image_size if is_small else image_size
     net = MaxVit(
         (side, side),

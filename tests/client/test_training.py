@@ -111,7 +111,7 @@ def test_training_starts_from_the_named_weights(data: ClientData, tmp_path: Path
 
     said = [line for line in capsys.readouterr().out.splitlines() if str(weights) in line]
     assert len(said) == 1
-    assert said[0].endswith("left as they were: head.weight, head.bias")
+    assert said[0].endswith("not initialised: head.weight, head.bias")
 
 
 def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData, tmp_path: Path):

@@ -117,7 +117,7 @@ def test_a_model_of_the_users_own_needs_its_builder_named(
     without, named = (CliRunner().invoke(app, [*command, *more]) for more in ([], ["--builder", "returned_nets:small"]))
 
     assert without.exit_code == 1
-    assert "builder 'returned_nets:small' is not named here" in without.stderr
+    assert "builder 'returned_nets:small' is not imported" in without.stderr
     assert (named.exit_code, named.stdout.count("\n")) == (0, 1 + len(images))
 
 

@@ -26,7 +26,7 @@ def test_all_but_the_head_is_taken(tmp_path: Path, name: str, num_classes: int):
 
     assert torch.equal(model.stem[0].weight, weights["stem.0.weight"])
     assert torch.equal(model.head.weight, head)
-    assert sentence.endswith("left as they were: head.weight, head.bias")
+    assert sentence.endswith("not initialised: head.weight, head.bias")
 
 
 def test_a_tensor_of_another_shape_is_left_and_said(tmp_path: Path):
@@ -59,9 +59,9 @@ class Unpickled:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("missing.pth", "which is no file"),
-        ("text.pth", "no state dict of tensors alone"),
-        ("object.pth", "no state dict of tensors alone"),
+        ("missing.pth", "there is no file"),
+        ("text.pth", "must hold a state dict of tensors only"),
+        ("object.pth", "must hold a state dict of tensors only"),
         ("text.safetensors", "must be a safetensors file"),
         ("other.pth", "no tensor of .* fits a 'small_resnet'"),
         ("imagenet", "torchvision has no ImageNet weights of 'small_resnet'"),

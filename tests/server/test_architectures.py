@@ -87,8 +87,8 @@ def test_small_architectures_are_small(name: str):
     [
         ("resnet1999", 32, "did you mean 'resnet"),
         ("resnet18", 16, "at least 28 pixels, not 16"),
-        ("maxvit_t", 40, "a multiple of 16 pixels, not 40"),
-        ("vit_b_16", 100, "a multiple of 16 pixels, not 100"),
+        ("maxvit_t", 40, "multiple of 16 pixels, not 40"),
+        ("vit_b_16", 100, "multiple of 16 pixels, not 100"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_a_sentence(name: str, image_size: int, reason: str):
