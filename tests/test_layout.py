@@ -129,6 +129,12 @@ def test_server_imports_downwards():
     assert upward == []
 
 
+def test_contributing_names_the_floors():
+    paragraph = re.search(r"from the ground up: ([^.]*)\.", (ROOT / "CONTRIBUTING.md").read_text())
+
+    assert [set(re.findall(r"`(\w+)`", floor)) for floor in paragraph[1].split(";")] == list(SERVER_FLOORS)
+
+
 def test_every_module_says_what_lives_there():
     modules = {path: ast.get_docstring(tree) for path, tree in trees().items() if Path(path).parts[0] in PACKAGES}
 
@@ -211,6 +217,12 @@ def test_every_package_stands_in_the_code_map():
 
     last = {path.split("/")[-1] for path in code_map()}
     assert {package for package in packages if package.split("/")[-1] not in last} == set()
+
+
+def test_every_module_of_the_code_map_exists():
+    named = {name for line in code_map_lines() for name in re.findall(r"\w+\.py", line)}
+
+    assert named <= {Path(path).name for path in repository_files()}
 
 
 def test_code_map_is_short():
