@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from common.clients.data import ClientData
 from common.config.run import LocalTrainingConfig
@@ -19,9 +20,10 @@ from common.names import is_sane_name
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
 from common.upload import SCHEMA, Upload, is_whole, weights_digest
 from common.vision.augmentation import augment
+from common.vision.batches import count_batches, shuffle_batches
 from common.vision.metrics import accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
-from common.vision.schedule import warm_up_then_cosine
+from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, clustered_statistics, private_training
 from fedlmg_client.audit import Membership
 from fedlmg_client.private_training import Budget
@@ -115,9 +117,12 @@ def _fit(
     progress = {"best": -1.0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
         progress = load_training(checkpoint, model, optimizer)
+    num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
+    num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
+    scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
-        loss = _train_epoch(model, optimizer, images, labels, preprocess, config, epoch, seed, budget)
+        loss = _train_epoch(model, optimizer, scheduler, images, labels, preprocess, config, epoch, seed, budget)
         validation = _measure_accuracy(model, preprocess, data.validation)
         # The privacy budget covers the weights only, so the training loss stays on the client.
         reported = None if budget else round(loss, 5)
@@ -144,6 +149,7 @@ def _make_optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torc
 def _train_epoch(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
     images: torch.Tensor,  # uint8 (N, 3, S, S)
     labels: torch.Tensor,  # (N,)
     preprocess: PreprocessSpec,
@@ -159,20 +165,10 @@ def _train_epoch(
     if budget:
         batches = private_training.poisson_batches(len(labels), budget, generator)
     else:
-        batches = torch.randperm(len(labels), generator=generator).split(config.local_batch_size)
-        # BatchNorm cannot compute a variance from a single image.
-        batches = [rows for rows in batches if len(rows) > 1]
-    peak = config.local_learning_rate
-    if not architectures.has_batch_norm(model):
-        peak *= ADAMW_LEARNING_RATE_FACTOR
+        batches = shuffle_batches(len(labels), config.local_batch_size, generator)
     model.train()
     losses = []
-    num_updates = config.local_epochs * len(batches)
-    warm_up = max(1, round(num_updates * WARMUP_SHARE))
-    for index, rows in enumerate(batches):
-        factor = warm_up_then_cosine(epoch * len(batches) + index, num_updates, warm_up)
-        for group in optimizer.param_groups:
-            group["lr"] = peak * factor
+    for rows in batches:
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
         if budget:
             loss = private_training.take_private_step(model, optimizer, inputs, labels[rows])
@@ -182,6 +178,7 @@ def _train_epoch(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        scheduler.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()
 

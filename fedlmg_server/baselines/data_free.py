@@ -14,7 +14,7 @@ from torch import nn
 from common.labels.maps import to_global_indices
 from common.models import feature_statistics
 from common.vision.augmentation import augment, vary_look
-from common.vision.schedule import warm_up_then_cosine
+from common.vision.schedule import make_scheduler
 from fedlmg_server.baselines.federation import Federation, Outcome
 from fedlmg_server.distillation import aggregate, trainer
 from fedlmg_server.synthesis.losses import statistics_loss
@@ -142,6 +142,7 @@ class Student:
             nesterov=True,
             weight_decay=trainer.WEIGHT_DECAY,
         )
+        self.scheduler = make_scheduler(self.optimizer, self.num_updates, max(1, self.num_updates // 20))
         self.update = 0
 
     @property
@@ -155,10 +156,7 @@ class Student:
     def learn(self, num_images: int, teach: Teach, until: int, generator: torch.Generator) -> None:
         """Follow on random batches of a pool of `num_images` until so many updates are done in all."""
         settings, preprocess = self.config.distillation, aggregate.preprocessing(self.config)
-        for update in range(self.update, until):
-            for group in self.optimizer.param_groups:
-                share = warm_up_then_cosine(update, self.num_updates, max(1, self.num_updates // 20))
-                group["lr"] = settings.student_learning_rate * share
+        for _ in range(self.update, until):
             images, targets = teach(torch.randperm(num_images, generator=generator)[: settings.student_batch_size])
             self.model.train()
             shown = vary_look(augment(images, generator, scale=trainer.STUDENT_SCALE), generator)
@@ -167,6 +165,7 @@ class Student:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            self.scheduler.step()
         self.update = until
 
 

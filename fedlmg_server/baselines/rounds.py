@@ -18,7 +18,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
 from common.vision.augmentation import augment
-from common.vision.schedule import warm_up_then_cosine
+from common.vision.batches import count_batches, shuffle_batches
+from common.vision.schedule import make_scheduler
 from fedlmg_server.baselines.federation import Cost, Federation, Outcome
 from fedlmg_server.distillation import aggregate
 
@@ -127,16 +128,14 @@ class VirtualClients(Grid):
         server_round = int(told["server-round"])
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + server_round) * 1_000 + node)
         torch.manual_seed(generator.initial_seed())
-        optimizer, peak = _optimizer(model, config.training.local_learning_rate)
+        optimizer = _optimizer(model, config.training.local_learning_rate)
+        updates_per_round = LOCAL_EPOCHS * count_batches(len(labels), config.training.local_batch_size)
+        num_updates = self.num_rounds * updates_per_round
+        done = (server_round - 1) * updates_per_round
+        scheduler = make_scheduler(optimizer, num_updates, max(1, num_updates // 20), done)
         model.train()
-        for epoch in range(LOCAL_EPOCHS):
-            batches = torch.randperm(len(labels), generator=generator).split(config.training.local_batch_size)
-            batches = [rows for rows in batches if len(rows) > 1]
-            updates = self.num_rounds * LOCAL_EPOCHS * len(batches)
-            for index, rows in enumerate(batches):
-                step = ((server_round - 1) * LOCAL_EPOCHS + epoch) * len(batches) + index
-                for group in optimizer.param_groups:
-                    group["lr"] = peak * warm_up_then_cosine(step, updates, max(1, updates // 20))
+        for _ in range(LOCAL_EPOCHS):
+            for rows in shuffle_batches(len(labels), config.training.local_batch_size, generator):
                 inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
                 loss = F.cross_entropy(model(inputs), labels[rows])
                 for name, parameter in model.named_parameters():
@@ -147,6 +146,7 @@ class VirtualClients(Grid):
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                scheduler.step()
         for name, parameter in model.named_parameters():
             linear[name] -= alpha * (parameter.detach() - start[name])
 
@@ -167,12 +167,11 @@ class VirtualClients(Grid):
         raise NotImplementedError
 
 
-def _optimizer(model: torch.nn.Module, rate: float) -> tuple[torch.optim.Optimizer, float]:
-    """As the clients' own: SGD for nets with BatchNorm, else AdamW; and the peak learning rate."""
+def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
+    """As the clients' own, at the peak learning rate: SGD for nets with BatchNorm, else AdamW."""
     if architectures.has_batch_norm(model):
-        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4), rate
-    rate *= ADAMW_LEARNING_RATE_FACTOR
-    return torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05), rate
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return torch.optim.AdamW(model.parameters(), rate * ADAMW_LEARNING_RATE_FACTOR, weight_decay=0.05)
 
 
 def _size(record: ArrayRecord) -> int:

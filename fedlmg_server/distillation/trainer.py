@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from common.config.run import DistillationConfig
 from common.vision.augmentation import augment, vary_look
 from common.vision.preprocessing import PreprocessSpec
-from common.vision.schedule import warm_up_then_cosine
+from common.vision.schedule import make_scheduler
 
 OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -55,14 +55,13 @@ def train(
     )
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
+    scheduler = make_scheduler(optimizer, num_updates, warm_up)
     model.to(memory_format=torch.channels_last).train()
     history, losses = [], []
     for update in range(num_updates):
         if update % per_epoch == 0:
             order = torch.randperm(len(images), generator=generator)
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
-        for group in optimizer.param_groups:
-            group["lr"] = config.student_learning_rate * warm_up_then_cosine(update, num_updates, warm_up)
         moved = augment(images[rows].float() / 255, generator, scale=STUDENT_SCALE)
         inputs = preprocess.normalize(vary_look(moved, generator))
         targets = [None if part is None else part[rows] for part in (labels, teacher)]
@@ -70,6 +69,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        scheduler.step()
         losses.append(loss.detach())
         if (update + 1) % per_epoch == 0:
             history.append({"epoch": len(history) + 1, "loss": round(torch.stack(losses).mean().item(), 5)})

@@ -21,7 +21,7 @@ from torchvision.utils import save_image
 from common.config import ConfigError
 from common.storage.atomic import write_bytes, write_json
 from common.storage.tensors import load_training, save_training
-from common.vision.schedule import warm_up_then_cosine
+from common.vision.schedule import make_scheduler
 from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
@@ -162,6 +162,7 @@ def _optimise(
         step, average.optimization_step = progress["step"], progress["step"]
         seconds_before = progress.get("seconds", 0.0)
         average.shadow_params = [parameter.detach().clone() for parameter in averaged]
+    scheduler = make_scheduler(optimizer, num_steps, config.warmup_steps, step)
     model, optimizer = accelerator.prepare(objective, optimizer)
 
     def seconds() -> float:
@@ -187,12 +188,11 @@ def _optimise(
         task = bar.add_task(name, total=num_steps, completed=step)
         while step < num_steps:
             generator = _step_generator(config.seed, name == "denoiser", accelerator.process_index, step)
-            for group in optimizer.param_groups:
-                group["lr"] = peak * warm_up_then_cosine(step, num_steps, config.warmup_steps)
             loss = model(*draw(generator), generator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
+            scheduler.step()
             optimizer.zero_grad()
             if ema:
                 average.step(parameters)
