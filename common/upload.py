@@ -155,7 +155,7 @@ def is_whole(folder: Path) -> bool:
 
 def load_all(folder: Path, config: Config) -> Iterator[Upload]:
     """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
-    folders = sorted(filter(is_whole, folder.iterdir()))
+    folders = sorted(filter(is_whole, folder.glob("*")))
     manifests = {path.name: json.loads((path / "manifest.json").read_text()) for path in folders}
     aliases = labels.parse_aliases(config.federation.class_aliases)
     spelt = labels.in_one_spelling({name: manifest["class_names"] for name, manifest in manifests.items()}, aliases)

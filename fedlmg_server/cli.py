@@ -18,7 +18,6 @@ from fedlmg_server.deployment.commands import server as server_commands
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.flower.connection import FlowerError
-from fedlmg_server.workspace import Workspace
 
 LOCAL = "local"
 
@@ -95,17 +94,17 @@ def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that ha
 
     The hours come from a short timed test. No image is generated.
     """
-    from common.devices import default_device
-    from fedlmg_server.collection import admission
+    from fedlmg_server.collection.admission import validate_uploads
+    from fedlmg_server.run import Run
     from fedlmg_server.synthesis import estimate
 
     try:
-        folder, config = Workspace.existing(workspace)
-        with folder.lock():
-            uploads, _ = admission.admit(folder, config)
-        if not uploads:
+        run = Run.reopen(workspace)
+        with run.workspace.lock():
+            validate_uploads(run)
+        if not run.uploads:
             raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
-        cost = estimate.measure(config, uploads, default_device())
+        cost = estimate.measure(run)
     except ConfigError as error:
         console.print(f"[red]No estimate is possible:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -118,12 +117,13 @@ def forget(
     workspace: Annotated[Path, typer.Option(help="Folder of the run.")],
 ) -> None:
     """Remove a client from a run: delete its upload and images, and make the model again without them."""
-    from fedlmg_server.forget import forget as remove
+    from fedlmg_server.forget import forget_client
+    from fedlmg_server.run import Run
 
     try:
-        folder, config = Workspace.existing(workspace)
-        with folder.lock():
-            remove(client, folder, config)
+        run = Run.reopen(workspace)
+        with run.workspace.lock():
+            forget_client(run, client)
     except ValueError as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from None

@@ -4,16 +4,18 @@ import json
 import shutil
 from contextlib import suppress
 
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import is_whole
 from fedlmg_server import pipeline
 from fedlmg_server.monitor.text import make_printable
+from fedlmg_server.report.write import write_report
+from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
 
-def forget(client: str, workspace: Workspace, config: Config) -> None:
+def forget_client(run: Run, client: str) -> None:
     """Delete everything that came from the client or was made from it, then distil and report again.
 
     The new model is byte for byte the model of a run without this client. If a call is interrupted, call again.
@@ -25,7 +27,8 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
     ------
     ConfigError: the workspace has no such client, or fewer than `min-clients` clients remain.
     """
-    known = _names(workspace)
+    workspace = run.workspace
+    known = _names_by_folder(workspace)
     client = known.get(client, client)
     if safe_name(client) not in known and client not in workspace.forgotten:
         there = ", ".join(sorted(map(make_printable, known.values()))) or "none"
@@ -43,11 +46,11 @@ def forget(client: str, workspace: Workspace, config: Config) -> None:
         raise ConfigError(
             f"removed client '{client}', but no upload remains to make a model from: collect more with `fedlmg run`"
         )
-    pipeline.aggregate(config, workspace)
-    pipeline.report(config, workspace, {}, {}, {})
+    pipeline.aggregate(run)
+    write_report(run, {}, {}, {})
 
 
-def _names(workspace: Workspace) -> dict[str, str]:
+def _names_by_folder(workspace: Workspace) -> dict[str, str]:
     """Folder -> name of each client. The name is in its manifest; if that cannot be read, it is the folder's name."""
     found = {}
     for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*")):

@@ -12,6 +12,8 @@ from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor import tracking
+from fedlmg_server.report.write import write_report
+from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
 app = ServerApp()
@@ -20,19 +22,19 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = Config.from_run_config(context.run_config)
-    workspace = Workspace.open(config, read_versions())
-    with workspace.lock():
+    run = Run(config, Workspace.open(config, read_versions()))
+    with run.workspace.lock():
         try:
-            pipeline.check(config)
-            with tracking.track_run(workspace, config):
-                strategy = FedLMG(config, workspace, partial(pipeline.aggregate, config, workspace))
+            pipeline.check_config(config)
+            with tracking.track_run(run.workspace, config):
+                strategy = FedLMG(config, run.workspace, partial(pipeline.aggregate, run))
                 strategy.start(grid)
-                pipeline.report(config, workspace, strategy.evaluations, strategy.missing, strategy.unevaluated)
+                write_report(run, strategy.evaluations, strategy.missing, strategy.unevaluated)
         except Exception as error:
             with suppress(OSError):
-                workspace.log("run", state="failed", reason=explain_failure(error))
+                run.workspace.log("run", state="failed", reason=explain_failure(error))
             raise
-        workspace.log("run", state="finished", reason="")
+        run.workspace.log("run", state="finished", reason="")
 
 
 def explain_failure(error: Exception) -> str:

@@ -23,6 +23,7 @@ FLOWER_FILES = {
 }
 SERVER_FLOORS = (
     {"workspace"},
+    {"run"},
     {"diffusion", "flower"},
     {"synthesis", "monitor"},
     {"collection", "distillation"},

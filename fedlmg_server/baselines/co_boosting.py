@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
 from fedlmg_server.baselines.data_free import BATCH_SIZE, Ensemble
-from fedlmg_server.baselines.federation import Federation, Outcome
+from fedlmg_server.baselines.outcome import Outcome
+from fedlmg_server.baselines.virtual_run import VirtualRun
 
 ADVERSARIAL_WEIGHT, ADVERSARIAL_TEMPERATURE = 1.0, 3.0
 WEIGHT_STEP, WEIGHT_STEP_DECAY = 0.01, 0.99
@@ -20,8 +21,8 @@ PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
 """How far a pixel moves, of [0, 1]."""
 
 
-def co_boosting(federation: Federation) -> Outcome:
-    return data_free.rival(federation, generator_loss, show=push, reweight=reweight_by_epoch)
+def co_boosting(run: VirtualRun) -> Outcome:
+    return data_free.rival(run, generator_loss, show=push, reweight=reweight_by_epoch)
 
 
 def generator_loss(

@@ -15,8 +15,10 @@ from common.labels.maps import to_global_indices
 from common.models import feature_statistics
 from common.vision.augmentation import augment, vary_look
 from common.vision.schedule import make_scheduler
-from fedlmg_server.baselines.federation import Federation, Outcome
-from fedlmg_server.distillation import aggregate, trainer
+from fedlmg_server.baselines.outcome import Outcome, bytes_to_every_client, cost_of_uploads
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import trainer
+from fedlmg_server.distillation.student import make_student
 from fedlmg_server.synthesis.losses import statistics_loss
 
 NUM_EPOCHS, GENERATOR_STEPS, BATCH_SIZE = 30, 30, 64
@@ -52,14 +54,14 @@ class Generator(nn.Module):
 class Ensemble:
     """The clients' classifiers, frozen; their weights (clients,) are for whoever learns them."""
 
-    def __init__(self, federation: Federation):
-        device, names = federation.device, federation.class_names
+    def __init__(self, run: VirtualRun):
+        device, names = run.device, run.class_names
         self.members = []
-        for upload in federation.uploads:
+        for upload in run.uploads:
             targets = {name: moments.pooled().to(device) for name, moments in upload.statistics.items()}
             rows = to_global_indices(upload.class_names, names).to(device)
             self.members.append((upload.classifier(device), upload.preprocess, rows, targets))
-        self.known = torch.stack([federation.known[upload.client] for upload in federation.uploads]).float().to(device)
+        self.known = torch.stack([run.known_classes[upload.client] for upload in run.uploads]).float().to(device)
         self.weights = torch.full((len(self.members),), 1 / len(self.members), device=device)
 
     def logits(self, images: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -96,21 +98,21 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.
 
 
 def generate(
-    federation: Federation,
+    run: VirtualRun,
     ensemble: Ensemble,
     student: nn.Module,
     loss: Loss,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of a new generator with the lowest loss, images (B, 3, S, S) in [0, 1], and the labels asked for."""
-    device, size = federation.device, federation.config.training.image_size
+    device, size = run.device, run.config.training.image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         network = Generator(size).to(device)
     noise = torch.randn(BATCH_SIZE, NOISE_SIZE, generator=generator).to(device).requires_grad_()
-    labels = torch.randint(len(federation.class_names), (BATCH_SIZE,), generator=generator).to(device)
+    labels = torch.randint(len(run.class_names), (BATCH_SIZE,), generator=generator).to(device)
     optimizer = torch.optim.Adam([*network.parameters(), noise], GENERATOR_LEARNING_RATE, BETAS)
-    preprocess, best, lowest = aggregate.preprocessing(federation.config), None, float("inf")
+    preprocess, best, lowest = run.preprocess, None, float("inf")
     student.eval()
     for _ in range(GENERATOR_STEPS):
         images = network(noise)
@@ -132,9 +134,9 @@ Teach = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 class Student:
     """The student of all rivals, taught by the ensemble in instalments that add up to everyone's number of updates."""
 
-    def __init__(self, federation: Federation):
-        self.config, self.model, self.num_updates = federation.config, federation.student(), federation.num_updates
-        settings = self.config.distillation
+    def __init__(self, run: VirtualRun):
+        self.run, self.model, self.num_updates = run, make_student(run), run.num_updates
+        settings = run.config.distillation
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             settings.student_learning_rate,
@@ -155,7 +157,7 @@ class Student:
 
     def learn(self, num_images: int, teach: Teach, until: int, generator: torch.Generator) -> None:
         """Follow on random batches of a pool of `num_images` until so many updates are done in all."""
-        settings, preprocess = self.config.distillation, aggregate.preprocessing(self.config)
+        settings, preprocess = self.run.config.distillation, self.run.preprocess
         for _ in range(self.update, until):
             images, targets = teach(torch.randperm(num_images, generator=generator)[: settings.student_batch_size])
             self.model.train()
@@ -175,13 +177,13 @@ Reweight = Callable[[Ensemble, torch.Tensor, torch.Tensor, int], None]
 """Of the pool so far, its labels and the epoch: moves the clients' weights in the ensemble."""
 
 
-def rival(federation: Federation, loss: Loss, show: Show, reweight: Reweight | None = None) -> Outcome:
+def rival(run: VirtualRun, loss: Loss, show: Show, reweight: Reweight | None = None) -> Outcome:
     """Epoch by epoch: a new generator adds a batch to the pool, the ensemble is reweighted, the student follows it."""
-    cost = federation.one_exchange()
+    cost = cost_of_uploads(run)
     with cost.timed("server"):
-        ensemble, student = Ensemble(federation), Student(federation)
-        generator = torch.Generator().manual_seed(federation.config.seed)
-        size, device = federation.config.training.image_size, federation.device
+        ensemble, student = Ensemble(run), Student(run)
+        generator = torch.Generator().manual_seed(run.config.seed)
+        size, device = run.config.training.image_size, run.device
         images = torch.empty(0, 3, size, size, device=device)
         labels = torch.empty(0, dtype=torch.int64, device=device)
 
@@ -191,14 +193,14 @@ def rival(federation: Federation, loss: Loss, show: Show, reweight: Reweight | N
                 return shown, ensemble.logits(shown).softmax(1)
 
         for epoch in range(student.num_epochs):
-            made, asked = generate(federation, ensemble, student.model, loss, generator)
+            made, asked = generate(run, ensemble, student.model, loss, generator)
             images, labels = torch.cat([images, made]), torch.cat([labels, asked])
             if reweight:
                 reweight(ensemble, images, labels, epoch)
             student.learn(len(images), teach, student.updates_by(epoch), generator)
     cost.num_images = len(images)
-    cost.download_bytes = federation.sent_back(student.model)
-    return Outcome(federation.measure(student.model), cost)
+    cost.download_bytes = bytes_to_every_client(run, student.model)
+    return Outcome(run.measure(student.model), cost)
 
 
 def divergence(logits: torch.Tensor, student_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

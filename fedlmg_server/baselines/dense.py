@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from fedlmg_server.baselines import data_free
-from fedlmg_server.baselines.federation import Federation, Outcome
+from fedlmg_server.baselines.outcome import Outcome
+from fedlmg_server.baselines.virtual_run import VirtualRun
 
 STATISTICS_WEIGHT, BOUNDARY_WEIGHT = 1.0, 0.5
 """The paper's lambda 1 and 2."""
 
 
-def dense(federation: Federation) -> Outcome:
-    return data_free.rival(federation, generator_loss, show=lambda ensemble, images, generator: images)
+def dense(run: VirtualRun) -> Outcome:
+    return data_free.rival(run, generator_loss, show=lambda ensemble, images, generator: images)
 
 
 def generator_loss(

@@ -1,4 +1,4 @@
-"""FedDF (Lin et al., NeurIPS 2020) in one exchange: the ensemble distilled on unlabelled public images.
+"""FedDF (Lin et al., NeurIPS 2020) in one round: the ensemble distilled on unlabelled public images.
 
 The images are of those that trained the embedded diffusion model, or of a folder's: the same public knowledge that
 FedLMG has. The student starts from the mean of the uploads where their architecture is its own, as in the paper, and
@@ -8,9 +8,11 @@ follows the mean of the clients' probabilities, as the authors of FedLMG ran it.
 import torch
 
 from common.datasets.embedded import registry
-from fedlmg_server.baselines import fedavg
-from fedlmg_server.baselines.federation import DoesNotApply, Federation, Outcome
-from fedlmg_server.distillation import aggregate, teachers, trainer
+from fedlmg_server.baselines.averaging import average_uploads, shared_architecture
+from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_to_every_client, cost_of_uploads
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import teachers, trainer
+from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.trainer import TrainingSet
 
 MOST_IMAGES = 20_000
@@ -18,48 +20,44 @@ SEED_OF_PRETRAINING = 0
 """Of the embedded public sets: the first images that it draws are those that trained the diffusion model."""
 
 
-def feddf(federation: Federation) -> Outcome:
+def feddf(run: VirtualRun) -> Outcome:
     """
     Raises
     ------
     DoesNotApply: no public images.
     """
-    images, cost = public_images(federation), federation.one_exchange()
+    images, cost = public_images(run), cost_of_uploads(run)
     with cost.timed("server"):
-        per_client = {
-            upload.client: teachers.probabilities(upload, images, federation.class_names, federation.device)
-            for upload in federation.uploads
-        }
-        data = TrainingSet(images, None, teachers.multi_teacher(per_client, federation.known))
-        model, config = _start(federation), federation.config
-        preprocess = aggregate.preprocessing(config)
-        trainer.train(model, data, preprocess, config.distillation, config.seed, federation.num_updates)
+        per_client = teachers.predict_with_all(run, images)
+        data = TrainingSet(images, None, teachers.multi_teacher(per_client, run.known_classes))
+        model, config = _make_start(run), run.config
+        trainer.train(model, data, run.preprocess, config.distillation, config.seed, run.num_updates)
     cost.num_images = len(images)
-    cost.download_bytes = federation.sent_back(model)
-    return Outcome(federation.measure(model), cost)
+    cost.download_bytes = bytes_to_every_client(run, model)
+    return Outcome(run.measure(model), cost)
 
 
-def public_images(federation: Federation) -> torch.Tensor:
+def public_images(run: VirtualRun) -> torch.Tensor:
     """As many as the student sees in all, up to MOST_IMAGES: uint8 (N, 3, h, w).
 
     Raises
     ------
     DoesNotApply: the clients' images are from folders, and no public ones were named.
     """
-    config = federation.config
-    count = min(MOST_IMAGES, federation.num_updates * config.distillation.student_batch_size)
-    if federation.public is not None:
-        shuffled = torch.randperm(len(federation.public), generator=torch.Generator().manual_seed(config.seed))
-        return federation.public[shuffled[:count]]
+    config = run.config
+    count = min(MOST_IMAGES, run.num_updates * config.distillation.student_batch_size)
+    if run.public is not None:
+        shuffled = torch.randperm(len(run.public), generator=torch.Generator().manual_seed(config.seed))
+        return run.public[shuffled[:count]]
     if not config.federation.federation or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
     return registry.find_dataset(config.federation.federation).make_public_images(count, SEED_OF_PRETRAINING).images
 
 
-def _start(federation: Federation) -> torch.nn.Module:
+def _make_start(run: VirtualRun) -> torch.nn.Module:
     try:
-        if federation.alike() == federation.config.distillation.student_architecture:
-            return fedavg.average(federation)
+        if shared_architecture(run) == run.config.distillation.student_architecture:
+            return average_uploads(run)
     except DoesNotApply:
         pass
-    return federation.student()
+    return make_student(run)

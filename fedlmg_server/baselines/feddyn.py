@@ -11,7 +11,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedlmg_server.baselines import rounds
-from fedlmg_server.baselines.federation import Federation, Outcome
+from fedlmg_server.baselines.averaging import shared_architecture
+from fedlmg_server.baselines.outcome import Outcome
+from fedlmg_server.baselines.virtual_run import VirtualRun
 
 ALPHA = 0.01
 """Weight of the terms: the paper searches 0.001 to 0.1."""
@@ -46,12 +48,12 @@ class FedDyn(FedAvg):
         return arrays, metrics
 
 
-def many_rounds(federation: Federation) -> Outcome:
+def many_rounds(run: VirtualRun) -> Outcome:
     """
     Raises
     ------
     DoesNotApply: unlike architectures.
     """
-    federation.alike()
-    parameters = {name for name, _ in rounds.initial(federation).named_parameters()}
-    return rounds.run(federation, FedDyn(ALPHA, parameters, **rounds.everyone(federation)))
+    shared_architecture(run)
+    parameters = {name for name, _ in rounds.make_initial_model(run).named_parameters()}
+    return rounds.train_and_measure(run, FedDyn(ALPHA, parameters, **rounds.settings_for_all_clients(run)))

@@ -3,16 +3,17 @@
 from flwr.serverapp.strategy import FedProx
 
 from fedlmg_server.baselines import rounds
-from fedlmg_server.baselines.federation import Federation, Outcome
+from fedlmg_server.baselines.outcome import Outcome
+from fedlmg_server.baselines.virtual_run import VirtualRun
 
 MU = 0.01
 """Weight of the proximal term: the paper searches 0.001 to 1."""
 
 
-def many_rounds(federation: Federation) -> Outcome:
+def many_rounds(run: VirtualRun) -> Outcome:
     """
     Raises
     ------
     DoesNotApply: unlike architectures.
     """
-    return rounds.run(federation, FedProx(**rounds.everyone(federation), proximal_mu=MU))
+    return rounds.train_and_measure(run, FedProx(**rounds.settings_for_all_clients(run), proximal_mu=MU))

@@ -5,20 +5,21 @@ So the authors' code trains its ceiling. Simulation only.
 
 from common.models import pretrained
 from fedlmg_server.baselines import ceiling
-from fedlmg_server.baselines.federation import Cost, Federation, Outcome
-from fedlmg_server.distillation import aggregate, trainer
+from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import trainer
+from fedlmg_server.distillation.student import make_student
 
 
-def linear_probe(federation: Federation) -> Outcome:
+def linear_probe(run: VirtualRun) -> Outcome:
     """The student as it starts (`student-initialisation`; from scratch, its features are random) with its last layer
     trained; BatchNorm's running moments follow the images, as in the authors' code."""
-    data, model, config = ceiling.pooled(list(federation.trains.values())), federation.student(), federation.config
+    data, model, config = ceiling.pooled(list(run.train.values())), make_student(run), run.config
     head = pretrained.head_name(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
     cost = Cost(rounds=1, upload_bytes=data.images.numel(), num_images=len(data.images))
     with cost.timed("server"):
-        preprocess = aggregate.preprocessing(config)
-        trainer.train(model, data, preprocess, config.distillation, config.seed, federation.num_updates)
-    cost.download_bytes = federation.sent_back(model)
-    return Outcome(federation.measure(model), cost)
+        trainer.train(model, data, run.preprocess, config.distillation, config.seed, run.num_updates)
+    cost.download_bytes = bytes_to_every_client(run, model)
+    return Outcome(run.measure(model), cost)

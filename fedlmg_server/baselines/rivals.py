@@ -12,14 +12,21 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
-    own_model,
     weighted_ensemble,
 )
-from fedlmg_server.baselines.federation import Cost, DoesNotApply, Federation, Outcome
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.outcome import (
+    Cost,
+    DoesNotApply,
+    Outcome,
+    bytes_of_sharing_uploads,
+    bytes_to_every_client,
+    cost_of_uploads,
+)
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
+from fedlmg_server.distillation.student import make_student
 
-RIVALS: dict[str, Callable[[Federation], Outcome]] = {
-    "own-model": own_model.own_model,
+RIVALS: dict[str, Callable[[VirtualRun], Outcome]] = {
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,
     "feddf": feddf.feddf,
@@ -30,47 +37,45 @@ RIVALS: dict[str, Callable[[Federation], Outcome]] = {
     "feddyn-20-rounds": feddyn.many_rounds,
     "ceiling-linear-probe": linear_probe.linear_probe,
 }
-MEASURED_IN_RUN = ("local", "ensemble", *compare.TRAINED)
+MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.TRAINED)
 NAMES = (*MEASURED_IN_RUN, *RIVALS)
 
 
-def measure(method: str, federation: Federation) -> Outcome:
+def measure(method: str, run: VirtualRun) -> Outcome:
     """
     Raises
     ------
-    DoesNotApply: the method asks for what this federation has not, or its run was made without `compare`.
+    DoesNotApply: the method needs something that the run does not have, or the run was made without `--compare`.
     """
-    return RIVALS[method](federation) if method in RIVALS else _of_the_run(method, federation)
+    return RIVALS[method](run) if method in RIVALS else _of_the_run(method, run)
 
 
-def _of_the_run(method: str, federation: Federation) -> Outcome:
-    results = json.loads((federation.workspace.report / "results.json").read_text())
+def _of_the_run(method: str, run: VirtualRun) -> Outcome:
+    results = json.loads((run.workspace.report / "results.json").read_text())
     if method in results["methods"]:
         per_client = results["methods"][method]["per_client"]
-    elif method in ("local", "ensemble"):
-        rows, _ = compare.without_training(federation.uploads, federation.tests, federation.device)
-        per_client = rows[method]["per_client"]
-    elif method == f"fedlmg-{federation.config.distillation.aggregation}":
-        model, _ = aggregate.load(federation.workspace, federation.config, federation.device)
-        per_client = federation.measure(model)
+    elif method in compare.UNTRAINED:
+        per_client = compare.measure_untrained(run)[0][method]["per_client"]
+    elif method == compare.returned_method(run):
+        per_client = run.measure(load_model(run))
     else:
-        raise DoesNotApply("the run was made without it: set `compare`")
-    return Outcome(per_client, _cost_in_run(method, results, federation))
+        raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
+    return Outcome(per_client, _cost_in_run(method, results, run))
 
 
-def _cost_in_run(method: str, results: dict, federation: Federation) -> Cost:
+def _cost_in_run(method: str, results: dict, run: VirtualRun) -> Cost:
     """Every student takes as many updates, so that the run's one distillation stands for each of them."""
-    cost, stages = federation.one_exchange(), results["stages"]
-    if method == "local":
+    cost, stages = cost_of_uploads(run), results["stages"]
+    if method in ("own-model", "local"):
         return Cost(epochs=cost.epochs, client_seconds=cost.client_seconds)
     if method == "ensemble":
-        cost.download_bytes = federation.exchanged()
+        cost.download_bytes = bytes_of_sharing_uploads(run)
         return cost
-    cost.download_bytes = federation.sent_back(federation.student())
+    cost.download_bytes = bytes_to_every_client(run, make_student(run))
     cost.server_seconds = stages["distillation"]
     if method == "ceiling":
-        images = sum(data.images.numel() for data in federation.trains.values())
-        count = sum(map(len, federation.trains.values()))
+        images = sum(data.images.numel() for data in run.train.values())
+        count = sum(map(len, run.train.values()))
         return Cost(1, 0, images, cost.download_bytes, 0.0, cost.server_seconds, count)
     cost.num_images = results["synthesis"]["num_images"]
     cost.server_seconds += stages["prompts-only" if method.startswith("prompts-only") else "synthesis"]

@@ -20,8 +20,9 @@ from common.models import architectures
 from common.vision.augmentation import augment
 from common.vision.batches import count_batches, shuffle_batches
 from common.vision.schedule import make_scheduler
-from fedlmg_server.baselines.federation import Cost, Federation, Outcome
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.averaging import shared_architecture
+from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
+from fedlmg_server.baselines.virtual_run import VirtualRun
 
 NUM_ROUNDS, LOCAL_EPOCHS = 20, 1
 """As in the paper, section 4.1."""
@@ -29,22 +30,22 @@ ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 """As in the clients' own training."""
 
 
-def run(federation: Federation, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Outcome:
+def train_and_measure(run: VirtualRun, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Outcome:
     """
     Raises
     ------
     DoesNotApply: unlike architectures.
     """
-    model = initial(federation)
-    cost = train(federation, model, strategy, num_rounds)
-    cost.download_bytes += federation.sent_back(model)
-    return Outcome(federation.measure(model), cost)
+    model = make_initial_model(run)
+    cost = train(run, model, strategy, num_rounds)
+    cost.download_bytes += bytes_to_every_client(run, model)
+    return Outcome(run.measure(model), cost)
 
 
-def train(federation: Federation, model: torch.nn.Module, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Cost:
+def train(run: VirtualRun, model: torch.nn.Module, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Cost:
     """Every client trains `model`, whatever its own architecture is; it ends with the average's weights."""
     cost = Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
-    grid = VirtualClients(federation, model, cost, num_rounds)
+    grid = VirtualClients(run, model, cost, num_rounds)
     with _as_a_task(), cost.timed("server"):
         arrays = strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds).arrays
     cost.server_seconds -= cost.client_seconds
@@ -70,28 +71,26 @@ def _as_a_task() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def initial(federation: Federation) -> torch.nn.Module:
+def make_initial_model(run: VirtualRun) -> torch.nn.Module:
     """The clients' common architecture with a head for all classes, untrained."""
-    architecture, config = federation.alike(), federation.config
+    architecture, config = shared_architecture(run), run.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = architectures.build(
-            architecture, len(federation.class_names), config.training.image_size, config.builders
-        )
-    return model.to(federation.device)
+        model = architectures.build(architecture, len(run.class_names), config.training.image_size, config.builders)
+    return model.to(run.device)
 
 
-def everyone(federation: Federation) -> dict[str, object]:
+def settings_for_all_clients(run: VirtualRun) -> dict[str, object]:
     """Settings of a strategy in which every client trains in every round, and evaluation is left to us."""
-    count = len(federation.uploads)
+    count = len(run.uploads)
     return {"min_train_nodes": count, "min_available_nodes": count, "fraction_evaluate": 0.0}
 
 
 @dataclass
 class VirtualClients(Grid):
-    """A Flower grid whose nodes are this federation's clients; it counts what passes."""
+    """A Flower grid whose nodes are a run's clients; it counts the bytes that pass."""
 
-    federation: Federation
+    virtual_run: VirtualRun
     model: torch.nn.Module
     cost: Cost
     num_rounds: int
@@ -99,7 +98,7 @@ class VirtualClients(Grid):
     """Of each client, what FedDyn adds to its loss, by parameter."""
 
     def get_node_ids(self) -> list[int]:
-        return list(range(1, len(self.federation.uploads) + 1))
+        return list(range(1, len(self.virtual_run.uploads) + 1))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         # In the nodes' own order, whatever order the strategy sampled them in.
@@ -107,7 +106,7 @@ class VirtualClients(Grid):
 
     def _answer(self, message: Message) -> Message:
         node, arrays = message.metadata.dst_node_id, message.content["arrays"]
-        data = list(self.federation.trains.values())[node - 1]
+        data = list(self.virtual_run.train.values())[node - 1]
         self.model.load_state_dict(arrays.to_torch_state_dict())
         with self.cost.timed("client"):
             self._train(node, data, message.content["config"])
@@ -118,9 +117,9 @@ class VirtualClients(Grid):
         return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
 
     def _train(self, node: int, data: LabeledImages, told: ConfigRecord) -> None:
-        """LOCAL_EPOCHS epochs at the round's place in the schedule that clients of one exchange follow, too."""
-        config, model, device = self.federation.config, self.model, self.federation.device
-        preprocess = aggregate.preprocessing(config)
+        """LOCAL_EPOCHS epochs at the round's place in the schedule that clients of one round follow, too."""
+        run, model = self.virtual_run, self.model
+        config, preprocess, device = run.config, run.preprocess, run.device
         mu, alpha = float(told.get("proximal-mu", 0.0)), float(told.get("feddyn-alpha", 0.0))
         start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         linear = self.gradients.setdefault(node, {name: torch.zeros_like(value) for name, value in start.items()})

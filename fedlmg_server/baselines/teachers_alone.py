@@ -1,4 +1,8 @@
-"""`local`, each client's own model used by everyone; and `ensemble`, the mean of their probabilities."""
+"""The uploads as they are: every client's model on every test set, and `ensemble`, the mean of their probabilities.
+
+`own-model` reads each client's own test set with its own model, what it has without any federation; `local` is the
+mean of all clients' models on it.
+"""
 
 import torch
 

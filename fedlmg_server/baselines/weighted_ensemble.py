@@ -1,33 +1,30 @@
-"""`ensemble-by-quality`: the mean of the clients' probabilities, weighted by how good FedLMG judged each to be.
+"""`ensemble-by-quality`: the mean of the clients' probabilities, weighted by its teacher score.
 
-FedLMG judges by the images that it drew, so they are part of the price.
+FedLMG scores teachers by the synthetic images, so these are part of the cost.
 """
 
 from fedlmg_server.baselines import teachers_alone
-from fedlmg_server.baselines.federation import DoesNotApply, Federation, Outcome
-from fedlmg_server.distillation import aggregate, teachers
-from fedlmg_server.synthesis import launch
+from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_of_sharing_uploads, cost_of_uploads
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import teachers
+from fedlmg_server.synthesis import store
 
 
-def by_quality(federation: Federation) -> Outcome:
+def by_quality(run: VirtualRun) -> Outcome:
     """
     Raises
     ------
     DoesNotApply: no client is above chance.
     """
-    verdicts = aggregate.verdicts(federation.workspace)
-    weights = {client: verdict["quality"] or 0.0 for client, verdict in verdicts.items()}
+    weights = {client: score["quality"] or 0.0 for client, score in run.teacher_scores.items()}
     if not any(weights.values()):
         raise DoesNotApply("no client's quality is above chance")
-    cost = federation.one_exchange()
+    cost = cost_of_uploads(run)
     per_client = {}
-    for client, test in federation.tests.items():
-        read = {
-            upload.client: teachers.probabilities(upload, test.images, federation.class_names, federation.device)
-            for upload in federation.uploads
-        }
-        per_client[client] = teachers_alone.ensemble(read, federation.known, test.labels, weights)
-    cost.download_bytes = federation.exchanged()
-    cost.num_images = launch.num_drawn(federation.workspace)
-    cost.server_seconds += federation.workspace.stage_totals()["synthesis"]
+    for client, test in run.test.items():
+        probabilities = teachers.predict_with_all(run, test.images)
+        per_client[client] = teachers_alone.ensemble(probabilities, run.known_classes, test.labels, weights)
+    cost.download_bytes = bytes_of_sharing_uploads(run)
+    cost.num_images = store.count_images(run.workspace)
+    cost.server_seconds += run.workspace.stage_totals()["synthesis"]
     return Outcome(per_client, cost)

@@ -100,15 +100,14 @@ def strength(runs: Finished, out: Out = Path("runs/strength")) -> None:
 
 def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
     """All that `by.measure` finds in finished runs, written by `by.write` after each; the table ends in `table`."""
-    from common.devices import default_device
-    from fedlmg_server.baselines.federation import Federation
+    from fedlmg_server.baselines.virtual_run import VirtualRun
 
     rows: list = []
     try:
-        for run in track(runs, "measuring", console=console):
-            rows += by.measure(Federation.of_run(run, default_device()))
+        for folder in track(runs, "measuring", console=console):
+            rows += by.measure(VirtualRun.reopen(folder))
             by.write(rows, table.parent)
-            console.print(f"{run}: measured", highlight=False)
+            console.print(f"{folder}: measured", highlight=False)
     except (ValueError, OSError) as error:
         console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -128,7 +127,7 @@ def study(config: Path, out: Path, data: Path | None = None, runs: Path | None =
         asked = experiment.read(config, data)
         if smoke:
             asked = stand_ins.shrink(asked, out / "pipeline")
-        rows = grid.run(asked, out, partial(run_locally, console=console), console, runs)
+        rows = grid.run_experiment(asked, out, partial(run_locally, console=console), console, runs)
     except (ValueError, FlowerError) as error:
         console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None

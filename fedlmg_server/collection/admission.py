@@ -6,31 +6,31 @@ import shutil
 from pathlib import Path
 
 from common.config import Config
-from common.labels import in_one_spelling, parse_aliases
-from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import Upload, is_whole
 from fedlmg_server.collection.upload_checks import Refused, check
+from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
 
-def admit(workspace: Workspace, config: Config) -> tuple[list[Upload], dict[str, str]]:
-    """Every fit upload in the workspace, its classes in the spelling that all share, and the reasons of those refused
-    now or before, by folder name."""
-    admitted, refused = [], {}
-    for folder in sorted(filter(is_whole, workspace.uploads.glob("*"))):
+def validate_uploads(run: Run) -> dict[str, str]:
+    """Quarantine every upload in the workspace that is not valid; returns as `rejected_uploads`. `Run.uploads` then has
+    the valid ones."""
+    for folder in sorted(filter(is_whole, run.workspace.uploads.glob("*"))):
         try:
-            upload = load(folder, config)
-            check(upload, config)
-            admitted.append(upload)
+            check(load(folder, run.config), run.config)
         except Refused as refusal:
-            quarantine(workspace, folder.name, str(refusal))
-    for path in sorted(workspace.quarantine.glob("*/reason.json")):
-        if not is_whole(workspace.uploads / path.parent.name):
-            refused[path.parent.name] = json.loads(path.read_text())["reason"]
-    spaces = {safe_name(upload.client): upload.class_names for upload in admitted}
-    spelt = in_one_spelling(spaces, parse_aliases(config.federation.class_aliases))
-    return [upload.spelling(spelt[safe_name(upload.client)]) for upload in admitted], refused
+            quarantine(run.workspace, folder.name, str(refusal))
+    return rejected_uploads(run.workspace)
+
+
+def rejected_uploads(workspace: Workspace) -> dict[str, str]:
+    """Client's folder name -> why its upload was rejected, now or before, unless a valid one came since."""
+    return {
+        path.parent.name: json.loads(path.read_text())["reason"]
+        for path in sorted(workspace.quarantine.glob("*/reason.json"))
+        if not is_whole(workspace.uploads / path.parent.name)
+    }
 
 
 def load(folder: Path, config: Config) -> Upload:

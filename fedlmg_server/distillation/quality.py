@@ -22,7 +22,7 @@ NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TeacherScore:
     """Qualities: 0 is chance or worse, 1 is perfect; None where nothing could be measured."""
 
     quality: float | None
@@ -42,18 +42,18 @@ class Verdict:
         return asdict(self)
 
 
-def judge(
+def score_teachers(
     uploads: list[Upload], synthetic: SyntheticSet, per_client: dict[str, torch.Tensor], weighting: str
-) -> dict[str, Verdict]:
-    """Client -> verdict; per_client: each teacher's probabilities (N, classes) of the N synthetic images.
+) -> dict[str, TeacherScore]:
+    """Client -> score; per_client: each teacher's probabilities (N, classes) of the N synthetic images.
 
     With `weighting` `uniform`, or when nobody is clearly above chance, every weight is 1.
     """
     readings = _readings(uploads, synthetic, per_client)
-    verdicts = {upload.client: _judge(upload, readings) for upload in uploads}
-    if weighting == "uniform" or not any(verdict.weight for verdict in verdicts.values()):
-        return {client: replace(verdict, weight=1.0, reason="") for client, verdict in verdicts.items()}
-    return verdicts
+    scores = {upload.client: _score(upload, readings) for upload in uploads}
+    if weighting == "uniform" or not any(score.weight for score in scores.values()):
+        return {client: replace(score, weight=1.0, reason="") for client, score in scores.items()}
+    return scores
 
 
 def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
@@ -66,27 +66,27 @@ def above_chance(accuracy: float, num_classes: int, num_images: int | None = Non
     return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 
-def _judge(upload: Upload, readings: dict[tuple[str, str], float]) -> Verdict:
+def _score(upload: Upload, readings: dict[tuple[str, str], float]) -> TeacherScore:
     reads = _median([value for (reader, _), value in readings.items() if reader == upload.client])
     read = _median([value for (_, author), value in readings.items() if author == upload.client])
     reported = upload.manifest["training"]["validation_accuracy"]
     validation = None if reported is None else above_chance(reported, len(upload.class_names))
     told = read if validation is None else validation
     quality = max((value for value in (reads, told) if value is not None), default=None)
-    verdict = Verdict(quality, reads, read, validation)
+    score = TeacherScore(quality, reads, read, validation)
     if quality is None or quality >= FULL_TRUST:
-        return verdict
-    shown = [f"{name} {value:.2f}" for name, value in _measures(verdict).items() if value is not None]
+        return score
+    shown = [f"{name} {value:.2f}" for name, value in _measures(score).items() if value is not None]
     near = quality < NEAR_CHANCE
     reason = ("near chance by every measure" if near else "weak") + f" (0 is chance, 1 perfect): {', '.join(shown)}"
-    return replace(verdict, weight=0.0 if near else quality / FULL_TRUST, reason=reason)
+    return replace(score, weight=0.0 if near else quality / FULL_TRUST, reason=reason)
 
 
-def _measures(verdict: Verdict) -> dict[str, float | None]:
+def _measures(score: TeacherScore) -> dict[str, float | None]:
     return {
-        "reads others' images": verdict.reads_others,
-        "others read its images": verdict.read_by_others,
-        "its validation": verdict.validation,
+        "reads others' images": score.reads_others,
+        "others read its images": score.read_by_others,
+        "its validation": score.validation,
     }
 
 

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.config import Config
-from common.labels import union_of_names
 from common.upload import Upload
-from fedlmg_server.synthesis import filters, plan, scores
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import filters, scores, store
 from fedlmg_server.synthesis.filters import Rejected
-from fedlmg_server.synthesis.plan import Drawing
-from fedlmg_server.workspace import Workspace
+from fedlmg_server.synthesis.plan import PlannedImage
 
 
 @dataclass(frozen=True)
@@ -24,47 +22,42 @@ class SyntheticSet:
     labels: torch.Tensor
     """int64 (N,), indices into `class_names`"""
     clients: list[str]
-    """The client that each image was drawn for, N names."""
+    """The client whose classifier guided each image, N names."""
     class_names: list[str]
     rejected: Rejected = field(default_factory=dict)
-    """What was drawn and is not here."""
+    """Images that were generated and are not here."""
 
 
-def load(config: Config, workspace: Workspace, uploads: list[Upload], method: str = "fedlmg") -> SyntheticSet:
+def read_synthetic_set(run: Run, method: str = "fedlmg") -> SyntheticSet:
     """Every planned image, in the plan's order, unless a filter rejects it (see `synthesis.filters`).
 
     Raises
     ------
     ValueError: no image passes.
     """
-    class_names = union_of_names([upload.class_names for upload in uploads])
     images, labels, clients = [], [], []
     rejected: Rejected = {}
-    for upload in uploads:
-        drawings = list(_passing(config, workspace, upload, method, rejected))
-        if not drawings:
+    for upload in run.uploads:
+        passing = list(_passing(run, upload, method, rejected))
+        if not passing:
             continue
-        pixels = _read([drawing.path(workspace.synthetic(upload.client, method)) for drawing in drawings])
-        images.append(pixels)
-        labels += [class_names.index(drawing.class_name) for drawing in drawings]
-        clients += [upload.client] * len(drawings)
+        images.append(_read([image.path(run.image_folder(upload, method)) for image in passing]))
+        labels += [run.class_names.index(image.class_name) for image in passing]
+        clients += [upload.client] * len(passing)
     if not labels:
         raise ValueError(
             "no synthetic image passed the filter: lower the config key 'min-confidence' or guide more strongly"
         )
-    return SyntheticSet(torch.cat(images), torch.tensor(labels), clients, class_names, rejected)
+    return SyntheticSet(torch.cat(images), torch.tensor(labels), clients, run.class_names, rejected)
 
 
-def _passing(
-    config: Config, workspace: Workspace, upload: Upload, method: str, rejected: Rejected
-) -> Iterator[Drawing]:
-    known = scores.read(workspace.synthetic(upload.client, method))
-    per_class = config.synthesis.images_per_class
-    for drawing in plan.drawings(config.seed, upload.client, upload.class_names, per_class):
-        if why := filters.reason(known[drawing.file], config.synthesis, method == "fedlmg"):
-            filters.count(rejected, upload.client, drawing.class_name, why)
+def _passing(run: Run, upload: Upload, method: str, rejected: Rejected) -> Iterator[PlannedImage]:
+    known = scores.read(run.image_folder(upload, method))
+    for image in store.planned_images(run, upload):
+        if why := filters.find_reason(known[image.file], run.config.synthesis.min_confidence, method == "fedlmg"):
+            filters.count_rejected(rejected, upload.client, image.class_name, why)
         else:
-            yield drawing
+            yield image
 
 
 def _read(paths: list[Path]) -> torch.Tensor:

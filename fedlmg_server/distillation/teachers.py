@@ -5,12 +5,18 @@ import torch
 from common.labels import maps
 from common.upload import Upload
 from common.vision.metrics import predict
+from fedlmg_server.run import Run
 
 
-def probabilities(upload: Upload, images: torch.Tensor, class_names: list[str], device: torch.device) -> torch.Tensor:
-    """One teacher's probabilities over the global classes, float (N, classes), of images uint8 (N, 3, h, w)."""
-    local = predict(upload.classifier(device), upload.preprocess, images)
-    return maps.spread_probabilities(local, upload.class_names, class_names)
+def predict_with(run: Run, upload: Upload, images: torch.Tensor) -> torch.Tensor:
+    """One teacher's probabilities over the run's classes, float (N, classes), of images uint8 (N, 3, h, w)."""
+    local = predict(upload.classifier(run.device), upload.preprocess, images)
+    return maps.spread_probabilities(local, upload.class_names, run.class_names)
+
+
+def predict_with_all(run: Run, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Client -> its probabilities, as `predict_with` returns them."""
+    return {upload.client: predict_with(run, upload, images) for upload in run.uploads}
 
 
 def multi_teacher(

@@ -17,8 +17,9 @@ from common.datasets.embedded.public_digits import PUBLIC_FONTS
 from common.datasets.labeled_images import LabeledImages
 from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.baselines import ceiling, compare
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
+from fedlmg_server.distillation.student import train_student
 from fedlmg_server.report.markdown import spread, table
 
 NOISE = 0.1
@@ -60,20 +61,16 @@ class Shifted:
         return mean(self.per_client.values())
 
 
-def measure(federation: Federation) -> Iterator[Shifted]:
-    """A row a shift and method."""
-    config, uploads, device = federation.config, federation.uploads, federation.device
-    pooled = ceiling.pooled(list(federation.trains.values()))
-    models = {
-        f"fedlmg-{config.distillation.aggregation}": aggregate.load(federation.workspace, config, device)[0],
-        "ceiling": aggregate.distil(config, uploads, pooled, len(federation.class_names), device)[0],
-    }
-    for shift, tests in shifted(federation.tests):
-        untrained, _ = compare.without_training(uploads, tests, device)
-        found = {method: row["per_client"] for method, row in untrained.items()}
-        found |= {method: replace(federation, tests=tests).measure(model) for method, model in models.items()}
+def measure(run: VirtualRun) -> Iterator[Shifted]:
+    """One row for each shift and method."""
+    pooled, _ = train_student(run, ceiling.pooled(list(run.train.values())))
+    models = {compare.returned_method(run): load_model(run), "ceiling": pooled}
+    for shift, tests in shifted(run.test):
+        untrained, _ = compare.measure_untrained(run, tests)
+        found = {method: untrained[method]["per_client"] for method in ("local", "ensemble")}
+        found |= {method: run.measure(model, tests) for method, model in models.items()}
         for method, per_client in found.items():
-            yield Shifted(config.seed, shift, method, per_client)
+            yield Shifted(run.config.seed, shift, method, per_client)
 
 
 def shifted(tests: dict[str, LabeledImages]) -> Iterator[tuple[str, dict[str, LabeledImages]]]:

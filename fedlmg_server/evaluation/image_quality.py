@@ -15,8 +15,8 @@ from common.storage.atomic import write_bytes
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.baselines import ceiling
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import synthetic_set
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.evaluation import judge
 from fedlmg_server.evaluation.judge import NEAREST, Judge
@@ -56,35 +56,34 @@ class Measured:
     coverage: float | None = None
 
 
-def measure(federation: Federation) -> Iterator[Measured]:
+def measure(run: VirtualRun) -> Iterator[Measured]:
     """Every client's rows, the client's whole first and then its classes."""
-    training = ceiling.pooled(list(federation.trains.values()))
-    by = judge.train(training, len(federation.class_names), federation.config.seed, JUDGE_EPOCHS)
-    drawn = {name: _by_client(federation, method) for method, name in METHODS.items()}
-    for upload in federation.uploads:
-        test = federation.tests[upload.client]
+    training = ceiling.pooled(list(run.train.values()))
+    by = judge.train(training, len(run.class_names), run.config.seed, JUDGE_EPOCHS)
+    drawn = {name: _by_client(run, method) for method, name in METHODS.items()}
+    for upload in run.uploads:
+        test = run.test[upload.client]
         held_out = TrainingSet(test.images[::2], test.labels[::2])
         sets = {name: found[upload.client] for name, found in drawn.items() if upload.client in found}
         sets[REAL] = TrainingSet(test.images[1::2], test.labels[1::2])
         for name, images in sets.items():
-            yield from _compared(federation, by, upload, name, held_out, images)
+            yield from _compared(run, by, upload, name, held_out, images)
 
 
-def _by_client(federation: Federation, method: str) -> dict[str, TrainingSet]:
+def _by_client(run: VirtualRun, method: str) -> dict[str, TrainingSet]:
     """Client -> the images that are learned from; nothing where the run has drawn none."""
-    workspace = federation.workspace
-    if not all(workspace.synthetic(upload.client, method).is_dir() for upload in federation.uploads):
+    if not all(run.image_folder(upload, method).is_dir() for upload in run.uploads):
         return {}
-    found = synthetic_set.load(federation.config, workspace, federation.uploads, method)
+    found = read_synthetic_set(run, method)
     rows = {client: torch.tensor([each == client for each in found.clients]) for client in dict.fromkeys(found.clients)}
     return {client: TrainingSet(found.images[of], found.labels[of]) for client, of in rows.items()}
 
 
 def _compared(
-    federation: Federation, by: Judge, upload: Upload, name: str, real: TrainingSet, drawn: TrainingSet
+    run: VirtualRun, by: Judge, upload: Upload, name: str, real: TrainingSet, drawn: TrainingSet
 ) -> Iterator[Measured]:
-    classes = to_global_indices(upload.class_names, federation.class_names)
-    local = torch.full((len(federation.class_names),), -1)
+    classes = to_global_indices(upload.class_names, run.class_names)
+    local = torch.full((len(run.class_names),), -1)
     local[classes] = torch.arange(len(classes))
     targets = local[drawn.labels]
     read = by.reads(drawn.images)
@@ -104,7 +103,7 @@ def _compared(
             features = of_real[real_rows], of_drawn[rows]
             distances = {"kid": judge.kernel_distance(*features)[0], **asdict(judge.overlap(*features))}
         yield Measured(
-            *(federation.config.seed, name, upload.client, class_name, int(rows.sum())),
+            *(run.config.seed, name, upload.client, class_name, int(rows.sum())),
             read_as_asked=accuracy(read[rows], drawn.labels[rows]),
             confidence=confidence[rows].mean().item(),
             statistics_gap=gaps[rows].mean().item(),

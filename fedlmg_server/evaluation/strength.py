@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.storage.atomic import write_bytes
 from common.upload import Upload
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.evaluation import image_quality
 from fedlmg_server.report.markdown import Column, as_csv, table
 
@@ -46,12 +46,11 @@ class Measured:
     """The model given back on the client's test images."""
 
 
-def measure(federation: Federation) -> Iterator[Measured]:
+def measure(run: VirtualRun) -> Iterator[Measured]:
     """A row a client; none of one whose guided images are not learned from."""
-    model, _ = aggregate.load(federation.workspace, federation.config, federation.device)
-    returned = federation.measure(model)
-    uploads = {upload.client: upload for upload in federation.uploads}
-    for images in image_quality.measure(federation):
+    returned = run.measure(load_model(run))
+    uploads = {upload.client: upload for upload in run.uploads}
+    for images in image_quality.measure(run):
         if (images.images, images.class_name) != (image_quality.METHODS["fedlmg"], image_quality.ALL):
             continue
         upload = uploads[images.client]

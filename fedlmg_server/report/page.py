@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.config.synthesis import SynthesisConfig
 from common.html_page import format_percent, make_environment
 from common.names import safe_name
 from common.vision.metrics import read_curve
@@ -161,7 +160,7 @@ def _verdict(score: Score | None, min_confidence: float) -> str:
     if score is None:
         return "not scored"
     read = "read as asked" if score.agrees else "read as another class"
-    why = filters.reason(score, SynthesisConfig(min_confidence=min_confidence))
+    why = filters.find_reason(score, min_confidence)
     return f"{read}, {format_percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 SCHEMA = 1
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 METHODS = (
-    *("local", "ensemble"),
+    *("own-model", "local", "ensemble"),
     *(f"{source}-{distillation}" for source in ("prompts-only", "fedlmg") for distillation in DISTILLATIONS),
     "ceiling",
 )
@@ -53,7 +53,7 @@ def build(
     missing, refused, unevaluated: client -> why no upload of it came; what is wrong with the one that came; why it did
         not measure the returned model. Together with `clients` they make `outcomes`, what became of each.
     matrix: client -> its own model's accuracy on each client's test images.
-    confusion: of the aggregated model, as `compare.confusion_of_aggregated` returns it.
+    confusion: of the aggregated model, as `compare.confusion_of_returned_model` returns it.
 
     Raises
     ------

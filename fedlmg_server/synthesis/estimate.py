@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from common.config import Config
 from common.upload import Upload, is_whole
 from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.run import Run
 from fedlmg_server.synthesis import plan
-from fedlmg_server.synthesis.draw import WithinMemory, draw_batch, guidance_by
+from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.launch import num_processes
-from fedlmg_server.workspace import Workspace
+from fedlmg_server.synthesis.within_memory import WithinMemory
 
 PROBE_IMAGES = 8
-"""Drawn at once and timed, after one that warms up."""
+"""Images that are generated at once and timed, after one that warms up."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +34,36 @@ class Estimate:
         return f"{self.num_images} guided images: about {seconds} on {self.processes} processes, {size}"
 
 
-def num_images(config: Config, uploads: list[Upload]) -> int:
-    """Images that the plan asks for."""
-    return config.synthesis.images_per_class * sum(len(upload.class_names) for upload in uploads)
-
-
-def num_images_in(workspace: Workspace, config: Config) -> int:
-    """The same of a workspace's uploads, by their manifests alone."""
-    manifests = (folder / "manifest.json" for folder in workspace.uploads.iterdir() if is_whole(folder))
+def count_planned_images(run: Run) -> int:
+    """As `Run.num_images`, by the uploads' manifests alone: no weights are read."""
+    manifests = (folder / "manifest.json" for folder in run.workspace.uploads.iterdir() if is_whole(folder))
     num_classes = sum(len(json.loads(manifest.read_text())["class_names"]) for manifest in manifests)
-    return config.synthesis.images_per_class * num_classes
+    return run.config.synthesis.images_per_class * num_classes
 
 
-def measure(config: Config, uploads: list[Upload], device: torch.device) -> Estimate:
+def measure(run: Run) -> Estimate:
     """As `probe`, with the diffusion model that the config names, on all processes of this machine."""
-    if device.type == "cpu":
+    if run.device.type == "cpu":
         torch.set_num_threads(1)
-    # Diffusers is for the processes that draw: the server that waits for clients does without.
+    # Diffusers is for the processes that generate: the server that waits for clients does without.
     from fedlmg_server.diffusion import families
 
-    backend = families.load_backend(config.synthesis, device)
-    return probe(backend, config, uploads[0], num_images(config, uploads), num_processes(config, uploads))
+    backend = families.load_backend(run.config.synthesis, run.device)
+    return probe(backend, run, run.uploads[0], run.num_images, num_processes(run))
 
 
-def probe(backend: DiffusionBackend, config: Config, upload: Upload, total: int, processes: int) -> Estimate:
+def probe(backend: DiffusionBackend, run: Run, upload: Upload, total: int, processes: int) -> Estimate:
     """Time a few guided images of one client, of `total` in all; nothing is kept.
 
-    The processes draw side by side as fast as one alone, as they do on a GPU or a core each.
+    The processes generate side by side as fast as one alone, as they do on a GPU or a core each.
     """
-    guidance = guidance_by(upload, config.synthesis, backend.device)
-    draw = WithinMemory(lambda batch: draw_batch(backend, guidance, batch, upload.class_names, config.synthesis))
-    rounds = -(-PROBE_IMAGES // len(upload.class_names))
-    batch = plan.drawings(config.seed, upload.client, upload.class_names, rounds)[:PROBE_IMAGES]
-    draw(batch if config.synthesis.compile else batch[:1])
+    config = run.config.synthesis
+    guidance = guide_by(upload, config, backend.device)
+    generate = WithinMemory(lambda batch: generate_batch(backend, guidance, batch, upload.class_names, config))
+    per_class = -(-PROBE_IMAGES // len(upload.class_names))
+    batch = plan.plan_images(run.config.seed, upload.client, upload.class_names, per_class)[:PROBE_IMAGES]
+    generate(batch if config.compile else batch[:1])
     started = time.monotonic()
-    images = draw(batch).cpu()
+    images = generate(batch).cpu()
     seconds = (time.monotonic() - started) / len(batch)
     return Estimate(total, total * images[0].numel() / 1e6, total * seconds / processes, processes)

@@ -1,19 +1,18 @@
-"""Which drawn images are learned from, and why the others are not (ours)."""
+"""Which synthetic images the student learns from, and why it does not learn from the others (ours)."""
 
-from common.config.synthesis import SynthesisConfig
 from fedlmg_server.synthesis.scores import Score
 
 Rejected = dict[str, dict[str, dict[str, int]]]
 """Client -> class -> reason (`confidence` or `unsafe`) -> number of images."""
 
 
-def reason(score: Score, config: SynthesisConfig, is_guided: bool = True) -> str:
-    """Why an image is not learned from by its own score, empty when it is; confidence is asked of guided ones only."""
+def find_reason(score: Score, min_confidence: float, is_guided: bool = True) -> str:
+    """Why an image is rejected by its own score, empty when it is accepted; unguided images need no confidence."""
     if not score.safe:
         return "unsafe"
-    return "confidence" if is_guided and score.confidence < config.min_confidence else ""
+    return "confidence" if is_guided and score.confidence < min_confidence else ""
 
 
-def count(rejected: Rejected, client: str, class_name: str, why: str) -> None:
+def count_rejected(rejected: Rejected, client: str, class_name: str, reason: str) -> None:
     reasons = rejected.setdefault(client, {}).setdefault(class_name, {})
-    reasons[why] = reasons.get(why, 0) + 1
+    reasons[reason] = reasons.get(reason, 0) + 1

@@ -10,25 +10,24 @@ from pathlib import Path
 
 import torch
 
-from common.config import Config
 from common.devices import default_device
 from common.processes import num_processors
-from common.upload import Upload
-from fedlmg_server.synthesis import plan
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import plan, store
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
 MODULE = "fedlmg_server.synthesis.worker"
 
 
-def num_processes(config: Config, uploads: list[Upload]) -> int:
+def num_processes(run: Run) -> int:
     """One for each accelerator, else one for each processor core; no more than there are batches."""
-    num_batches = sum(plan.num_batches(upload.class_names, config.synthesis) for upload in uploads)
+    num_batches = sum(plan.num_batches(upload.class_names, run.config.synthesis) for upload in run.uploads)
     return min(torch.accelerator.device_count() or num_processors(), num_batches)
 
 
 class Workers:
-    """The running processes, none if there is no method to draw; they draw one method after the other."""
+    """The running processes, none if no method lacks images; they generate one method after the other."""
 
     def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]):
         logs = workspace.root / "logs"
@@ -38,21 +37,21 @@ class Workers:
         self.processes = [_start(workspace, methods, rank, world_size, log) for rank, log in enumerate(self.logs)]
 
     def wait(
-        self, method: str, is_drawn: Callable[[], bool], on_progress: Callable[[int], None] = lambda drawn: None
+        self, method: str, is_complete: Callable[[], bool], on_progress: Callable[[int], None] = lambda count: None
     ) -> None:
-        """Until all images of the method are drawn; `on_progress` gets the number that the workspace holds.
+        """Wait until all images of the method are there; `on_progress` gets the number that the workspace holds.
 
         Raises
         ------
         RuntimeError: a process failed; its log's last line is in the message.
         """
-        drawn = -1
+        count = -1
         while True:
             over = all(process.poll() is not None for process in self.processes)
-            if drawn != (drawn := num_drawn(self.workspace, method)):
-                on_progress(drawn)
+            if count != (count := store.count_images(self.workspace, method)):
+                on_progress(count)
             self._check()
-            if over or is_drawn():
+            if over or is_complete():
                 return
             time.sleep(POLL_SECONDS)
 
@@ -70,18 +69,13 @@ class Workers:
 
 @contextmanager
 def workers(workspace: Workspace, world_size: int, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
-    """So many processes that draw all that is missing; what still runs at the end of the block is stopped."""
+    """`world_size` processes that generate all missing images; those that still run at the end of the block are
+    stopped."""
     started = Workers(workspace, world_size, methods)
     try:
         yield started
     finally:
         started.stop()
-
-
-def num_drawn(workspace: Workspace, method: str = "fedlmg") -> int:
-    """Images of the method in the workspace."""
-    folders = workspace.synthetic("any", method).parent
-    return sum(1 for _ in folders.glob("*/*/[!.]*.png"))
 
 
 def _start(workspace: Workspace, methods: Sequence[str], rank: int, world_size: int, log: Path) -> subprocess.Popen:

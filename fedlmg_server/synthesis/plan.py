@@ -1,4 +1,4 @@
-"""Which images to draw: seeds for each client and class, in batches whose make-up depends on the plan alone."""
+"""Which images to generate: seeds for each client and class, in batches whose make-up depends on the plan alone."""
 
 import hashlib
 import math
@@ -10,8 +10,8 @@ from common.names import safe_name
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """One image to draw; its seed gives its initial noise."""
+class PlannedImage:
+    """One image to generate; its seed gives its initial noise."""
 
     class_name: str
     seed: int
@@ -26,31 +26,27 @@ class Drawing:
 
 
 def image_seed(run_seed: int, client: str, class_name: str, index: int) -> int:
-    """Seed of image `index` of a class, below 2**48; the same for the guided image and its prompts-only rival."""
+    """Seed of image `index` of a class, below 2**48; the same for the guided and the prompts-only image."""
     key = f"{run_seed}/{client}/{class_name}/{index}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6])
 
 
-def drawings(run_seed: int, client: str, class_names: list[str], images_per_class: int) -> list[Drawing]:
+def plan_images(run_seed: int, client: str, class_names: list[str], images_per_class: int) -> list[PlannedImage]:
     """A client's images, classes in turn, so that every stretch of them is class-balanced."""
     return [
-        Drawing(name, image_seed(run_seed, client, name, index))
+        PlannedImage(name, image_seed(run_seed, client, name, index))
         for index in range(images_per_class)
         for name in class_names
     ]
 
 
 def num_batches(class_names: list[str], config: SynthesisConfig) -> int:
-    """That a client's plan is drawn in."""
+    """Batches in which a client's plan is generated."""
     return math.ceil(len(class_names) * config.images_per_class / config.synthesis_batch_size)
 
 
-def batches(planned: list[Drawing], batch_size: int) -> list[list[Drawing]]:
-    """The plan in as few batches as `batch_size` allows, of one size; a batch is drawn whole, so that interruption
-    changes no image."""
+def split_into_batches(planned: list[PlannedImage], batch_size: int) -> list[list[PlannedImage]]:
+    """The plan in as few batches as `batch_size` allows, all of one size. A batch is generated as a whole, so that an
+    interruption changes no image."""
     size = math.ceil(len(planned) / math.ceil(len(planned) / batch_size))
     return [planned[start : start + size] for start in range(0, len(planned), size)]
-
-
-def is_drawn(batch: list[Drawing], folder: Path) -> bool:
-    return all(drawing.path(folder).exists() for drawing in batch)

@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 
 from common.storage import json_lines
-from common.upload import Upload
+from fedlmg_server.run import Run
 from fedlmg_server.synthesis.guidance import Trace
-from fedlmg_server.workspace import Workspace
 
 
 def append(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:
@@ -26,12 +25,12 @@ def read(folder: Path) -> list[dict]:
     return [batch for file in sorted(folder.glob("losses-*.jsonl")) for batch in json_lines.read(file)]
 
 
-def newest(workspace: Workspace, uploads: list[Upload], method: str) -> dict[str, dict[str, float]]:
-    """Client -> kind of loss -> its value at the last step of the newest batch, for the client drawn for last."""
-    files = [file for upload in uploads for file in workspace.synthetic(upload.client, method).glob("losses-*.jsonl")]
+def newest_losses(run: Run, method: str) -> dict[str, dict[str, float]]:
+    """Client -> kind of loss -> its value at the last step of the newest batch, for the client of that batch."""
+    folders = {run.image_folder(upload, method): upload.client for upload in run.uploads}
+    files = [file for folder in folders for file in folder.glob("losses-*.jsonl")]
     if not files:
         return {}
     folder = max(files, key=lambda file: file.stat().st_mtime_ns).parent
-    client = next(upload.client for upload in uploads if workspace.synthetic(upload.client, method) == folder)
     batches = read(folder) or [{}]
-    return {client: {kind: steps[-1] for kind, steps in batches[-1].items() if kind != "images"}}
+    return {folders[folder]: {kind: steps[-1] for kind, steps in batches[-1].items() if kind != "images"}}

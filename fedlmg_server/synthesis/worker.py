@@ -6,7 +6,7 @@ several that share the workspace:
     accelerate launch --num_processes 4 -m fedlmg_server.synthesis.worker WORKSPACE     # on GPUs
     torchrun --nproc-per-node 4 -m fedlmg_server.synthesis.worker WORKSPACE             # on processor cores
 
-Processes never talk to each other; images are named by seed, so what one leaves undone another draws.
+Processes never talk to each other; images are named by seed, so what one leaves undone another generates.
 """
 
 import argparse
@@ -17,34 +17,33 @@ import torch
 
 from common.devices import device_of_process
 from common.processes import end_with_parent
-from common.upload import load_all
 from fedlmg_server.diffusion import families
-from fedlmg_server.synthesis import estimate, launch, plan
-from fedlmg_server.synthesis.draw import draw_client
-from fedlmg_server.workspace import METHODS, Workspace
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import estimate, plan, store
+from fedlmg_server.synthesis.generate import generate_for_client
+from fedlmg_server.workspace import METHODS
 
 
-def run(workspace: Workspace, methods: list[str], rank: int, world_size: int, device: torch.device) -> None:
-    """Draw this process's share, method by method; one classifier in memory at a time. The first process says
+def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
+    """Generate this process's share, method by method; one classifier in memory at a time. The first process says
     beforehand, by a short probe, how long it will take."""
-    workspace, config = Workspace.existing(workspace.root)
-    backend = families.load_backend(config.synthesis, device)
-    if rank == 0 and "fedlmg" in methods and not launch.num_drawn(workspace):
-        first, total = next(load_all(workspace.uploads, config)), estimate.num_images_in(workspace, config)
-        workspace.log("estimate", sentence=estimate.probe(backend, config, first, total, world_size).sentence())
+    backend, config = families.load_backend(run.config.synthesis, run.device), run.config.synthesis
+    if rank == 0 and "fedlmg" in methods and not store.count_images(run.workspace):
+        first, total = next(run.load_uploads()), estimate.count_planned_images(run)
+        run.workspace.log("estimate", sentence=estimate.probe(backend, run, first, total, world_size).sentence())
     for method in methods:
         dealt = 0
-        for upload in load_all(workspace.uploads, config):
+        for upload in run.load_uploads():
             # The next client's first batch is the next process's, so that none gets the odd batch of every client.
             share = ((rank - dealt) % world_size, world_size)
-            draw_client(backend, upload, workspace, config.synthesis, config.seed, method, share)
-            dealt += plan.num_batches(upload.class_names, config.synthesis)
+            generate_for_client(backend, run, upload, method, share)
+            dealt += plan.num_batches(upload.class_names, config)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to draw, in turn")
+    parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to generate, in turn")
     parser.add_argument("--with-parent", type=int, metavar="PID", help="end when this process, which starts it, ends")
     arguments = parser.parse_args()
     if arguments.with_parent:
@@ -54,7 +53,7 @@ def main() -> None:
         # As the ServerApp's processes: with more, an image's last bits would depend on who draws it.
         torch.set_num_threads(1)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    run(Workspace(arguments.workspace.resolve()), arguments.methods, rank, world_size, device)
+    work(Run.reopen(arguments.workspace, device), arguments.methods, rank, world_size)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from common.models import architectures, feature_statistics
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.synthesis import plan
-from fedlmg_server.synthesis.draw import draw_batch
+from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.plan import plan_images
 from tests.bench.reference import ReferenceLoop
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
@@ -162,7 +162,7 @@ def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, plain: L
     device, scheduler = plain.device, families.make_scheduler(plain.pipeline, config.sampler)
     plain = LatentBackend(plain.pipeline, scheduler, plain.condition)
     backend = families.load_backend(config, device) if config.compile else plain
-    batch = plan.drawings(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
+    batch = plan_images(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
     started = time.perf_counter()
     while not fits(backend, guidance, replace(config, **FEW_STEPS), batch):
         batch = batch[: len(batch) // 2]
@@ -173,12 +173,12 @@ def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, plain: L
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+    generate_batch(backend, guidance, batch, CLASS_NAMES, config)
     wait(device)
     seconds = time.perf_counter() - started
     memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
     with Operations() as counter:
-        draw_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
+        generate_batch(plain, guidance, batch[:1], CLASS_NAMES, config)
     return {
         "images_per_second": size / seconds,
         "batch": size,
@@ -219,7 +219,7 @@ def largest_batch(backend: LatentBackend, guidance: ClassifierGuidance, config: 
     """Doubled until the memory does not suffice."""
     few = replace(config, **FEW_STEPS)
     while size < LARGEST_TRIED:
-        batch = plan.drawings(0, "bench", CLASS_NAMES, -(-2 * size // len(CLASS_NAMES)))[: 2 * size]
+        batch = plan_images(0, "bench", CLASS_NAMES, -(-2 * size // len(CLASS_NAMES)))[: 2 * size]
         if not fits(backend, guidance, few, batch):
             break
         size *= 2
@@ -234,7 +234,7 @@ def fits(backend: LatentBackend, guidance: ClassifierGuidance, config: Synthesis
     torch.OutOfMemoryError: not even for one image.
     """
     try:
-        draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+        generate_batch(backend, guidance, batch, CLASS_NAMES, config)
         return True
     except torch.OutOfMemoryError:
         if len(batch) == 1:

@@ -23,8 +23,10 @@ from common.models import architectures, feature_statistics
 from common.upload import Upload
 from fedlmg_client import audit, image_audit
 from fedlmg_server.baselines import ceiling, rounds
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import aggregate, synthetic_set
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
+from fedlmg_server.distillation.student import make_student, train_student
+from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.losses import classification_loss, statistics_loss
 
@@ -39,13 +41,12 @@ def main() -> None:
     parser.add_argument("--inversion", type=Path, help="picture to write, of the first run's first BatchNorm client")
     arguments = parser.parse_args()
     measured: dict[str, list[audit.Membership]] = {}
-    for run in arguments.runs:
-        federation = Federation.of_run(run, CPU)
-        for name, found in attacks(federation).items():
+    for folder in arguments.runs:
+        for name, found in attacks(VirtualRun.reopen(folder, CPU)).items():
             measured.setdefault(name, []).append(found)
-            print(f"{run}: {name}: AUC {found.auc:.3f}, {found.tpr_at_1_percent_fpr:.1%} at 1 %", flush=True)
+            print(f"{folder}: {name}: AUC {found.auc:.3f}, {found.tpr_at_1_percent_fpr:.1%} at 1 %", flush=True)
     if arguments.inversion:
-        write_inversion(Federation.of_run(arguments.runs[0], CPU), arguments.inversion)
+        write_inversion(VirtualRun.reopen(arguments.runs[0], CPU), arguments.inversion)
     keys = ("auc", "tpr_at_1_percent_fpr")
     table = {
         name: {key: spread([getattr(each, key) for each in found]) for key in keys} for name, found in measured.items()
@@ -58,27 +59,22 @@ def spread(values: list[float]) -> list[float]:
     return [round(100 * mean(values), 1), round(100 * stdev(values), 1) if len(values) > 1 else 0.0]
 
 
-def attacks(federation: Federation) -> dict[str, audit.Membership]:
-    config, workspace = federation.config, federation.workspace
-    given_back, _ = aggregate.load(workspace, config, CPU)
-    pooled, _ = aggregate.distil(
-        config, federation.uploads, ceiling.pooled(list(federation.trains.values())), len(federation.class_names), CPU
-    )
-    drawn = synthetic_set.load(config, workspace, federation.uploads).images
-    preprocess = aggregate.preprocessing(config)
-    models = {"given back": given_back, "FedAvg, 20 rounds": averaged(federation), "all real images": pooled}
-    sets = {client: (images, federation.tests[client]) for client, images in federation.trains.items()}
+def attacks(run: VirtualRun) -> dict[str, audit.Membership]:
+    pooled, _ = train_student(run, ceiling.pooled(list(run.train.values())))
+    synthetic = read_synthetic_set(run).images
+    models = {"given back": load_model(run), "FedAvg, 20 rounds": averaged(run), "all real images": pooled}
+    sets = {client: (images, run.test[client]) for client, images in run.train.items()}
     found = {
         "own uploads": [
             audit.measure_membership(upload.classifier(), upload.preprocess, *sets[upload.client])
-            for upload in federation.uploads
+            for upload in run.uploads
         ],
         **{
-            name: [audit.measure_membership(model, preprocess, *both) for both in sets.values()]
+            name: [audit.measure_membership(model, run.preprocess, *both) for both in sets.values()]
             for name, model in models.items()
         },
         "synthetic images": [
-            audit.membership_from_scores(*(-image_audit.find_nearest(images.images, drawn)[0] for images in both))
+            audit.membership_from_scores(*(-image_audit.find_nearest(images.images, synthetic)[0] for images in both))
             for both in sets.values()
         ],
     }
@@ -91,17 +87,17 @@ def over_clients(found: list[audit.Membership]) -> audit.Membership:
     return audit.Membership(*map(mean, columns[:2]), *map(sum, columns[2:]))
 
 
-def averaged(federation: Federation) -> torch.nn.Module:
+def averaged(run: VirtualRun) -> torch.nn.Module:
     """The student's architecture, which every client trains on its real images in 20 rounds of FedAvg."""
-    model = federation.student()
-    rounds.train(federation, model, FedAvg(**rounds.everyone(federation)))
+    model = make_student(run)
+    rounds.train(run, model, FedAvg(**rounds.settings_for_all_clients(run)))
     return model
 
 
-def write_inversion(federation: Federation, path: Path) -> None:
+def write_inversion(run: VirtualRun, path: Path) -> None:
     """Above: a class's images drawn from the upload alone; below: the mean of the client's real ones."""
-    upload = next(u for u in federation.uploads if architectures.has_batch_norm(u.classifier()))
-    images, data = invert(upload), federation.trains[upload.client]
+    upload = next(u for u in run.uploads if architectures.has_batch_norm(u.classifier()))
+    images, data = invert(upload), run.train[upload.client]
     means = [data.images[data.labels == label].float().mean(0) / 255 for label in range(len(upload.class_names))]
     canvas = Image.new("RGB", (TILE * len(means), 2 * TILE))
     for line, row in enumerate((images, means)):

@@ -18,8 +18,8 @@ import torch
 from common.config.synthesis import SynthesisConfig, with_preset
 from common.processes import num_processors
 from fedlmg_server.diffusion import families
-from fedlmg_server.synthesis import plan
-from fedlmg_server.synthesis.draw import draw_batch, guidance_by
+from fedlmg_server.synthesis.generate import generate_batch, guide_by
+from fedlmg_server.synthesis.plan import plan_images, split_into_batches
 from tests.bench.reference import ReferenceLoop
 from tests.conftest import make_upload
 
@@ -103,13 +103,13 @@ def preset_speed(barrier, preset: str, num_images: int) -> float:
     upload = make_upload("bench", CLASS_NAMES)
     config = with_preset(SynthesisConfig(preset=preset))
     backend = families.load_backend(config, torch.device("cpu"))
-    guidance = guidance_by(upload, config, backend.device)
-    drawings = plan.drawings(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
-    draw_batch(backend, guidance, drawings[:2], CLASS_NAMES, with_preset(SynthesisConfig(preset="fast")))
+    guidance = guide_by(upload, config, backend.device)
+    drawings = plan_images(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
+    generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, with_preset(SynthesisConfig(preset="fast")))
     barrier.wait()
     started = time.perf_counter()
-    for batch in plan.batches(drawings, config.synthesis_batch_size):
-        draw_batch(backend, guidance, batch, CLASS_NAMES, config)
+    for batch in split_into_batches(drawings, config.synthesis_batch_size):
+        generate_batch(backend, guidance, batch, CLASS_NAMES, config)
     return num_images / (time.perf_counter() - started)
 
 

@@ -12,13 +12,15 @@ from PIL import Image
 from common.config import Config
 from common.datasets.embedded.digits import CLASS_NAMES
 from common.upload import Upload
-from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.collection.strategy import FedLMG
-from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.aggregate import Distilled
+from fedlmg_server.distillation.saved_model import save_model
+from fedlmg_server.distillation.student import make_student
 from fedlmg_server.evaluation import image_quality
-from fedlmg_server.synthesis import plan, scores
+from fedlmg_server.synthesis import scores
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -69,31 +71,30 @@ def registry(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VirtualRun:
     """A run of one virtual client: its guided images are real ones of its test set, its unguided ones noise, and its
     classifier and the model given back are untrained."""
     monkeypatch.setattr(image_quality, "JUDGE_EPOCHS", 2)
     keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
     config = Config.from_run_config(keys | {"workspace": str(tmp_path)})
-    workspace = Workspace.open(config, {})
+    run = VirtualRun(config, Workspace.open(config, {}), CPU)
     upload = make_upload("mnist", list(CLASS_NAMES))
     upload.manifest["data"] = "digits/mnist"
-    model = aggregate.student(config, len(CLASS_NAMES), [upload], CPU)
-    aggregate.save(workspace, config, [upload], Distilled(model, [], {}, {}))
-    found = Federation.of(config, workspace, [upload], CPU)
-    test = found.tests["mnist"]
+    run.uploads = [upload]
+    save_model(run, Distilled(make_student(run), [], {}, {}))
+    test = run.test["mnist"]
     noise = torch.randint(0, 256, test.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for method, images in (("fedlmg", test.images), ("prompts-only", noise)):
         rows = {number: iter((test.labels == number).nonzero().flatten().tolist()[1::2]) for number in range(10)}
-        save_drawings(workspace.synthetic("mnist", method), images, rows)
-    return found
+        save_planned(run.image_folder(upload, method), images, rows)
+    return run
 
 
-def save_drawings(folder: Path, images: torch.Tensor, rows: dict[int, Iterator[int]]) -> None:
-    """Planned drawings of every class, from these rows of the images."""
-    for drawing in plan.drawings(0, "mnist", list(CLASS_NAMES), 8):
-        path = drawing.path(folder)
+def save_planned(folder: Path, images: torch.Tensor, rows: dict[int, Iterator[int]]) -> None:
+    """The planned images of every class, from these rows of the images."""
+    for planned in plan_images(0, "mnist", list(CLASS_NAMES), 8):
+        path = planned.path(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = images[next(rows[CLASS_NAMES.index(drawing.class_name)])].permute(1, 2, 0)
+        pixels = images[next(rows[CLASS_NAMES.index(planned.class_name)])].permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(path)
-        scores.append(folder / "scores-0.jsonl", [Score(drawing.file, drawing.class_name, 1.0, True)])
+        scores.append(folder / "scores-0.jsonl", [Score(planned.file, planned.class_name, 1.0, True)])

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from common.config import Config
-from common.upload import Upload, load_all
-from fedlmg_server.collection.admission import admit
+from common.upload import Upload
+from fedlmg_server.collection.admission import validate_uploads
+from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
@@ -50,48 +51,48 @@ BAD_FILES: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("spoil", BAD_FILES.values(), ids=BAD_FILES)
 def test_a_broken_file_is_a_reason_not_a_traceback(upload: Upload, tmp_path: Path, spoil: Spoil):
-    workspace = Workspace(tmp_path)
+    run = Run(Config(), workspace := Workspace(tmp_path))
     upload.save(workspace.upload("site-a"))
     spoil(workspace.upload("site-a"))
 
-    admitted, refused = admit(workspace, Config())
+    refused = validate_uploads(run)
 
-    assert admitted == []
+    assert run.uploads == []
     assert refused["site-a"].startswith("client 'site-a': unreadable upload: ")
 
 
 def test_a_refused_upload_goes_to_quarantine_and_the_others_go_on(upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
+    run = Run(Config(), workspace := Workspace(tmp_path))
     upload.save(workspace.upload("good"))
     unfit(upload).save(workspace.upload("bad"))
 
-    admitted, refused = admit(workspace, Config())
+    refused = validate_uploads(run)
 
-    assert len(admitted) == 1
+    assert len(run.uploads) == 1
     assert refused.keys() == {"bad"}
     assert "schema 99" in json.loads((tmp_path / "quarantine" / "bad" / "reason.json").read_text())["reason"]
     assert not workspace.upload("bad").exists()
 
 
 def test_the_reason_of_an_earlier_refusal_is_kept(upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
+    run = Run(Config(), workspace := Workspace(tmp_path))
     unfit(upload).save(workspace.upload("bad"))
-    _, first = admit(workspace, Config())
+    first = validate_uploads(run)
 
-    _, again = admit(workspace, Config())
+    again = validate_uploads(run)
 
     assert again == first
 
 
 def test_a_client_that_sends_a_fit_upload_later_is_no_longer_refused(upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
+    run = Run(Config(), workspace := Workspace(tmp_path))
     unfit(upload).save(workspace.upload("site-a"))
-    admit(workspace, Config())
+    validate_uploads(run)
     upload.save(workspace.upload("site-a"))
 
-    admitted, refused = admit(workspace, Config())
+    refused = validate_uploads(run)
 
-    assert (len(admitted), refused) == (1, {})
+    assert (len(run.uploads), refused) == (1, {})
 
 
 def test_an_upload_above_the_cap_is_refused_before_it_is_read(upload: Upload, tmp_path: Path):
@@ -99,18 +100,18 @@ def test_an_upload_above_the_cap_is_refused_before_it_is_read(upload: Upload, tm
     upload.save(workspace.upload("site-a"))
     (workspace.upload("site-a") / "model.safetensors").write_bytes(b"\0" * 200_000)
 
-    _, refused = admit(workspace, Config.from_run_config({"max-upload-megabytes": 0.1}))
+    refused = validate_uploads(Run(Config.from_run_config({"max-upload-megabytes": 0.1}), workspace))
 
     assert "above the 'max-upload-megabytes' of 0.1" in refused["site-a"]
 
 
-def test_admitted_uploads_spell_their_classes_alike(tmp_path: Path):
+def test_uploads_spell_their_classes_alike(tmp_path: Path):
     workspace = Workspace(tmp_path)
     for client, names in {"a": ["car", "dog"], "b": ["Automobile", "DOG"]}.items():
         make_upload(client, names).save(workspace.upload(client))
     config = Config.from_run_config({"class-aliases": "automobile=car"})
 
-    admitted, _ = admit(workspace, config)
+    run = Run(config, workspace)
 
-    assert [upload.class_names for upload in admitted] == [["car", "dog"]] * 2
-    assert [upload.class_names for upload in load_all(workspace.uploads, config)] == [["car", "dog"]] * 2
+    assert [upload.class_names for upload in run.uploads] == [["car", "dog"]] * 2
+    assert run.class_names == ["car", "dog"]

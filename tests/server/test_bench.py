@@ -16,9 +16,10 @@ from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
 from fedlmg_server.baselines import rivals
-from fedlmg_server.baselines.federation import Cost, DoesNotApply, Outcome
+from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
 from fedlmg_server.bench.experiment import Experiment
+from fedlmg_server.bench.grid import run_experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
@@ -170,18 +171,18 @@ def asking(**changes: object) -> Experiment:
 def test_finished_rows_stay_and_missing_ones_are_measured(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
     measured = []
 
-    def measure(method, federation):
-        measured.append((method, federation.config.seed))
+    def measure(method, run):
+        measured.append((method, run.config.seed))
         if method == "fedavg-one-shot":
             raise DoesNotApply("unlike architectures")
         return Outcome({"a": 0.25}, Cost(rounds=1))
 
     monkeypatch.setattr(rivals, "measure", measure)
-    first = grid.run(asking(), tmp_path, finished, Console(file=StringIO()))
+    first = run_experiment(asking(), tmp_path, finished, Console(file=StringIO()))
     (tmp_path / "rows" / "skew" / "dense" / "seed-1.json").unlink()
     measured.clear()
 
-    again = grid.run(asking(), tmp_path, finished, Console(file=StringIO()))
+    again = run_experiment(asking(), tmp_path, finished, Console(file=StringIO()))
 
     assert measured == [("dense", 1)]
     assert again == first
@@ -193,33 +194,33 @@ def test_finished_rows_stay_and_missing_ones_are_measured(tmp_path: Path, finish
 
 def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
     accuracies = iter([0.25, 0.5])
-    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": next(accuracies)}, Cost()))
+    monkeypatch.setattr(rivals, "measure", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
     one = asking(seeds=[0], methods=["dense"])
-    grid.run(one, tmp_path, finished, Console(file=StringIO()), tmp_path / "runs-1")
+    run_experiment(one, tmp_path, finished, Console(file=StringIO()), tmp_path / "runs-1")
 
     skewed = {"skew": one.settings["skew"] | {"images-per-class": 3}}
-    other = grid.run(replace(one, settings=skewed), tmp_path, finished, Console(file=StringIO()), tmp_path / "2")
+    other = run_experiment(replace(one, settings=skewed), tmp_path, finished, Console(file=StringIO()), tmp_path / "2")
 
     assert [row.accuracy for row in other] == [0.5]
 
 
 def test_rows_stay_however_long_a_run_may_wait(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
     accuracies = iter([0.25, 0.5])
-    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": next(accuracies)}, Cost()))
+    monkeypatch.setattr(rivals, "measure", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
     one = asking(seeds=[0], methods=["dense"])
-    first = grid.run(one, tmp_path, finished, Console(file=StringIO()))
+    first = run_experiment(one, tmp_path, finished, Console(file=StringIO()))
     patient = {"skew": one.settings["skew"] | {"deadline-seconds": 9.0}}
 
-    again = grid.run(replace(one, settings=patient), tmp_path, finished, Console(file=StringIO()))
+    again = run_experiment(replace(one, settings=patient), tmp_path, finished, Console(file=StringIO()))
 
     assert again == first
 
 
 def test_a_row_says_how_many_clients_did_not_answer(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rivals, "measure", lambda method, federation: Outcome({"a": 0.25}, Cost()))
+    monkeypatch.setattr(rivals, "measure", lambda method, run: Outcome({"a": 0.25}, Cost()))
     asked = asking(settings={"skew": {"num-clients": 3, "min-clients": 1}}, seeds=[0], methods=["dense"])
 
-    grid.run(asked, tmp_path, finished, Console(file=StringIO()))
+    run_experiment(asked, tmp_path, finished, Console(file=StringIO()))
 
     assert "- dense, seed 0: without 2 of 3 clients" in (tmp_path / "table.md").read_text()
 
@@ -227,15 +228,15 @@ def test_a_row_says_how_many_clients_did_not_answer(tmp_path: Path, finished, mo
 def test_what_needs_no_training_is_measured_on_a_run_without_rivals(tmp_path: Path, finished):
     asked = asking(seeds=[0], methods=["local", "fedlmg-fine-tuning"])
 
-    local, untrained = grid.run(asked, tmp_path, finished, Console(file=StringIO()))
+    local, untrained = run_experiment(asked, tmp_path, finished, Console(file=StringIO()))
 
     assert (list(local.per_client), local.accuracy) == (["a"], local.per_client["a"])
-    assert "set `compare`" in untrained.note
+    assert "fedlmg run --compare" in untrained.note
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="setting 'skew' with seed 0 failed: no quorum"):
-        grid.run(asking(), tmp_path, lambda keys: "no quorum", Console(file=StringIO()))
+        run_experiment(asking(), tmp_path, lambda keys: "no quorum", Console(file=StringIO()))
 
 
 @pytest.mark.slow
@@ -246,7 +247,7 @@ def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
     variants = {"plain": {}, "M = 0": {"noise-editing-steps": 0}}
     asked = asking(settings={"skew": keys}, variants=variants, seeds=[0], methods=[])
 
-    found, again = (grid.run(asked, tmp_path, finished, Console(file=StringIO())) for _ in range(2))
+    found, again = (run_experiment(asked, tmp_path, finished, Console(file=StringIO())) for _ in range(2))
 
     assert [(row.method, row.num_images) for row in found] == [("plain", 10), ("M = 0", 10)]
     assert again == found

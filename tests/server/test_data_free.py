@@ -12,15 +12,16 @@ from fedlmg_server.baselines import (
     data_free,
     dense,
 )
+from fedlmg_server.distillation.student import make_student
 from tests.conftest import make_upload
-from tests.server.tiny_federation import NAMES, federation, shown
+from tests.server.tiny_federation import NAMES, shown, virtual_run
 
 
 def test_ensemble_reads_each_class_as_the_clients_that_know_it():
     first, second = make_upload("a", ["bright", "dark"]), make_upload("b", ["dark", "grey"], seed=1)
     images = torch.rand(5, 3, 32, 32)
 
-    logits = data_free.Ensemble(federation([first, second])).logits(images)
+    logits = data_free.Ensemble(virtual_run([first, second])).logits(images)
 
     with torch.no_grad():
         a, b = (upload.classifier()(upload.preprocess(images)) for upload in (first, second))
@@ -29,13 +30,13 @@ def test_ensemble_reads_each_class_as_the_clients_that_know_it():
 
 def test_generated_images_come_to_look_as_asked(uploads, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data_free, "BATCH_SIZE", 16)
-    asked = federation(uploads)
+    asked = virtual_run(uploads)
     ensemble, generator = data_free.Ensemble(asked), torch.Generator().manual_seed(0)
 
     def loss(labels, logits, distance, student_logits):
         return F.cross_entropy(logits, labels)
 
-    images, labels = data_free.generate(asked, ensemble, asked.student(), loss, generator)
+    images, labels = data_free.generate(asked, ensemble, make_student(asked), loss, generator)
 
     assert (ensemble.logits(images).argmax(1) == labels).float().mean() > 0.9
     assert 0 <= images.min() <= images.max() <= 1
@@ -62,7 +63,7 @@ def test_hard_images_count_by_how_unsure_the_ensemble_is():
 
 def test_a_client_that_reads_images_wrongly_loses_weight(uploads):
     wrong = replace(uploads[0], manifest=uploads[0].manifest | {"client": "c", "class_names": NAMES[::-1]})
-    asked = federation([*uploads, wrong])
+    asked = virtual_run([*uploads, wrong])
     ensemble, data = data_free.Ensemble(asked), shown(wrong)
 
     co_boosting.reweight(ensemble, data.images.float() / 255, data.labels, step=0.1)
@@ -71,7 +72,7 @@ def test_a_client_that_reads_images_wrongly_loses_weight(uploads):
 
 
 def test_pushed_images_move_by_eight_grey_levels_at_most(uploads):
-    ensemble = data_free.Ensemble(federation(uploads))
+    ensemble = data_free.Ensemble(virtual_run(uploads))
     images = torch.full((2, 3, 32, 32), 0.5)
 
     moved = co_boosting.push(ensemble, images, torch.Generator().manual_seed(0)) - images
@@ -85,7 +86,7 @@ def test_data_free_students_take_everyones_updates_and_do_not_guess(rival, uploa
     monkeypatch.setattr(data_free, "NUM_EPOCHS", 3)
     monkeypatch.setattr(data_free, "BATCH_SIZE", 16)
 
-    outcome = rival(federation(uploads))
+    outcome = rival(virtual_run(uploads))
 
     assert min(outcome.per_client.values()) > 0.8
     assert outcome.cost.num_images == 48

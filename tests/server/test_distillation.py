@@ -1,6 +1,6 @@
 """Teachers, losses and training of the aggregated model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,12 +10,16 @@ import torch
 from common import labels
 from common.config.run import Config, ConfigError, DistillationConfig
 from common.labels import maps
+from common.upload import Upload
 from common.vision.metrics import accuracy, predict
-from fedlmg_server.distillation import aggregate, parallel, teachers, trainer
+from fedlmg_server.distillation import parallel, teachers, trainer
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
-from fedlmg_server.distillation.parallel import distil_all
+from fedlmg_server.distillation.parallel import train_students
+from fedlmg_server.distillation.saved_model import save_model
+from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
@@ -27,35 +31,48 @@ def two_colors(count: int = 64) -> TrainingSet:
     return TrainingSet(images.to(torch.uint8), targets)
 
 
-CONFIG = Config(distillation=DistillationConfig(student_batch_size=16, student_learning_rate=0.05))
+CONFIG = DistillationConfig(student_batch_size=16, student_learning_rate=0.05)
+CPU = torch.device("cpu")
+
+
+def make_run(
+    config: DistillationConfig = CONFIG, uploads: Sequence[Upload] = (), folder: Path = Path("nowhere")
+) -> Run:
+    """Of these uploads; of none, a run with two classes."""
+    run = Run(Config(distillation=config), Workspace(folder), CPU)
+    run.uploads = list(uploads)
+    if not uploads:
+        run.class_names = ["dark", "bright"]
+    return run
 
 
 def test_student_learns_end_to_end():
-    data = two_colors()
-    model = aggregate.student(CONFIG, 2, [], torch.device("cpu"))
+    data, run = two_colors(), make_run()
+    model = make_student(run)
     stem = next(model.parameters()).clone()
 
-    trainer.train(model, data, aggregate.preprocessing(CONFIG), CONFIG.distillation, seed=0, num_updates=24)
+    trainer.train(model, data, run.preprocess, CONFIG, seed=0, num_updates=24)
 
-    assert accuracy(predict(model, aggregate.preprocessing(CONFIG), data.images), data.labels) == 1.0
+    assert accuracy(predict(model, run.preprocess, data.images), data.labels) == 1.0
     assert not torch.equal(next(model.parameters()), stem)
 
 
 def test_model_that_has_learned_no_numbers_is_not_saved(tmp_path: Path):
-    upload = make_upload("a", ["dark", "bright"])
-    model = aggregate.student(CONFIG, 2, [upload], torch.device("cpu"))
+    run = make_run(CONFIG, [make_upload("a", ["dark", "bright"])], tmp_path)
+    model = make_student(run)
     next(model.parameters()).data.fill_(torch.nan)
 
     with pytest.raises(ValueError, match="the model's weights are no numbers"):
-        aggregate.save(Workspace(tmp_path), CONFIG, [upload], Distilled(model, [], {}, {}))
+        save_model(run, Distilled(model, [], {}, {}))
 
     assert not (tmp_path / "model").exists()
 
 
 def test_same_seed_gives_the_same_student():
     def weights() -> torch.Tensor:
-        model = aggregate.student(CONFIG, 2, [], torch.device("cpu"))
-        trainer.train(model, two_colors(), aggregate.preprocessing(CONFIG), CONFIG.distillation, 5, num_updates=3)
+        run = make_run()
+        model = make_student(run)
+        trainer.train(model, two_colors(), run.preprocess, CONFIG, 5, num_updates=3)
         return model.head.weight
 
     torch.manual_seed(0)
@@ -66,7 +83,7 @@ def test_same_seed_gives_the_same_student():
 
 
 def test_teacher_equal_to_the_student_adds_nothing_to_the_loss():
-    logits, targets, config = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), CONFIG.distillation
+    logits, targets, config = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), CONFIG
     teacher = trainer.soften(logits.softmax(1), config.temperature)
 
     with_teacher = trainer.distillation_loss(logits, targets, teacher, config)
@@ -107,7 +124,7 @@ def test_images_of_a_client_without_weight_are_left_out():
     images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
     synthetic = SyntheticSet(images, torch.tensor([0, 1, 2]), ["a", "b", "b"], ["0", "1", "2"])
 
-    data = TeacherCache(synthetic, uploads, torch.device("cpu")).training_set("specific-teacher", {"a": 0.0, "b": 1.0})
+    data = TeacherCache(make_run(CONFIG, uploads), synthetic).training_set("specific-teacher", {"a": 0.0, "b": 1.0})
 
     assert data.labels.tolist() == [1, 2]
     assert data.teacher[:, 0].tolist() == [0.0, 0.0]
@@ -133,23 +150,23 @@ def test_union_of_label_spaces_orders_numbers_by_value():
 
 def test_average_initialisation_is_the_mean_of_like_uploads():
     uploads = [make_upload("a", ["0", "1"], seed=1), make_upload("b", ["0", "1"], seed=2)]
-    config = Config(distillation=DistillationConfig(student_initialisation="average"))
+    config = DistillationConfig(student_initialisation="average")
 
-    model = aggregate.student(config, 2, uploads, torch.device("cpu"))
+    model = make_student(make_run(config, uploads))
 
     mean = (uploads[0].arrays["head.weight"] + uploads[1].arrays["head.weight"]) / 2
     torch.testing.assert_close(model.head.weight.detach(), mean)
 
 
 def test_average_of_unlike_uploads_is_refused():
-    config = Config(distillation=DistillationConfig(student_initialisation="average"))
+    run = make_run(DistillationConfig(student_initialisation="average"), [make_upload("a", ["0"], "small_convnext")])
 
     with pytest.raises(ConfigError, match="no client uploaded a 'small_resnet'"):
-        aggregate.student(config, 2, [make_upload("a", ["0", "1"], "small_convnext")], torch.device("cpu"))
+        make_student(run)
 
 
 def test_nothing_to_train_is_no_error():
-    assert not list(distil_all(Config(), [], {}, 2, torch.device("cpu")))
+    assert not list(train_students(make_run(), {}))
 
 
 @pytest.fixture
@@ -172,13 +189,12 @@ def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("one_thread", "pool")
 def test_students_trained_side_by_side_are_those_trained_alone():
-    uploads = [make_upload("a", ["0", "1"])]
-    config = Config(distillation=DistillationConfig(student_epochs=1, student_batch_size=16))
+    run = make_run(DistillationConfig(student_epochs=1, student_batch_size=16), [make_upload("a", ["0", "1"])])
     jobs = {"one": two_colors(), "other": two_colors(32)}
 
-    together = dict(distil_all(config, uploads, jobs, 2, torch.device("cpu")))
+    together = dict(train_students(run, jobs))
 
     assert together.keys() == jobs.keys()
     for name, data in jobs.items():
-        alone, _ = aggregate.distil(config, uploads, data, 2, torch.device("cpu"))
+        alone, _ = train_student(run, data)
         torch.testing.assert_close(together[name][0]["head.weight"], alone.head.weight.detach())

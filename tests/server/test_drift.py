@@ -7,8 +7,8 @@ import torch
 
 from common.config import ConfigError
 from common.datasets.embedded import digits
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.evaluation import drift
 from fedlmg_server.evaluation.drift import Shifted
 
@@ -51,31 +51,31 @@ def few_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_shifts")
-def test_the_model_given_back_is_measured_on_what_the_shift_makes(finished: Federation):
+def test_the_model_given_back_is_measured_on_what_the_shift_makes(finished: VirtualRun):
     rows = {(row.shift, row.method): row.per_client for row in drift.measure(finished)}
 
-    model, _ = aggregate.load(finished.workspace, finished.config, CPU)
-    test = finished.tests["mnist"]
-    inverted = replace(finished, tests={"mnist": replace(test, images=255 - test.images)})
+    model = load_model(finished)
+    test = finished.test["mnist"]
+    inverted = {"mnist": replace(test, images=255 - test.images)}
     assert rows["none", "fedlmg-specific-teacher"] == finished.measure(model)
-    assert rows["colours inverted", "fedlmg-specific-teacher"] == inverted.measure(model)
+    assert rows["colours inverted", "fedlmg-specific-teacher"] == finished.measure(model, inverted)
 
 
 @pytest.mark.usefixtures("few_shifts")
-def test_every_method_stands_beside_every_shift(finished: Federation):
+def test_every_method_stands_beside_every_shift(finished: VirtualRun):
     rows = list(drift.measure(finished))
 
     methods = {"local", "ensemble", "fedlmg-specific-teacher", "ceiling"}
     assert {(row.shift, row.method) for row in rows} == {(shift, name) for shift in drift.SHIFTS for name in methods}
 
 
-def test_a_run_without_real_images_is_refused(finished: Federation):
+def test_a_run_without_real_images_is_refused(finished: VirtualRun):
     upload = finished.uploads[0]
     upload.manifest["data"] = "/data/of/its/own"
     upload.save(finished.workspace.upload("mnist"))
 
     with pytest.raises(ConfigError, match="no run of virtual clients"):
-        Federation.of_run(finished.workspace.root, CPU)
+        VirtualRun.reopen(finished.workspace.root, CPU)
 
 
 def test_table_has_a_line_a_shift_with_its_spread():

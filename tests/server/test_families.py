@@ -8,9 +8,9 @@ import torch
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import families
-from fedlmg_server.synthesis import plan
-from fedlmg_server.synthesis.draw import draw_batch
+from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import gradient
+from fedlmg_server.synthesis.plan import plan_images
 from tests.server import tiny_pipelines
 
 TINY = SynthesisConfig(num_inference_steps=3, noise_editing_steps=1)
@@ -27,16 +27,16 @@ def opened(folder: Path, **changes):
     return families.load_backend(config, CPU), config
 
 
-DRAWINGS = plan.drawings(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
+DRAWINGS = plan_images(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
 
 
 @pytest.mark.parametrize("gradient_through", ["full", "shortcut"])
 def test_guided_images_do_not_depend_on_their_batch(folder, guidance, gradient_through):
     backend, config = opened(folder, guidance_gradient=gradient_through)
 
-    together = draw_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
+    together = generate_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
 
-    alone = draw_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
+    alone = generate_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
     assert together.shape == (4, 3, 16, 16)
     assert 0 <= together.min() < together.max() <= 1
     torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
@@ -46,7 +46,7 @@ def test_guided_images_do_not_depend_on_their_batch(folder, guidance, gradient_t
 def test_every_sampler_draws_the_same_image_again(folder, guidance, sampler):
     backend, config = opened(folder, sampler=sampler)
 
-    first, again = (draw_batch(backend, guidance, DRAWINGS, ["cat", "dog"], config) for _ in range(2))
+    first, again = (generate_batch(backend, guidance, DRAWINGS, ["cat", "dog"], config) for _ in range(2))
 
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)
@@ -56,9 +56,9 @@ def test_every_sampler_draws_the_same_image_again(folder, guidance, sampler):
 def test_noise_that_a_sampler_adds_is_the_image_s_own(sampler, guidance, tmp_path):
     backend, config = opened(tiny_pipelines.save("stable-diffusion-1", tmp_path), sampler=sampler)
 
-    together = draw_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
+    together = generate_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
 
-    alone = draw_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
+    alone = generate_batch(backend, guidance, DRAWINGS[2:3], tiny_pipelines.CLASS_NAMES, config)
     torch.testing.assert_close(alone[0], together[2], atol=2 / 255, rtol=0)
 
 
@@ -67,7 +67,7 @@ def test_schedule_that_ends_in_pure_noise_is_guided_where_there_is_signal(sample
     backend, config = opened(tiny_pipelines.save_without_terminal_signal(tmp_path), sampler=sampler)
     names = tiny_pipelines.CLASS_NAMES
 
-    guided, plain = (draw_batch(backend, guide, DRAWINGS, names, config) for guide in (guidance, None))
+    guided, plain = (generate_batch(backend, guide, DRAWINGS, names, config) for guide in (guidance, None))
 
     assert guided.isfinite().all()
     assert not torch.allclose(guided, plain, atol=0.01)
@@ -202,7 +202,7 @@ def test_compiled_image_is_the_plain_one_but_for_rounding(guidance, tmp_path):
     calls.clear()
 
     plain, compiled = (
-        draw_batch(backend, guidance, DRAWINGS[:2], tiny_pipelines.CLASS_NAMES, config)
+        generate_batch(backend, guidance, DRAWINGS[:2], tiny_pipelines.CLASS_NAMES, config)
         for backend, config in (opened(folder), opened(folder, compile=True))
     )
 

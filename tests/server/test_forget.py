@@ -11,7 +11,8 @@ import torch
 from common.config import Config, ConfigError
 from fedlmg_server import pipeline
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
-from fedlmg_server.forget import forget
+from fedlmg_server.forget import forget_client
+from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, worker
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -36,7 +37,7 @@ def _drawn_in_this_process() -> Iterator[None]:
 
     class Workers:
         def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]) -> None:
-            worker.run(workspace, list(methods), 0, 1, torch.device("cpu"))
+            worker.work(Run.reopen(workspace.root, torch.device("cpu")), list(methods), 0, 1)
 
         def wait(self, *_: object) -> None: ...
 
@@ -52,31 +53,31 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(folder: Path, diffusion_model: Path, clients: list[str]) -> tuple[Workspace, Config]:
-    """A workspace with the uploads of these clients, and what `fedlmg run` makes of them."""
+def prepared(folder: Path, diffusion_model: Path, clients: list[str]) -> Run:
+    """A run with the uploads of these clients, and what `fedlmg run` makes of them."""
     config = Config.from_run_config(SETTINGS | {"workspace": str(folder), "diffusion-model": str(diffusion_model)})
-    workspace = Workspace.open(config, {})
+    run = Run(config, Workspace.open(config, {}))
     for seed, (client, names) in enumerate(CLASSES.items()):
         if client in clients:
-            make_upload(client, names, seed=seed).save(workspace.upload(client))
-    pipeline.aggregate(config, workspace)
-    return workspace, config
+            make_upload(client, names, seed=seed).save(run.workspace.upload(client))
+    pipeline.aggregate(run)
+    return run
 
 
 @pytest.fixture(scope="module")
 def without_b(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> bytes:
     """The model of a federation that site-b never joined."""
-    workspace, _ = prepared(tmp_path_factory.mktemp("without"), pipeline_folder, ["site-a", "site-c"])
-    return (workspace.model / "model.safetensors").read_bytes()
+    run = prepared(tmp_path_factory.mktemp("without"), pipeline_folder, ["site-a", "site-c"])
+    return (run.workspace.model / "model.safetensors").read_bytes()
 
 
 def test_after_a_client_is_forgotten_the_model_is_as_if_it_had_never_come(
     tmp_path: Path, pipeline_folder: Path, without_b: bytes
 ):
-    workspace, config = prepared(tmp_path, pipeline_folder, list(CLASSES))
+    workspace = prepared(tmp_path, pipeline_folder, list(CLASSES)).workspace
     with_b = (workspace.model / "model.safetensors").read_bytes()
 
-    forget("site-b", workspace, config)
+    forget_client(Run.reopen(workspace.root), "site-b")
 
     assert (workspace.model / "model.safetensors").read_bytes() == without_b != with_b
     assert [path for path in workspace.root.rglob("site-b*") if path.parent.name != "logs"] == []
@@ -85,20 +86,20 @@ def test_after_a_client_is_forgotten_the_model_is_as_if_it_had_never_come(
 def test_after_a_client_comes_late_the_model_is_as_if_it_had_been_there(
     tmp_path: Path, pipeline_folder: Path, without_b: bytes
 ):
-    workspace, _ = prepared(tmp_path, pipeline_folder, ["site-a"])
+    workspace = prepared(tmp_path, pipeline_folder, ["site-a"]).workspace
     first = {path: path.stat().st_mtime_ns for path in workspace.synthetic("site-a").rglob("*.png")}
 
-    workspace, _ = prepared(tmp_path, pipeline_folder, ["site-a", "site-c"])
+    workspace = prepared(tmp_path, pipeline_folder, ["site-a", "site-c"]).workspace
 
     assert (workspace.model / "model.safetensors").read_bytes() == without_b
     assert {path: path.stat().st_mtime_ns for path in first} == first
 
 
 def test_a_forgotten_clients_model_goes_even_where_no_other_can_be_made(tmp_path: Path, pipeline_folder: Path):
-    workspace, config = prepared(tmp_path, pipeline_folder, ["site-a"])
+    workspace = prepared(tmp_path, pipeline_folder, ["site-a"]).workspace
 
     with pytest.raises(ConfigError, match="no other upload is left"):
-        forget("site-a", workspace, config)
+        forget_client(Run.reopen(workspace.root), "site-a")
 
     assert not workspace.model.exists()
 
@@ -112,7 +113,7 @@ def test_a_client_that_calls_itself_a_path_takes_no_folder_with_it(tmp_path: Pat
     make_upload(str(precious.parent), ["cat", "dog"]).save(workspace.upload(str(precious.parent)))
 
     with pytest.raises(ConfigError, match="no other upload is left"):
-        forget(str(precious.parent), workspace, config)
+        forget_client(Run(config, workspace), str(precious.parent))
 
     assert precious.read_text() == "mine"
     assert not list(workspace.uploads.iterdir())
@@ -125,9 +126,9 @@ def test_a_client_is_found_by_the_name_that_is_listed_and_by_its_folder(tmp_path
     (folder,) = workspace.uploads.iterdir()
 
     with pytest.raises(ConfigError, match="choose one of Klinik S\u00fcd"):
-        forget("Klinik Nord", workspace, config)
+        forget_client(Run(config, workspace), "Klinik Nord")
     with pytest.raises(ConfigError, match="removed client 'Klinik S\u00fcd'"):
-        forget(folder.name, workspace, config)
+        forget_client(Run(config, workspace), folder.name)
 
 
 def test_an_unknown_client_is_not_forgotten_and_the_known_are_named(tmp_path: Path):
@@ -136,7 +137,7 @@ def test_an_unknown_client_is_not_forgotten_and_the_known_are_named(tmp_path: Pa
     make_upload("site-a", ["cat", "dog"]).save(workspace.upload("site-a"))
 
     with pytest.raises(ConfigError, match=r"no client is called 'site-x'.*site-a"):
-        forget("site-x", workspace, config)
+        forget_client(Run(config, workspace), "site-x")
 
 
 def test_a_workspace_may_wait_for_more_clients_than_before(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.datasets.embedded.digits import CLASS_NAMES
-from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.evaluation import image_quality, judge
 from fedlmg_server.evaluation.image_quality import Measured
 from fedlmg_server.report import markdown
@@ -46,7 +46,7 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
     assert abs(near) < 0.1 * far
 
 
-def test_real_images_measure_as_real_and_noise_does_not(finished: Federation):
+def test_real_images_measure_as_real_and_noise_does_not(finished: VirtualRun):
     rows = list(image_quality.measure(finished))
 
     guided, unguided, real = (row for row in rows if row.class_name == "all")
@@ -55,16 +55,16 @@ def test_real_images_measure_as_real_and_noise_does_not(finished: Federation):
     assert guided.precision > 0.8 > 0.2 > unguided.precision
 
 
-def test_every_class_has_its_row(finished: Federation):
+def test_every_class_has_its_row(finished: VirtualRun):
     rows = list(image_quality.measure(finished))
 
     assert [row.class_name for row in rows if row.images == "guided"] == ["all", *CLASS_NAMES]
     assert {row.num_images for row in rows if row.images == "guided"} == {80, 8}
 
 
-def test_statistics_gap_is_the_loss_that_guides(finished: Federation):
+def test_statistics_gap_is_the_loss_that_guides(finished: VirtualRun):
     upload = finished.uploads[0]
-    test = finished.tests["mnist"]
+    test = finished.test["mnist"]
 
     gaps = image_quality.statistics_gaps(upload, test.images[:3], test.labels[:3])
     alone = [

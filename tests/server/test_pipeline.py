@@ -10,18 +10,20 @@ import pytest
 from common.config import Config, ConfigError
 from common.upload import Upload
 from fedlmg_server import pipeline
-from fedlmg_server.synthesis.draw import draw_client
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import store
+from fedlmg_server.synthesis.generate import generate_for_client
 from fedlmg_server.workspace import Workspace
 
 
 def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_path: Path):
     config = Config.from_run_config({"workspace": str(tmp_path), "num-clients": 2, "min-clients": 2})
-    workspace = Workspace.open(config, {})
-    upload.save(workspace.upload("good"))
-    replace(upload, manifest={**upload.manifest, "schema": 99}).save(workspace.upload("bad"))
+    run = Run(config, Workspace.open(config, {}))
+    upload.save(run.workspace.upload("good"))
+    replace(upload, manifest={**upload.manifest, "schema": 99}).save(run.workspace.upload("bad"))
 
-    with pytest.raises(ConfigError, match=r"1 fit uploads, but 'min-clients' is 2 \(bad: client 'site-a': .*schema 99"):
-        pipeline.aggregate(config, workspace)
+    with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: .*schema 99"):
+        pipeline.aggregate(run)
 
 
 @pytest.mark.parametrize(
@@ -36,33 +38,34 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
 )
 def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, sentence: str):
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        pipeline.check(Config.from_run_config({key: value}))
+        pipeline.check_config(Config.from_run_config({key: value}))
 
 
 @pytest.mark.parametrize("settings", [{}, {"federation": "mixed"}, {"diffusion-model": "a/b-turbo"}], ids=str)
 def test_a_run_that_can_work_is_let_through(settings: dict):
-    pipeline.check(Config.from_run_config(settings))
+    pipeline.check_config(Config.from_run_config(settings))
 
 
 def test_an_embedded_model_is_not_asked_for_what_it_never_saw(upload: Upload, tmp_path: Path):
     config = Config.from_run_config({"workspace": str(tmp_path), "federation": "", "num-clients": 1, "min-clients": 1})
-    workspace = Workspace.open(config, {})
-    upload.save(workspace.upload("site-a"))
+    run = Run(config, Workspace.open(config, {}))
+    upload.save(run.workspace.upload("site-a"))
 
     with pytest.raises(ConfigError, match="model 'digits' has never seen 'cat': set 'diffusion-model'"):
-        pipeline.aggregate(config, workspace)
+        pipeline.aggregate(run)
 
 
-def test_images_without_a_score_are_drawn_again(backend, upload: Upload, tmp_path: Path):
+def test_images_without_a_score_are_generated_again(backend, upload: Upload, tmp_path: Path):
     config = Config.from_run_config({"workspace": str(tmp_path), "images-per-class": 2, "num-inference-steps": 2})
-    workspace = Workspace.open(config, {})
-    draw_client(backend, upload, workspace, config.synthesis, config.seed)
-    folder = workspace.synthetic(upload.client)
+    run = Run(config, Workspace.open(config, {}))
+    run.uploads = [upload]
+    generate_for_client(backend, run, upload)
+    folder = run.image_folder(upload)
     images = sorted(folder.rglob("*.png"))
     lines = (folder / "scores-0.jsonl").read_text().splitlines()
     (folder / "scores-0.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
 
-    pipeline._remove_unplanned(config, workspace, [upload], "fedlmg")
+    store.remove_unplanned(run, "fedlmg")
 
     lost = json.loads(lines[3])["file"]
     assert sorted(folder.rglob("*.png")) == [path for path in images if path != folder / lost]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.upload import Upload
-from fedlmg_server.distillation.quality import Verdict, above_chance, judge
+from fedlmg_server.distillation.quality import TeacherScore, above_chance, score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from tests.conftest import make_upload
 
@@ -29,11 +29,11 @@ def reading(share_right: dict[str, float]) -> torch.Tensor:
     return torch.eye(4)[answers]
 
 
-def verdicts(readings: dict[str, dict], validations: dict[str, float | None], weighting: str = "quality") -> dict:
+def scores(readings: dict[str, dict], validations: dict[str, float | None], weighting: str = "quality") -> dict:
     images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
     synthetic = SyntheticSet(images, LABELS, CLIENTS, CLASSES)
     uploads = [upload(name, validation) for name, validation in validations.items()]
-    return judge(uploads, synthetic, {name: reading(right) for name, right in readings.items()}, weighting)
+    return score_teachers(uploads, synthetic, {name: reading(right) for name, right in readings.items()}, weighting)
 
 
 POISONED = {
@@ -44,20 +44,20 @@ POISONED = {
 
 
 def test_client_trained_on_random_labels_is_left_out_with_a_reason():
-    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.3})
+    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.3})
 
     assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
     assert "near chance by every measure" in judged["c"].reason
 
 
 def test_honest_client_of_a_domain_that_nobody_else_reads_keeps_its_weight():
-    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
+    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
 
     assert judged["c"].weight == 1.0
 
 
 def test_client_without_validation_images_is_judged_by_the_others():
-    judged = verdicts(POISONED, {"a": None, "b": None, "c": None})
+    judged = scores(POISONED, {"a": None, "b": None, "c": None})
 
     assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
 
@@ -65,7 +65,7 @@ def test_client_without_validation_images_is_judged_by_the_others():
 def test_images_that_others_can_read_do_not_save_a_client_that_reports_chance():
     readable = POISONED | {name: POISONED[name] | {"c": 0.9} for name in "ab"}
 
-    judged = verdicts(readable, {"a": 0.8, "b": 0.8, "c": 0.25})
+    judged = scores(readable, {"a": 0.8, "b": 0.8, "c": 0.25})
 
     assert judged["c"].read_by_others > 0.5
     assert judged["c"].weight == 0.0
@@ -76,7 +76,7 @@ def test_a_few_lucky_images_prove_nothing():
 
 
 def test_weak_client_has_a_small_vote():
-    judged = verdicts(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
+    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
 
     assert judged["c"].weight == pytest.approx(above_chance(0.4, 4) / 0.3)
 
@@ -87,9 +87,9 @@ def test_weak_client_has_a_small_vote():
 def test_everyone_keeps_full_weight(weighting: str, validation: float):
     chance = {name: dict.fromkeys("abc", 0.25) for name in "abc"}
 
-    judged = verdicts(chance, dict.fromkeys("abc", validation), weighting)
+    judged = scores(chance, dict.fromkeys("abc", validation), weighting)
 
-    assert {verdict.weight for verdict in judged.values()} == {1.0}
+    assert {score.weight for score in judged.values()} == {1.0}
 
 
 def test_client_with_no_class_in_common_falls_back_to_its_validation():
@@ -98,6 +98,6 @@ def test_client_with_no_class_in_common_falls_back_to_its_validation():
     uploads = [upload("a", 0.9), upload("b", 0.8, ["8", "9"])]
     readings = {name: torch.nn.functional.one_hot(LABELS, 6).float() for name in "ab"}
 
-    judged = judge(uploads, synthetic, readings, "quality")
+    judged = score_teachers(uploads, synthetic, readings, "quality")
 
-    assert judged["b"] == Verdict(pytest.approx(0.6), None, None, pytest.approx(0.6))
+    assert judged["b"] == TeacherScore(pytest.approx(0.6), None, None, pytest.approx(0.6))

@@ -10,9 +10,9 @@ import torch
 from common.config.synthesis import SynthesisConfig, with_preset
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.synthesis.draw import draw_batch, guidance_by
+from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
-from fedlmg_server.synthesis.plan import Drawing
+from fedlmg_server.synthesis.plan import PlannedImage
 from tests.bench.reference import GUIDANCE_SCALE, ReferenceLoop
 
 
@@ -23,15 +23,15 @@ def make_loop(backend, upload) -> ReferenceLoop:
 def test_preset_exact_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
     config = with_preset(SynthesisConfig(preset="exact", **steps))
-    drawing = Drawing("dog", 1)
+    drawing = PlannedImage("dog", 1)
     exact = LatentBackend(
         backend.pipeline, families.make_scheduler(backend.pipeline, config.sampler), backend.condition
     )
     generator = torch.Generator().manual_seed(~drawing.seed & (2**63 - 1))
 
     theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator, **steps)
-    guidance = guidance_by(upload, config, torch.device("cpu"))
-    ours = draw_batch(exact, guidance, [drawing], upload.class_names, config)
+    guidance = guide_by(upload, config, torch.device("cpu"))
+    ours = generate_batch(exact, guidance, [drawing], upload.class_names, config)
 
     assert theirs.std() > 0.01
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)

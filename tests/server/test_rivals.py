@@ -11,18 +11,21 @@ import torch
 from common.models import pretrained
 from common.upload import Upload
 from fedlmg_server.baselines import (
+    averaging,
+    compare,
     fedavg,
     feddf,
     feddyn,
     fedprox,
     linear_probe,
-    own_model,
     rivals,
     weighted_ensemble,
 )
-from fedlmg_server.baselines.federation import Cost, DoesNotApply, Federation, num_bytes
+from fedlmg_server.baselines.outcome import Cost, DoesNotApply, num_bytes
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.student import make_student
 from tests.conftest import make_upload
-from tests.server.tiny_federation import NAMES, SETTINGS, federation, trained, two_colors
+from tests.server.tiny_federation import NAMES, SETTINGS, trained, two_colors, virtual_run
 
 
 def images_counted(upload: Upload, count: int) -> Upload:
@@ -34,7 +37,7 @@ def images_counted(upload: Upload, count: int) -> Upload:
 def test_average_counts_a_client_by_its_images():
     one, three = images_counted(make_upload("a", NAMES), 1), images_counted(make_upload("b", NAMES, seed=1), 3)
 
-    model = fedavg.average(federation([one, three]))
+    model = averaging.average_uploads(virtual_run([one, three]))
 
     stem = next(iter(one.arrays))
     torch.testing.assert_close(model.state_dict()[stem], 0.25 * one.arrays[stem] + 0.75 * three.arrays[stem])
@@ -43,7 +46,7 @@ def test_average_counts_a_client_by_its_images():
 def test_average_of_a_classs_row_is_of_the_clients_that_know_it():
     first, second = make_upload("a", ["bright", "dark"]), make_upload("b", ["dark", "grey"], seed=1)
 
-    weight = fedavg.average(federation([first, second])).head.weight
+    weight = averaging.average_uploads(virtual_run([first, second])).head.weight
 
     torch.testing.assert_close(weight[0], first.arrays["head.weight"][0])
     torch.testing.assert_close(weight[1], (first.arrays["head.weight"][1] + second.arrays["head.weight"][0]) / 2)
@@ -55,10 +58,10 @@ def test_averages_do_not_apply_to_unlike_architectures(rival):
     unlike = [make_upload("a", NAMES), make_upload("b", NAMES, "small_mlp")]
 
     with pytest.raises(DoesNotApply, match="small_mlp, small_resnet"):
-        rival(federation(unlike))
+        rival(virtual_run(unlike))
 
 
-def cost_in_run(method: str, asked: Federation) -> Cost:
+def cost_in_run(method: str, asked: VirtualRun) -> Cost:
     results = {"methods": {method: {"per_client": {"a": 0.5, "b": 0.5}}}, "synthesis": {"num_images": 32}}
     results["stages"] = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
     asked.workspace.report.mkdir(parents=True)
@@ -71,9 +74,10 @@ def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
     for upload in uploads:
         upload.manifest["training"] |= {"history": [{}] * 20, "seconds": 4.0}
     sent = sum(upload.num_bytes for upload in uploads)
-    returned = 2 * num_bytes(federation(uploads).student())
+    returned = 2 * num_bytes(make_student(virtual_run(uploads)))
     pixels = 2 * 64 * 3 * 32 * 32
     expected = {
+        "own-model": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
         "local": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
         "ensemble": Cost(1, 20, sent, sent, 8.0, 0.0, 0),
         "prompts-only-fine-tuning": Cost(1, 0, 0, returned, 0.0, 8.0, 32),
@@ -83,26 +87,28 @@ def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
         "ceiling": Cost(1, 0, pixels, returned, 0.0, 5.0, 128),
     }
 
-    found = {method: cost_in_run(method, federation(uploads, tmp_path / method)) for method in expected}
+    found = {method: cost_in_run(method, virtual_run(uploads, tmp_path / method)) for method in expected}
 
     assert found == expected
 
 
-def test_own_model_is_asked_of_its_own_images_alone(uploads):
+def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(uploads):
     wrong = replace(uploads[1], manifest=uploads[1].manifest | {"class_names": NAMES[::-1]})
 
-    outcome = own_model.own_model(federation([uploads[0], wrong]))
+    rows, matrix = compare.measure_untrained(virtual_run([uploads[0], wrong]))
 
-    assert outcome.per_client == {"a": 1.0, "b": 0.0}
-    assert (outcome.cost.rounds, outcome.cost.upload_bytes, outcome.cost.download_bytes) == (0, 0, 0)
+    assert rows["own-model"]["per_client"] == {"a": 1.0, "b": 0.0}
+    assert rows["local"]["per_client"] == {"a": 0.5, "b": 0.5}
+    assert matrix == {"a": {"a": 1.0, "b": 1.0}, "b": {"a": 0.0, "b": 0.0}}
 
 
 def test_feddf_takes_public_images_of_every_class_where_it_takes_few(uploads):
-    asked = federation(uploads)
+    asked = virtual_run(uploads)
     count = asked.num_updates * SETTINGS["student-batch-size"]
     by_class = (torch.arange(2 * count) >= count).to(torch.uint8)[:, None, None, None]
 
-    taken = feddf.public_images(replace(asked, public=by_class))
+    asked.public = by_class
+    taken = feddf.public_images(asked)
 
     assert len(taken) == count
     assert 0.4 < taken.float().mean() < 0.6
@@ -111,15 +117,16 @@ def test_feddf_takes_public_images_of_every_class_where_it_takes_few(uploads):
 def test_feddf_starts_from_the_average_of_nets_like_the_student_s(uploads):
     unlike = [make_upload("a", NAMES, "small_mlp")]
 
-    alike, other = (feddf._start(federation(each)).state_dict() for each in (uploads, unlike))
+    alike, other = (feddf._make_start(virtual_run(each)).state_dict() for each in (uploads, unlike))
 
-    average, student = fedavg.average(federation(uploads)), federation(unlike).student()
+    average, student = averaging.average_uploads(virtual_run(uploads)), make_student(virtual_run(unlike))
     assert all(torch.equal(value, alike[name]) for name, value in average.state_dict().items())
     assert all(torch.equal(value, other[name]) for name, value in student.state_dict().items())
 
 
 def test_feddf_learns_from_teachers_and_images_without_labels(uploads):
-    asked = replace(federation(uploads), public=two_colors(128).images)
+    asked = virtual_run(uploads)
+    asked.public = two_colors(128).images
 
     outcome = feddf.feddf(asked)
 
@@ -129,15 +136,15 @@ def test_feddf_learns_from_teachers_and_images_without_labels(uploads):
 
 def test_feddf_asks_for_public_images_where_clients_have_folders(uploads):
     with pytest.raises(DoesNotApply, match="names no `public` images"):
-        feddf.feddf(federation(uploads, folders="/a;/b"))
+        feddf.feddf(virtual_run(uploads, folders="/a;/b"))
 
 
 def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
     wrong = replace(trained("c"), manifest=trained("c").manifest | {"class_names": NAMES[::-1]})
-    asked = federation([*uploads, wrong], tmp_path)
-    verdicts = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
+    asked = virtual_run([*uploads, wrong], tmp_path)
+    scores = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "quality.json").write_text(json.dumps(verdicts))
+    (tmp_path / "model" / "quality.json").write_text(json.dumps(scores))
     asked.workspace.log("stage", name="synthesis", state="finished", seconds=7.0)
 
     outcome = weighted_ensemble.by_quality(asked)
@@ -148,11 +155,11 @@ def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
 
 
 def test_linear_probe_trains_the_last_layer_alone(uploads, monkeypatch: pytest.MonkeyPatch):
-    asked, models = federation(uploads), []
-    monkeypatch.setattr(Federation, "measure", lambda self, model: models.append(model) or {})
+    asked, models = virtual_run(uploads), []
+    monkeypatch.setattr(VirtualRun, "measure", lambda self, model: models.append(model) or {})
 
     linear_probe.linear_probe(asked)
 
-    before, after = dict(asked.student().named_parameters()), dict(models[0].named_parameters())
+    before, after = dict(make_student(asked).named_parameters()), dict(models[0].named_parameters())
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {f"{pretrained.head_name(models[0])}.weight", f"{pretrained.head_name(models[0])}.bias"}

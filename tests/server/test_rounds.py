@@ -12,42 +12,43 @@ from fedlmg_server.baselines import (
     fedprox,
     rounds,
 )
-from fedlmg_server.baselines.federation import Federation
-from tests.server.tiny_federation import federation, shown
+from fedlmg_server.baselines.outcome import bytes_to_every_client
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from tests.server.tiny_federation import shown, virtual_run
 
 
 @pytest.mark.parametrize("rival", [fedavg.many_rounds, fedprox.many_rounds, feddyn.many_rounds])
 def test_rounds_learn_what_every_client_shows(rival, uploads, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rounds, "NUM_ROUNDS", 4)
-    monkeypatch.setattr(rounds.run, "__defaults__", (4,))
+    monkeypatch.setattr(rounds.train_and_measure, "__defaults__", (4,))
 
-    outcome = rival(federation(uploads))
+    outcome = rival(virtual_run(uploads))
 
     assert outcome.per_client == {"a": 1.0, "b": 1.0}
     assert (outcome.cost.rounds, outcome.cost.epochs) == (4, 4)
 
 
 def test_rounds_count_a_model_each_way_for_every_client_and_round(uploads):
-    asked = federation(uploads)
-    size = sum(len(array.data) for array in ArrayRecord(rounds.initial(asked).state_dict()).values())
+    asked = virtual_run(uploads)
+    size = sum(len(array.data) for array in ArrayRecord(rounds.make_initial_model(asked).state_dict()).values())
 
-    cost = rounds.run(asked, rounds_strategy(asked), num_rounds=2).cost
+    cost = rounds.train_and_measure(asked, rounds_strategy(asked), num_rounds=2).cost
 
     # After the last round everybody gets the average.
     assert cost.upload_bytes == 4 * size
-    assert cost.download_bytes == 4 * size + asked.sent_back(rounds.initial(asked))
+    assert cost.download_bytes == 4 * size + bytes_to_every_client(asked, rounds.make_initial_model(asked))
     assert cost.client_seconds > 0
     assert cost.server_seconds > 0
 
 
-def rounds_strategy(asked: Federation):
-    return fedavg.FedAvg(**rounds.everyone(asked))
+def rounds_strategy(asked: VirtualRun):
+    return fedavg.FedAvg(**rounds.settings_for_all_clients(asked))
 
 
 def test_proximal_term_holds_a_client_at_the_servers_model(uploads):
     def moved(mu: float) -> float:
-        asked = federation(uploads, local_learning_rate=0.01)
-        model = rounds.initial(asked)
+        asked = virtual_run(uploads, local_learning_rate=0.01)
+        model = rounds.make_initial_model(asked)
         grid = rounds.VirtualClients(asked, model, rounds.Cost(), num_rounds=1)
         before = model.head.weight.detach().clone()
         grid._train(1, shown(uploads[0]), {"server-round": 1, "proximal-mu": mu})
@@ -80,8 +81,8 @@ def train_in_round(grid: rounds.VirtualClients, number: int, data: LabeledImages
 
 
 def test_feddyns_clients_remember_how_far_they_moved(uploads):
-    asked = federation(uploads, local_learning_rate=0.01)
-    grid = rounds.VirtualClients(asked, rounds.initial(asked), rounds.Cost(), num_rounds=2)
+    asked = virtual_run(uploads, local_learning_rate=0.01)
+    grid = rounds.VirtualClients(asked, rounds.make_initial_model(asked), rounds.Cost(), num_rounds=2)
 
     first, second = (train_in_round(grid, number, shown(uploads[0])) for number in (1, 2))
 
@@ -90,8 +91,8 @@ def test_feddyns_clients_remember_how_far_they_moved(uploads):
 
 
 def test_feddyns_clients_go_where_their_linear_term_points(uploads):
-    asked = federation(uploads, local_learning_rate=0.01)
-    grid = rounds.VirtualClients(asked, rounds.initial(asked), rounds.Cost(), num_rounds=1)
+    asked = virtual_run(uploads, local_learning_rate=0.01)
+    grid = rounds.VirtualClients(asked, rounds.make_initial_model(asked), rounds.Cost(), num_rounds=1)
     grid.gradients[1] = {name: torch.zeros_like(value) for name, value in grid.model.named_parameters()}
     grid.gradients[1]["head.bias"] += 1000.0
 
@@ -108,8 +109,8 @@ def test_feddyns_clients_go_where_their_linear_term_points(uploads):
 def test_every_client_is_told_the_weight_of_its_term(rival, key, value, uploads, monkeypatch: pytest.MonkeyPatch):
     told = []
     monkeypatch.setattr(rounds.VirtualClients, "_train", lambda self, node, data, config: told.append(config[key]))
-    monkeypatch.setattr(rounds.run, "__defaults__", (1,))
+    monkeypatch.setattr(rounds.train_and_measure, "__defaults__", (1,))
 
-    rival.many_rounds(federation(uploads))
+    rival.many_rounds(virtual_run(uploads))
 
     assert told == [value, value]

@@ -15,10 +15,10 @@ from fedlmg_server.diffusion.backend import (
     to_model_output,
 )
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.synthesis.draw import draw_batch, guidance_by
+from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.guidance import gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
-from fedlmg_server.synthesis.plan import Drawing
+from fedlmg_server.synthesis.plan import PlannedImage
 from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
 
 SEEDS = [11, 12, 13, 14]
@@ -238,9 +238,11 @@ def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
     schedule = families.make_scheduler(pipeline, sampler)
     distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))
-    guidance, trace = guidance_by(upload, config, nowhere), {}
+    guidance, trace = guide_by(upload, config, nowhere), {}
 
-    images = draw_batch(distant, guidance, [Drawing("cat", 1), Drawing("dog", 2)], upload.class_names, config, trace)
+    images = generate_batch(
+        distant, guidance, [PlannedImage("cat", 1), PlannedImage("dog", 2)], upload.class_names, config, trace
+    )
 
     assert images.shape == (2, 3, 32, 32)
     assert {kind: len(steps) for kind, steps in trace.items()}["noise editing"] == config.noise_editing_steps

@@ -7,8 +7,8 @@ import torch
 
 from common.datasets.embedded.digits import CLASS_NAMES
 from common.models import architectures
-from fedlmg_server.baselines.federation import Federation
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.evaluation import image_quality, strength
 from fedlmg_server.evaluation.strength import Measured
 from tests.conftest import make_upload
@@ -41,19 +41,19 @@ def test_training_takes_three_times_the_products_of_every_image_in_every_epoch(m
     assert flops == 3 * (2 * 3 * 32 * 32 * 10) * 50 * 2
 
 
-def test_a_client_stands_with_its_cost_its_images_and_the_model_given_back(finished: Federation):
+def test_a_client_stands_with_its_cost_its_images_and_the_model_given_back(finished: VirtualRun):
     upload = finished.uploads[0]
     upload.manifest["training"] = TRAINING
 
     (row,) = strength.measure(finished)
 
-    model, _ = aggregate.load(finished.workspace, finished.config, CPU)
+    model = load_model(finished)
     assert (row.client, row.architecture, row.epochs, row.seconds) == ("mnist", "small_resnet", 2, 1.5)
     assert (row.own_accuracy, row.upload_bytes, row.num_images) == (0.25, upload.num_bytes, 80)
     assert (row.flops, row.returned_accuracy) == (strength.training_flops(upload), finished.measure(model)["mnist"])
 
 
-def test_the_images_of_a_client_are_the_guided_ones_of_all_classes(finished: Federation):
+def test_the_images_of_a_client_are_the_guided_ones_of_all_classes(finished: VirtualRun):
     finished.uploads[0].manifest["training"] = TRAINING
 
     (row,) = strength.measure(finished)

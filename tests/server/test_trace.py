@@ -5,10 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.config import Config
 from common.config.synthesis import SynthesisConfig
 from common.upload import Upload
 from fedlmg_server.report import drawn
-from fedlmg_server.synthesis import draw, plan, traces
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import traces
+from fedlmg_server.synthesis.generate import generate_batch, generate_for_client, guide_by
+from fedlmg_server.synthesis.plan import plan_images
+from fedlmg_server.synthesis.traces import newest_losses
 from fedlmg_server.workspace import Workspace
 
 CONFIG = SynthesisConfig(
@@ -17,21 +22,21 @@ CONFIG = SynthesisConfig(
 
 
 def test_noting_the_losses_changes_no_image(backend, upload: Upload):
-    guidance = draw.guidance_by(upload, CONFIG, backend.device)
-    batch = plan.drawings(0, upload.client, upload.class_names, 1)
+    guidance = guide_by(upload, CONFIG, backend.device)
+    batch = plan_images(0, upload.client, upload.class_names, 1)
 
-    plain = draw.draw_batch(backend, guidance, batch, upload.class_names, CONFIG)
-    noted = draw.draw_batch(backend, guidance, batch, upload.class_names, CONFIG, {})
+    plain = generate_batch(backend, guidance, batch, upload.class_names, CONFIG)
+    noted = generate_batch(backend, guidance, batch, upload.class_names, CONFIG, {})
 
     assert torch.equal(plain, noted)
 
 
 def test_every_guided_step_has_its_losses(backend, upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
+    run = Run(Config(synthesis=CONFIG), Workspace(tmp_path))
 
-    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+    generate_for_client(backend, run, upload)
 
-    curves = drawn.loss_curves(workspace.synthetic(upload.client))
+    curves = drawn.loss_curves(run.image_folder(upload))
     assert [step for step, _ in curves["statistics"]] == [1, 2, 3]
     assert [step for step, _ in curves["classification"]] == [2, 3]
 
@@ -44,19 +49,20 @@ def test_curves_are_weighted_by_the_batches_sizes(tmp_path: Path):
 
 
 def test_newest_losses_are_those_of_the_last_step(backend, upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
-    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+    run = Run(Config(synthesis=CONFIG), Workspace(tmp_path))
+    generate_for_client(backend, run, upload)
 
-    newest = traces.newest(workspace, [upload], "fedlmg")
+    run.uploads = [upload]
+    newest = newest_losses(run, "fedlmg")
 
-    (batch,) = traces.read(workspace.synthetic(upload.client))
+    (batch,) = traces.read(run.image_folder(upload))
     assert newest[upload.client]["classification"] == pytest.approx(batch["classification"][-1])
 
 
 def test_what_is_rejected_is_not_kept(backend, upload: Upload, tmp_path: Path):
-    workspace = Workspace(tmp_path)
-    draw.draw_client(backend, upload, workspace, CONFIG, run_seed=0)
+    run = Run(Config(synthesis=CONFIG), Workspace(tmp_path))
+    generate_for_client(backend, run, upload)
 
-    counted = drawn.summary(workspace.synthetic(upload.client), {upload.class_names[0]: {"unsafe": 1}})
+    counted = drawn.summary(run.image_folder(upload), {upload.class_names[0]: {"unsafe": 1}})
 
     assert (counted["drawn"], counted["kept"]) == (2, 1)

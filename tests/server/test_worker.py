@@ -1,6 +1,5 @@
 """Synthesis processes: started for the whole machine, continued after a kill."""
 
-import json
 import re
 import shutil
 import signal
@@ -9,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +19,12 @@ from common.storage import json_lines
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
-from fedlmg_server.synthesis import estimate, launch, plan, worker
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import estimate, launch, store, worker
+from fedlmg_server.synthesis.plan import split_into_batches
 from fedlmg_server.workspace import METHODS, Workspace
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -40,43 +44,43 @@ def workspace(tmp_path, upload) -> Workspace:
     return workspace
 
 
-def drawn(workspace: Workspace) -> dict[str, bytes]:
+def generated(workspace: Workspace) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in workspace.root.glob("synthetic/*/*/[!.]*.png")}
 
 
-def is_drawn(workspace: Workspace, method: str) -> bool:
-    return launch.num_drawn(workspace, method) == 8
+def is_complete(workspace: Workspace, method: str) -> bool:
+    return store.count_images(workspace, method) == 8
 
 
-def draw_all(workspace: Workspace) -> None:
+def generate_all(workspace: Workspace) -> None:
     with launch.workers(workspace, 2) as workers:
-        workers.wait("fedlmg", partial(is_drawn, workspace, "fedlmg"))
+        workers.wait("fedlmg", partial(is_complete, workspace, "fedlmg"))
 
 
 @pytest.mark.slow
-def test_all_processes_draw_the_whole_plan(workspace):
+def test_all_processes_generate_the_whole_plan(workspace):
     with launch.workers(workspace, 2, METHODS) as workers:
         for method in METHODS:
-            workers.wait(method, partial(is_drawn, workspace, method))
+            workers.wait(method, partial(is_complete, workspace, method))
 
-    assert [launch.num_drawn(workspace, method) for method in METHODS] == [8, 8]
+    assert [store.count_images(workspace, method) for method in METHODS] == [8, 8]
 
 
 @pytest.mark.slow
 def test_killed_worker_leaves_the_same_images_in_the_end(workspace):
-    draw_all(workspace)
-    undisturbed = drawn(workspace)
+    generate_all(workspace)
+    undisturbed = generated(workspace)
     for path in workspace.root.glob("synthetic/*/*/*"):
         path.unlink()
     worker = subprocess.Popen([sys.executable, "-m", launch.MODULE, str(workspace.root)])
-    while not drawn(workspace):
+    while not generated(workspace):
         time.sleep(0.02)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
 
-    draw_all(workspace)
+    generate_all(workspace)
 
-    assert drawn(workspace) == undisturbed
+    assert generated(workspace) == undisturbed
 
 
 @pytest.mark.slow
@@ -84,7 +88,7 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
     (tmp_path / "pipeline" / "unet" / "config.json").unlink()
 
     with pytest.raises(RuntimeError, match="a synthesis process ended with 1"):
-        draw_all(workspace)
+        generate_all(workspace)
 
 
 def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatch):
@@ -92,26 +96,26 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
         replace(upload, manifest=upload.manifest | {"client": name}).save(workspace.upload(name))
     dealt: list[int] = []
 
-    def count(backend, upload, workspace, config, seed, method, share) -> None:
-        planned = plan.drawings(seed, upload.client, upload.class_names, config.images_per_class)
-        rank, world_size = share
-        dealt[-1] += len(plan.batches(planned, config.synthesis_batch_size)[rank::world_size])
+    def count(backend, run, upload, method, share) -> None:
+        planned, (rank, world_size) = store.planned_images(run, upload), share
+        dealt[-1] += len(split_into_batches(planned, run.config.synthesis.synthesis_batch_size)[rank::world_size])
 
-    monkeypatch.setattr(worker, "draw_client", count)
+    monkeypatch.setattr(worker, "generate_for_client", count)
     monkeypatch.setattr(worker.families, "load_backend", lambda *_: None)
     monkeypatch.setattr(worker.estimate, "probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 
     for rank in range(8):
         dealt.append(0)
-        worker.run(workspace, ["fedlmg"], rank, 8, torch.device("cpu"))
+        worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], rank, 8)
 
     assert dealt == [2] * 8
 
 
 def test_no_more_processes_are_started_than_there_are_batches(upload):
-    config = Config.from_run_config({"images-per-class": 2, "synthesis-batch-size": 4})
+    run = Run(Config.from_run_config({"images-per-class": 2, "synthesis-batch-size": 4}), Workspace(Path("nowhere")))
+    run.uploads = [upload]
 
-    assert launch.num_processes(config, [upload]) == 1
+    assert launch.num_processes(run) == 1
 
 
 def test_folder_that_is_no_pipeline_is_named(tmp_path):
@@ -119,20 +123,18 @@ def test_folder_that_is_no_pipeline_is_named(tmp_path):
         location.find_pipeline(str(tmp_path))
 
 
-def test_estimate_counts_the_plan_and_times_this_machine(workspace, upload):
-    config = Config.from_run_config(json.loads((workspace.root / "run.json").read_text())["config"])
-
-    cost = estimate.measure(config, [upload], torch.device("cpu"))
+def test_estimate_counts_the_plan_and_times_this_machine(workspace):
+    cost = estimate.measure(Run.reopen(workspace.root, CPU))
 
     assert cost.num_images == 8
     assert cost.megabytes == pytest.approx(8 * 3 * 32 * 32 / 1e6)
     assert cost.seconds > 0
-    assert not drawn(workspace)
+    assert not generated(workspace)
 
 
-def test_the_first_process_tells_beforehand_what_drawing_will_cost(workspace, upload):
-    worker.run(workspace, ["fedlmg"], 0, 1, torch.device("cpu"))
-    worker.run(workspace, ["fedlmg"], 0, 1, torch.device("cpu"))
+def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace, upload):
+    worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
+    worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
 
     told = [event["sentence"] for event in json_lines.read(workspace.events) if event["kind"] == "estimate"]
     assert len(told) == 1
@@ -155,7 +157,7 @@ def test_plan_with_an_unusable_diffusion_model_is_a_sentence(workspace, tmp_path
     assert "it is a FluxPipeline, which is not supported" in result.output
 
 
-def test_plan_without_a_fit_upload_is_a_sentence(workspace, upload):
+def test_plan_without_a_valid_upload_is_a_sentence(workspace, upload):
     shutil.rmtree(workspace.upload(upload.client))
 
     result = CliRunner().invoke(app, ["plan", str(workspace.root)])

@@ -8,7 +8,7 @@ import torch
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
 from common.upload import Upload
-from fedlmg_server.baselines.federation import Federation
+from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
@@ -39,10 +39,13 @@ def trained(client: str, seed: int = 0) -> Upload:
     return replace(upload, arrays=model.state_dict())
 
 
-def federation(uploads: list[Upload], folder: Path = Path("nowhere"), **settings: object) -> Federation:
+def virtual_run(uploads: list[Upload], folder: Path = Path("nowhere"), **settings: object) -> VirtualRun:
+    """A run of these clients, in memory alone: every client trains and tests on the same images."""
     config = Config.from_run_config(SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()})
-    sets = [{upload.client: shown(upload) for upload in uploads} for _ in ("train", "test")]
-    return Federation(config, Workspace(folder), uploads, torch.device("cpu"), *sets)
+    run = VirtualRun(config, Workspace(folder), torch.device("cpu"))
+    run.uploads = uploads
+    run.train, run.test = ({upload.client: shown(upload) for upload in uploads} for _ in ("train", "test"))
+    return run
 
 
 def shown(upload: Upload) -> LabeledImages:

@@ -1,0 +1,72 @@
+"""What a baseline must say of itself: its accuracy, and costs that are counted alike for all."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from fedlmg_server.run import Run
+
+
+class DoesNotApply(ValueError):
+    """The baseline needs something that this run does not have; the message says what, in a clause."""
+
+
+@dataclass
+class Cost:
+    """Sums over all clients."""
+
+    rounds: int = 0
+    """Communication rounds in which clients send something."""
+    epochs: int = 0
+    """Epochs that each client trains for."""
+    upload_bytes: int = 0
+    download_bytes: int = 0
+    client_seconds: float = 0.0
+    server_seconds: float = 0.0
+    num_images: int = 0
+    """Distinct images that the server trains on."""
+
+    @contextmanager
+    def timed(self, side: str) -> Iterator[None]:
+        """Add the block's seconds to `client_seconds` or `server_seconds`."""
+        started = time.monotonic()
+        yield
+        key = f"{side}_seconds"
+        setattr(self, key, getattr(self, key) + time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy in [0, 1] on each client's test images, and what it cost."""
+
+    per_client: dict[str, float]
+    cost: Cost
+
+
+def cost_of_uploads(run: Run) -> Cost:
+    """What a baseline that starts from the uploads has cost before the server begins."""
+    training = [upload.manifest["training"] for upload in run.uploads]
+    return Cost(
+        rounds=1,
+        epochs=max((len(each["history"]) for each in training), default=0),
+        upload_bytes=sum(upload.num_bytes for upload in run.uploads),
+        client_seconds=sum(each.get("seconds", 0.0) for each in training),
+    )
+
+
+def bytes_to_every_client(run: Run, model: torch.nn.Module) -> int:
+    """Bytes of sending one model to every client."""
+    return len(run.uploads) * num_bytes(model)
+
+
+def bytes_of_sharing_uploads(run: Run) -> int:
+    """Bytes of sending each client the uploads of all other clients."""
+    return (len(run.uploads) - 1) * sum(upload.num_bytes for upload in run.uploads)
+
+
+def num_bytes(model: torch.nn.Module) -> int:
+    """Size of a state dict as it is."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

@@ -1,0 +1,80 @@
+"""A run of virtual clients: their images are at hand here, so that every method can be measured on them."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from common.clients.data import virtual_data, virtual_index
+from common.config import ConfigError
+from common.datasets.labeled_images import LabeledImages
+from common.labels import parse_aliases
+from common.labels.maps import find_indices
+from common.vision.metrics import accuracy, predict
+from fedlmg_server.run import Run
+
+
+def has_virtual_clients(run: Run) -> bool:
+    """Whether the server can make every client's images; a client's own folder is not at hand."""
+    indices = [virtual_index(upload.manifest["data"], run.config) for upload in run.uploads]
+    return bool(indices) and None not in indices
+
+
+@dataclass(eq=False)
+class VirtualRun(Run):
+    public: torch.Tensor | None = field(default=None, repr=False)
+    """Unlabelled public images, uint8 (N, 3, h, w); None: the set that trained the embedded diffusion model."""
+
+    @classmethod
+    def from_run(cls, run: Run, public: torch.Tensor | None = None) -> Self:
+        """The same run with its clients' images.
+
+        Raises
+        ------
+        ConfigError: a client is not virtual.
+        """
+        if not has_virtual_clients(run):
+            raise ConfigError(f"{run.workspace.root} is no run of virtual clients: their images are not at hand")
+        virtual = cls(run.config, run.workspace, run.device, public)
+        virtual.uploads = run.uploads
+        return virtual
+
+    @classmethod
+    def reopen(cls, folder: Path, device: torch.device | None = None) -> Self:
+        """As `Run.reopen`.
+
+        Raises
+        ------
+        ConfigError: the folder is no workspace of a run, or a client is not virtual.
+        """
+        return cls.from_run(Run.reopen(folder, device))
+
+    @cached_property
+    def train(self) -> dict[str, LabeledImages]:
+        """Client -> its training images, labels in `class_names`; in the order of `uploads`."""
+        return self._load("train")
+
+    @cached_property
+    def test(self) -> dict[str, LabeledImages]:
+        """Client -> its test images, likewise."""
+        return self._load("test")
+
+    def _load(self, split: str) -> dict[str, LabeledImages]:
+        aliases = parse_aliases(self.config.federation.class_aliases)
+        images = {}
+        for upload in self.uploads:
+            index = virtual_index(upload.manifest["data"], self.config)
+            data = virtual_data(upload.client, index, self.config)
+            part = getattr(data, split)
+            labels = find_indices(data.class_names, self.class_names, aliases)[part.labels]
+            images[upload.client] = LabeledImages(part.images, labels)
+        return images
+
+    def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> dict[str, float]:
+        """Client -> accuracy in [0, 1] of one model of `class_names` on its test images, or on those of `test`."""
+        return {
+            client: accuracy(predict(model, self.preprocess, images.images), images.labels)
+            for client, images in (test or self.test).items()
+        }

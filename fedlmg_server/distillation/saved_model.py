@@ -1,0 +1,46 @@
+"""The model that goes back to the clients, as the workspace keeps it in `model/`."""
+
+import torch
+
+from common.storage.atomic import write_json
+from common.storage.tensors import read_tensors, write_tensors
+from fedlmg_server.distillation.aggregate import Distilled
+from fedlmg_server.distillation.student import build_classifier
+from fedlmg_server.run import Run
+
+
+def save_model(run: Run, distilled: Distilled) -> None:
+    """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole.
+
+    Raises
+    ------
+    ValueError: a model whose weights are not finite.
+    """
+    folder, weights = run.workspace.model, distilled.model.state_dict()
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise ValueError("the model's weights are no numbers: lower 'student-learning-rate', or raise 'temperature'")
+    write_json(folder / "quality.json", {client: score.to_json() for client, score in distilled.scores.items()})
+    write_tensors(folder / "model.safetensors", weights)
+    description = {
+        "architecture": run.config.distillation.student_architecture,
+        "class_names": run.class_names,
+        "preprocessing": run.preprocess.to_json(),
+        "aggregation": run.config.distillation.aggregation,
+        "made_from": run.checksums,
+        "history": distilled.history,
+        "rejected": distilled.rejected,
+    }
+    write_json(folder / "model.json", description)
+
+
+def is_model_saved(run: Run) -> bool:
+    """Whether the workspace holds a whole model made from just these uploads."""
+    return run.model_description.get("made_from") == run.checksums
+
+
+def load_model(run: Run) -> torch.nn.Module:
+    """The saved model, in evaluation mode."""
+    description = run.model_description
+    model = build_classifier(run, description["architecture"], len(description["class_names"]))
+    model.load_state_dict(read_tensors(run.workspace.model / "model.safetensors")[0])
+    return model.to(run.device).eval()

@@ -1,0 +1,56 @@
+"""The student: one classifier for every class of the run, as it starts and as it is trained."""
+
+import torch
+
+from common.config import ConfigError
+from common.models import architectures, pretrained
+from common.storage.tensors import read_tensors
+from fedlmg_server.distillation import trainer
+from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
+from fedlmg_server.run import Run
+
+
+def make_student(run: Run) -> torch.nn.Module:
+    """The untrained student, initialised as the config asks.
+
+    Raises
+    ------
+    ConfigError: the initialisation does not fit the architecture.
+    """
+    settings = run.config.distillation
+    architecture, initialisation = settings.student_architecture, settings.student_initialisation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.config.seed)
+        model = build_classifier(run, architecture, len(run.class_names))
+    if initialisation == "average":
+        alike = [upload for upload in run.uploads if upload.manifest["architecture"] == architecture]
+        if not alike:
+            raise ConfigError(
+                f"no client uploaded a '{architecture}' to average: clear the config key 'student-initialisation'"
+            )
+        states = [upload.classifier().state_dict() for upload in alike]
+        model.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
+    elif initialisation == pretrained.IMAGENET:
+        pretrained.initialise(model, architecture, pretrained.IMAGENET)
+    elif initialisation:
+        weights, _ = read_tensors(initialisation)
+        own = model.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+        model.load_state_dict(fitting, strict=False)
+    return model.to(run.device)
+
+
+def build_classifier(run: Run, architecture: str, num_classes: int) -> torch.nn.Module:
+    """An untrained classifier that sees images as large as the run's."""
+    return architectures.build(architecture, num_classes, run.config.training.image_size, run.config.builders)
+
+
+def train_student(
+    run: Run, data: TrainingSet, on_epoch: OnEpoch = lambda entry: None
+) -> tuple[torch.nn.Module, list[dict]]:
+    """Train one student on `data`; returns it and its loss history."""
+    model = make_student(run)
+    history = trainer.train(
+        model, data, run.preprocess, run.config.distillation, run.config.seed, run.num_updates, on_epoch
+    )
+    return model, history

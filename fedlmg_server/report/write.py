@@ -1,0 +1,98 @@
+"""Measure a finished run; write its results, its page, and the card beside its model."""
+
+from collections.abc import Iterable
+
+from common.storage.atomic import write_bytes, write_json
+from common.upload import Upload
+from fedlmg_server.baselines import compare
+from fedlmg_server.baselines.compare import Measurements
+from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
+from fedlmg_server.collection.admission import rejected_uploads
+from fedlmg_server.report import drawn, model_card, page, results
+from fedlmg_server.run import Run
+
+
+def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str], unevaluated: dict[str, str]) -> None:
+    """Write `report/` and `model/MODEL_CARD.md`. Where the clients are virtual, their test images are at hand: the
+    report then has rows for the clients' own models, their ensemble and the returned model; with the config key
+    `compare`, for every baseline.
+
+    evaluations: client -> the returned model's accuracy on its test images, in [0, 1], as the client measured it.
+    missing: client -> why no upload came.
+    unevaluated: client -> why no evaluation came.
+    """
+    workspace, description = run.workspace, run.model_description
+    measured = _measure(run)
+    content = results.build(
+        seed=run.config.seed,
+        config=run.config.to_run_config(),
+        clients={upload.client: _client(run, upload, measured, evaluations) for upload in run.uploads},
+        aggregated={
+            "aggregation": description["aggregation"],
+            "architecture": description["architecture"],
+            "accuracy": _mean(evaluations.values()),
+        },
+        methods=measured.rows,
+        synthesis=_synthesis(run),
+        stages=workspace.stage_totals(),
+        missing=missing,
+        refused=rejected_uploads(workspace),
+        unevaluated=unevaluated,
+        matrix=measured.matrix,
+        confusion=measured.confusion,
+    )
+    returned = f"fedlmg-{description['aggregation']}"
+    write_json(workspace.report / "histories.json", {returned: description["history"]} | measured.histories)
+    write_json(workspace.report / "results.json", content)
+    write_bytes(workspace.model / "MODEL_CARD.md", model_card.render(content, description["class_names"]).encode())
+    write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
+
+
+def _measure(run: Run) -> Measurements:
+    if not has_virtual_clients(run):
+        return Measurements()
+    virtual, workspace, completed = VirtualRun.from_run(run), run.workspace, 0
+
+    def on_progress(count: int) -> None:
+        nonlocal completed
+        completed += count
+        workspace.log("progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models")
+
+    with workspace.stage("rivals"):
+        if run.config.distillation.compare:
+            return compare.measure_everything(virtual, on_progress)
+        return compare.measure_what_is_returned(virtual)
+
+
+def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, float]) -> dict:
+    score, training = run.teacher_scores[upload.client], upload.manifest["training"]
+    rejected = run.model_description["rejected"].get(upload.client, {})
+    return {
+        "quality": score["quality"],
+        "weight": score["weight"],
+        "weight_reason": score["reason"],
+        "architecture": upload.manifest["architecture"],
+        "num_examples": training["num_examples"],
+        "upload_bytes": upload.num_bytes,
+        "own_accuracy": training["test_accuracy"],
+        "own_accuracy_all_clients": _mean(measured.matrix.get(upload.client, {}).values()),
+        "aggregated_accuracy": evaluations.get(upload.client),
+        "membership": upload.manifest.get("membership"),
+        "privacy": upload.manifest.get("privacy"),
+        "images": drawn.summary(run.image_folder(upload), rejected),
+    }
+
+
+def _synthesis(run: Run) -> dict:
+    seconds = run.workspace.stage_totals()["synthesis"]
+    return {
+        "num_images": run.num_images,
+        "seconds": seconds,
+        "images_per_second": run.workspace.stage_totals("images")["synthesis"] / max(seconds, 1e-9),
+        "rejected": run.model_description["rejected"],
+    }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return sum(values) / len(values) if values else None
