@@ -1,1 +1,1 @@
-"""What one client is and holds, real or virtual."""
+"""One client's name, images and folders, for real and for virtual clients."""

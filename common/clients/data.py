@@ -1,4 +1,4 @@
-"""The images that one client trains and tests on: a folder of its own, or its part of the embedded federation."""
+"""The images on which one client trains and tests: a folder of its own, or its part of an embedded dataset."""
 
 import hashlib
 import json
@@ -14,23 +14,27 @@ from common.datasets.readers import folders
 
 @dataclass(frozen=True)
 class ClientData:
+    """A client's images with int64 labels that index `class_names`."""
+
     name: str
     class_names: list[str]
     train: LabeledImages
     validation: LabeledImages
     test: LabeledImages
     fingerprint: str
-    """Changes when the images change."""
+    """A checksum that changes when the images change."""
     source: str
-    """`digits/<virtual client>`, `emoji/<virtual client>` or `folder`."""
+    """`digits/<virtual client>`, `emoji/<virtual client>`, or `folder`."""
 
 
 def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
-    """
+    """Load the images of the client that `node_config` describes, and print what was skipped.
+
     Raises
     ------
-    FolderError: the folder cannot serve as a data set.
-    ConfigError: the node config names neither a folder nor a partition of the embedded federation.
+    FolderError: the client's folder cannot be used as a dataset.
+    ConfigError: the node config names neither a folder nor a partition, or a simulation key leaves the client without
+        training images.
     """
     name = client_name(node_config, config)
     if path := data_path(node_config):
@@ -43,11 +47,11 @@ def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
 
 
 def virtual_data(client: str, index: int, config: Config) -> ClientData:
-    """The part of the embedded federation that virtual client `index` holds.
+    """Load the images that virtual client number `index` holds, and name the client `client`.
 
     Raises
     ------
-    ConfigError: a simulation key leaves it without training images.
+    ConfigError: a simulation key leaves the client without training images.
     """
     class_names, splits = virtual.load(index, config)
     digest = hashlib.sha256(json.dumps(class_names).encode())
@@ -58,7 +62,7 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
 
 
 def virtual_index(source: str, config: Config) -> int | None:
-    """Which virtual client a `source` speaks of; None for a folder, which only its owner can read."""
+    """The number of the virtual client that `source` stands for; None for a folder, which only its owner can read."""
     num_clients = max(config.federation.num_clients, len(registry.find_dataset(config.federation.federation).domains))
     return {_source(index, config): index for index in range(num_clients)}.get(source)
 

@@ -1,4 +1,4 @@
-"""A client's node config, as Flower hands it on: its name, its images, its cache. Nothing here needs PyTorch."""
+"""A client's node config, as Flower passes it on: the client's name, images and cache. It needs no PyTorch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,14 @@ from common.config import Config, ConfigError
 
 NodeConfig = Mapping[str, str | int | float | bool]
 CACHES = Path.home() / ".cache" / "fedlmg"
-"""Of clients with folders of their own, one each, unless they say otherwise."""
+"""Holds one cache folder for each client with images of its own, unless the client sets `cache-path`."""
 
 
 def client_name(node_config: NodeConfig, config: Config) -> str:
-    """Node config `name`, else that of the folder (and of the table or list in it), else that of a virtual client."""
+    """The client's name: the node config's `name`, or else the name of its images or of the virtual client.
+
+    A folder of images gives its own name; a table or list gives the name of its folder and its own.
+    """
     if name := node_config.get("name"):
         return str(name)
     if path := data_path(node_config):
@@ -22,13 +25,20 @@ def client_name(node_config: NodeConfig, config: Config) -> str:
 
 
 def data_path(node_config: NodeConfig) -> Path | None:
-    """The client's own images (see `datasets.folders`): node config `data-path`, or Flower's usual `dataset-path`."""
+    """The path of the client's own images (see `folders.py` in `common/datasets/readers`), or None.
+
+    It is the node config's `data-path`, or `dataset-path`, which is Flower's usual name.
+    """
     path = node_config.get("data-path") or node_config.get("dataset-path")
     return Path(str(path)).expanduser().resolve() if path else None
 
 
 def cache_path(node_config: NodeConfig, config: Config) -> Path:
-    """Where the client keeps its models: node config `cache-path`, a virtual client's workspace, or home."""
+    """The folder in which the client keeps its models.
+
+    It is the node config's `cache-path`. Without this key, a client with images of its own uses a folder in the home
+    directory, and a virtual client uses the workspace.
+    """
     name = client_name(node_config, config)
     if path := node_config.get("cache-path"):
         return Path(str(path)).expanduser().resolve()
@@ -38,12 +48,12 @@ def cache_path(node_config: NodeConfig, config: Config) -> Path:
 
 
 def partition_index(node_config: NodeConfig) -> int:
-    """Of a virtual client.
+    """The number of the virtual client, which is the node config's `partition-id`.
 
     Raises
     ------
-    ConfigError: it has none, nor a folder of images.
+    ConfigError: the node config names neither a partition nor a folder of images.
     """
     if "partition-id" not in node_config:
-        raise ConfigError("the node config has neither 'data-path' nor 'partition-id': name a folder of images")
+        raise ConfigError("the node config has neither 'data-path' nor 'partition-id': set 'data-path' to your images")
     return int(node_config["partition-id"])

@@ -1,7 +1,7 @@
-"""Which images each virtual client holds, of an embedded data set or of image folders.
+"""Which images each virtual client holds, from an embedded dataset or from image folders.
 
-Images are dealt by domain, by a Dirichlet distribution or in shards. However many clients share them, no image is
-with two of them, and the same config gives the same images.
+Images are partitioned by domain, by a Dirichlet distribution or into shards. No two clients share an image, and the
+same config always gives the same images.
 """
 
 import numpy as np
@@ -15,13 +15,18 @@ from common.datasets.embedded.registry import Embedded
 from common.datasets.labeled_images import LabeledImages
 
 LEAST_IMAGES = 10
-"""Training images that a Dirichlet draw leaves to every client."""
+"""The fewest training images that a partition may leave to a client."""
 ATTEMPTS = 100
+"""The most partitions that are tried before the config is rejected."""
 SHARDS_PER_CLIENT = 2
 
 
 def name_client(index: int, config: Config) -> str:
-    """`mnist`, a second one `mnist-2`; `client-0` where the domains are mixed; of folders, as each is called."""
+    """The name of virtual client number `index`.
+
+    It is the client's domain (`mnist`, and `mnist-2` for a second client of this domain), `client-0` if the partition
+    mixes the domains, or the name of the client's folder.
+    """
     if config.simulation.folders:
         return virtual_folders.name_client(index, config)
     if config.simulation.partition != "domain":
@@ -32,12 +37,12 @@ def name_client(index: int, config: Config) -> str:
 
 
 def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
-    """Class names of one client, and its splits with labels that index them.
+    """The class names of virtual client number `index`, and its splits, whose labels index them.
 
     Raises
     ------
-    ConfigError: a simulation key that leaves the client without images.
-    FolderError: a folder that cannot serve as a data set.
+    ConfigError: a simulation key leaves the client without training images.
+    FolderError: the client's folder cannot be used as a dataset.
     """
     names = list(_images(config).class_names)
     if config.simulation.folders:
@@ -62,7 +67,7 @@ def _images(config: Config) -> Embedded:
 
 
 def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
-    """The domain's images; the clients that share it take every n-th."""
+    """The client's share of its domain: every n-th image, if n clients share the domain."""
     images = _images(config)
     number = len(images.domains)
     sharing = len(range(index % number, config.federation.num_clients, number)) or 1
@@ -71,7 +76,7 @@ def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
 
 
 def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
-    """A share of all domains' images; every split is cut in the same proportions."""
+    """The client's share of all domains' images; every split is partitioned in the same proportions."""
     images = _images(config)
     domains = [images.load(domain) for domain in images.domains]
     pooled = {
@@ -82,7 +87,7 @@ def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
 
 
 def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
-    """Class names of the client's folder, and its share of the images."""
+    """The class names of the client's folder, and the client's share of its images."""
     sharing = virtual_folders.count_clients(index, config)
     first = index // virtual_folders.count_folders(config) % sharing
     size = size_of(config.simulation, index)
@@ -116,15 +121,15 @@ def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
         if min(map(len, _cut(labels, num_clients, config, attempt))) >= LEAST_IMAGES:
             return attempt
     raise ConfigError(
-        f"no partition leaves {LEAST_IMAGES} training images to every client: raise 'dirichlet-alpha' or lower "
-        "'num-clients'"
+        f"every client must have {LEAST_IMAGES} training images, and no partition gives them: raise 'dirichlet-alpha' "
+        "or lower 'num-clients'"
     )
 
 
 def split_by_dirichlet(
     labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows of each client; a class's shares are drawn from Dirichlet(alpha) (Hsu et al., 2019)."""
+    """The sorted rows of each client; the clients' shares of each class follow Dirichlet(alpha) (Hsu et al., 2019)."""
     rows: list[list[np.ndarray]] = [[] for _ in range(num_clients)]
     shares = rng.dirichlet(np.full(num_clients, alpha), max(NUM_CLASSES, labels.max(initial=0) + 1))
     for label, share in enumerate(shares):
@@ -136,7 +141,7 @@ def split_by_dirichlet(
 
 
 def split_into_shards(labels: np.ndarray, num_clients: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Rows of each client: two of 2 n pieces of the images in the order of their labels (McMahan et al., 2017)."""
+    """The sorted rows of each client: two of 2 n equal pieces of the images in label order (McMahan et al., 2017)."""
     order = rng.permutation(SHARDS_PER_CLIENT * num_clients).reshape(num_clients, SHARDS_PER_CLIENT)
     pieces = np.array_split(np.argsort(labels, kind="stable"), order.size)
     return [np.sort(np.concatenate([pieces[number] for number in numbers])) for numbers in order]

@@ -1,4 +1,4 @@
-"""The image folders that virtual clients hold, in place of the embedded federation's domains."""
+"""The image folders of virtual clients, which the config key `folders` names instead of an embedded dataset."""
 
 import re
 from functools import lru_cache
@@ -10,16 +10,21 @@ from common.datasets.readers import folders
 
 
 def count_folders(config: Config) -> int:
+    """The number of folders that the config key `folders` names."""
     return len(_paths(config))
 
 
 def count_clients(index: int, config: Config) -> int:
-    """How many clients hold a part of client `index`'s folder."""
+    """The number of clients that share the folder of client number `index`."""
     return len(range(index % count_folders(config), config.federation.num_clients, count_folders(config))) or 1
 
 
 def name_client(index: int, config: Config) -> str:
-    """As the folder is called, `NICO_unique#2` as `NICO_unique-2`; the second client of a folder has `-2` behind it."""
+    """The name of the client's folder, with `-2` for the folder's second client.
+
+    Characters other than letters, digits, `_` and `-` become `-`: `NICO_unique#2` gives `NICO_unique-2`. If two folders
+    have the same name, clients are called `client-0` and so on.
+    """
     names = [re.sub(r"[^A-Za-z0-9_-]+", "-", path.name).strip("-") for path in _paths(config)]
     if len(set(names)) < len(names):
         return f"client-{index}"
@@ -28,11 +33,13 @@ def name_client(index: int, config: Config) -> str:
 
 
 def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[str, LabeledImages]]:
-    """Class names and splits of client `index`'s whole folder, with at most so many training images of a class.
+    """The class names and splits of the whole folder of client number `index`.
+
+    most: the most training images of each class that are read; None reads all.
 
     Raises
     ------
-    FolderError: a folder that cannot serve as a data set.
+    FolderError: the folder cannot be used as a dataset.
     """
     return _load(_paths(config)[index % count_folders(config)], config.training.image_size, most)
 

@@ -1,1 +1,1 @@
-"""What clients learn from: image folders on disk, and the embedded digits federation."""
+"""What clients learn from: image folders on disk, and the embedded datasets."""

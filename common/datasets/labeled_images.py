@@ -1,4 +1,4 @@
-"""Images with their labels, as every data set gives them."""
+"""Images with their labels, as every dataset gives them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """images: uint8 (N, 3, h, w); labels: int64 (N,), indices into the data set's class names."""
+    """images: uint8 (N, 3, h, w); labels: int64 (N,), indices into the dataset's class names."""
 
     images: torch.Tensor
     labels: torch.Tensor

@@ -1,1 +1,1 @@
-"""Data sets that ship with FedLMG or with installed packages."""
+"""Datasets that ship with FedLMG or that it makes from files of installed packages."""

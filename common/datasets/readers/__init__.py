@@ -1,1 +1,1 @@
-"""Images that lie in folders, in any layout."""
+"""Readers of image folders, in any of the known layouts."""
