@@ -44,7 +44,7 @@ def run_on_server(deployment: Deployment, overrides: dict, console: Console) -> 
     ------
     ConfigError: no client is registered, or the config or the workspace cannot be used.
     """
-    num_clients = len(deployment.registry.clients())
+    num_clients = len(deployment.registry.read_clients())
     if not num_clients:
         raise ConfigError(
             f"no client is registered with the server in {deployment.root}: add one with `fedlmg server add-client`"

@@ -1,6 +1,7 @@
-"""One message to each node, one reply from each, pulled one at a time; who was away or crashed is asked again.
+"""Send one message to each node and receive one reply from each; nodes that were away or crashed are asked again.
 
-Works over Flower's Grid, or anything with its `get_node_ids`, `push_messages` and `pull_messages`.
+Replies are pulled one at a time, so that only one is in memory. The grid is Flower's Grid, or any object with its
+methods `get_node_ids`, `push_messages` and `pull_messages`.
 """
 
 import time
@@ -14,17 +15,17 @@ import httpx
 
 UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED = 0, 3, 5, 8
 PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
-"""Flower's codes of errors that may pass; any other is final."""
+"""Flower's codes of temporary errors, after which a node is asked again; all other errors are final."""
 MOST_CRASHES = 3
-"""A client that crashes so often is not asked again; one that goes away and returns always is."""
+"""A client that crashes this often is not asked again. A client that goes away and returns is always asked again."""
 MOST_REFUSALS = 50
-"""So many failures of the SuperLink in a row end the run."""
+"""If the SuperLink fails this many times in a row, the run ends."""
 MALFORMED = (KeyError, TypeError, ValueError, RecursionError)
 NO_ANSWER = "no answer by the deadline"
 
 
 class ReplyError(ValueError):
-    """A reply that cannot be used; the message is the reason, `client` the name it came under if it is known."""
+    """The reply cannot be used; the message is the reason, and `client` is the client's name, or empty if unknown."""
 
     def __init__(self, reason: str, client: str = "") -> None:
         super().__init__(reason)
@@ -33,14 +34,15 @@ class ReplyError(ValueError):
 
 @dataclass
 class Exchange:
-    """Nodes are Flower's ids.
+    """One message to each node and one reply from each. Nodes are given by Flower's ids.
 
     Parameters
     ----------
     grid: Flower's Grid.
-    messages: nodes -> the messages to push to them.
-    receive: reply, node -> the client's name; raises ReplyError, or another of `MALFORMED`, on a malformed reply.
-    on_change: called with the exchange after each answer and each failure.
+    messages: makes the messages for a list of nodes.
+    receive: takes a reply and its node, and returns the client's name. It raises ReplyError, or another error in
+        `MALFORMED`, if the reply cannot be used.
+    on_change: called with this object after each reply and each failure.
     """
 
     grid: Any
@@ -54,12 +56,13 @@ class Exchange:
     answered: dict[int, str] = field(default_factory=dict)
     """Node -> client name."""
     failed: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Node -> client name (empty if not known) and why it failed for good."""
+    """Node -> client name (empty if unknown) and the reason of its final failure."""
     away: dict[int, str] = field(default_factory=dict)
-    """Node -> why it was lost; it is asked again once Flower shows it."""
+    """Node -> why it went away; it is asked again when Flower lists it again."""
     crashes: Counter = field(default_factory=Counter)
+    """Node -> number of its crashes."""
     refusals: int = 0
-    """Calls in a row that failed within the SuperLink."""
+    """Number of calls in a row that failed inside the SuperLink."""
 
     def run(
         self,
@@ -68,7 +71,11 @@ class Exchange:
         is_settled: Callable[["Exchange"], bool] = lambda exchange: False,
         grace_seconds: float = 0.0,
     ) -> None:
-        """Until `is_enough`, or `is_settled` with nobody pending or away for `grace_seconds`, or the deadline."""
+        """Send messages and receive replies until one of three conditions holds.
+
+        1. `is_enough` is true. 2. For `grace_seconds`, `is_settled` is true and no node is pending or away. 3. The
+        deadline has passed.
+        """
         deadline = time.monotonic() + deadline_seconds
         settled_since = None
         while not is_enough(self):
@@ -86,8 +93,8 @@ class Exchange:
                 return
             time.sleep(self.poll_seconds)
 
-    def unanswered(self) -> dict[int, tuple[str, str]]:
-        """Node -> client name (empty if not known) and reason, for every node that was asked in vain."""
+    def list_unanswered(self) -> dict[int, tuple[str, str]]:
+        """Node -> client name (empty if unknown) and reason, for every node that was asked but did not answer."""
         reasons = {node: ("", NO_ANSWER) for node in self.pending.values()}
         return reasons | {node: ("", reason) for node, reason in self.away.items()} | self.failed
 
@@ -103,7 +110,7 @@ class Exchange:
 
     def _pull(self, message_id: str) -> None:
         for reply in self._patiently(self.grid.pull_messages, [message_id]):
-            # The sender of an error may be the SuperLink: only the id of the question tells which node it is about.
+            # An error may come from the SuperLink, so the node is looked up by the id of the message it answers.
             node = self.pending.pop(message_id)
             if reply.has_error():
                 self._note_error(node, reply.error.code, reply.error.reason)
@@ -112,9 +119,9 @@ class Exchange:
             self.on_change(self)
 
     def _patiently(self, call: Callable[..., Iterable[Any]], *arguments: Any) -> list[Any]:
-        """What the call returns; nothing, for the next look to try again, when a busy SuperLink fails within.
+        """Return the call's result as a list. If a busy SuperLink fails, the list is empty, and the caller tries again.
 
-        Flower itself tries again when the line breaks, but not after an answer of 500.
+        Flower retries by itself when the connection breaks, but not after HTTP 500.
         """
         try:
             found = list(call(*arguments))
@@ -132,11 +139,11 @@ class Exchange:
         except ReplyError as error:
             self.failed[node] = (error.client, str(error))
         except MALFORMED as error:
-            self.failed[node] = ("", f"its reply could not be read ({type(error).__name__}: {error})")
+            self.failed[node] = ("", f"the reply could not be read ({type(error).__name__}: {error})")
 
     def _note_error(self, node: int, code: int, reason: str) -> None:
         self.crashes[node] += code != NODE_UNAVAILABLE
-        # In simulation the reason ends a whole traceback.
+        # In simulation the reason is a whole traceback, whose last line says what happened.
         reason = reason.strip().splitlines()[-1] if reason and reason.strip() else f"Flower's error {code}"
         if code in PASSING and self.crashes[node] < MOST_CRASHES:
             self.away[node] = f"unavailable since {datetime.now():%Y-%m-%d %H:%M:%S} ({reason})"

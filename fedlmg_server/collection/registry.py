@@ -1,4 +1,4 @@
-"""The clients that may take part: name, public key and Flower's node id, in a JSON file beside the server."""
+"""The registry of clients that may join: name, public key and Flower's node id of each, in a JSON file."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,11 @@ from common.storage.atomic import write_json
 from fedlmg_server.flower.connection import FlowerError
 
 KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
-"""In the words of Flower."""
+"""Parts of Flower's error messages."""
 
 
 class RegistryError(ValueError):
-    """A client that cannot be added or removed; the message is one sentence for the operator."""
+    """The client cannot be added or removed; the message is one sentence for the operator."""
 
 
 class Connection(Protocol):
@@ -23,72 +23,89 @@ class Connection(Protocol):
 
 
 class Registry:
-    """File `path`: name -> `key` (an OpenSSH public key without its comment) and `node` (Flower's id)."""
+    """A file of clients: name -> `key` (an OpenSSH public key without its comment) and `node` (Flower's node id)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def clients(self) -> dict[str, dict]:
-        try:
-            return json.loads(self.path.read_text()) if self.path.exists() else {}
-        except ValueError:
-            raise RegistryError(f"{self.path} cannot be read: put back what `fedlmg server add-client` wrote") from None
-
-    def names(self) -> dict[int, str]:
-        """Node -> name."""
-        return {client["node"]: name for name, client in self.clients().items()}
-
-    def add(self, connection: Connection, name: str, key_file: Path) -> int:
-        """Let the owner of this key take part under this name; returns its node. The same pair again changes nothing.
+    def read_clients(self) -> dict[str, dict]:
+        """Name -> entry of every registered client.
 
         Raises
         ------
-        RegistryError: a bad name, an unreadable key, or a name or key that another client has.
-        FlowerError: the SuperLink does not answer, or refuses the key.
+        RegistryError: the file is not valid JSON.
+        """
+        try:
+            return json.loads(self.path.read_text()) if self.path.exists() else {}
+        except ValueError:
+            raise RegistryError(
+                f"{self.path} is not the JSON that `fedlmg server add-client` wrote: restore the file"
+            ) from None
+
+    def read_names(self) -> dict[int, str]:
+        """Node -> name of every registered client."""
+        return {client["node"]: name for name, client in self.read_clients().items()}
+
+    def add(self, connection: Connection, name: str, key_file: Path) -> int:
+        """Allow the owner of a key to join under a name; returns the client's node.
+
+        Adding a name and a key that are registered together already changes nothing.
+
+        Raises
+        ------
+        RegistryError: the name is not valid, the key cannot be read, or another client has the name or the key.
+        FlowerError: the SuperLink does not answer, or rejects the key.
         """
         if safe_name(name) != name:
-            raise RegistryError(f"{name!r} is no name for a client: 1 to 64 letters, digits, - and _")
+            raise RegistryError(
+                f"a client's name must have 1 to 64 letters, digits, - and _, got {name!r}: choose another name"
+            )
         key = _read_key(key_file)
-        clients = self.clients()
+        clients = self.read_clients()
         if name in clients and clients[name]["key"] == key:
             return clients[name]["node"]
         if name in clients:
-            raise RegistryError(f"'{name}' is registered with another key: `fedlmg server remove-client` it first")
+            raise RegistryError(
+                f"'{name}' is registered with another key: remove it first with `fedlmg server remove-client {name}`"
+            )
         if owner := next((other for other, client in clients.items() if client["key"] == key), None):
-            raise RegistryError(f"{key_file} is registered already, as '{owner}'")
+            raise RegistryError(
+                f"the key {key_file} is registered already as '{owner}': use that name, or make another key"
+            )
         try:
             answer = connection.run_flwr("supernode", "register", str(key_file), connection.name, "--name", name)
         except FlowerError as error:
             if KEY_IN_USE not in str(error):
                 raise
-            answer = self._left_behind(connection, key_file)
+            answer = self._find_interrupted(connection, key_file)
         clients[name] = {"key": key, "node": int(answer["node-id"])}
         write_json(self.path, clients)
         return clients[name]["node"]
 
-    def _left_behind(self, connection: Connection, key_file: Path) -> dict:
-        """The node of an `add` that was interrupted: the SuperLink has it, and this file does not."""
+    def _find_interrupted(self, connection: Connection, key_file: Path) -> dict:
+        """The node of an `add` that was interrupted: the SuperLink knows the node, but this file does not."""
         nodes = connection.run_flwr("supernode", "list", connection.name)["nodes"]
-        known = self.names()
+        known = self.read_names()
         left = [node for node in nodes if node["status"] != "unregistered" and int(node["node-id"]) not in known]
         if len(left) != 1:
             raise RegistryError(
-                f"{key_file} was registered before, and removed: Flower takes no key twice; make another with "
-                "`fedlmg-client keygen`"
+                f"the key {key_file} was registered and removed before, and Flower accepts no key twice: make another "
+                "key with `fedlmg-client keygen`"
             )
         return left[0]
 
     def remove(self, connection: Connection, name: str) -> None:
-        """Let it take part no more, also where the SuperLink has forgotten it already.
+        """Remove a client, which can then no longer join. The SuperLink need not know the client any more.
 
         Raises
         ------
-        RegistryError: there is no such client.
+        RegistryError: no client has this name.
         FlowerError: the SuperLink does not answer.
         """
-        clients = self.clients()
+        clients = self.read_clients()
         if name not in clients:
-            raise RegistryError(f"no client is registered as '{name}'; there are: {', '.join(clients) or 'none'}")
+            registered = ", ".join(clients) or "none"
+            raise RegistryError(f"no client is registered as '{name}'; registered clients are: {registered}")
         try:
             connection.run_flwr("supernode", "unregister", str(clients.pop(name)["node"]), connection.name)
         except FlowerError as error:
@@ -101,10 +118,10 @@ def _read_key(path: Path) -> str:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise RegistryError(f"public key {path} cannot be read: {error}") from None
+        raise RegistryError(f"the public key {path} cannot be read: {error}") from None
     if "PRIVATE KEY" in text:
-        raise RegistryError(f"{path} is a private key, which never leaves its client: give the .pub file")
+        raise RegistryError(f"{path} is a private key, which must never leave its client: give the .pub file")
     parts = text.split()
     if len(parts) < 2 or not parts[0].startswith("ecdsa-sha2-"):
-        raise RegistryError(f"{path} is no ECDSA public key: make one with `fedlmg-client keygen`")
+        raise RegistryError(f"{path} is not an ECDSA public key: make one with `fedlmg-client keygen`")
     return " ".join(parts[:2])

@@ -127,7 +127,7 @@ class FedLMG(Strategy):
     def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
         """Who was asked in vain, and who of those expected was never there to be asked."""
         known = self._registered | self.workspace.nodes
-        for node, (name, reason) in exchange.unanswered().items():
+        for node, (name, reason) in exchange.list_unanswered().items():
             name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
                 self._miss(name or f"node {node}", reason)
@@ -167,7 +167,7 @@ class FedLMG(Strategy):
             self.config.deadline_seconds,
             is_enough=lambda exchange: len(exchange.answered) + len(exchange.failed) >= len(self.clients),
         )
-        unanswered = exchange.unanswered()
+        unanswered = exchange.list_unanswered()
         for node, name in self.clients.items():
             if node not in exchange.answered:
                 _, reason = unanswered.get(node, ("", "it did not come back"))
@@ -218,7 +218,7 @@ class FedLMG(Strategy):
     @property
     def _registered(self) -> dict[int, str]:
         """Node -> name of the clients whose keys are known; read anew, for clients are added while a run waits."""
-        return Registry(Path(self.config.client_registry)).names() if self.config.client_registry else {}
+        return Registry(Path(self.config.client_registry)).read_names() if self.config.client_registry else {}
 
     def _have(self) -> dict[str, str]:
         """Client -> sha256 of its weights, for every upload in the workspace."""

@@ -134,7 +134,7 @@ def status(folder: Folder = HERE) -> None:
 def _clients(deployment: Deployment, nodes: dict[int, dict]) -> Table:
     """A table of all registered clients; `nodes` maps Flower's node id to what the SuperLink says of the node."""
     table = Table("client", "state", "since", box=box.SIMPLE_HEAD)
-    for number, name in deployment.registry.names().items():
+    for number, name in deployment.registry.read_names().items():
         node = nodes.get(number, {})
         state = str(node.get("status", "unknown"))
         since = node.get("offline-at" if state == "offline" else "online-at") or ""

@@ -36,7 +36,7 @@ def public_keys(tmp_path: Path) -> list[Path]:
 def test_a_client_is_found_by_its_node(registry: Registry, public_keys: list[Path]):
     node = registry.add(Line(), "site-a", public_keys[0])
 
-    assert registry.names() == {node: "site-a"}
+    assert registry.read_names() == {node: "site-a"}
 
 
 def test_the_same_pair_again_asks_nobody(registry: Registry, public_keys: list[Path]):
@@ -65,11 +65,11 @@ class Ahead(Line):
 def test_a_client_is_added_whose_key_an_interrupted_command_registered(registry: Registry, public_keys: list[Path]):
     registry.add(Ahead(), "site-a", public_keys[0])
 
-    assert registry.names() == {7: "site-a"}
+    assert registry.read_names() == {7: "site-a"}
 
 
 def test_a_key_that_was_removed_is_not_taken_again(registry: Registry, public_keys: list[Path]):
-    with pytest.raises(RegistryError, match="Flower takes no key twice; make another"):
+    with pytest.raises(RegistryError, match="Flower accepts no key twice: make another"):
         registry.add(Ahead("unregistered"), "site-a", public_keys[0])
 
 
@@ -78,14 +78,14 @@ def test_a_client_is_removed_that_an_interrupted_command_unregistered(registry: 
 
     registry.remove(Ahead(), "site-a")
 
-    assert registry.clients() == {}
+    assert registry.read_clients() == {}
 
 
 def test_a_file_that_is_cut_short_is_told(registry: Registry):
     registry.path.write_text("")
 
-    with pytest.raises(RegistryError, match=r"clients\.json cannot be read"):
-        registry.clients()
+    with pytest.raises(RegistryError, match=r"clients\.json is not the JSON"):
+        registry.read_clients()
 
 
 def test_a_removed_client_is_unregistered(registry: Registry, public_keys: list[Path]):
@@ -94,7 +94,7 @@ def test_a_removed_client_is_unregistered(registry: Registry, public_keys: list[
 
     registry.remove(line, "site-a")
 
-    assert registry.clients() == {}
+    assert registry.read_clients() == {}
     assert line.asked[-1] == ("supernode", "unregister", str(node), "server")
 
 
@@ -102,11 +102,11 @@ def test_a_removed_client_is_unregistered(registry: Registry, public_keys: list[
     ("name", "key", "sentence"),
     [
         ("site-a", "second.pub", "'site-a' is registered with another key"),
-        ("site-b", "first.pub", "is registered already, as 'site-a'"),
-        ("a b", "second.pub", "is no name for a client"),
-        ("site-b", "second", "is a private key, which never leaves its client"),
+        ("site-b", "first.pub", "is registered already as 'site-a'"),
+        ("a b", "second.pub", "must have 1 to 64 letters"),
+        ("site-b", "second", "is a private key, which must never leave its client"),
         ("site-b", "missing.pub", "missing.pub cannot be read"),
-        ("site-b", "text.pub", "text.pub is no ECDSA public key"),
+        ("site-b", "text.pub", "text.pub is not an ECDSA public key"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -122,5 +122,5 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_an_unknown_client_cannot_be_removed(registry: Registry):
-    with pytest.raises(RegistryError, match="no client is registered as 'site-z'; there are: none"):
+    with pytest.raises(RegistryError, match="no client is registered as 'site-z'; registered clients are: none"):
         registry.remove(Line(), "site-z")
