@@ -29,7 +29,8 @@ def test_ensemble_reads_each_class_as_the_clients_that_know_it():
 
 
 def test_generated_images_come_to_look_as_asked(uploads, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data_free, "BATCH_SIZE", 16)
+    for name, size in (("BATCH_SIZE", 8), ("WIDTH", 16), ("GENERATOR_STEPS", 20)):
+        monkeypatch.setattr(data_free, name, size)
     asked = virtual_run(uploads)
     ensemble, generator = data_free.Ensemble(asked), torch.Generator().manual_seed(0)
 

@@ -26,6 +26,7 @@ from fedlmg_server.synthesis.plan import plan_images, split_into_batches
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.synthesis.store import finishing
 from fedlmg_server.workspace import Workspace
+from tests.conftest import make_upload
 
 TINY = SynthesisConfig(
     images_per_class=3, synthesis_batch_size=4, num_inference_steps=2, noise_editing_steps=1, min_confidence=0.0
@@ -43,7 +44,20 @@ def images(run: Run, upload: Upload, method: str = "fedlmg") -> dict[str, bytes]
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return make_run(tmp_path)
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole_plan(backend, tmp_path_factory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("whole"))
+    generate_for_client(backend, run, make_upload("site-a", ["cat", "dog"]))
+    return run.workspace.root
+
+
+@pytest.fixture
+def complete(whole_plan, tmp_path) -> Run:
+    """A run with all images that `TINY` plans for `upload`."""
+    return make_run(shutil.copytree(whole_plan, tmp_path / "complete"))
 
 
 @pytest.mark.parametrize("gradient", ["full", "shortcut"])
@@ -62,19 +76,17 @@ def test_interruption_changes_no_image(backend, upload, tmp_path, gradient):
     assert len(undisturbed) == 6
 
 
-def test_nothing_is_generated_twice(backend, run, upload):
-    generate_for_client(backend, run, upload)
-
-    assert generate_for_client(backend, run, upload) == 0
+def test_nothing_is_generated_twice(backend, complete, upload):
+    assert generate_for_client(backend, complete, upload) == 0
 
 
-def test_guidance_changes_the_images(backend, run, upload):
-    generate_for_client(backend, run, upload)
-    generate_for_client(backend, run, upload, method="prompts-only")
+def test_guidance_changes_the_images(backend, complete, upload):
+    generate_for_client(backend, complete, upload, method="prompts-only")
 
-    guided, plain = images(run, upload), images(run, upload, "prompts-only")
+    guided, plain = images(complete, upload), images(complete, upload, "prompts-only")
     assert guided.keys() == plain.keys()
-    assert all(guided[name] != plain[name] for name in guided)
+    assert len(guided) == 6
+    assert [name for name in guided if guided[name] == plain[name]] == []
 
 
 def test_image_follows_the_cluster_of_its_seed_and_no_other(backend, run, upload, tmp_path):
@@ -93,40 +105,36 @@ def test_image_follows_the_cluster_of_its_seed_and_no_other(backend, run, upload
     assert 0 < len(changed) < len(before)
 
 
-def test_two_shares_generate_the_whole_plan_with_the_same_images(backend, run, upload, tmp_path):
-    generate_for_client(backend, run, upload)
-    shared = make_run(tmp_path / "shared")
+def test_two_shares_generate_the_whole_plan_with_the_same_images(backend, run, complete, upload):
+    generate_for_client(backend, run, upload, share=(0, 2))
+    generate_for_client(backend, run, upload, share=(1, 2))
 
-    generate_for_client(backend, shared, upload, share=(0, 2))
-    generate_for_client(backend, shared, upload, share=(1, 2))
-
-    assert images(shared, upload) == images(run, upload)
-    assert scores.read(shared.image_folder(upload)).keys() == images(shared, upload).keys()
+    assert images(run, upload) == images(complete, upload)
+    assert scores.read(run.image_folder(upload)).keys() == images(complete, upload).keys()
 
 
-def test_score_cut_short_by_a_crash_is_passed_over(backend, run, upload):
-    generate_for_client(backend, run, upload)
-    folder = run.image_folder(upload)
+def test_score_cut_short_by_a_crash_is_passed_over(complete, upload):
+    folder = complete.image_folder(upload)
     whole = scores.read(folder)
+    assert whole
     with open(folder / "scores-0.jsonl", "a") as file:
         file.write('{"file": "dog/1.p')
 
     assert scores.read(folder) == whole
 
 
-def test_every_image_has_a_score(backend, run, upload):
-    generate_for_client(backend, run, upload)
+def test_every_image_has_a_score(complete, upload):
+    found = scores.read(complete.image_folder(upload))
 
-    found = scores.read(run.image_folder(upload))
+    assert found.keys() == images(complete, upload).keys()
+    confidences = [score.confidence for score in found.values()]
+    assert len(confidences) == 6
+    assert 0 <= min(confidences) <= max(confidences) <= 1
 
-    assert found.keys() == images(run, upload).keys()
-    assert all(0 <= score.confidence <= 1 for score in found.values())
 
-
-def test_filter_leaves_out_images_below_the_confidence(backend, run, upload):
-    generate_for_client(backend, run, upload)
-    confidences = sorted(score.confidence for score in scores.read(run.image_folder(upload)).values())
-    strict = make_run(run.workspace.root, replace(TINY, min_confidence=confidences[3]))
+def test_filter_leaves_out_images_below_the_confidence(complete, upload):
+    confidences = sorted(score.confidence for score in scores.read(complete.image_folder(upload)).values())
+    strict = make_run(complete.workspace.root, replace(TINY, min_confidence=confidences[3]))
     strict.uploads = [upload]
 
     kept = read_synthetic_set(strict)

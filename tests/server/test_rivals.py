@@ -140,7 +140,8 @@ def test_feddf_asks_for_public_images_where_clients_have_folders(uploads):
 
 
 def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
-    wrong = replace(trained("c"), manifest=trained("c").manifest | {"class_names": NAMES[::-1]})
+    third = trained("c")
+    wrong = replace(third, manifest=third.manifest | {"class_names": NAMES[::-1]})
     asked = virtual_run([*uploads, wrong], tmp_path)
     scores = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
     (tmp_path / "model").mkdir()

@@ -229,7 +229,13 @@ def test_window_without_steps_is_plain_sampling(backend, guidance, start, window
 
 
 @pytest.mark.parametrize(
-    ("preset", "sampler"), [("default", "ddim"), ("exact", "ddpm"), ("default", "dpm-solver++"), ("default", "lcm")]
+    ("preset", "sampler"),
+    [
+        ("default", "ddim"),
+        ("exact", "ddpm"),
+        pytest.param("default", "dpm-solver++", marks=pytest.mark.slow),
+        pytest.param("default", "lcm", marks=pytest.mark.slow),
+    ],
 )
 def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     """A device without numbers: whoever asks for one, as `item`, `cpu` and indexing by its tensors do, is told off."""
