@@ -7,15 +7,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.html_page import format_percent, make_environment
+from common.html_page import format_percent, load_template
 from common.names import safe_name
 from common.vision.metrics import read_curve
 from fedlmg_server.report import drawn, montage, plots, views
 from fedlmg_server.report.results import best, check, points, rejections
-from fedlmg_server.report.template import PAGE
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 
+TEMPLATE = Path("fedlmg_server/report/pages/report.html.j2")
 MAX_LINES = 24
 LIMITS = (
     "Each client measured its own accuracies on its own data and reported them; the server cannot check them.",
@@ -40,7 +40,7 @@ def render(workspace: Path, results: dict) -> str:
     ValueError: `results` is not what `results.build` returns.
     """
     check(results)
-    template = make_environment({"page": PAGE}).get_template("page")
+    template = load_template(TEMPLATE)
     names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
     return template.render(
         points=points,
