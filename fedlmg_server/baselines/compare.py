@@ -36,7 +36,7 @@ class Measurements:
     """Trained method -> its loss by epoch."""
     matrix: dict[str, dict[str, float]] = field(default_factory=dict)
     """Client -> its own model's accuracy on each client's test images."""
-    count_confusions: dict | None = None
+    confusion: dict | None = None
     """Of the returned model, as `confusion_of_returned_model` returns it."""
 
 

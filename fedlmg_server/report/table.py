@@ -21,6 +21,8 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
     console.print(_clients(results))
     if results["methods"]:
         console.print(_methods(results))
+        if "ceiling" not in results["methods"]:
+            console.print("Only what the run returns was measured: `fedlmg run --compare` measures every baseline.")
     for name, client in results["clients"].items():
         if client["weight_reason"]:
             state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"

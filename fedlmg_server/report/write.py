@@ -41,8 +41,8 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
         matrix=measured.matrix,
         confusion=measured.confusion,
     )
-    returned = f"fedlmg-{description['aggregation']}"
-    write_json(workspace.report / "histories.json", {returned: description["history"]} | measured.histories)
+    histories = measured.histories or {f"fedlmg-{description['aggregation']}": description["history"]}
+    write_json(workspace.report / "histories.json", histories)
     write_json(workspace.report / "results.json", content)
     write_bytes(workspace.model / "MODEL_CARD.md", model_card.render(content, description["class_names"]).encode())
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
