@@ -1,6 +1,7 @@
 """A client's own page: its figures and nobody else's."""
 
 import re
+from html import escape
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -29,7 +30,10 @@ def test_classes_are_joined_as_they_were_measured_however_spelt(tmp_path: Path):
 
 
 def test_names_are_escaped(tmp_path: Path):
-    assert HOSTILE not in page.render(make_cache(tmp_path))
+    html = page.render(make_cache(tmp_path))
+
+    assert HOSTILE not in html
+    assert escape(HOSTILE) in html
 
 
 def test_without_test_images_nothing_is_claimed(tmp_path: Path):

@@ -88,12 +88,22 @@ def test_statistics_by_cluster_have_as_many_rows_for_every_class(data: ClientDat
     assert {moments.mean.shape[:2] for moments in upload.statistics.values()} == {(4, 2)}
 
 
-def test_upload_without_validation_images_has_the_last_weights(data: ClientData, tmp_path: Path):
+def test_upload_without_validation_images_has_the_last_weights(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     empty = LabeledImages(data.validation.images[:0], data.validation.labels[:0])
+    save, after_epoch = training.save_training, []
+
+    def record(path: Path, model: torch.nn.Module, *rest: object) -> None:
+        after_epoch.append(model.head.weight.detach().half())
+        save(path, model, *rest)
+
+    monkeypatch.setattr(training, "save_training", record)
 
     upload = run(replace(data, validation=empty), tmp_path)
 
     assert upload.manifest["training"]["validation_accuracy"] is None
+    assert [torch.equal(upload.arrays["head.weight"], weight) for weight in after_epoch] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["dog\n", "d" * 101])

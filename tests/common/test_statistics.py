@@ -17,7 +17,9 @@ def test_every_small_architecture_has_statistics_that_round_trip(name):
     restored = feature_statistics.from_tensors(feature_statistics.to_tensors(gathered))
     assert gathered
     assert restored.keys() == gathered.keys()
-    assert all(torch.equal(restored[layer].mean, gathered[layer].mean) for layer in gathered)
+    for layer, moments in gathered.items():
+        assert torch.equal(restored[layer].mean, moments.mean)
+        assert torch.equal(restored[layer].variance, moments.variance)
 
 
 def test_tapped_moments_are_those_of_the_whole_set():

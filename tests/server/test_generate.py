@@ -160,6 +160,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_image(backend, upload, tm
 
     found, undisturbed = (images(each, upload) for each in (run, ample))
     assert found.keys() == undisturbed.keys()
+    assert len(found) == 6
     for name, content in found.items():
         torch.testing.assert_close(pixels(content), pixels(undisturbed[name]), atol=2, rtol=0)
     assert asked == [6, 3, 1, 1, 1, 1, 1, 1]

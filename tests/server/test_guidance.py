@@ -61,6 +61,7 @@ def test_moments_of_all_are_batch_norms_own_or_pooled(architecture: str, wider: 
 
     guidance = guidance_by_classes(upload, by_class=False)
 
+    assert guidance.target_statistics.keys() == upload.statistics.keys() != set()
     for name, moments in guidance.target_statistics.items():
         torch.testing.assert_close(moments.mean, upload.statistics[name].mean)
         torch.testing.assert_close(moments.variance, upload.statistics[name].variance + wider)

@@ -73,7 +73,8 @@ def test_statistics_gap_is_the_loss_that_guides(finished: VirtualRun):
     ]
 
     assert torch.allclose(gaps, torch.cat(alone), rtol=1e-4)
-    assert (gaps > 0).all()
+    assert len(gaps) == 3
+    assert gaps.min() > 0
 
 
 def test_table_has_a_line_a_client_and_set_with_its_spread():

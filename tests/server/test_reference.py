@@ -72,4 +72,4 @@ def test_the_benchmark_for_gpus_runs_anywhere_on_a_tiny_pipeline():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert set(result["ratio"]) == {"reference", "exact", "default", "fast"}
-    assert all(found["tflops"] > 0 for found in result["presets"].values())
+    assert min(found["tflops"] for found in result["presets"].values()) > 0

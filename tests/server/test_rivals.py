@@ -120,8 +120,8 @@ def test_feddf_starts_from_the_average_of_nets_like_the_student_s(uploads):
     alike, other = (feddf._make_start(virtual_run(each)).state_dict() for each in (uploads, unlike))
 
     average, student = averaging.average_uploads(virtual_run(uploads)), make_student(virtual_run(unlike))
-    assert all(torch.equal(value, alike[name]) for name, value in average.state_dict().items())
-    assert all(torch.equal(value, other[name]) for name, value in student.state_dict().items())
+    torch.testing.assert_close(dict(alike), dict(average.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(dict(other), dict(student.state_dict()), rtol=0, atol=0)
 
 
 def test_feddf_learns_from_teachers_and_images_without_labels(uploads):

@@ -86,6 +86,7 @@ def test_feddyns_clients_remember_how_far_they_moved(uploads):
 
     first, second = (train_in_round(grid, number, shown(uploads[0])) for number in (1, 2))
 
+    assert grid.gradients[1].keys() == first.keys() != set()
     for name, remembered in grid.gradients[1].items():
         torch.testing.assert_close(remembered, -0.1 * (first[name] + second[name]))
 
