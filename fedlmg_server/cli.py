@@ -104,7 +104,7 @@ def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that ha
             validate_uploads(run)
         if not run.uploads:
             raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
-        cost = estimate.measure(run)
+        cost = estimate.estimate_cost(run)
     except ConfigError as error:
         console.print(f"[red]No estimate is possible:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None

@@ -84,7 +84,7 @@ def synthesise(run: Run) -> None:
         store.remove_unplanned(run, method)
     missing = [method for method in methods if not store.is_complete(run, method)]
     workspace.log("plan", images=total, classes=len(run.class_names), methods=missing)
-    with launch.workers(workspace, launch.num_processes(run), missing) as workers:
+    with launch.start_workers(workspace, launch.num_processes(run), missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 

@@ -6,6 +6,6 @@ from common.datasets.labeled_images import LabeledImages
 from fedlmg_server.distillation.trainer import TrainingSet
 
 
-def pooled(splits: list[LabeledImages]) -> TrainingSet:
+def pool_images(splits: list[LabeledImages]) -> TrainingSet:
     """Every client's training images; labels index the union of their classes."""
     return TrainingSet(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))

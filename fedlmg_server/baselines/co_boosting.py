@@ -22,7 +22,7 @@ PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
 
 
 def co_boosting(run: VirtualRun) -> Outcome:
-    return data_free.rival(run, generator_loss, show=push, reweight=reweight_by_epoch)
+    return data_free.train_on_generated(run, generator_loss, show=push, reweight=reweight_by_epoch)
 
 
 def generator_loss(

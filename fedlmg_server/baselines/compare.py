@@ -69,8 +69,8 @@ def measure_untrained(
     ensemble = {}
     for name, test in (tests or run.test).items():
         probabilities = teachers.predict_with_all(run, test.images)
-        local[name] = teachers_alone.local(probabilities, test.labels)
-        ensemble[name] = teachers_alone.ensemble(probabilities, run.known_classes, test.labels)
+        local[name] = teachers_alone.measure_each(probabilities, test.labels)
+        ensemble[name] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels)
     matrix = {upload.client: {name: local[name][upload.client] for name in local} for upload in run.uploads}
     rows = {
         "own-model": _row({name: accuracies[name] for name, accuracies in local.items()}),
@@ -128,7 +128,7 @@ def _training_sets(run: VirtualRun, methods: list[str]) -> dict[str, TrainingSet
             for name in wanted:
                 sets[f"{images}-{name}"] = cache.training_set(name, run.teacher_weights)
     if "ceiling" in methods:
-        sets["ceiling"] = ceiling.pooled(list(run.train.values()))
+        sets["ceiling"] = ceiling.pool_images(list(run.train.values()))
     return sets
 
 

@@ -177,7 +177,7 @@ Reweight = Callable[[Ensemble, torch.Tensor, torch.Tensor, int], None]
 """Of the pool so far, its labels and the epoch: moves the clients' weights in the ensemble."""
 
 
-def rival(run: VirtualRun, loss: Loss, show: Show, reweight: Reweight | None = None) -> Outcome:
+def train_on_generated(run: VirtualRun, loss: Loss, show: Show, reweight: Reweight | None = None) -> Outcome:
     """Epoch by epoch: a new generator adds a batch to the pool, the ensemble is reweighted, the student follows it."""
     cost = cost_of_uploads(run)
     with cost.timed("server"):

@@ -18,7 +18,7 @@ STATISTICS_WEIGHT, BOUNDARY_WEIGHT = 1.0, 0.5
 
 
 def dense(run: VirtualRun) -> Outcome:
-    return data_free.rival(run, generator_loss, show=lambda ensemble, images, generator: images)
+    return data_free.train_on_generated(run, generator_loss, show=lambda ensemble, images, generator: images)
 
 
 def generator_loss(

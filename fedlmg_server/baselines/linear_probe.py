@@ -14,7 +14,7 @@ from fedlmg_server.distillation.student import make_student
 def linear_probe(run: VirtualRun) -> Outcome:
     """The student as it starts (`student-initialisation`; from scratch, its features are random) with its last layer
     trained; BatchNorm's running moments follow the images, as in the authors' code."""
-    data, model, config = ceiling.pooled(list(run.train.values())), make_student(run), run.config
+    data, model, config = ceiling.pool_images(list(run.train.values())), make_student(run), run.config
     head = pretrained.head_name(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))

@@ -41,7 +41,7 @@ MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.TRAINED)
 NAMES = (*MEASURED_IN_RUN, *RIVALS)
 
 
-def measure(method: str, run: VirtualRun) -> Outcome:
+def measure_method(method: str, run: VirtualRun) -> Outcome:
     """
     Raises
     ------

@@ -10,12 +10,12 @@ from common.vision.metrics import accuracy
 from fedlmg_server.distillation.teachers import multi_teacher
 
 
-def local(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
+def measure_each(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
     """Accuracy of each client's model on one test set; per_client: (N, classes) each."""
     return {client: accuracy(probabilities, labels) for client, probabilities in per_client.items()}
 
 
-def ensemble(
+def measure_ensemble(
     per_client: dict[str, torch.Tensor],
     known: dict[str, torch.Tensor],
     labels: torch.Tensor,

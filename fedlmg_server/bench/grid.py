@@ -132,7 +132,7 @@ class Cell:
 
 def _measure_method(name: str, run: VirtualRun) -> dict:
     try:
-        outcome = rivals.measure(name, run)
+        outcome = rivals.measure_method(name, run)
     except DoesNotApply as reason:
         return {"note": str(reason)}
     return _accuracies(outcome.per_client) | asdict(outcome.cost)

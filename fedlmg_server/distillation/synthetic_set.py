@@ -52,7 +52,7 @@ def read_synthetic_set(run: Run, method: str = "fedlmg") -> SyntheticSet:
 
 
 def _passing(run: Run, upload: Upload, method: str, rejected: Rejected) -> Iterator[PlannedImage]:
-    known = scores.read(run.image_folder(upload, method))
+    known = scores.read_scores(run.image_folder(upload, method))
     for image in store.planned_images(run, upload):
         if why := filters.find_reason(known[image.file], run.config.synthesis.min_confidence, method == "fedlmg"):
             filters.count_rejected(rejected, upload.client, image.class_name, why)

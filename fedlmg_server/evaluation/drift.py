@@ -63,7 +63,7 @@ class Shifted:
 
 def measure(run: VirtualRun) -> Iterator[Shifted]:
     """One row for each shift and method."""
-    pooled, _ = train_student(run, ceiling.pooled(list(run.train.values())))
+    pooled, _ = train_student(run, ceiling.pool_images(list(run.train.values())))
     models = {compare.returned_method(run): load_model(run), "ceiling": pooled}
     for shift, tests in shifted(run.test):
         untrained, _ = compare.measure_untrained(run, tests)

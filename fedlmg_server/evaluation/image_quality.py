@@ -58,7 +58,7 @@ class Measured:
 
 def measure(run: VirtualRun) -> Iterator[Measured]:
     """Every client's rows, the client's whole first and then its classes."""
-    training = ceiling.pooled(list(run.train.values()))
+    training = ceiling.pool_images(list(run.train.values()))
     by = judge.train(training, len(run.class_names), run.config.seed, JUDGE_EPOCHS)
     drawn = {name: _by_client(run, method) for method, name in METHODS.items()}
     for upload in run.uploads:

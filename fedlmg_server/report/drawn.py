@@ -12,7 +12,7 @@ def summary(folder: Path, rejected: dict[str, dict[str, int]]) -> dict[str, int]
 
     rejected: class -> reason -> number of images.
     """
-    there = [score for file, score in scores.read(folder).items() if (folder / file).exists()]
+    there = [score for file, score in scores.read_scores(folder).items() if (folder / file).exists()]
     return {
         "drawn": len(there),
         "read_as_asked": sum(score.agrees for score in there),
@@ -25,7 +25,7 @@ def loss_curves(folder: Path) -> dict[str, Curve]:
 
     Steps count from 1, those of noise editing included, where only the statistics loss is known.
     """
-    batches = traces.read(folder)
+    batches = traces.read_losses(folder)
     editing, classification, statistics = (
         _mean(batches, kind) for kind in ("noise editing", "classification", "statistics")
     )

@@ -124,7 +124,7 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
         for name in _list(_read_json(manifest).get("class_names"))
     }
     for folder, title in (("synthetic", "Synthetic images"), ("synthetic-prompts-only", "The same without guidance")):
-        known = {path.name: scores.read(path) for path in (workspace / folder).glob("*")}
+        known = {path.name: scores.read_scores(path) for path in (workspace / folder).glob("*")}
         unsafe = {
             workspace / folder / client / file
             for client, found in known.items()

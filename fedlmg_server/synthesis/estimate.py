@@ -41,18 +41,18 @@ def count_planned_images(run: Run) -> int:
     return run.config.synthesis.images_per_class * num_classes
 
 
-def measure(run: Run) -> Estimate:
-    """As `probe`, with the diffusion model that the config names, on all processes of this machine."""
+def estimate_cost(run: Run) -> Estimate:
+    """As `time_probe`, with the diffusion model that the config names, on all processes of this machine."""
     if run.device.type == "cpu":
         torch.set_num_threads(1)
     # Diffusers is for the processes that generate: the server that waits for clients does without.
     from fedlmg_server.diffusion import families
 
     backend = families.load_backend(run.config.synthesis, run.device)
-    return probe(backend, run, run.uploads[0], run.num_images, num_processes(run))
+    return time_probe(backend, run, run.uploads[0], run.num_images, num_processes(run))
 
 
-def probe(backend: DiffusionBackend, run: Run, upload: Upload, total: int, processes: int) -> Estimate:
+def time_probe(backend: DiffusionBackend, run: Run, upload: Upload, total: int, processes: int) -> Estimate:
     """Time a few guided images of one client, of `total` in all; nothing is kept.
 
     The processes generate side by side as fast as one alone, as they do on a GPU or a core each.

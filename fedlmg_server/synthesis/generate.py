@@ -74,7 +74,7 @@ def generate_for_client(
             pixels = to_pixels(images)
             found = score_batch(batch, pixels, backend.safe(images), guidance, upload.class_names)
             store.save_batch(folder, f"scores-{rank}.jsonl", batch, pixels, found)
-            traces.append(folder / f"losses-{rank}.jsonl", losses)
+            traces.append_losses(folder / f"losses-{rank}.jsonl", losses)
             losses.clear()
         generated += len(batch)
     return generated

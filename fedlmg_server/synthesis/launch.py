@@ -68,7 +68,7 @@ class Workers:
 
 
 @contextmanager
-def workers(workspace: Workspace, world_size: int, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
+def start_workers(workspace: Workspace, world_size: int, methods: Sequence[str] = ("fedlmg",)) -> Iterator[Workers]:
     """`world_size` processes that generate all missing images; those that still run at the end of the block are
     stopped."""
     started = Workers(workspace, world_size, methods)

@@ -19,12 +19,12 @@ class Score:
     safe: bool = True
 
 
-def append(file: Path, scores: Iterable[Score]) -> None:
+def append_scores(file: Path, scores: Iterable[Score]) -> None:
     """On the disk before the images are, so that none is there without its score."""
     json_lines.append(file, (score.__dict__ for score in scores), is_durable=True)
 
 
-def read(folder: Path) -> dict[str, Score]:
+def read_scores(folder: Path) -> dict[str, Score]:
     """The score of each image file of a client's synthetic folder; a line that a crash cut short is passed over."""
     scores = {}
     for file in sorted(folder.glob("scores-*.jsonl")):

@@ -44,7 +44,7 @@ def remove_unplanned(run: Run, method: str) -> None:
         image.path(run.image_folder(upload, method)) for upload in run.uploads for image in planned_images(run, upload)
     }
     there = _list_images(run.workspace, method)
-    scored = {folder / file for folder in {path.parents[1] for path in there} for file in scores.read(folder)}
+    scored = {folder / file for folder in {path.parents[1] for path in there} for file in scores.read_scores(folder)}
     for path in there:
         if path not in planned or path not in scored:
             path.unlink()
@@ -63,7 +63,7 @@ def save_batch(
 ) -> None:
     """Write a batch: first the scores, then the images, so that an image on the disk always has its score."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores.append(folder / scores_file, found)
+    scores.append_scores(folder / scores_file, found)
     for image, values in zip(batch, pixels.cpu(), strict=True):
         buffer = BytesIO()
         to_pil_image(values).save(buffer, "png")

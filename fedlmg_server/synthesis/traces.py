@@ -10,7 +10,7 @@ from fedlmg_server.run import Run
 from fedlmg_server.synthesis.guidance import Trace
 
 
-def append(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:
+def append_losses(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:
     """Of each batch its number of images and its losses; unguided ones, which have none, are left out."""
     entries = []
     for num_images, trace in traces:
@@ -20,7 +20,7 @@ def append(file: Path, traces: Iterable[tuple[int, Trace]]) -> None:
         json_lines.append(file, entries)
 
 
-def read(folder: Path) -> list[dict]:
+def read_losses(folder: Path) -> list[dict]:
     """A client's batches, oldest first in each process: `images`, their number, and the losses at each step by kind."""
     return [batch for file in sorted(folder.glob("losses-*.jsonl")) for batch in json_lines.read(file)]
 
@@ -32,5 +32,5 @@ def newest_losses(run: Run, method: str) -> dict[str, dict[str, float]]:
     if not files:
         return {}
     folder = max(files, key=lambda file: file.stat().st_mtime_ns).parent
-    batches = read(folder) or [{}]
+    batches = read_losses(folder) or [{}]
     return {folders[folder]: {kind: steps[-1] for kind, steps in batches[-1].items() if kind != "images"}}

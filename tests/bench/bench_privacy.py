@@ -60,7 +60,7 @@ def spread(values: list[float]) -> list[float]:
 
 
 def attacks(run: VirtualRun) -> dict[str, audit.Membership]:
-    pooled, _ = train_student(run, ceiling.pooled(list(run.train.values())))
+    pooled, _ = train_student(run, ceiling.pool_images(list(run.train.values())))
     synthetic = read_synthetic_set(run).images
     models = {"given back": load_model(run), "FedAvg, 20 rounds": averaged(run), "all real images": pooled}
     sets = {client: (images, run.test[client]) for client, images in run.train.items()}

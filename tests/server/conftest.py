@@ -97,4 +97,4 @@ def save_planned(folder: Path, images: torch.Tensor, rows: dict[int, Iterator[in
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = images[next(rows[CLASS_NAMES.index(planned.class_name)])].permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(path)
-        scores.append(folder / "scores-0.jsonl", [Score(planned.file, planned.class_name, 1.0, True)])
+        scores.append_scores(folder / "scores-0.jsonl", [Score(planned.file, planned.class_name, 1.0, True)])

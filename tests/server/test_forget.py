@@ -42,7 +42,7 @@ def _drawn_in_this_process() -> Iterator[None]:
         def wait(self, *_: object) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "workers", lambda *asked: nullcontext(Workers(*asked)))
+        patch.setattr(launch, "start_workers", lambda *asked: nullcontext(Workers(*asked)))
         yield
 
 

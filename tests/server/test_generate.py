@@ -110,21 +110,21 @@ def test_two_shares_generate_the_whole_plan_with_the_same_images(backend, run, c
     generate_for_client(backend, run, upload, share=(1, 2))
 
     assert images(run, upload) == images(complete, upload)
-    assert scores.read(run.image_folder(upload)).keys() == images(complete, upload).keys()
+    assert scores.read_scores(run.image_folder(upload)).keys() == images(complete, upload).keys()
 
 
 def test_score_cut_short_by_a_crash_is_passed_over(complete, upload):
     folder = complete.image_folder(upload)
-    whole = scores.read(folder)
+    whole = scores.read_scores(folder)
     assert whole
     with open(folder / "scores-0.jsonl", "a") as file:
         file.write('{"file": "dog/1.p')
 
-    assert scores.read(folder) == whole
+    assert scores.read_scores(folder) == whole
 
 
 def test_every_image_has_a_score(complete, upload):
-    found = scores.read(complete.image_folder(upload))
+    found = scores.read_scores(complete.image_folder(upload))
 
     assert found.keys() == images(complete, upload).keys()
     confidences = [score.confidence for score in found.values()]
@@ -133,7 +133,7 @@ def test_every_image_has_a_score(complete, upload):
 
 
 def test_filter_leaves_out_images_below_the_confidence(complete, upload):
-    confidences = sorted(score.confidence for score in scores.read(complete.image_folder(upload)).values())
+    confidences = sorted(score.confidence for score in scores.read_scores(complete.image_folder(upload)).values())
     strict = make_run(complete.workspace.root, replace(TINY, min_confidence=confidences[3]))
     strict.uploads = [upload]
 
@@ -215,7 +215,7 @@ def test_safety_checkers_answer_is_kept_with_the_score(backend, run, upload, mon
 
     generate_for_client(backend, run, upload)
 
-    found = scores.read(run.image_folder(upload)).values()
+    found = scores.read_scores(run.image_folder(upload)).values()
     assert [score.safe for score in found] == [False] * 6
 
 

@@ -66,7 +66,7 @@ def cost_in_run(method: str, asked: VirtualRun) -> Cost:
     results["stages"] = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
     asked.workspace.report.mkdir(parents=True)
     (asked.workspace.report / "results.json").write_text(json.dumps(results))
-    return rivals.measure(method, asked).cost
+    return rivals.measure_method(method, asked).cost
 
 
 def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):

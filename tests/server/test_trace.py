@@ -55,7 +55,7 @@ def test_newest_losses_are_those_of_the_last_step(backend, upload: Upload, tmp_p
     run.uploads = [upload]
     newest = newest_losses(run, "fedlmg")
 
-    (batch,) = traces.read(run.image_folder(upload))
+    (batch,) = traces.read_losses(run.image_folder(upload))
     assert newest[upload.client]["classification"] == pytest.approx(batch["classification"][-1])
 
 

@@ -53,13 +53,13 @@ def is_complete(workspace: Workspace, method: str) -> bool:
 
 
 def generate_all(workspace: Workspace) -> None:
-    with launch.workers(workspace, 2) as workers:
+    with launch.start_workers(workspace, 2) as workers:
         workers.wait("fedlmg", partial(is_complete, workspace, "fedlmg"))
 
 
 @pytest.mark.slow
 def test_all_processes_generate_the_whole_plan(workspace):
-    with launch.workers(workspace, 2, METHODS) as workers:
+    with launch.start_workers(workspace, 2, METHODS) as workers:
         for method in METHODS:
             workers.wait(method, partial(is_complete, workspace, method))
 
@@ -102,7 +102,7 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
 
     monkeypatch.setattr(worker, "generate_for_client", count)
     monkeypatch.setattr(worker.families, "load_backend", lambda *_: None)
-    monkeypatch.setattr(worker.estimate, "probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
+    monkeypatch.setattr(worker.estimate, "time_probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 
     for rank in range(8):
         dealt.append(0)
@@ -124,7 +124,7 @@ def test_folder_that_is_no_pipeline_is_named(tmp_path):
 
 
 def test_estimate_counts_the_plan_and_times_this_machine(workspace):
-    cost = estimate.measure(Run.reopen(workspace.root, CPU))
+    cost = estimate.estimate_cost(Run.reopen(workspace.root, CPU))
 
     assert cost.num_images == 8
     assert cost.megabytes == pytest.approx(8 * 3 * 32 * 32 / 1e6)

@@ -91,7 +91,7 @@ def test_unguided_images_are_generated_for_baselines_alone(
     finished: VirtualRun, monkeypatch: pytest.MonkeyPatch, with_baselines: bool, methods: list[str]
 ):
     workers = SimpleNamespace(wait=lambda *_: None)
-    monkeypatch.setattr(launch, "workers", lambda *_: nullcontext(workers))
+    monkeypatch.setattr(launch, "start_workers", lambda *_: nullcontext(workers))
     next(finished.image_folder(finished.uploads[0], "prompts-only").glob("*/*.png")).unlink()
     set_compare(finished, with_baselines)
 
