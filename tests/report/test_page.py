@@ -108,12 +108,13 @@ def test_montage_has_a_column_a_class(workspace: Path):
 
 
 def test_unsafe_images_are_not_shown(workspace: Path):
+    unsafe = workspace / "synthetic/mnist/cat/0.png"
+    Image.new("RGB", (8, 8), "red").save(unsafe)
     score = {"file": "cat/0.png", "class_name": "cat", "confidence": 0.875, "agrees": True, "safe": False}
     write_json(workspace / "synthetic" / "mnist" / "scores-0.jsonl", score)
 
     html = page.render(workspace, results.build(**figures()))
 
-    unsafe = workspace / "synthetic/mnist/cat/0.png"
     with_it, without = (montage.grid(workspace / "synthetic", left_out) for left_out in (set(), {unsafe}))
     assert without.clients["mnist"]["cat"].files == ["cat/1.png"]
     assert encoded(without.clients["mnist"]["cat"].png) in html
