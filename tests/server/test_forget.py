@@ -98,7 +98,7 @@ def test_after_a_client_comes_late_the_model_is_as_if_it_had_been_there(
 def test_a_forgotten_clients_model_goes_even_where_no_other_can_be_made(tmp_path: Path, pipeline_folder: Path):
     workspace = prepared(tmp_path, pipeline_folder, ["site-a"]).workspace
 
-    with pytest.raises(ConfigError, match="no other upload is left"):
+    with pytest.raises(ConfigError, match="no upload remains to make a model from"):
         forget_client(Run.reopen(workspace.root), "site-a")
 
     assert not workspace.model.exists()
@@ -112,7 +112,7 @@ def test_a_client_that_calls_itself_a_path_takes_no_folder_with_it(tmp_path: Pat
     workspace = Workspace.open(config, {})
     make_upload(str(precious.parent), ["cat", "dog"]).save(workspace.upload(str(precious.parent)))
 
-    with pytest.raises(ConfigError, match="no other upload is left"):
+    with pytest.raises(ConfigError, match="no upload remains to make a model from"):
         forget_client(Run(config, workspace), str(precious.parent))
 
     assert precious.read_text() == "mine"
