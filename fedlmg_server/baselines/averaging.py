@@ -34,7 +34,8 @@ def average_uploads(run: Run) -> torch.nn.Module:
     architecture = shared_architecture(run)
     config, names = run.config, run.class_names
     model = architectures.build(architecture, len(names), config.training.image_size, config.builders)
-    mean, head = {key: torch.zeros_like(value).float() for key, value in model.state_dict().items()}, {}
+    mean = {key: torch.zeros_like(value).float() for key, value in model.state_dict().items()}
+    head: set[str] = set()
     total, per_class = 0, torch.zeros(len(names))
     for upload in run.uploads:
         images, rows = upload.manifest["training"]["num_examples"], to_global_indices(upload.class_names, names)

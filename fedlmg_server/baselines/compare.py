@@ -115,8 +115,9 @@ def measure_trained(
         model.load_state_dict(weights)
         finished[method] = _write(run, method, _row(run.measure(model)), history)
         on_progress(1)
-    rows = {method: result["row"] for method, result in finished.items()}
-    return rows, {method: result["history"] for method, result in finished.items()}
+    results = {method: result for method, result in finished.items() if result}
+    rows = {method: result["row"] for method, result in results.items()}
+    return rows, {method: result["history"] for method, result in results.items()}
 
 
 def _training_sets(run: VirtualRun, methods: list[str]) -> dict[str, TrainingSet]:

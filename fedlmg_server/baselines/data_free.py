@@ -124,6 +124,8 @@ def generate(
         optimizer.step()
         if value.item() < lowest:
             lowest, best = value.item(), images.detach()
+    if best is None:
+        raise ValueError("the generator's loss is not finite, so the student diverged: lower 'student-learning-rate'")
     return best, labels
 
 

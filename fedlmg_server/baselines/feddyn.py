@@ -4,6 +4,7 @@ The clients' half is in `rounds.py`; this is the server's, on top of Flower's Fe
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -22,7 +23,7 @@ ALPHA = 0.01
 class FedDyn(FedAvg):
     """theta = mean of the clients' models - h / alpha, where h -= alpha x (their mean - the model before)."""
 
-    def __init__(self, alpha: float, parameters: set[str], **settings: object) -> None:
+    def __init__(self, alpha: float, parameters: set[str], **settings: Any) -> None:
         super().__init__(**settings)
         self.alpha, self.parameters = alpha, parameters
         self.h: dict[str, np.ndarray] = {}

@@ -4,13 +4,14 @@ The strategy is Flower's and so are its messages; the virtual clients answer the
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
@@ -80,7 +81,7 @@ def make_initial_model(run: VirtualRun) -> torch.nn.Module:
     return model.to(run.device)
 
 
-def settings_for_all_clients(run: VirtualRun) -> dict[str, object]:
+def settings_for_all_clients(run: VirtualRun) -> dict[str, Any]:
     """Settings of a strategy in which every client trains in every round, and evaluation is left to us."""
     count = len(run.uploads)
     return {"min_train_nodes": count, "min_available_nodes": count, "fraction_evaluate": 0.0}
@@ -105,18 +106,18 @@ class VirtualClients(Grid):
         return [self._answer(message) for message in sorted(messages, key=lambda each: each.metadata.dst_node_id)]
 
     def _answer(self, message: Message) -> Message:
-        node, arrays = message.metadata.dst_node_id, message.content["arrays"]
+        node, arrays = message.metadata.dst_node_id, message.content.array_records["arrays"]
         data = list(self.virtual_run.train.values())[node - 1]
         self.model.load_state_dict(arrays.to_torch_state_dict())
         with self.cost.timed("client"):
-            self._train(node, data, message.content["config"])
+            self._train(node, data, message.content.config_records["config"])
         trained = ArrayRecord(self.model.state_dict())
         self.cost.download_bytes += _size(arrays)
         self.cost.upload_bytes += _size(trained)
         metrics = MetricRecord({"num-examples": len(data)})
         return Message(RecordDict({"arrays": trained, "metrics": metrics}), reply_to=message)
 
-    def _train(self, node: int, data: LabeledImages, told: ConfigRecord) -> None:
+    def _train(self, node: int, data: LabeledImages, told: Mapping[str, Any]) -> None:
         """LOCAL_EPOCHS epochs at the round's place in the schedule that clients of one round follow, too."""
         run, model = self.virtual_run, self.model
         config, preprocess, device = run.config, run.preprocess, run.device
@@ -153,7 +154,7 @@ class VirtualClients(Grid):
         raise NotImplementedError
 
     @property
-    def run(self) -> object:
+    def run(self) -> Any:
         raise NotImplementedError
 
     def create_message(self, *_: object, **__: object) -> Message:

@@ -18,8 +18,14 @@ from fedlmg_server.run import Run
 
 def has_virtual_clients(run: Run) -> bool:
     """Whether the server can make every client's images; a client's own folder is not at hand."""
-    indices = [virtual_index(upload.manifest["data"], run.config) for upload in run.uploads]
-    return bool(indices) and None not in indices
+    return bool(_find_indices(run))
+
+
+def _find_indices(run: Run) -> list[int]:
+    """Number of each upload's virtual client; empty if a client is not virtual."""
+    found = [virtual_index(upload.manifest["data"], run.config) for upload in run.uploads]
+    indices = [index for index in found if index is not None]
+    return indices if len(indices) == len(found) else []
 
 
 @dataclass(eq=False)
@@ -64,8 +70,7 @@ class VirtualRun(Run):
     def _load(self, split: str) -> dict[str, LabeledImages]:
         aliases = parse_aliases(self.config.federation.class_aliases)
         images = {}
-        for upload in self.uploads:
-            index = virtual_index(upload.manifest["data"], self.config)
+        for upload, index in zip(self.uploads, _find_indices(self), strict=True):
             data = virtual_data(upload.client, index, self.config)
             part = getattr(data, split)
             labels = find_indices(data.class_names, self.class_names, aliases)[part.labels]

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -81,11 +82,11 @@ class Cell:
             return []
         public = _load_public_images(self.experiment.public, self.run.config.training.image_size)
         run = VirtualRun.from_run(self.run, public)
-        return [self._row(name, lambda name=name: _measure_method(name, run)) for name in self.experiment.methods]
+        return [self._row(name, partial(_measure_method, name, run)) for name in self.experiment.methods]
 
     def measure_variants(self) -> list[Row]:
         return [
-            self._row(name, lambda name=name, own=own: self._measure_variant(name, own), own)
+            self._row(name, partial(self._measure_variant, name, own), own)
             for name, own in self.experiment.variants.items()
         ]
 

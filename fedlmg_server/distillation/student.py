@@ -1,5 +1,7 @@
 """The student: one classifier for every class of the run, as it starts and as it is trained."""
 
+from pathlib import Path
+
 import torch
 
 from common.config import ConfigError
@@ -33,7 +35,7 @@ def make_student(run: Run) -> torch.nn.Module:
     elif initialisation == pretrained.IMAGENET:
         pretrained.initialise(model, architecture, pretrained.IMAGENET)
     elif initialisation:
-        weights, _ = read_tensors(initialisation)
+        weights, _ = read_tensors(Path(initialisation))
         own = model.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
         model.load_state_dict(fitting, strict=False)

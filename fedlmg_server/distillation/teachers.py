@@ -34,8 +34,9 @@ def multi_teacher(
     for client, mask in known.items():
         vote = torch.full((len(per_client[client]), 1), 1.0 if weights is None else weights[client])
         votes[client] = vote if labels is None else vote * mask[labels][:, None]
-    total = sum(votes[client] * probabilities for client, probabilities in per_client.items())
-    voters = sum(votes[client] * mask for client, mask in known.items())
+    nothing = torch.zeros(())
+    total = sum((votes[client] * probabilities for client, probabilities in per_client.items()), nothing)
+    voters = sum((votes[client] * mask for client, mask in known.items()), nothing)
     mean = total / voters.where(voters > 0, 1)
     return mean / mean.sum(1, keepdim=True)
 

@@ -57,15 +57,17 @@ def train(
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
     scheduler = make_scheduler(optimizer, num_updates, warm_up)
     model.to(memory_format=torch.channels_last).train()
-    history, losses = [], []
+    history: list[dict[str, float]] = []
+    losses: list[torch.Tensor] = []
     for update in range(num_updates):
         if update % per_epoch == 0:
             order = torch.randperm(len(images), generator=generator)
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
         moved = augment(images[rows].float() / 255, generator, scale=STUDENT_SCALE)
         inputs = preprocess.normalize(vary_look(moved, generator))
-        targets = [None if part is None else part[rows] for part in (labels, teacher)]
-        loss = distillation_loss(model(inputs), *targets, config)
+        asked = None if labels is None else labels[rows]
+        taught = None if teacher is None else teacher[rows]
+        loss = distillation_loss(model(inputs), asked, taught, config)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
