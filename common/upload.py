@@ -157,7 +157,7 @@ def load_all(folder: Path, config: Config) -> Iterator[Upload]:
     """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
     folders = sorted(filter(is_whole, folder.glob("*")))
     manifests = {path.name: json.loads((path / "manifest.json").read_text()) for path in folders}
-    aliases = labels.parse_aliases(config.federation.class_aliases)
+    aliases = labels.parse_aliases(config.clients.class_aliases)
     spelt = labels.in_one_spelling({name: manifest["class_names"] for name, manifest in manifests.items()}, aliases)
     for path in folders:
         yield Upload.load(path, config.builders).spelling(spelt[path.name])

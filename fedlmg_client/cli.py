@@ -163,7 +163,7 @@ def join(
 
     The client trains a classifier, uploads it once, then receives the aggregated model and measures it.
     """
-    from common.clients.node_config import cache_path
+    from common.clients.node_config import cache_path, read_node_config
     from common.config import Config, ConfigError
     from common.config.overrides import read_overrides
     from fedlmg_client import join as joining
@@ -174,6 +174,10 @@ def join(
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
+    try:
+        read_node_config(node_config)
+    except ConfigError as error:
+        raise _failure(str(error)) from None
     if quoted := [value for value in node_config.values() if '"' in str(value)]:
         raise _failure(f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another")
     if dry_run:

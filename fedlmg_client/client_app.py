@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from common import labels
 from common.clients.data import ClientData, load_client_data, virtual_index
-from common.clients.node_config import NodeConfig, cache_path, client_name
+from common.clients.node_config import NodeConfig, cache_path, client_name, privacy_of, read_node_config
 from common.config import Config
 from common.devices import default_device, release_cached_memory
 from common.labels import maps
@@ -26,8 +26,6 @@ from fedlmg_client.status import append_event
 from fedlmg_client.training import train
 
 app = ClientApp()
-OWN_KEYS = ("initialisation", "dp-epsilon", "dp-delta", "dp-max-grad-norm", "max-membership-auc")
-"""A client's node config may override these keys of the run config."""
 
 
 @app.train()
@@ -65,12 +63,12 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     """
     data, cache = load_client_data(node_config, config), cache_path(node_config, config)
     fault = faults.find_fault(data, config)
-    own = {key: node_config[key] for key in OWN_KEYS if key in node_config}
-    config = Config.from_run_config(config.to_run_config() | own)
-    data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, config.training)
+    own, privacy = read_node_config(node_config), privacy_of(node_config, config)
+    training = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
+    data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, training)
     architecture = _choose_architecture(node_config, config, data, cache)
-    upload = train(data, architecture, settings, config.seed, data.name, cache, default_device())
-    _check_membership(upload.manifest.get("membership"), settings.max_membership_auc)
+    upload = train(data, architecture, settings, config.seed, data.name, cache, default_device(), privacy)
+    _check_membership(upload.manifest.get("membership"), privacy.max_membership_auc)
     if upload.manifest.get("privacy"):
         # The privacy budget covers the weights only, so the audit's figures are not sent.
         upload = replace(upload, manifest=upload.manifest | {"membership": None})
@@ -119,7 +117,7 @@ def evaluate_model(arrays: dict[str, torch.Tensor], description: dict, data: Cli
     preprocess = PreprocessSpec.from_json(description["preprocessing"])
     model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
     model.load_state_dict(arrays)
-    indices = maps.find_indices(data.class_names, class_names, labels.parse_aliases(config.federation.class_aliases))
+    indices = maps.find_indices(data.class_names, class_names, labels.parse_aliases(config.clients.class_aliases))
     measured, table = 0.0, torch.zeros(len(data.class_names), len(class_names), dtype=torch.long)
     if len(data.test):
         probabilities = predict(model.float().to(default_device()), preprocess, data.test.images)

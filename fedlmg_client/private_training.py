@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, vmap
 from torchvision.ops import StochasticDepth
 
+from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.storage.atomic import write_bytes
 
@@ -45,8 +46,10 @@ class Budget:
     """Seeds batches and noise. With it an attacker could subtract the noise, so it must stay on the client."""
 
     @classmethod
-    def from_config(cls, config: LocalTrainingConfig, num_examples: int, secret: str) -> "Budget":
-        """Compute how much noise keeps to the config's budget with `num_examples` training images.
+    def from_config(
+        cls, privacy: PrivacyConfig, config: LocalTrainingConfig, num_examples: int, secret: str
+    ) -> "Budget":
+        """Compute how much noise keeps to the client's budget with `num_examples` training images.
 
         Raises
         ------
@@ -56,12 +59,12 @@ class Budget:
             from opacus.accountants.utils import get_noise_multiplier
         except ImportError:
             raise ValueError(MISSING) from None
-        delta = config.dp_delta or 1 / (10 * num_examples)
+        delta = privacy.dp_delta or 1 / (10 * num_examples)
         sample_rate = min(1.0, config.local_batch_size / num_examples)
         steps = math.ceil(1 / sample_rate)
         try:
             noise = get_noise_multiplier(
-                target_epsilon=config.dp_epsilon,
+                target_epsilon=privacy.dp_epsilon,
                 target_delta=delta,
                 sample_rate=sample_rate,
                 steps=steps * config.local_epochs,
@@ -69,11 +72,12 @@ class Budget:
             )
         except ValueError:
             raise ValueError(
-                f"no amount of noise reaches 'dp-epsilon' {config.dp_epsilon:g} with a delta of {delta:.1g}: raise "
+                f"no amount of noise reaches 'dp-epsilon' {privacy.dp_epsilon:g} with a delta of {delta:.1g}: raise "
                 "'dp-epsilon' or 'dp-delta'"
             ) from None
         batch_size = sample_rate * num_examples
-        return cls(config.dp_epsilon, delta, config.dp_max_grad_norm, noise, sample_rate, batch_size, steps, secret)
+        norm = privacy.dp_max_grad_norm
+        return cls(privacy.dp_epsilon, delta, norm, noise, sample_rate, batch_size, steps, secret)
 
     def to_manifest(self) -> dict:
         keys = ("epsilon", "delta", "max_grad_norm", "noise_multiplier")

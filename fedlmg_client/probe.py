@@ -54,7 +54,7 @@ def choose_architecture(config: Config, num_classes: int, num_images: int, devic
         if num_weights * BYTES_PER_WEIGHT > measure_free_memory(device) / 2:
             continue
         seconds = measure_step_seconds(model.to(device), settings.image_size, settings.local_batch_size, device)
-        if seconds * num_steps * EPOCH_OVERHEAD <= config.federation.deadline_seconds * SHARE_OF_DEADLINE:
+        if seconds * num_steps * EPOCH_OVERHEAD <= config.clients.deadline_seconds * SHARE_OF_DEADLINE:
             return name
     return candidates[-1]
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.clients.data import ClientData
+from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures, feature_statistics, pretrained
@@ -31,6 +32,7 @@ from fedlmg_client.status import append_event
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
+NO_PRIVACY = PrivacyConfig()
 
 
 def train(
@@ -41,6 +43,7 @@ def train(
     client: str,
     cache: Path,
     device: str | torch.device,
+    privacy: PrivacyConfig = NO_PRIVACY,
 ) -> Upload:
     """Train the client's classifier and return its upload; an upload that was trained before is read from `cache`.
 
@@ -52,7 +55,7 @@ def train(
         available, there are fewer than two training images, the server would reject a name, or private training is
         not possible.
     """
-    folder = cache / _cache_key(data, architecture, config, seed)
+    folder = cache / _cache_key(data, architecture, config, privacy, seed)
     if is_whole(folder / "upload"):
         return Upload.load(folder / "upload")
     if len(data.train) < 2:
@@ -62,10 +65,10 @@ def train(
             f"names of clients and classes must have 1 to 100 printable characters, but one is {bad[0]!r}: rename it"
         )
     preprocess, budget = PreprocessSpec(config.image_size), None
-    if config.dp_epsilon:
+    if privacy.dp_epsilon:
         # A virtual client has no private data, so its secret is the seed: its run must be reproducible.
         secret = private_training.load_or_create_secret(folder) if data.source == "folder" else str(seed)
-        budget = Budget.from_config(config, len(data.train), secret)
+        budget = Budget.from_config(privacy, config, len(data.train), secret)
     torch.manual_seed(seed)
     builders = {architectures.base_architecture(architecture)}
     model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
@@ -87,8 +90,10 @@ def train(
     return upload
 
 
-def _cache_key(data: ClientData, architecture: str, config: LocalTrainingConfig, seed: int) -> str:
-    settings = asdict(config) | {"architectures": architecture, "max_membership_auc": 1.0}
+def _cache_key(
+    data: ClientData, architecture: str, config: LocalTrainingConfig, privacy: PrivacyConfig, seed: int
+) -> str:
+    settings = asdict(config) | asdict(privacy) | {"architectures": architecture, "max_membership_auc": 1.0}
     key = [settings, data.name, data.class_names, data.fingerprint, seed, SCHEMA]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
@@ -236,11 +241,11 @@ def _gather_statistics(
         for images, labels in zip(data.train.images.split(size), data.train.labels.split(size), strict=True):
             yield preprocess(images.to(device).float() / 255), labels
 
-    if not config.statistics_by_class:
+    if config.statistics == "global":
         return feature_statistics.gather(model, (images for images, _ in batches()))
-    if config.statistics_looks == 1:
+    if config.num_clusters == 1:
         return feature_statistics.gather_by_class(model, batches(), num_classes)
-    return clustered_statistics.gather(model, batches, num_classes, config.statistics_looks)
+    return clustered_statistics.gather(model, batches, num_classes, config.num_clusters)
 
 
 def _to_wire(tensor: torch.Tensor) -> torch.Tensor:

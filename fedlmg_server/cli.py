@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from common.config import ConfigError
 from common.config.overrides import read_overrides
+from common.config.run import LARGEST_SEED
 from common.models import commands
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
@@ -49,6 +50,10 @@ def run(
     workspace: Annotated[
         str | None, typer.Option(help="Folder on the server for the run's files. Default for `local`: runs/default.")
     ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Measure every baseline as well; twice the time.")] = False,
+    trackers: Annotated[
+        str | None, typer.Option(help="Experiment trackers between commas: tensorboard, mlflow, wandb.")
+    ] = None,
     server: Annotated[
         Path | None,
         typer.Option(
@@ -64,6 +69,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         overrides = read_overrides(config, run_config or [])
+        overrides |= ({"compare": True} if compare else {}) | ({} if trackers is None else {"trackers": trackers})
         here = server is not None or connection == LOCAL
         if here and (chosen := workspace or overrides.get("workspace") or ("" if server else "runs/default")):
             overrides["workspace"] = str(Path(chosen).expanduser().resolve())
@@ -150,7 +156,7 @@ def pretrain(
         int, typer.Option(help="Training steps of the denoiser.")
     ] = PretrainConfig.denoiser_steps,
     mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random numbers.")] = 0,
 ) -> None:
     """Train and measure a small text-to-image diffusion pipeline for images that no public model can generate."""
     from fedlmg_server import pretraining

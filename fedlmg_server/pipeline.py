@@ -59,7 +59,7 @@ def aggregate(run: Run) -> Aggregated:
     """
     with run.workspace.stage("admission"):
         rejected = validate_uploads(run)
-    least = run.config.federation.min_clients
+    least = run.config.clients.min_clients
     if len(run.uploads) < least:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in rejected.items())
         raise ConfigError(f"{len(run.uploads)} valid uploads, but 'min-clients' is {least} ({reasons})")
@@ -79,7 +79,7 @@ def synthesise(run: Run) -> None:
     machine's GPUs or cores."""
     workspace, total = run.workspace, run.num_images
     location.check_classes(run.config.synthesis.diffusion_model, run.class_names)
-    methods = METHODS if run.config.distillation.compare and has_virtual_clients(run) else METHODS[:1]
+    methods = METHODS if run.config.options.compare and has_virtual_clients(run) else METHODS[:1]
     for method in methods:
         store.remove_unplanned(run, method)
     missing = [method for method in methods if not store.is_complete(run, method)]

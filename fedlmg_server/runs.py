@@ -5,7 +5,7 @@ import shutil
 
 from rich.console import Console
 
-from common.config.run import Config, ConfigError, FederationConfig
+from common.config.run import ClientsConfig, Config, ConfigError
 from common.storage.atomic import write_json
 from fedlmg_server.deployment.settings import Deployment
 from fedlmg_server.flower import superlink
@@ -22,7 +22,7 @@ POLL_SECONDS = 5
 
 def run_locally(overrides: dict, console: Console) -> str:
     """Do a run with virtual clients; returns why it failed, or an empty string if it succeeded."""
-    num_clients = Config.from_run_config(overrides).federation.num_clients
+    num_clients = Config.from_run_config(overrides).clients.num_clients
     simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
     if num_gpus := _num_gpus():
         simulation["client-resources-num-gpus"] = round(min(1.0, num_gpus / num_clients), 3)
@@ -49,7 +49,7 @@ def run_on_server(deployment: Deployment, overrides: dict, console: Console) -> 
         raise ConfigError(
             f"no client is registered with the server in {deployment.root}: add one with `fedlmg server add-client`"
         )
-    ours = {"federation": "", "num-clients": num_clients, "min-clients": min(num_clients, FederationConfig.min_clients)}
+    ours = {"dataset": "", "num-clients": num_clients, "min-clients": min(num_clients, ClientsConfig().min_clients)}
     ours |= {"client-registry": str(deployment.registry.path), "workspace": str(deployment.runs / "default")}
     overrides = ours | overrides
     workspace = _open(overrides)

@@ -18,11 +18,11 @@ from common.names import safe_name
 from common.storage import json_lines
 from common.storage.atomic import write_json
 
-ELSEWHERE = ("workspace", "trackers")
-"""Config keys that say where a run leaves its traces, and change nothing in them."""
+SCHEMA = 2
+"""Of `run.json`: 1, which had no number, held keys of other names."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to draw synthetic images: guided, and the unguided rival."""
-MAY_CHANGE = ("num-clients", "min-clients", "client-registry", "deadline-seconds", "max-upload-megabytes")
+MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes")
 """Keys that a workspace's run may be continued with other values of: whom to wait for, and how long."""
 
 
@@ -32,17 +32,34 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
 
 
-def _read_run(path: Path) -> dict:
-    with suppress(ValueError, TypeError, KeyError):
+def _read_run(path: Path) -> tuple[dict[str, Any], Config]:
+    """A workspace's record, and the config of its run.
+
+    Raises
+    ------
+    ConfigError: it is none, or one of another version.
+    """
+    made: Any = None
+    with suppress(ValueError):
         made = json.loads(path.read_text())
-        if isinstance(made["config"], dict):
-            return made
-    raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
+    if not isinstance(made, dict) or not isinstance(made.get("config"), dict):
+        raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
+    if made.get("schema") == SCHEMA:
+        with suppress(ConfigError):
+            options = made.get("options", {}) | {"workspace": str(path.parent)}
+            return made, Config.from_run_config(made["config"] | options)
+    raise ConfigError(
+        f"workspace {path.parent} was made by another version of FedLMG, whose settings this one cannot read: use that "
+        "version again, or another workspace"
+    )
 
 
-def _recorded(config: Config) -> dict:
-    """The keys that a workspace keeps."""
-    return {key: value for key, value in config.to_run_config().items() if key not in ELSEWHERE}
+def _record_of(config: Config) -> dict[str, Any]:
+    """What a workspace keeps of a config: the run's settings, and the newest command's options but its folder."""
+    settings = config.settings()
+    options = {key: value for key, value in config.to_run_config().items() if key not in settings}
+    options.pop("workspace")
+    return {"schema": SCHEMA, "seed": config.seed, "config": settings, "options": options}
 
 
 def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
@@ -59,25 +76,23 @@ class Workspace:
 
         Raises
         ------
-        ConfigError: it was made with another config, the message lists the differences; or it cannot be written.
+        ConfigError: it was made with another config, the message lists the differences, or by another version; or it
+        cannot be written.
         """
-        workspace = cls(Path(config.workspace).expanduser().resolve())
-        run = workspace.root / "run.json"
-        flat = _recorded(config)
+        workspace = cls(Path(config.options.workspace).expanduser().resolve())
+        run, record = workspace.root / "run.json", _record_of(config)
         if run.exists():
-            made = _read_run(run)
-            # Keys that came after the workspace was made had then what is their default now.
-            known = _recorded(Config()) | made["config"]
-            if changes := difference(_fixed(known), _fixed(flat)):
+            made, made_with = _read_run(run)
+            if changes := difference(_fixed(made_with.settings()), _fixed(record["config"])):
                 raise ConfigError(
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
                     "use that config again, or another workspace"
                 )
-            if made["config"] != flat:
-                write_json(run, made | {"config": flat})
+            if made != made | record:
+                write_json(run, made | record)
         else:
             try:
-                write_json(run, {"seed": config.seed, "config": flat, "versions": versions})
+                write_json(run, record | {"versions": versions})
             except OSError as error:
                 raise ConfigError(f"workspace {workspace.root} cannot be written: {error.strerror}") from None
         return workspace
@@ -88,13 +103,12 @@ class Workspace:
 
         Raises
         ------
-        ConfigError: there is none.
+        ConfigError: there is none, or one of another version.
         """
         workspace = cls(root.expanduser().resolve())
         if not (workspace.root / "run.json").exists():
             raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
-        made_with = _read_run(workspace.root / "run.json")["config"]
-        return workspace, Config.from_run_config({**made_with, "workspace": str(workspace.root)})
+        return workspace, _read_run(workspace.root / "run.json")[1]
 
     @property
     def uploads(self) -> Path:

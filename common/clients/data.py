@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 
 from common.clients import virtual
-from common.clients.node_config import NodeConfig, client_name, data_path, partition_index
+from common.clients.node_config import NodeConfig, client_name, data_path, partition_index, read_node_config
 from common.config import Config
 from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledImages
@@ -33,13 +33,12 @@ def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
     Raises
     ------
     FolderError: the client's folder cannot be used as a dataset.
-    ConfigError: the node config names neither a folder nor a partition, or a simulation key leaves the client without
-        training images.
+    ConfigError: the node config names neither a folder nor a partition, or holds an impossible value; or a simulation
+        key leaves the client without training images.
     """
     name = client_name(node_config, config)
     if path := data_path(node_config):
-        outside = str(node_config.get("allow-outside", False)).lower() == "true"
-        folder = folders.load(path, config.training.image_size, outside)
+        folder = folders.load(path, config.training.image_size, read_node_config(node_config).allow_outside)
         for line in (*(f"skipped {problem}" for problem in folder.problems), *folder.warnings):
             print(f"{name}: {line}", flush=True)
         return ClientData(name, folder.class_names, **folder.splits, fingerprint=folder.fingerprint, source="folder")
@@ -63,9 +62,9 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
 
 def virtual_index(source: str, config: Config) -> int | None:
     """The number of the virtual client that `source` stands for; None for a folder, which only its owner can read."""
-    num_clients = max(config.federation.num_clients, len(registry.find_dataset(config.federation.federation).domains))
+    num_clients = max(config.clients.num_clients, len(registry.find_dataset(config.simulation.dataset).domains))
     return {_source(index, config): index for index in range(num_clients)}.get(source)
 
 
 def _source(index: int, config: Config) -> str:
-    return f"{registry.find_dataset(config.federation.federation).name}/{virtual.name_client(index, config)}"
+    return f"{registry.find_dataset(config.simulation.dataset).name}/{virtual.name_client(index, config)}"

@@ -4,10 +4,33 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.config import Config, ConfigError
+from common.config.fields import fields_of, fill, key
+from common.config.node import NodeSettings, PrivacyConfig
 
 NodeConfig = Mapping[str, str | int | float | bool]
 CACHES = Path.home() / ".cache" / "fedlmg"
 """Holds one cache folder for each client with images of its own, unless the client sets `cache-path`."""
+
+
+def read_node_config(node_config: NodeConfig) -> NodeSettings:
+    """What the client says of itself; keys that are not ours are passed over.
+
+    Raises
+    ------
+    ConfigError: a value that its key does not take.
+    """
+    given = {name: node_config[key(name)] for name in fields_of(NodeSettings) if key(name) in node_config}
+    return fill(NodeSettings, given, "node config key")
+
+
+def privacy_of(node_config: NodeConfig, config: Config) -> PrivacyConfig:
+    """A real client decides in its node config alone; for every virtual one the run's simulation keys decide.
+
+    Raises
+    ------
+    ConfigError: a value that its key does not take.
+    """
+    return read_node_config(node_config) if data_path(node_config) else config.simulation
 
 
 def client_name(node_config: NodeConfig, config: Config) -> str:
@@ -44,7 +67,7 @@ def cache_path(node_config: NodeConfig, config: Config) -> Path:
         return Path(str(path)).expanduser().resolve()
     if data_path(node_config):
         return CACHES / name
-    return Path(config.workspace).expanduser().resolve() / "virtual-clients" / name
+    return Path(config.options.workspace).expanduser().resolve() / "virtual-clients" / name
 
 
 def partition_index(node_config: NodeConfig) -> int:

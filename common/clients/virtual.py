@@ -63,14 +63,14 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
 
 
 def _images(config: Config) -> Embedded:
-    return registry.find_dataset(config.federation.federation)
+    return registry.find_dataset(config.simulation.dataset)
 
 
 def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
     """The client's share of its domain: every n-th image, if n clients share the domain."""
     images = _images(config)
     number = len(images.domains)
-    sharing = len(range(index % number, config.federation.num_clients, number)) or 1
+    sharing = len(range(index % number, config.clients.num_clients, number)) or 1
     first = index // number % sharing
     return _every(images.load(images.domains[index % number]), first, sharing)
 
@@ -83,7 +83,7 @@ def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
         split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
         for split in domains[0]
     }
-    return _share(pooled, index % config.federation.num_clients, config.federation.num_clients, config)
+    return _share(pooled, index % config.clients.num_clients, config.clients.num_clients, config)
 
 
 def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:

@@ -16,7 +16,7 @@ def count_folders(config: Config) -> int:
 
 def count_clients(index: int, config: Config) -> int:
     """The number of clients that share the folder of client number `index`."""
-    return len(range(index % count_folders(config), config.federation.num_clients, count_folders(config))) or 1
+    return len(range(index % count_folders(config), config.clients.num_clients, count_folders(config))) or 1
 
 
 def name_client(index: int, config: Config) -> str:

@@ -1,5 +1,6 @@
 """Every setting of a run, its default and its bounds."""
 
-from common.config.run import Config, ConfigError
+from common.config.fields import ConfigError
+from common.config.run import Config
 
 __all__ = ["Config", "ConfigError"]

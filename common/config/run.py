@@ -1,110 +1,118 @@
-"""Every setting of a run: frozen dataclasses, one per stage, filled from Flower's flat run config (kebab-case keys)."""
+"""Every setting of a run: frozen tables, one for each stage, filled from Flower's flat run config (kebab-case keys)."""
 
 import dataclasses
 import difflib
-import math
-from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat
+from pydantic.dataclasses import dataclass
 
 from common import labels
-from common.config import simulation
-from common.config.simulation import FEDERATIONS, SimulationConfig
-from common.config.synthesis import PRESETS, SynthesisConfig, over, with_preset
+from common.config import former
+from common.config.fields import RULES, ConfigError, Count, Names, Text, fields_of, fill, key
+from common.config.options import Options
+from common.config.simulation import DATASETS, SimulationConfig
+from common.config.synthesis import PRESETS, SynthesisConfig
+
+UNSET = "default"
+"""Value of a key that is not set: Flower asks an app to list its keys with a value each, and merges these into every
+run config."""
+LARGEST_SEED = 2**32 - 1
+"""As NumPy has it; what is derived from a seed by multiplication stays within 64 bits."""
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one sentence for the user."""
+@dataclass(frozen=True, config=RULES)
+class ClientsConfig:
+    """Who takes part, and how long the server waits."""
 
-
-@dataclass(frozen=True)
-class FederationConfig:
-    """Who takes part."""
-
-    federation: str = "digits"
-    """Embedded federation of virtual clients: `digits`, with unlike, broken and poisoned ones `mixed`, or `emoji`;
-    empty for clients with folders of their own."""
     class_aliases: str = ""
-    """Names that stand for another class, such as `automobile=car, plane=airplane`; case and blanks never matter."""
-    num_clients: int = 4
-    """Clients expected; the server stops waiting as soon as it has heard from so many."""
-    min_clients: int = 2
-    """Quorum: with fewer uploads at the deadline the run stops."""
-    client_registry: str = ""
-    """JSON file of the clients that `fedlmg server` knows: each answers under the name of its key. Empty: whatever name
-    a client gives itself."""
-    deadline_seconds: float = 3600.0
+    """Names that stand for another class, such as `automobile=car, plane=airplane`. Case and blanks never matter."""
+    num_clients: Count = 4
+    """Clients that are expected. The server stops waiting once it has heard from that number."""
+    min_clients: Count = 2
+    """Least number of uploads. With fewer at the deadline the run stops."""
+    deadline_seconds: PositiveFloat = 3600.0
     """Longest wait for uploads, and again for evaluations, in seconds."""
-    max_upload_megabytes: float = 1024.0
-    """Largest upload that is taken, in MB (10**6 bytes) of tensors and manifest; clients are told before they send."""
+    max_upload_megabytes: PositiveFloat = 1024.0
+    """Largest upload that the server accepts, in MB (10**6 bytes) of tensors and manifest. Clients learn it before they
+    send."""
+
+    def __post_init__(self) -> None:
+        if self.min_clients > self.num_clients:
+            raise ValueError(
+                f"config key 'min-clients' must be at most 'num-clients', which is {self.num_clients}, "
+                f"got {self.min_clients}"
+            )
+        labels.parse_aliases(self.class_aliases)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class LocalTrainingConfig:
-    """A client's own training. Source: ours, chosen on the embedded federation's validation images."""
+    """A client's own training. Defaults are ours, chosen on validation images of the embedded digits."""
 
-    architectures: str = "small_convnext,small_mlp,small_shufflenet_v2,small_resnet"
-    """Comma-separated; virtual client i takes number i, a real one its node config `architecture` or the first. A
-    `package.module:function` of `num_classes` and `image_size` stands for a builder of your own."""
+    architectures: Names = "small_convnext,small_mlp,small_shufflenet_v2,small_resnet"
+    """Architectures between commas. Virtual client i takes number i; a real client takes the one in its node config, or
+    the first. `package.module:function`, called with `num_classes` and `image_size`, is a builder of your own."""
     initialisation: str = ""
-    """Empty: from scratch; `imagenet`; or a file on the client. A node config's own `initialisation` wins."""
-    image_size: int = 32
-    """Pixels on a side that every classifier sees."""
-    local_epochs: int = 20
-    local_batch_size: int = 32
-    local_learning_rate: float = 0.05
-    """Peak of a cosine schedule, SGD with momentum 0.9 (AdamW at a fiftieth of it for nets without BatchNorm)."""
-    statistics_by_class: bool = True
-    """Upload feature statistics class by class, of classes with 8 images or more; as many times the bytes as there are
-    classes (ours)."""
-    statistics_looks: int = 1
-    """Into how many groups of alike images a class is split for that, a power of two; for clients whose images of one
-    class come from unlike sources. As many times the bytes again; a group has 8 images or more (ours)."""
-    max_membership_auc: float = 1.0
-    """A client whose model tells its training images from others better than this, by their loss, sends nothing: 0.5 is
-    a coin, 1 (never stop) certainty. Its own node config's `max-membership-auc` wins (ours)."""
-    dp_epsilon: float = 0.0
-    """Budget of differentially private training (DP-SGD by Opacus, BatchNorm replaced by GroupNorm, statistics
-    withheld); 0: none. A node config's own `dp-epsilon` wins (ours)."""
-    dp_delta: float = 0.0
-    """Its delta; 0: a tenth of one over the number of training images."""
-    dp_max_grad_norm: float = 1.0
-    """Largest norm of one image's gradient."""
+    """Initial weights of the clients: empty for none, `imagenet`, or a file on the client. A client's node config
+    wins."""
+    image_size: Annotated[int, Field(ge=8, le=4096)] = 32
+    """Pixels on a side of the images that every classifier sees."""
+    local_epochs: Count = 20
+    """Epochs of a client's training."""
+    local_batch_size: Count = 32
+    """Images in a batch of a client's training."""
+    local_learning_rate: PositiveFloat = 0.05
+    """Peak of a cosine schedule for SGD with momentum 0.9; nets without BatchNorm take AdamW at a fiftieth of it."""
+    statistics: Literal["global", "class", "class/2", "class/4", "class/8", "class/16"] = "class"
+    """Feature statistics in the upload. `global`: of all images together (paper). `class`: of each class with 8 images
+    or more (ours). `class/4`: of four clusters of alike images in each class, for clients whose images of one class
+    come from unlike sources (ours). Each step multiplies the bytes of the statistics."""
+
+    @property
+    def num_clusters(self) -> int:
+        """Clusters into which a class is split for its statistics; 1: a class is taken whole; 0: all classes are."""
+        return 0 if self.statistics == "global" else int(self.statistics.partition("/")[2] or 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class DistillationConfig:
-    """The aggregated model. Source: paper, Eqs. 11-13; optimiser settings ours."""
+    """The aggregated model. Source: paper, Eqs. 11-13; the settings of the optimiser are ours."""
 
-    aggregation: str = "specific-teacher"
-    """`fine-tuning`, `multi-teacher` or `specific-teacher`: the model that goes back to the clients."""
-    teacher_weighting: str = "quality"
-    """`quality`: a client that is near chance by every measure is not learned from (ours); `uniform`: all are."""
-    student_architecture: str = "small_resnet"
+    aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher"] = "specific-teacher"
+    """How the returned model learns from the images: from their labels alone, also from all clients' classifiers, or
+    also from the classifier that guided each image."""
+    teacher_weighting: Literal["quality", "uniform"] = "quality"
+    """`quality`: a client whose classifier is near chance level by every measure is excluded (ours). `uniform`: every
+    client counts."""
+    student_architecture: Text = "small_resnet"
+    """Architecture of the returned model, or `package.module:function`, a builder of your own."""
     student_initialisation: str = ""
-    """Empty: from scratch; `imagenet`; `average`: mean of uploads of the same architecture; or a safetensors file."""
-    student_epochs: int = 45
-    student_batch_size: int = 64
-    student_learning_rate: float = 0.1
-    temperature: float = 2.0
-    compare: bool = True
-    """Also measure every rival (simulation only)."""
+    """Initial weights of the returned model: empty for none, `imagenet`, `average` of the uploads with its
+    architecture, or a safetensors file."""
+    student_epochs: Count = 45
+    """Epochs over all images that are asked for; a baseline with fewer images takes as many updates."""
+    student_batch_size: Count = 64
+    """Images in a batch of distillation."""
+    student_learning_rate: PositiveFloat = 0.1
+    """Peak of a cosine schedule for SGD with momentum 0.9."""
+    temperature: Annotated[float, Field(ge=0.1, le=100)] = 2.0
+    """Temperature at which teacher and student are compared."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Config:
     """A whole run."""
 
-    seed: int = 0
-    workspace: str = "~/fedlmg/default"
-    """Folder on the server (for virtual clients also their cache)."""
-    trackers: str = ""
-    """Comma-separated experiment trackers that also get the run's events, as `accelerate` names them: `tensorboard`
-    (files under the workspace), `mlflow`, `wandb`."""
-    federation: FederationConfig = field(default_factory=FederationConfig)
-    simulation: SimulationConfig = field(default_factory=SimulationConfig)
-    training: LocalTrainingConfig = field(default_factory=LocalTrainingConfig)
-    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+    """Seed of everything random: the same settings, versions and seed give the same result."""
+    clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
+    training: LocalTrainingConfig = dataclasses.field(default_factory=LocalTrainingConfig)
+    synthesis: SynthesisConfig = dataclasses.field(default_factory=SynthesisConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
+    simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
+    options: Options = dataclasses.field(default_factory=Options)
 
     @property
     def builders(self) -> frozenset[str]:
@@ -113,106 +121,47 @@ class Config:
         return frozenset(name.strip() for name in named if ":" in name)
 
     @classmethod
-    def from_run_config(cls, run_config: dict[str, Any]) -> "Config":
-        """Flat kebab-case keys to a Config; missing keys take their defaults.
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> "Config":
+        """Flat kebab-case keys to a Config. A key that is set wins over its preset's and its data set's value, and
+        these win over the default; a key with the value "default" is not set.
 
         Raises
         ------
-        ConfigError: unknown key (names the nearest), or a value of the wrong type or outside its choices.
+        ConfigError: an unknown key (names the nearest), one of an earlier version, or a value that it does not take.
         """
-        known = {key: None for key in cls().to_run_config()}
-        for key in run_config:
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
-                raise ConfigError(f"unknown config key '{key}'; did you mean '{nearest[0]}'?")
-        config = _fill(cls, run_config)
-        if changes := FEDERATIONS.get(config.federation.federation):
-            parts = ("federation", "simulation", "training", "synthesis")
-            config = dataclasses.replace(config, **{part: over(getattr(config, part), changes) for part in parts})
-        _check(config)
-        return dataclasses.replace(config, synthesis=with_preset(config.synthesis))
+        given = {key: value for key, value in run_config.items() if value != UNSET}
+        former.check(given)
+        if unknown := [key for key in given if key not in KEYS]:
+            nearest = difflib.get_close_matches(unknown[0], KEYS, n=1, cutoff=0)[0]
+            raise ConfigError(f"unknown config key '{unknown[0]}'; did you mean '{nearest}'?")
+        values = DATASETS.get(str(given.get("dataset")), {}) | PRESETS.get(str(given.get("preset")), {})
+        values |= {key.replace("-", "_"): value for key, value in given.items()}
+        tables = {part: fill(table, _of(table, values)) for part, table in TABLES.items()}
+        return fill(cls, _of(cls, values) | tables)
 
     def to_run_config(self) -> dict[str, Any]:
-        """The flat kebab-case form: what `pyproject.toml` lists and `run.json` keeps."""
-        flat = {}
-        for name, value in dataclasses.asdict(self).items():
-            for key, leaf in value.items() if isinstance(value, dict) else [(name, value)]:
-                flat[key.replace("_", "-")] = leaf
-        return flat
+        """Every key with its value, flat and in kebab-case."""
+        parts = [self, *(getattr(self, part) for part in TABLES)]
+        return {key(name): getattr(part, name) for part in parts for name in fields_of(type(part))}
+
+    def settings(self) -> dict[str, Any]:
+        """`to_run_config` without the options of the command: what decides a run's result."""
+        options = {key(name) for name in fields_of(Options)}
+        return {name: value for name, value in self.to_run_config().items() if name not in options}
 
 
-def _fill(kind: type, run_config: dict[str, Any]) -> Any:
-    values = {}
-    for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            values[name] = _fill(hint, run_config)
-        elif (key := name.replace("_", "-")) in run_config:
-            values[name] = _convert(key, run_config[key], hint)
-    return kind(**values)
-
-
-def _convert(key: str, value: Any, hint: type) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"config key '{key}' wants {hint.__name__}, not {value!r}")
-    if hint is float and not math.isfinite(value):
-        raise ConfigError(f"config key '{key}' is {value}, which is no number")
-    return value
-
-
-CHOICES = {
-    "federation": ("", "digits", *FEDERATIONS),
-    "partition": ("domain", "dirichlet", "shards"),
-    "statistics-looks": (1, 2, 4, 8, 16),
-    "sampler": ("ddim", "ddpm", "dpm-solver++", "lcm"),
-    "preset": ("default", *PRESETS),
-    "guidance-step": ("scale-free", "raw"),
-    "denoiser-passes": (1, 2),
-    "guidance-gradient": ("full", "shortcut"),
-    "aggregation": ("fine-tuning", "multi-teacher", "specific-teacher"),
-    "teacher-weighting": ("quality", "uniform"),
+TABLES: dict[str, type] = {
+    "clients": ClientsConfig,
+    "training": LocalTrainingConfig,
+    "synthesis": SynthesisConfig,
+    "distillation": DistillationConfig,
+    "simulation": SimulationConfig,
+    "options": Options,
 }
-AT_LEAST_ONE = (
-    *("num-clients", "min-clients", "image-size", "local-epochs", "local-batch-size", "images-per-class"),
-    *("synthesis-batch-size", "num-inference-steps", "student-epochs", "student-batch-size"),
-)
-ABOVE_ZERO = (
-    *("deadline-seconds", "max-upload-megabytes", "local-learning-rate", "dp-max-grad-norm"),
-    *("student-learning-rate", "temperature"),
-)
-AT_LEAST_ZERO = (
-    *("seed", "dp-epsilon", "noise-editing-steps", "noise-editing-strength"),
-    *("classification-weight", "statistics-weight", "guidance-strength"),
-)
-LARGEST_SEED = 2**63 - 1
+"""Part of a Config -> its table, in the order in which keys are listed."""
+KEYS = [key(name) for table in (Config, *TABLES.values()) for name in fields_of(table)]
+"""Every run config key."""
 
 
-def _check(config: Config) -> None:
-    flat = config.to_run_config()
-    for key, choices in CHOICES.items():
-        if flat[key] not in choices:
-            raise ConfigError(f"config key '{key}' is {flat[key]!r}; choose one of {', '.join(map(repr, choices))}")
-    for key in AT_LEAST_ONE:
-        if flat[key] < 1:
-            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 1")
-    if not 0 <= flat["guidance-start"] <= flat["guidance-stop"] <= 1:
-        raise ConfigError("config keys 'guidance-start' and 'guidance-stop' must satisfy 0 <= start <= stop <= 1")
-    for key in ABOVE_ZERO:
-        if not flat[key] > 0:
-            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be above 0")
-    for key in AT_LEAST_ZERO:
-        if flat[key] < 0:
-            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be at least 0")
-    if flat["seed"] > LARGEST_SEED:
-        raise ConfigError(f"config key 'seed' is {flat['seed']}; it must be at most {LARGEST_SEED}")
-    for key in ("min-confidence", "max-membership-auc", "dp-delta"):
-        if not 0 <= flat[key] <= 1:
-            raise ConfigError(f"config key '{key}' is {flat[key]}; it must be from 0 to 1")
-    if flat["min-clients"] > flat["num-clients"]:
-        raise ConfigError("config key 'min-clients' must not exceed 'num-clients'")
-    try:
-        simulation.check(config.simulation)
-        labels.parse_aliases(config.federation.class_aliases)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+def _of(table: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in fields_of(table) if name in values}

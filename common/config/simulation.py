@@ -1,48 +1,69 @@
-"""Settings of virtual clients, which real ones ignore: who holds what, and who is broken."""
+"""Settings of virtual clients, which real clients and real runs ignore: who holds what, and who is broken."""
 
 import re
-from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
+
+from common.config.fields import RULES
+from common.config.node import PrivacyConfig
 
 NUM_CLASSES = 10
-"""Of every embedded federation."""
+"""Of every embedded data set."""
 MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 TURNS = ("0", "90", "180", "270")
-"""Degrees that a virtual client's images may be turned by."""
+"""Degrees by which the images of a virtual client may be turned."""
 FAULTS = ("random-labels", "nan-weights", "few-epochs")
 """What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, or trains for
 one epoch."""
 
 
-@dataclass(frozen=True)
-class SimulationConfig:
-    """Virtual clients. Lists between semicolons are taken in turn: client i has number i, and so on from the start."""
+@dataclass(frozen=True, config=RULES)
+class SimulationConfig(PrivacyConfig):
+    """Virtual clients. A list between semicolons is taken in turn: client i has part number i, and so on from the
+    start. The keys of `PrivacyConfig` hold here for every virtual client."""
 
+    dataset: Literal["", "digits", "mixed", "emoji"] = "digits"
+    """Embedded data set of the virtual clients. `mixed` is `digits` with unlike, broken and poisoned clients. Empty
+    says that clients have folders of their own."""
     folders: str = ""
-    """Image folders in place of the embedded ones (see `datasets/folders.py`), absolute paths between semicolons; the
-    clients with one folder share it, every n-th image each or by `partition`."""
-    partition: str = "domain"
-    """`domain`: client i has domain i modulo four, clients of one domain share it; `dirichlet`, `shards`: of all."""
-    dirichlet_alpha: float = 0.5
-    """Concentration: the smaller, the less alike the clients (Hsu et al., 2019)."""
+    """Image folders in place of an embedded data set: absolute paths between semicolons. Clients with the same folder
+    share it, every n-th image each or as `partition` says."""
+    partition: Literal["domain", "dirichlet", "shards"] = "domain"
+    """How images are shared out. `domain`: client i has the images of domain i modulo four. `dirichlet` and `shards`:
+    all domains are mixed, and each client has more of some classes than of others."""
+    dirichlet_alpha: PositiveFloat = 0.5
+    """Concentration of the Dirichlet distribution: the smaller, the more the clients differ (Hsu et al., 2019)."""
     client_classes: str = ""
-    """Numbers of the sorted classes, from 0, that each client knows, as `0-5;3-8;6-9,0`; an empty part: all."""
+    """Numbers of the sorted classes, from 0, that each client knows, such as `0-5;3-8;6-9,0`. An empty part means all
+    classes."""
     client_sizes: str = ""
-    """Most training images of a class that each client holds, such as `40;10`; an empty part: all."""
+    """Most training images of a class that each client holds, such as `40;10`. An empty part means all images."""
     client_turns: str = ""
-    """Degrees, counter-clockwise, that all images of each client are turned by: 0, 90, 180 or 270, such as `90;0`; an
-    empty part: 0. So turned, they are of a domain that the embedded diffusion models have not seen."""
-    parameter_noise: float = 0.0
+    """Degrees by which all images of a client are turned, counter-clockwise: 0, 90, 180 or 270, such as `90;0`. An
+    embedded diffusion model has not seen turned images."""
+    parameter_noise: NonNegativeFloat = 0.0
     """Gaussian noise on every parameter that a client uploads, as a share of its tensor's standard deviation (ours; the
     paper, Table 7, gives no unit)."""
     faults: str = ""
-    """Client index and what it suffers, such as `1:random-labels, 4:nan-weights, 2:few-epochs`."""
+    """Number of a client and what it suffers, such as `1:random-labels, 4:nan-weights, 2:few-epochs`."""
+
+    def __post_init__(self) -> None:
+        for index in range(self.client_classes.count(";") + 1):
+            classes_of(self, index, MOST_CLASSES if self.folders else None)
+        for index in range(self.client_sizes.count(";") + 1):
+            size_of(self, index)
+        for index in range(self.client_turns.count(";") + 1):
+            quarter_turns_of(self, index)
+        faults_by_client(self)
 
 
-FEDERATIONS = {
+DATASETS: dict[str, dict[str, Any]] = {
     "mixed": {
         "num_clients": 6,
-        "architectures": ("small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet,small_vit,small_mlp"),
+        "architectures": "small_convnext,small_mobilenet_v3,small_shufflenet_v2,small_resnet,small_vit,small_mlp",
         "local_epochs": 40,
         "client_classes": "0-5;3-8;6-9,0;2,4,6,8;0-9;0-9",
         "faults": "4:nan-weights, 5:random-labels",
@@ -50,7 +71,7 @@ FEDERATIONS = {
     # Broad classes want more images, and the student more updates with them, than digits do.
     "emoji": {"diffusion_model": "emoji", "images_per_class": 60},
 }
-"""Embedded federations with other defaults than `digits`; a key that is set otherwise wins."""
+"""Data sets with other defaults than `digits`; a key that is set wins."""
 
 
 def in_turn(text: str, index: int) -> str:
@@ -72,7 +93,7 @@ def classes_of(simulation: SimulationConfig, index: int, num_classes: int | None
         numbers = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
         if not numbers or numbers[-1] >= (num_classes or NUM_CLASSES):
             kind = f"class index below {num_classes or NUM_CLASSES}"
-            raise ValueError(f"config key 'client-classes' holds '{part}', which is no {kind} and no range of them")
+            raise ValueError(f"config key 'client-classes' must hold a {kind}, or a range of them, got '{part}'")
         found |= set(numbers)
     return sorted(found) or list(range(num_classes or NUM_CLASSES))
 
@@ -86,7 +107,7 @@ def size_of(simulation: SimulationConfig, index: int) -> int | None:
     """
     size = in_turn(simulation.client_sizes, index)
     if size and not (size.isdecimal() and int(size)):
-        raise ValueError(f"config key 'client-sizes' holds '{size}', which is no number of images")
+        raise ValueError(f"config key 'client-sizes' must hold numbers of images between semicolons, got '{size}'")
     return int(size) if size else None
 
 
@@ -99,7 +120,7 @@ def quarter_turns_of(simulation: SimulationConfig, index: int) -> int:
     """
     angle = in_turn(simulation.client_turns, index) or "0"
     if angle not in TURNS:
-        raise ValueError(f"config key 'client-turns' holds '{angle}'; it takes {', '.join(TURNS)} degrees")
+        raise ValueError(f"config key 'client-turns' must hold {', '.join(TURNS)} between semicolons, got '{angle}'")
     return TURNS.index(angle)
 
 
@@ -115,23 +136,8 @@ def faults_by_client(simulation: SimulationConfig) -> dict[int, str]:
         index, _, fault = (text.strip() for text in part.partition(":"))
         if not index.isdecimal() or fault not in FAULTS:
             raise ValueError(
-                f"config key 'faults' holds '{part.strip()}'; it wants a client's index and one of "
-                f"{', '.join(FAULTS)}, as in '1:random-labels'"
+                f"config key 'faults' must hold a client's number and one of {', '.join(FAULTS)}, such as "
+                f"'1:random-labels', got '{part.strip()}'"
             )
         faults[int(index)] = fault
     return faults
-
-
-def check(simulation: SimulationConfig) -> None:
-    """Raises ValueError, one sentence, unless every key can be read."""
-    for index in range(simulation.client_classes.count(";") + 1):
-        classes_of(simulation, index, MOST_CLASSES if simulation.folders else None)
-    for index in range(simulation.client_sizes.count(";") + 1):
-        size_of(simulation, index)
-    for index in range(simulation.client_turns.count(";") + 1):
-        quarter_turns_of(simulation, index)
-    faults_by_client(simulation)
-    if simulation.parameter_noise < 0:
-        raise ValueError(f"config key 'parameter-noise' is {simulation.parameter_noise}; it must be at least 0")
-    if simulation.dirichlet_alpha <= 0:
-        raise ValueError(f"config key 'dirichlet-alpha' is {simulation.dirichlet_alpha}; it must be above 0")

@@ -1,95 +1,109 @@
-"""Settings of guided synthesis, and the named sets of them."""
+"""Settings of guided synthesis, the named sets of them, and the two methods of guidance."""
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-PRESETS = {
-    "exact": {
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass
+
+from common.config.fields import RULES, Count, Share, Text
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidanceMethod:
+    """How a guided step and noise editing are made: what the paper, its authors' code and we do differently."""
+
+    raw_step: bool = False
+    """A step as long as the gradient (paper), in place of one relative to the noise, which is scale-free (ours)."""
+    denoiser_passes: int = 1
+    """Passes of the denoiser in a guided step. 1: the noise estimate moves (paper). 2: x_t moves and the denoiser is
+    asked again (authors' code)."""
+    through_denoiser: bool = False
+    """Gradient in x_t through the denoiser (paper, Eq. 10), in place of one in the x_0 estimate (MPGD)."""
+    noise_editing_guidance_scale: float = 1.0
+    """Classifier-free guidance of the estimate that noise editing improves. 1: none, at half the cost (ours)."""
+    class_statistics: bool = True
+    """An image follows the moments of its class where the client sent them (ours), in place of those of all classes
+    (paper)."""
+
+
+OURS = GuidanceMethod()
+AUTHORS = GuidanceMethod(
+    raw_step=True,
+    denoiser_passes=2,
+    through_denoiser=True,
+    noise_editing_guidance_scale=3.0,
+    class_statistics=False,
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fast": {"num_inference_steps": 6, "guided_until": 0.5, "noise_editing_steps": 1},
+    "authors": {
         "sampler": "ddpm",
         "num_inference_steps": 50,
         "classification_weight": 1.0,
         "statistics_weight": 0.1,
         "guidance_strength": 1.0,
-        "guidance_step": "raw",
-        "denoiser_passes": 2,
-        "guidance_gradient": "full",
-        "guidance_start": 0.0,
-        "guidance_stop": 1.0,
-        "class_statistics": False,
+        "guided_until": 1.0,
         "noise_editing_steps": 10,
         "noise_editing_strength": 0.1,
-        "noise_editing_guidance_scale": 3.0,
         "min_confidence": 0.0,
     },
-    "fast": {"num_inference_steps": 6, "guidance_stop": 0.5, "noise_editing_steps": 1},
 }
-"""`exact`: the authors' loop, with their sampler, steps and weights (`noise_editing_strength` is eta 1 times their loss
-weight 0.1). `fast`: ours."""
+"""Defaults of other keys by preset. `fast`: ours. `authors`: the authors' loop, with their sampler, steps and weights
+(`noise_editing_strength` is eta 1 times their loss weight 0.1) and the method AUTHORS."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class SynthesisConfig:
-    """Guided synthesis. Defaults: ours, measured on the embedded federation, where the paper's do not apply."""
+    """Guided synthesis. Defaults are ours, measured on the embedded digits, where the paper's do not apply."""
 
-    preset: str = "default"
-    """Another set of defaults for the keys below: `exact` or `fast`. A key that is set otherwise wins."""
-    diffusion_model: str = "digits"
-    """`digits` or `emoji` (embedded), a diffusers folder, or a hub id."""
-    diffusion_revision: str = ""
-    """Branch, tag or commit of a hub id; empty: its main branch."""
-    diffusion_variant: str = ""
-    """Weight files to prefer, such as `fp16`; empty: the plain ones."""
+    preset: Literal["default", "fast", "authors"] = "default"
+    """Set of defaults for the keys of synthesis. `authors` is the loop of the paper's authors, which also takes raw
+    steps of guidance through the denoiser, with two passes of the denoiser a step. A key that is set wins."""
+    diffusion_model: Text = "digits"
+    """Diffusion model that generates the images: `digits` or `emoji` (embedded), a diffusers folder, a hub id, or
+    `repo@revision` for a branch, tag or commit of a hub id."""
     guidance_decoder: str = ""
-    """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only; empty: the model's own."""
-    images_per_class: int = 16
-    """Images per class and client (paper, section 4.1: 30; fewer, so that the default run stays short)."""
-    synthesis_batch_size: int = 50
-    """Most images drawn at once; their number does not change them."""
+    """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only. Empty: the model's own."""
+    images_per_class: Count = 16
+    """Images per class and client (paper, section 4.1: 30; ours is smaller, so that the default run stays short)."""
+    synthesis_batch_size: Count = 50
+    """Most images generated at once. It does not change the images."""
     compile: bool = False
-    """`torch.compile` of the denoiser and the decoders, when a batch's size first comes: minutes that pay off over
-    thousands of images on a GPU."""
-    sampler: str = "ddim"
-    """`ddim`, `ddpm`, `dpm-solver++`, or `lcm` for latent consistency models."""
-    num_inference_steps: int = 8
-    guidance_scale: float = 3.0
-    """Classifier-free guidance (paper: 3)."""
-    classification_weight: float = 3.0
-    statistics_weight: float = 0.1
+    """Compile the denoiser and the decoders with `torch.compile`. That takes minutes for each size of a batch, and
+    pays off over thousands of images on a GPU."""
+    sampler: Literal["ddim", "ddpm", "dpm-solver++", "lcm"] = "ddim"
+    """Sampler of the diffusion model; `lcm` is for latent consistency models."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Steps of the sampler."""
+    guidance_scale: NonNegativeFloat = 3.0
+    """Scale of classifier-free guidance by the prompt (paper: 3); 1 is none."""
+    classification_weight: NonNegativeFloat = 3.0
+    """Weight of the classification loss in the guidance loss (authors' code: 1)."""
+    statistics_weight: NonNegativeFloat = 0.1
     """Weight of the statistics loss in the guidance loss (paper, Eq. 9, appendix: 0.2; authors' code: 0.1)."""
-    guidance_strength: float = 0.3
-    """Length of a guidance step as a share of the noise estimate's norm."""
-    guidance_step: str = "scale-free"
-    """`scale-free`: steps as long as the strengths say (ours); `raw`: strengths times the gradient (paper)."""
-    denoiser_passes: int = 1
-    """Of a guided step: 1 (paper) or 2 (authors' code)."""
-    guidance_gradient: str = "shortcut"
-    """`full`: through the denoiser (paper, Eq. 10); `shortcut`: on the x_0 estimate only (MPGD)."""
-    guidance_start: float = 0.0
-    guidance_stop: float = 0.7
-    """Guided part of the schedule, as fractions of its steps."""
-    class_statistics: bool = True
-    """An image follows the moments of its class where the client uploaded them (`statistics_by_class`), else those of
-    all (ours; the paper: of all)."""
-    noise_editing_steps: int = 2
-    """M of Algorithm 1."""
-    noise_editing_strength: float = 0.15
-    """Length of a noise-editing step as a share of the noise's norm (eta, made scale-free)."""
-    noise_editing_guidance_scale: float = 1.0
-    """Classifier-free guidance of the estimate that noise editing improves; 1: none, for half the cost (ours)."""
-    min_confidence: float = 0.2
-    """Images whose guiding classifier gives the class asked for less than this are not learned from (ours)."""
+    guidance_strength: NonNegativeFloat = 0.3
+    """Length of a guidance step as a share of the noise estimate's norm. With the preset `authors`, factor of the
+    gradient."""
+    guided_until: Share = 0.7
+    """Share of the sampler's steps that are guided, from the first step on (authors' code: 1)."""
+    noise_editing_steps: NonNegativeInt = 2
+    """Steps that edit the initial noise before sampling (M of the paper's Algorithm 1)."""
+    noise_editing_strength: NonNegativeFloat = 0.15
+    """Length of a noise-editing step as a share of the noise's norm. With the preset `authors`, factor of the gradient
+    (eta in the paper)."""
+    min_confidence: Share = 0.2
+    """Least probability that the guiding classifier gives the class asked for; images below it are not learned from
+    (ours)."""
 
+    @classmethod
+    def of_preset(cls, preset: str, **changes: Any) -> "SynthesisConfig":
+        """The settings of a preset, with some changed; the constructor itself takes each value as it is given."""
+        return cls(**{"preset": preset} | PRESETS[preset] | changes)
 
-def with_preset(config: SynthesisConfig) -> SynthesisConfig:
-    """The settings with the preset's values for every key that stands at its own default."""
-    return over(config, PRESETS.get(config.preset, {}))
-
-
-def over(settings: Any, changes: dict[str, Any]) -> Any:
-    """A settings dataclass with those changes that name one of its fields which stands at its default."""
-    plain = type(settings)()
-    names = {item.name for item in dataclasses.fields(settings)} & set(changes)
-    return dataclasses.replace(
-        settings, **{name: changes[name] for name in names if getattr(settings, name) == getattr(plain, name)}
-    )
+    @property
+    def method(self) -> GuidanceMethod:
+        """How guidance is done, which the preset alone decides."""
+        return AUTHORS if self.preset == "authors" else OURS

@@ -49,9 +49,9 @@ def public_images(run: VirtualRun) -> torch.Tensor:
     if run.public is not None:
         shuffled = torch.randperm(len(run.public), generator=torch.Generator().manual_seed(config.seed))
         return run.public[shuffled[:count]]
-    if not config.federation.federation or config.simulation.folders:
+    if not config.simulation.dataset or config.simulation.folders:
         raise DoesNotApply("the experiment names no `public` images")
-    return registry.find_dataset(config.federation.federation).make_public_images(count, SEED_OF_PRETRAINING).images
+    return registry.find_dataset(config.simulation.dataset).make_public_images(count, SEED_OF_PRETRAINING).images
 
 
 def _make_start(run: VirtualRun) -> torch.nn.Module:

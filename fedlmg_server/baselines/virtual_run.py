@@ -68,7 +68,7 @@ class VirtualRun(Run):
         return self._load("test")
 
     def _load(self, split: str) -> dict[str, LabeledImages]:
-        aliases = parse_aliases(self.config.federation.class_aliases)
+        aliases = parse_aliases(self.config.clients.class_aliases)
         images = {}
         for upload, index in zip(self.uploads, _find_indices(self), strict=True):
             data = virtual_data(upload.client, index, self.config)

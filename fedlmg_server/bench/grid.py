@@ -33,7 +33,7 @@ from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import store
-from fedlmg_server.workspace import ELSEWHERE, MAY_CHANGE, Workspace
+from fedlmg_server.workspace import MAY_CHANGE, Workspace
 
 Start = Callable[[dict], str]
 """Runs a whole `fedlmg run` by its run config keys; returns why it failed, empty when it did not."""
@@ -54,9 +54,11 @@ def run_experiment(
     for setting, seed in experiment.cells():
         folder = (runs or out / "runs") / safe_name(setting) / f"seed-{seed}"
         keys = experiment.settings[setting] | {"seed": seed, "workspace": str(folder.resolve())}
-        if set(experiment.methods) & set(compare.TRAINED):
-            keys = {"compare": True} | keys
-        run = Run(config := Config.from_run_config(keys), Workspace.open(config, read_versions()))
+        config = Config.from_run_config(keys)
+        if _needs_comparison(experiment.methods, config):
+            keys |= {"compare": True}
+            config = Config.from_run_config(keys)
+        run = Run(config, Workspace.open(config, read_versions()))
         if not (run.workspace.report / "results.json").exists() and (reason := start(keys)):
             raise ConfigError(f"the run of setting '{setting}' with seed {seed} failed: {reason}")
         validate_uploads(run)
@@ -73,7 +75,7 @@ class Cell:
     def __init__(self, setting: str, keys: dict, run: VirtualRun, experiment: Experiment, out: Path, console: Console):
         self.setting, self.keys, self.run = setting, keys, run
         self.experiment, self.out, self.console = experiment, out, console
-        expected = run.config.federation.num_clients
+        expected = run.config.clients.num_clients
         missing = expected - len(run.uploads)
         self.note = f"without {missing} of {expected} clients" if missing else ""
 
@@ -106,7 +108,8 @@ class Cell:
 
     def _fingerprint(self, own: dict) -> str:
         """Changes with the settings and the uploads, which say who answered, however long the run waited."""
-        keys = {key: value for key, value in (self.keys | own).items() if key not in ELSEWHERE + MAY_CHANGE}
+        settings = Config.from_run_config(self.keys | own).settings()
+        keys = {key: value for key, value in settings.items() if key not in MAY_CHANGE}
         content = json.dumps([keys, self.experiment.public, self.run.checksums], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -129,6 +132,11 @@ class Cell:
         cost.server_seconds += run.workspace.stage_totals()["synthesis"]
         per_client = run.measure(model)
         return _accuracies(per_client) | asdict(cost) | {"kept": len(synthetic.labels) / cost.num_images}
+
+
+def _needs_comparison(methods: list[str], config: Config) -> bool:
+    """Whether the run itself has to measure some of these methods, besides the model that it returns."""
+    return bool(set(methods) & set(compare.TRAINED) - {f"fedlmg-{config.distillation.aggregation}"})
 
 
 def _measure_method(name: str, run: VirtualRun) -> dict:

@@ -34,8 +34,6 @@ KEYS = {
     "student-architecture": "small_resnet",
     "student-initialisation": "",
     "student-epochs": 1,
-    "diffusion-revision": "",
-    "diffusion-variant": "",
     "guidance-decoder": "",
 }
 
@@ -68,11 +66,11 @@ def shrink(experiment: Experiment, folder: Path) -> Experiment:
 def _fewer(config: Config) -> dict:
     """At most MOST_CLIENTS, of small architectures, that know two classes each where they know some."""
     names = config.training.architectures.split(",")
-    clients = min(config.federation.num_clients, MOST_CLIENTS)
+    clients = min(config.clients.num_clients, MOST_CLIENTS)
     classes = ";".join(f"{2 * index},{2 * index + 1}" for index in range(clients))
     return {
         "num-clients": clients,
-        "min-clients": min(config.federation.min_clients, clients),
+        "min-clients": min(config.clients.min_clients, clients),
         "architectures": ",".join(in_turn(";".join(SMALL), index) for index in range(len(names))),
         "client-classes": classes if config.simulation.client_classes else "",
     }

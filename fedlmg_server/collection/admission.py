@@ -35,7 +35,7 @@ def rejected_uploads(workspace: Workspace) -> dict[str, str]:
 
 def load(folder: Path, config: Config) -> Upload:
     """Raises Refused, naming the client, unless the folder holds an upload that can be read and is not too large."""
-    most = config.federation.max_upload_megabytes
+    most = config.clients.max_upload_megabytes
     try:
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         if size > most:

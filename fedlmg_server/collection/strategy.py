@@ -56,7 +56,8 @@ class FedLMG(Strategy):
         poll_seconds: float = 0.5,
         grace_seconds: float = 5.0,
     ) -> None:
-        self.config, self.workspace, self.aggregate_fn = config.federation, workspace, aggregate_fn
+        self.config, self.workspace, self.aggregate_fn = config.clients, workspace, aggregate_fn
+        self.registry, self.is_simulated = config.options.client_registry, bool(config.simulation.dataset)
         self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
         self.clients: dict[int, str] = {}
         """Node -> name of the clients that answered."""
@@ -138,7 +139,7 @@ class FedLMG(Strategy):
             absent.append(f"{nameless} more")
         few = f'Flower runs fewer virtual clients: give `flwr run` --federation-config "num-supernodes={num_expected}"'
         for name in absent:
-            self._miss(name, few if self.config.federation else "never connected")
+            self._miss(name, few if self.is_simulated else "never connected")
 
     def _without_upload(self, nodes: list[int]) -> list[int]:
         """The nodes to ask: not those of forgotten clients, nor those whose upload is held, noted as answered."""
@@ -151,7 +152,7 @@ class FedLMG(Strategy):
 
     def _all_known(self, exchange: Exchange) -> bool:
         """Virtual clients are all there from the start; a simulation of fewer nodes does not wait for more."""
-        return bool(self.config.federation and (exchange.answered or exchange.failed))
+        return bool(self.is_simulated and (exchange.answered or exchange.failed))
 
     def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
         """The EVALUATE exchange: hands the model to the clients that answered, and fills `evaluations`."""
@@ -218,7 +219,7 @@ class FedLMG(Strategy):
     @property
     def _registered(self) -> dict[int, str]:
         """Node -> name of the clients whose keys are known; read anew, for clients are added while a run waits."""
-        return Registry(Path(self.config.client_registry)).read_names() if self.config.client_registry else {}
+        return Registry(Path(self.registry)).read_names() if self.registry else {}
 
     def _have(self) -> dict[str, str]:
         """Client -> sha256 of its weights, for every upload in the workspace."""
@@ -236,7 +237,7 @@ class FedLMG(Strategy):
         name, digest = manifest["client"], manifest["sha256"]
         if not is_sane_name(name) or not isinstance(digest, str):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
-        if self.config.client_registry and (owner := self._registered.get(node)) != name:
+        if self.registry and (owner := self._registered.get(node)) != name:
             known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
             raise ReplyError(f"it calls itself '{name}', but {known}", owner or "")
         if name in self.clients.values():
@@ -271,7 +272,7 @@ class FedLMG(Strategy):
         """A client that knows why it cannot answer says so in the record `error`; it speaks for itself alone."""
         if "error" in reply.content:
             error = reply.content["error"]
-            name = self._registered.get(node, "") if self.config.client_registry else str(error["client"])
+            name = self._registered.get(node, "") if self.registry else str(error["client"])
             raise ReplyError(shorten(error["reason"]), name if is_sane_name(name) else "")
 
     def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:

@@ -65,7 +65,7 @@ def _class_names(upload: Upload, config: Config) -> None:
     if count > 1:
         raise Refused(f"it names the class {_shown(repeated)} more than once")
     try:
-        labels.check_distinct(names, labels.parse_aliases(config.federation.class_aliases))
+        labels.check_distinct(names, labels.parse_aliases(config.clients.class_aliases))
     except ValueError as error:
         raise Refused(str(error)) from None
 
@@ -128,7 +128,7 @@ def _is_epoch(entry: object) -> bool:
 
 def _data(upload: Upload, config: Config) -> None:
     data = upload.manifest.get("data")
-    has_virtual_clients = bool(config.federation.federation or config.simulation.folders)
+    has_virtual_clients = bool(config.simulation.dataset or config.simulation.folders)
     is_virtual = has_virtual_clients and isinstance(data, str) and virtual_index(data, config) is not None
     if data != "folder" and not is_virtual:
         raise Refused(f"its 'data' is {_shown(data)}, not 'folder' or a virtual client of this run")
@@ -231,9 +231,9 @@ def _check_forward(
         sent = upload.statistics[layer]
         of_all = [seen.mean.shape[1]]
         wanted = [of_all]
-        if asked.statistics_by_class:
+        if asked.statistics != "global":
             wanted.append([len(upload.class_names), *of_all])
-            wanted += [[asked.statistics_looks, *wanted[-1]]] if asked.statistics_looks > 1 else []
+            wanted += [[asked.num_clusters, *wanted[-1]]] if asked.num_clusters > 1 else []
         if list(sent.mean.shape) not in wanted or sent.mean.shape != sent.variance.shape:
             shapes = " or ".join(map(str, wanted))
             raise Refused(f"its statistics of '{layer}' do not have the shape {shapes} that this run takes")

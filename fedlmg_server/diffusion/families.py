@@ -1,6 +1,7 @@
 """From a name to a backend: which pipelines are supported, and how each is opened."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from huggingface_hub import list_repo_files, try_to_load_from_cache
 
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
@@ -39,6 +41,8 @@ CONDITIONING = {
     StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
     DiTPipeline: conditioning.class_labels,
 }
+VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
+"""Of a file of weights."""
 MOST_SHAPES = 256
 """That a part is compiled for."""
 SCHEDULERS = {
@@ -50,7 +54,7 @@ SCHEDULERS = {
 
 
 def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
-    """The backend of `diffusion-model`: `digits` (embedded), a diffusers folder, or a hub id.
+    """The backend of `diffusion-model`: an embedded model, a diffusers folder, or a hub id with or without a revision.
 
     Opened from safetensors only; `HF_HUB_OFFLINE` is honoured by the hub's library.
 
@@ -85,18 +89,52 @@ def _compile(backend: LatentBackend | PixelBackend) -> None:
 
 def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
     """The pipeline and the decoder for gradients."""
-    hub = {"revision": config.diffusion_revision or None}
+    source, revision = location.split_revision(source)
     try:
-        family = DiffusionPipeline.load_config(source, **hub).get("_class_name")
+        family = DiffusionPipeline.load_config(source, revision=revision).get("_class_name")
         if family not in FAMILIES:
             raise ConfigError(f"it is a {family}, which is not supported; supported are {', '.join(FAMILIES)}")
         kind = FAMILIES[family]
-        variant = config.diffusion_variant or None
-        pipeline = kind.from_pretrained(source, variant=variant, use_safetensors=True, dtype=dtype, **hub)
+        pipeline = _from_pretrained(kind, source, revision, dtype)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cannot open '{config.diffusion_model}' as a diffusion pipeline: {reason}") from None
     return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
+
+
+def _from_pretrained(
+    kind: type[DiffusionPipeline], source: str, revision: str | None, dtype: torch.dtype
+) -> DiffusionPipeline:
+    """The plain weights, else those of the one variant that is there, such as `fp16`.
+
+    Raises
+    ------
+    OSError, ValueError: neither can be opened.
+    """
+    given = {"revision": revision, "use_safetensors": True, "dtype": dtype}
+    try:
+        return kind.from_pretrained(source, **given)
+    except (OSError, ValueError):
+        variants = _variants(source, revision)
+        if len(variants) != 1:
+            raise
+    return kind.from_pretrained(source, variant=variants.pop(), **given)
+
+
+def _variants(source: str, revision: str | None) -> set[str]:
+    """Of the weights in a folder or a hub's repository: `fp16` of `unet/diffusion_pytorch_model.fp16.safetensors`."""
+    return {match[1] for file in _files(source, revision) if (match := re.search(VARIANT, file))}
+
+
+def _files(source: str, revision: str | None) -> list[str]:
+    """Of a folder or a hub's repository; those that were downloaded before where the hub cannot be reached."""
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            return list_repo_files(source, revision=revision)
+        except OSError:
+            folder = Path(try_to_load_from_cache(source, "model_index.json", revision=revision) or "").parent
+    return [str(path) for path in folder.glob("*/*")]
 
 
 def _open_decoder(source: str, dtype: torch.dtype) -> AutoencoderTiny:

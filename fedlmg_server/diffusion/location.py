@@ -9,7 +9,8 @@ from common.storage import installed
 
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
 EMBEDDED = tuple(registry.EMBEDDED)
-HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?"
+"""With the revision behind an `@` that may follow."""
 
 
 def embedded_folder(name: str) -> Path:
@@ -27,7 +28,7 @@ def embedded_folder(name: str) -> Path:
 
 
 def find_pipeline(name: str) -> str:
-    """What `from_pretrained` opens for an embedded model, a diffusers folder, or a hub id.
+    """The folder of an embedded model or a diffusers folder; else the hub id as it is, with its revision.
 
     Raises
     ------
@@ -38,8 +39,14 @@ def find_pipeline(name: str) -> str:
     if is_folder and not (source / "model_index.json").exists():
         raise ConfigError(f"'{source}' is no diffusers pipeline: it has no model_index.json")
     if not is_folder and not re.fullmatch(HUB_ID, name):
-        raise ConfigError(f"config key 'diffusion-model' is '{name}', which is no folder here and no hub id")
+        raise ConfigError(f"config key 'diffusion-model' must be a folder that is here or a hub id, got '{name}'")
     return str(source) if is_folder else name
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """What `from_pretrained` opens, and its revision, where `find` returned a hub id that names one."""
+    repository, _, revision = source.partition("@")
+    return (repository, revision) if revision and not Path(source).is_dir() else (source, None)
 
 
 def check_classes(name: str, class_names: list[str]) -> None:

@@ -4,7 +4,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from common.config import Config
+from common.config.run import KEYS, UNSET
 from fedlmg_server.flower.connection import to_toml
 
 PACKAGES = ("common", "fedlmg_client", "fedlmg_server")
@@ -27,6 +27,6 @@ def write_app(folder: Path) -> Path:
         'description = "One-shot federated learning"\nlicense = { text = "Apache-2.0" }\n'
         '[tool.flwr.app]\npublisher = "fedlmg"\n[tool.flwr.app.components]\n'
         'serverapp = "fedlmg_server.server_app:app"\nclientapp = "fedlmg_client.client_app:app"\n'
-        f"[tool.flwr.app.config]\n{to_toml(Config().to_run_config())}"
+        f"[tool.flwr.app.config]\n{to_toml(dict.fromkeys(KEYS, UNSET))}"
     )
     return app

@@ -23,7 +23,7 @@ def track_run(workspace: Workspace, config: Config) -> Iterator[None]:
     ------
     ConfigError: a tracker is unknown or not installed, or does not start.
     """
-    names = [name.strip() for name in config.trackers.split(",") if name.strip()]
+    names = [name.strip() for name in config.options.trackers.split(",") if name.strip()]
     if not names:
         yield
         return
@@ -82,10 +82,10 @@ def _start_trackers(names: list[str], workspace: Workspace, config: Config) -> l
     os.environ.setdefault("WANDB_DIR", str(folder))
     accelerator = Accelerator(log_with=names, project_dir=str(folder))
     try:
-        accelerator.init_trackers("fedlmg", config=config.to_run_config())
+        accelerator.init_trackers("fedlmg", config=config.settings())
     except Exception as error:
         raise ConfigError(
-            f"a tracker in config key 'trackers' ('{config.trackers}') does not start: {error}"
+            f"a tracker in config key 'trackers' ('{config.options.trackers}') does not start: {error}"
         ) from error
     return accelerator.trackers
 

@@ -25,7 +25,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
     measured = _measure(run)
     content = results.build(
         seed=run.config.seed,
-        config=run.config.to_run_config(),
+        config=run.config.settings(),
         clients={upload.client: _client(run, upload, measured, evaluations) for upload in run.uploads},
         aggregated={
             "aggregation": description["aggregation"],
@@ -59,7 +59,7 @@ def _measure(run: Run) -> Measurements:
         workspace.log("progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models")
 
     with workspace.stage("rivals"):
-        if run.config.distillation.compare:
+        if run.config.options.compare:
             return compare.measure_everything(virtual, on_progress)
         return compare.measure_what_is_returned(virtual)
 

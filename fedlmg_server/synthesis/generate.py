@@ -23,11 +23,8 @@ def sampling_settings(config: SynthesisConfig) -> SamplingSettings:
         config.num_inference_steps,
         config.guidance_scale,
         config.guidance_strength,
-        config.guidance_gradient == "full",
-        config.guidance_start,
-        config.guidance_stop,
-        config.guidance_step == "raw",
-        config.denoiser_passes,
+        config.guided_until,
+        config.method,
     )
 
 
@@ -38,7 +35,7 @@ def guide_by(upload: Upload, config: SynthesisConfig, device: torch.device) -> C
         device,
         classification_weight=config.classification_weight,
         statistics_weight=config.statistics_weight,
-        by_class=config.class_statistics,
+        by_class=config.method.class_statistics,
     )
 
 
@@ -101,9 +98,8 @@ def generate_batch(
     clusters = torch.tensor([image.seed % guidance.num_clusters for image in batch], device=backend.device)
     if guidance.has_statistics:
         steps, strength = config.noise_editing_steps, config.noise_editing_strength
-        raw, scale = config.guidance_step == "raw", config.noise_editing_guidance_scale
         loss = guidance.statistics_only(targets, clusters, trace)
-        x_T = edit_noise(backend, x_T, condition, loss, steps, strength, raw, scale)
+        x_T = edit_noise(backend, x_T, condition, loss, steps, strength, config.method)
     full_loss = guidance.full_loss(targets, clusters, trace)
     return sample(backend, x_T, condition, sampling_settings(config), full_loss, generators)
 

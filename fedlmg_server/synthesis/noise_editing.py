@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from common.config.synthesis import OURS, GuidanceMethod
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.synthesis.guidance import Loss, gradient, length, unit
 
@@ -15,21 +16,20 @@ def edit_noise(
     loss: Loss,
     num_steps: int,
     strength: float,
-    raw_step: bool = False,
-    guidance_scale: float = 1.0,
+    method: GuidanceMethod = OURS,
 ) -> torch.Tensor:
     """x_T after M = `num_steps` steps down the loss of the x_0 estimate at T, through the denoiser.
 
     Each step is `strength` of the noise's norm long, and the norm is kept, so that the result is still noise of the
     right size; a raw step is `strength` (the paper's eta) times the gradient, and the norm is free. The estimate has
-    classifier-free guidance in the authors' code; at `guidance_scale` 1 it has none, for half the cost (ours).
+    the method's classifier-free guidance.
     """
     norm, T = length(x_T), backend.scheduler.timesteps[0]
     for _ in range(num_steps):
         x_T = x_T.detach().requires_grad_()
-        x_0 = backend.predict(x_T, T, condition, guidance_scale).x_0
+        x_0 = backend.predict(x_T, T, condition, method.noise_editing_guidance_scale).x_0
         g = gradient(loss(backend.decode_for_guidance(x_0)), x_T)
-        x_T = (x_T - strength * (g if raw_step else norm * unit(g))).detach()
-        if not raw_step:
+        x_T = (x_T - strength * (g if method.raw_step else norm * unit(g))).detach()
+        if not method.raw_step:
             x_T = x_T * norm / length(x_T)
     return x_T.detach()

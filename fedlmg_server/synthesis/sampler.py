@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from common.config.synthesis import OURS, GuidanceMethod
 from fedlmg_server.diffusion.backend import DiffusionBackend, Prediction, signal_and_noise, to_model_output
 from fedlmg_server.synthesis.guidance import Loss, gradient, length, unit
 
@@ -24,15 +25,9 @@ class SamplingSettings:
     """Classifier-free guidance."""
     guidance_strength: float
     """Length of the guidance step as a share of the noise estimate's norm; of a raw step, the gradient's factor."""
-    through_denoiser: bool
-    """Gradient in x_t through the denoiser (paper), or in the x_0 estimate only (MPGD)."""
-    start: float
-    stop: float
-    """Guided part of the schedule, as fractions of its steps."""
-    raw_step: bool = False
-    """The gradient's own length (paper), instead of a length relative to the noise (ours)."""
-    denoiser_passes: int = 1
-    """2: move x_t and ask the denoiser again (the authors' code), instead of moving the noise estimate (paper)."""
+    guided_until: float
+    """Share of the schedule's steps that are guided, from the first on."""
+    method: GuidanceMethod = OURS
 
 
 def sample(
@@ -50,7 +45,7 @@ def sample(
     scheduler, x_t = backend.scheduler, x_T
     num_steps = len(scheduler.timesteps)
     for index, t in enumerate(scheduler.timesteps):
-        guided = loss is not None and settings.start <= index / num_steps < settings.stop and _has_signal(scheduler, t)
+        guided = loss is not None and index / num_steps < settings.guided_until and _has_signal(scheduler, t)
         if guided:
             x_t, prediction = guide(backend, x_t, t, condition, settings, loss)
         else:
@@ -87,7 +82,8 @@ def guide(
     One pass: noise + s ||noise|| g / ||g|| (the scale-free length is ours), or, raw, noise + s sqrt(1 - abar) g.
     Two passes: x_t moves by -sqrt(1 - abar) times the former, or, raw, by -s g (the authors' code).
     """
-    if settings.through_denoiser:
+    method = settings.method
+    if method.through_denoiser:
         x_t = x_t.detach().requires_grad_()
         prediction = backend.predict(x_t, t, condition, settings.guidance_scale)
         g = gradient(loss(backend.decode_for_guidance(prediction.x_0)), x_t)
@@ -97,9 +93,9 @@ def guide(
         g = gradient(loss(backend.decode_for_guidance(x_0)), x_0)
     x_t, noise = x_t.detach(), prediction.noise.detach()
     signal, sigma = signal_and_noise(backend.scheduler, t)
-    step = settings.guidance_strength * (g if settings.raw_step else length(noise) * unit(g))
-    if settings.denoiser_passes == 2:
-        x_t = x_t - (step if settings.raw_step else sigma * step)
+    step = settings.guidance_strength * (g if method.raw_step else length(noise) * unit(g))
+    if method.denoiser_passes == 2:
+        x_t = x_t - (step if method.raw_step else sigma * step)
         return x_t, _predict(backend, x_t, t, condition, settings)
-    noise = noise + (sigma * step if settings.raw_step else step)
+    noise = noise + (sigma * step if method.raw_step else step)
     return x_t, Prediction((x_t - sigma * noise) / signal, noise)

@@ -1,7 +1,7 @@
 """The engine at Stable Diffusion 1.5's shape, randomly initialised, 512 pixels, a ResNet-18 at 224, on a GPU; each
 line is JSON, the last one whole. The authors' loop runs in the same number format, on the same device, in the same run.
 
-uv run python -m tests.bench.bench_gpu [--batch 16] [--compile exact]
+uv run python -m tests.bench.bench_gpu [--batch 16] [--compile authors]
 uv run python -m tests.bench.bench_gpu --tiny        # the script itself, on any machine: its figures mean nothing
 """
 
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from common.config.synthesis import SynthesisConfig, with_preset
+from common.config.synthesis import SynthesisConfig
 from common.models import architectures, feature_statistics
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import families
@@ -32,7 +32,7 @@ from fedlmg_server.synthesis.plan import plan_images
 from tests.bench.reference import ReferenceLoop
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
-PRESETS = ("exact", "default", "fast")
+PRESETS = ("authors", "default", "fast")
 MATRIX = 8192
 FEW_STEPS = {"num_inference_steps": 2, "noise_editing_steps": 1}
 LARGEST_TRIED = 256
@@ -72,7 +72,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
     }
     yield result
     for preset, compiled in [*((name, False) for name in PRESETS), *((name, True) for name in arguments.compile)]:
-        config = with_preset(replace(base, preset=preset))
+        config = SynthesisConfig.of_preset(preset, diffusion_model=str(folder))
         if arguments.tiny:
             config = replace(config, **FEW_STEPS)
         weights = config.classification_weight, config.statistics_weight
@@ -85,7 +85,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
         yield result
     if device.type == "cuda":
         for preset in PRESETS:
-            config, tried = with_preset(replace(base, preset=preset)), result["presets"][preset]["batch"]
+            config, tried = SynthesisConfig.of_preset(preset), result["presets"][preset]["batch"]
             result["presets"][preset]["largest_batch"] = largest_batch(plain, guidance, config, tried)
             yield result
 

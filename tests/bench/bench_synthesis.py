@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 import torch
 
-from common.config.synthesis import SynthesisConfig, with_preset
+from common.config.synthesis import SynthesisConfig
 from common.processes import num_processors
 from fedlmg_server.diffusion import families
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
@@ -24,7 +24,7 @@ from tests.bench.reference import ReferenceLoop
 from tests.conftest import make_upload
 
 CLASS_NAMES = [str(digit) for digit in range(10)]
-PRESETS = ("exact", "default", "fast")
+PRESETS = ("authors", "default", "fast")
 
 
 def main() -> None:
@@ -101,11 +101,11 @@ def reference_speed(barrier, num_images: int, threads: int | None) -> float:
 def preset_speed(barrier, preset: str, num_images: int) -> float:
     torch.set_num_threads(1)
     upload = make_upload("bench", CLASS_NAMES)
-    config = with_preset(SynthesisConfig(preset=preset))
+    config = SynthesisConfig.of_preset(preset)
     backend = families.load_backend(config, torch.device("cpu"))
     guidance = guide_by(upload, config, backend.device)
     drawings = plan_images(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
-    generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, with_preset(SynthesisConfig(preset="fast")))
+    generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, SynthesisConfig.of_preset("fast"))
     barrier.wait()
     started = time.perf_counter()
     for batch in split_into_batches(drawings, config.synthesis_batch_size):

@@ -55,7 +55,7 @@ def collect(clients: int, megabytes: float) -> float:
     for name in ("_run_id", "_task_id", "_node_id"):
         setattr(TaskIdentity, name, 1)
     with tempfile.TemporaryDirectory() as folder:
-        keys = {"federation": "", "num-clients": clients, "min-clients": 1, "workspace": folder}
+        keys = {"dataset": "", "num-clients": clients, "min-clients": 1, "workspace": folder}
         config = Config.from_run_config(keys | {"deadline-seconds": 3600.0})
         strategy = FedLMG(config, Workspace.open(config, {}), lambda: None, poll_seconds=0.01, grace_seconds=0.0)
         strategy.collect(Line(clients, megabytes))

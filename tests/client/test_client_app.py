@@ -10,7 +10,7 @@ from common.upload import Upload
 from fedlmg_client.client_app import train_and_upload
 from tests.common.pictures import draw_classes
 
-RUN_CONFIG = {"federation": "", "local-epochs": 1, "architectures": "small_resnet"}
+RUN_CONFIG = {"dataset": "", "local-epochs": 1, "architectures": "small_resnet"}
 
 
 @pytest.fixture

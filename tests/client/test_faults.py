@@ -5,6 +5,7 @@ import torch
 
 from common.clients.data import load_client_data
 from common.config import Config
+from common.config.run import LARGEST_SEED
 from common.upload import weights_digest
 from fedlmg_client import faults
 from tests.conftest import make_upload
@@ -60,3 +61,11 @@ def test_real_clients_send_their_parameters_without_noise():
     upload = make_upload("a", ["cat", "dog"])
 
     assert faults.add_noise(upload, None, Config.from_run_config({"parameter-noise": 0.1})) is upload
+
+
+def test_the_largest_seed_makes_noise():
+    config = Config.from_run_config({"parameter-noise": 0.1, "seed": LARGEST_SEED})
+
+    noisy = faults.add_noise(make_upload("a", ["cat", "dog"]), 10_000, config)
+
+    assert all(tensor.isfinite().all() for tensor in noisy.arrays.values())

@@ -15,7 +15,7 @@ from fedlmg_client.client_app import make_upload
 from fedlmg_client.status import Status, append_event
 from tests.common.pictures import draw_classes
 
-CONFIG = Config.from_run_config({"federation": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
+CONFIG = Config.from_run_config({"dataset": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
 
 
 @pytest.fixture

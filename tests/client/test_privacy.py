@@ -14,19 +14,22 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from common.clients.data import ClientData
+from common.config.node import PrivacyConfig
 from common.config.run import Config, ConfigError, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
 from common.models.predictor import Classifier
+from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, client_app, private_training, training
 from fedlmg_client.cli import app
 from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
 
-FOLDER = {"federation": "", "image-size": 16, "local-epochs": 1}
+FOLDER = {"dataset": "", "image-size": 16, "local-epochs": 1}
 BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, "secret")
-PRIVATE = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16, dp_epsilon=8.0)
+CONFIG = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16)
+PRIVATE = PrivacyConfig(dp_epsilon=8.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,8 +45,14 @@ def data() -> ClientData:
     return noise_data(24, 12, "digits/0")
 
 
-def train(data: ClientData, cache: Path, architecture: str = "small_resnet", config: LocalTrainingConfig = PRIVATE):
-    return training.train(data, architecture, config, 0, data.name, cache, "cpu")
+def train(
+    data: ClientData,
+    cache: Path,
+    architecture: str = "small_resnet",
+    privacy: PrivacyConfig = PRIVATE,
+    config: LocalTrainingConfig = CONFIG,
+) -> Upload:
+    return training.train(data, architecture, config, 0, data.name, cache, "cpu", privacy)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +83,9 @@ def test_few_images_say_nothing(data: ClientData):
 
 
 def test_an_upload_says_what_it_gives_away(data: ClientData, tmp_path: Path):
-    noise_learned_by_heart = replace(PRIVATE, dp_epsilon=0.0, local_epochs=20, local_batch_size=4)
+    noise_learned_by_heart = replace(CONFIG, local_epochs=20, local_batch_size=4)
 
-    found = train(data, tmp_path, "small_mlp", noise_learned_by_heart).manifest["membership"]
+    found = train(data, tmp_path, "small_mlp", PrivacyConfig(), noise_learned_by_heart).manifest["membership"]
 
     assert found["auc"] > 0.7
     assert (found["members"], found["others"]) == (24, 24)
@@ -154,7 +163,7 @@ def test_the_noise_is_what_the_budget_asks_for(data: ClientData, tmp_path: Path)
 
 
 def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
-    loose, strict = (train(data, tmp_path, config=replace(PRIVATE, dp_epsilon=epsilon)) for epsilon in (1e4, 0.5))
+    loose, strict = (train(data, tmp_path, privacy=PrivacyConfig(dp_epsilon=epsilon)) for epsilon in (1e4, 0.5))
 
     start = architectures.with_group_norm(architectures.build("small_resnet", 2, 16)).state_dict()
     moved = [sum((upload.arrays[name].float() - start[name]).norm() for name in start) for upload in (loose, strict)]
@@ -163,7 +172,7 @@ def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
 
 def test_a_budget_that_no_noise_keeps_is_said():
     with pytest.raises(ValueError, match=r"'dp-epsilon' 0\.001 .*: raise"):
-        Budget.from_config(replace(PRIVATE, dp_epsilon=0.001), 24, "secret")
+        Budget.from_config(PrivacyConfig(dp_epsilon=0.001), CONFIG, 24, "secret")
 
 
 def test_every_epoch_s_batches_and_noise_have_seeds_of_their_own():
@@ -237,7 +246,7 @@ def test_private_training_starts_from_the_weights_of_the_net_without_groups(
     monkeypatch.setattr(training.pretrained, "_imagenet", lambda name: asked.append(name) or {})
 
     with pytest.raises(ValueError, match="no tensor of 'imagenet' fits"):
-        train(data, tmp_path, "resnet18", replace(PRIVATE, initialisation="imagenet", image_size=32))
+        train(data, tmp_path, "resnet18", config=replace(CONFIG, initialisation="imagenet", image_size=32))
 
     assert asked == ["resnet18"]
 

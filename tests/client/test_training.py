@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.clients.data import ClientData
-from common.config.run import LocalTrainingConfig
+from common.config.run import LARGEST_SEED, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from fedlmg_client import training
 from tests.client.noise import noise_data
@@ -77,13 +77,13 @@ def test_float16_upload_keeps_integer_and_0_dim_buffers(data: ClientData, tmp_pa
 
 
 def test_statistics_by_class_have_a_row_for_every_class(data: ClientData, tmp_path: Path):
-    upload = run(data, tmp_path, statistics_by_class=True)
+    upload = run(data, tmp_path, statistics="class")
 
     assert {moments.mean.shape[0] for moments in upload.statistics.values()} == {2}
 
 
 def test_statistics_by_cluster_have_as_many_rows_for_every_class(data: ClientData, tmp_path: Path):
-    upload = run(data, tmp_path, statistics_by_class=True, statistics_looks=4)
+    upload = run(data, tmp_path, statistics="class/4")
 
     assert {moments.mean.shape[:2] for moments in upload.statistics.values()} == {(4, 2)}
 
@@ -104,6 +104,14 @@ def test_upload_without_validation_images_has_the_last_weights(
 
     assert upload.manifest["training"]["validation_accuracy"] is None
     assert [torch.equal(upload.arrays["head.weight"], weight) for weight in after_epoch] == [False, False, True]
+
+
+def test_the_largest_seed_trains(data: ClientData, tmp_path: Path):
+    config = replace(CONFIG, local_epochs=1)
+
+    upload = training.train(data, "small_mlp", config, LARGEST_SEED, data.name, tmp_path, "cpu")
+
+    assert all(tensor.isfinite().all() for tensor in upload.arrays.values())
 
 
 @pytest.mark.parametrize("name", ["dog\n", "d" * 101])

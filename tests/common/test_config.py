@@ -5,23 +5,80 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from flwr.common.config import fuse_dicts
 
-from common.config import Config, ConfigError
+from common.config import Config, ConfigError, document, former
+from common.config.run import KEYS, LARGEST_SEED, UNSET
+from common.config.synthesis import AUTHORS, PRESETS, SynthesisConfig
+from fedlmg_server.flower.bundle import write_app
 from fedlmg_server.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_pyproject_lists_the_defaults():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+def flower_config() -> dict[str, object]:
+    """What Flower merges into every run config: the app's keys and values in pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
 
-    assert project["tool"]["flwr"]["app"]["config"] == Config().to_run_config()
+
+def test_pyproject_lists_every_key_as_not_set():
+    assert flower_config() == dict.fromkeys(KEYS, UNSET)
 
 
-def test_run_config_round_trip():
-    flat = Config().to_run_config() | {"local-epochs": 3, "federation": "", "statistics-weight": 0.5}
+def test_what_is_submitted_lists_every_key_as_not_set(tmp_path: Path):
+    app = write_app(tmp_path)
 
-    assert Config.from_run_config(flat).to_run_config() == flat
+    listed = tomllib.loads((app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+
+    assert listed == dict.fromkeys(KEYS, UNSET)
+
+
+def test_flowers_override_of_one_key_leaves_the_others_at_their_defaults():
+    fused = fuse_dicts(flower_config(), {"preset": "fast", "num-inference-steps": 8})
+
+    config = Config.from_run_config(fused)
+
+    assert config == Config.from_run_config({"preset": "fast", "num-inference-steps": 8})
+    assert (config.synthesis.num_inference_steps, config.synthesis.guided_until) == (8, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ({"dataset": "emoji", "images-per-class": 16}, "images-per-class", 16),
+        ({"preset": "authors", "guidance-strength": 0.3}, "guidance-strength", 0.3),
+        ({"dataset": "mixed", "num-clients": 4}, "num-clients", 4),
+    ],
+)
+def test_key_that_is_set_to_its_default_wins_over_preset_and_data_set(given: dict, key: str, value: object):
+    assert Config.from_run_config(given).to_run_config()[key] == value
+
+
+def test_preset_fills_the_keys_that_are_not_set():
+    config = Config.from_run_config({"preset": "authors", "num-inference-steps": 20})
+
+    assert (config.synthesis.sampler, config.synthesis.num_inference_steps) == ("ddpm", 20)
+
+
+def test_preset_of_the_authors_alone_has_their_method():
+    assert {preset: SynthesisConfig.of_preset(preset).method == AUTHORS for preset in PRESETS} == {
+        "default": False,
+        "fast": False,
+        "authors": True,
+    }
+
+
+@pytest.mark.parametrize("given", [{}, {"preset": "fast"}, {"preset": "authors"}, {"dataset": "mixed"}], ids=str)
+def test_config_that_is_read_back_is_the_same(given: dict):
+    config = Config.from_run_config(given)
+
+    assert Config.from_run_config(config.to_run_config()) == config
+
+
+def test_options_of_the_command_are_no_settings():
+    config = Config.from_run_config({"compare": True, "workspace": "/somewhere", "trackers": "tensorboard"})
+
+    assert config.settings() == Config().settings()
 
 
 def test_unknown_key_names_the_nearest():
@@ -37,7 +94,7 @@ def test_unknown_key_names_the_nearest():
         ("local-epochs", True),
         ("compare", 1),
         ("aggregation", "fedavg"),
-        ("guidance-start", 2.0),
+        ("guided-until", 2.0),
         ("min-clients", 9),
         ("deadline-seconds", float("inf")),
         ("deadline-seconds", -5.0),
@@ -45,9 +102,18 @@ def test_unknown_key_names_the_nearest():
         ("student-learning-rate", -1.0),
         ("local-learning-rate", 0.0),
         ("temperature", 0.0),
+        ("temperature", 1e-9),
         ("noise-editing-steps", -3),
         ("guidance-strength", -0.1),
-        ("seed", 2**70),
+        ("guidance-scale", -5.0),
+        ("image-size", 1),
+        ("architectures", ""),
+        ("architectures", "small_mlp,"),
+        ("student-architecture", ""),
+        ("diffusion-model", ""),
+        ("statistics", "class/3"),
+        ("dataset", ["emoji"]),
+        ("seed", LARGEST_SEED + 1),
         ("seed", -1),
         ("client-sizes", "\u00b2"),
         ("dp-epsilon", -1.0),
@@ -55,8 +121,50 @@ def test_unknown_key_names_the_nearest():
     ],
 )
 def test_impossible_value_names_the_key(key: str, value: object):
-    with pytest.raises(ConfigError, match=f"'{key}'"):
+    with pytest.raises(ConfigError, match=f"^config key '{key}' must be .*, got |^config key '{key}' must hold"):
         Config.from_run_config({key: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": float("nan")}, "config key 'seed' must be a whole number from 0 to 4294967295, got nan"),
+        ({"temperature": float("nan")}, "config key 'temperature' must be a finite number, got nan"),
+        ({"min-confidence": 1.5}, "config key 'min-confidence' must be a number from 0 to 1, got 1.5"),
+        ({"dp-delta": 1.0}, "config key 'dp-delta' must be a number of at least 0 and below 1, got 1.0"),
+        ({"preset": "slow"}, "config key 'preset' must be 'default', 'fast' or 'authors', got 'slow'"),
+        ({"min-clients": 9}, "config key 'min-clients' must be at most 'num-clients', which is 4, got 9"),
+        ({"federation": "digits"}, "config key 'federation' is now called 'dataset'"),
+        ({"min-distance": 0.0}, "config key 'min-distance' is gone: no measurement spoke for it"),
+        ({"denoiser-passes": 2}, "config key 'denoiser-passes' is gone: it belongs to preset 'authors'"),
+        ({"preset": "exact"}, "preset 'exact' is now called 'authors'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_error_is_one_sentence_of_ours(given: dict, message: str):
+    with pytest.raises(ConfigError) as caught:
+        Config.from_run_config(given)
+
+    assert str(caught.value) == message
+
+
+def test_no_former_key_is_a_key_today():
+    assert former.KEYS.keys() & set(KEYS) == set()
+
+
+def test_every_key_is_in_one_table():
+    assert len(KEYS) == len(set(KEYS))
+
+
+def test_page_of_settings_is_up_to_date():
+    assert (ROOT / document.PAGE).read_text() == document.render(), "run: python -m common.config.document"
+
+
+def test_every_key_has_a_meaning():
+    rows = [line.split(" | ") for line in document.render().splitlines() if line.startswith("| `")]
+
+    assert {row[0].strip("| `") for row in rows} >= set(KEYS)
+    assert [row[0] for row in rows if len(row[3].strip(" |")) < 10] == []
 
 
 def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Path):
@@ -64,6 +172,35 @@ def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Pa
 
     with pytest.raises(ConfigError, match=r"local-epochs: \d+ -> 3"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
+
+
+OLD_RUN = """{"seed": 0, "config": {"seed": 0, "federation": "digits", "num-clients": 4, "images-per-class": 16,
+"statistics-by-class": true, "statistics-looks": 1, "upload-dtype": "float16", "guidance-start": 0.0,
+"guidance-stop": 0.7, "max-redraws": 0, "preset": "exact", "compare": true}, "versions": {"fedlmg": "0.1.0"}}"""
+OF_OLD_KEYS = '{"schema": 2, "seed": 0, "config": {"federation": "digits"}, "options": {}, "versions": {}}'
+OF_THE_FUTURE = '{"schema": 99, "seed": 0, "config": {}, "options": {}, "versions": {}}'
+
+
+@pytest.mark.parametrize("content", [OLD_RUN, OF_OLD_KEYS, OF_THE_FUTURE], ids=["old", "old keys", "future"])
+def test_workspace_of_another_version_is_refused(tmp_path: Path, content: str):
+    (tmp_path / "run.json").write_text(content)
+
+    for opened in (
+        lambda: Workspace.existing(tmp_path),
+        lambda: Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {}),
+    ):
+        with pytest.raises(ConfigError, match=r"was made by another version of FedLMG.* or another workspace"):
+            opened()
+    assert (tmp_path / "run.json").read_text() == content
+
+
+def test_newest_options_of_the_command_are_kept_for_later_ones(tmp_path: Path):
+    keys = {"workspace": str(tmp_path)}
+    Workspace.open(Config.from_run_config(keys), {})
+
+    Workspace.open(Config.from_run_config(keys | {"compare": True}), {})
+
+    assert Workspace.existing(tmp_path)[1] == Config.from_run_config(keys | {"compare": True})
 
 
 @pytest.mark.parametrize("content", ['{"config": {"se', "[]", "{}", '{"config": 3}'])
@@ -103,16 +240,3 @@ def test_client_name_becomes_a_harmless_folder_inside_uploads(tmp_path: Path, na
     folder = workspace.upload(name)
 
     assert folder.resolve().parent == workspace.uploads.resolve()
-
-
-def test_preset_fills_only_the_keys_left_at_their_defaults():
-    config = Config.from_run_config({"preset": "exact", "num-inference-steps": 20})
-
-    assert config.synthesis.guidance_gradient == "full"
-    assert config.synthesis.num_inference_steps == 20
-
-
-def test_preset_read_back_from_a_workspace_is_the_same_config():
-    config = Config.from_run_config({"preset": "fast"})
-
-    assert Config.from_run_config(config.to_run_config()) == config

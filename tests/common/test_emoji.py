@@ -13,7 +13,7 @@ from common.datasets.embedded import emoji, emoji_sheets, public_emoji
 from common.storage import installed
 
 CLIENTS = ("noto", "twemoji", "openmoji", "emojione-monotone")
-EMOJI = Config.from_run_config({"federation": "emoji"})
+EMOJI = Config.from_run_config({"dataset": "emoji"})
 
 
 def concepts(artists: tuple[str, ...], split: str) -> set[str]:

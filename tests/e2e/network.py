@@ -20,7 +20,7 @@ from fedlmg_server.deployment.supervisor import PATIENTLY
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 TINY = {
-    "federation": "",
+    "dataset": "",
     "num-clients": 2,
     "min-clients": 2,
     "architectures": "small_mobilenet_v3",

@@ -74,7 +74,7 @@ def test_a_private_run_tells_its_budget(tmp_path: Path, pipeline_folder: Path):
 @pytest.mark.slow
 def test_mixed_clients_end_with_a_model_without_the_broken_and_the_poisoned_one(tmp_path: Path, pipeline_folder: Path):
     settings = {key: value for key, value in TINY.items() if key != "num-clients"}
-    settings |= {"federation": "mixed", "local-epochs": 10, "diffusion-model": str(pipeline_folder)}
+    settings |= {"dataset": "mixed", "local-epochs": 10, "diffusion-model": str(pipeline_folder)}
 
     run = fedlmg_run(tmp_path, settings)
 

@@ -52,7 +52,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_strategy(tmp_path: Path, task: None) -> Callable[..., FedLMG]:
     def make(**changes: object) -> FedLMG:
-        settings = {"federation": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2}
+        settings = {"dataset": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2}
         settings |= {"workspace": str(tmp_path), **changes}
         config = Config.from_run_config(settings)
         model = Model({"weight": torch.ones(2)}, {"class_names": ["cat"]})

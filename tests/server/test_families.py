@@ -1,13 +1,14 @@
 """Every supported family of diffusion models goes through the same guided sampling."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from common.config import ConfigError
+from common.config import ConfigError, synthesis
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import families, location
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import gradient
 from fedlmg_server.synthesis.plan import plan_images
@@ -23,16 +24,17 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 def opened(folder: Path, **changes):
-    config = SynthesisConfig(**{**TINY.__dict__, "diffusion_model": str(folder), **changes})
+    config = replace(TINY, diffusion_model=str(folder), **changes)
     return families.load_backend(config, CPU), config
 
 
 DRAWINGS = plan_images(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
 
 
-@pytest.mark.parametrize("gradient_through", ["full", "shortcut"])
-def test_guided_images_do_not_depend_on_their_batch(folder, guidance, gradient_through):
-    backend, config = opened(folder, guidance_gradient=gradient_through)
+@pytest.mark.parametrize("through_denoiser", [True, False])
+def test_guided_images_do_not_depend_on_their_batch(folder, guidance, monkeypatch, through_denoiser):
+    monkeypatch.setattr(synthesis, "OURS", replace(synthesis.OURS, through_denoiser=through_denoiser))
+    backend, config = opened(folder)
 
     together = generate_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
 
@@ -75,16 +77,54 @@ def test_schedule_that_ends_in_pure_noise_is_guided_where_there_is_signal(sample
     assert not torch.allclose(guided, plain, atol=0.01)
 
 
-def test_weights_of_the_variant_are_opened(tmp_path):
+def test_weights_of_the_variant_that_is_there_are_opened(tmp_path):
     pipeline = tiny_pipelines.FAMILIES["stable-diffusion-1"]()
     pipeline.save_pretrained(tmp_path, variant="fp16")
 
-    backend, _ = opened(tmp_path, diffusion_variant="fp16")
+    backend, _ = opened(tmp_path)
 
     theirs = pipeline.unet.state_dict()
     opened_weights = backend.denoiser.state_dict()
     assert opened_weights.keys() == theirs.keys()
     torch.testing.assert_close(opened_weights, theirs, rtol=0, atol=0)
+
+
+def test_plain_weights_are_preferred_to_those_of_a_variant(tmp_path):
+    plain, half = (tiny_pipelines.FAMILIES["pixel"]() for _ in range(2))
+    plain.save_pretrained(tmp_path)
+    half.save_pretrained(tmp_path, variant="fp16")
+
+    backend, _ = opened(tmp_path)
+
+    theirs = plain.unet.state_dict()
+    assert all(torch.equal(weights, theirs[name]) for name, weights in backend.denoiser.state_dict().items())
+
+
+def test_weights_of_two_variants_are_not_chosen_from(tmp_path):
+    for variant in ("fp16", "ema"):
+        tiny_pipelines.FAMILIES["pixel"]().save_pretrained(tmp_path, variant=variant)
+
+    with pytest.raises(ConfigError, match=r"cannot open .* as a diffusion pipeline"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", ("stable-diffusion-v1-5/stable-diffusion-v1-5", None)),
+        ("a/b@refs/pr/3", ("a/b", "refs/pr/3")),
+    ],
+)
+def test_revision_stands_behind_the_hub_id(source: str, expected: tuple[str, str | None]):
+    assert location.split_revision(location.find_pipeline(source)) == expected
+
+
+def test_folder_with_an_at_sign_has_no_revision(tmp_path):
+    folder = tiny_pipelines.save("pixel", tmp_path / "mine@home")
+
+    backend, _ = opened(folder)
+
+    assert backend.denoiser is not None
 
 
 def test_weights_that_are_pickled_are_not_opened(tmp_path):

@@ -19,7 +19,7 @@ from tests.conftest import make_upload
 
 CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}
 SETTINGS = {
-    "federation": "",
+    "dataset": "",
     "num-clients": 3,
     "min-clients": 1,
     "images-per-class": 1,

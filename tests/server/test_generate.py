@@ -60,9 +60,9 @@ def complete(whole_plan, tmp_path) -> Run:
     return make_run(shutil.copytree(whole_plan, tmp_path / "complete"))
 
 
-@pytest.mark.parametrize("gradient", ["full", "shortcut"])
-def test_interruption_changes_no_image(backend, upload, tmp_path, gradient):
-    config = replace(TINY, guidance_gradient=gradient)
+@pytest.mark.parametrize("preset", ["default", "authors"])
+def test_interruption_changes_no_image(backend, upload, tmp_path, preset):
+    config = replace(TINY, preset=preset)
     run, interrupted = make_run(tmp_path, config), make_run(tmp_path / "interrupted", config)
     generate_for_client(backend, run, upload)
     undisturbed = images(run, upload)

@@ -31,9 +31,7 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
     [
         ("student-architecture", "resnt18", "names 'resnt18', no architecture; the nearest is resnet18"),
         ("architectures", "small_resnet,small_mpl", "names 'small_mpl', no architecture; the nearest is small_mlp"),
-        ("architectures", "", "names '', no architecture"),
-        ("diffusion-model", "/nowhere/at all", "is '/nowhere/at all', which is no folder here and no hub id"),
-        ("diffusion-model", "", "is '', which is no folder here and no hub id"),
+        ("diffusion-model", "/nowhere/at all", "a folder that is here or a hub id, got '/nowhere/at all'"),
     ],
 )
 def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, sentence: str):
@@ -41,13 +39,13 @@ def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, s
         pipeline.check_config(Config.from_run_config({key: value}))
 
 
-@pytest.mark.parametrize("settings", [{}, {"federation": "mixed"}, {"diffusion-model": "a/b-turbo"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"dataset": "mixed"}, {"diffusion-model": "a/b-turbo"}], ids=str)
 def test_a_run_that_can_work_is_let_through(settings: dict):
     pipeline.check_config(Config.from_run_config(settings))
 
 
 def test_an_embedded_model_is_not_asked_for_what_it_never_saw(upload: Upload, tmp_path: Path):
-    config = Config.from_run_config({"workspace": str(tmp_path), "federation": "", "num-clients": 1, "min-clients": 1})
+    config = Config.from_run_config({"workspace": str(tmp_path), "dataset": "", "num-clients": 1, "min-clients": 1})
     run = Run(config, Workspace.open(config, {}))
     upload.save(run.workspace.upload("site-a"))
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from common.config import ConfigError
+from common.config.run import LARGEST_SEED
 from fedlmg_server import pretraining
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.pretraining import latent_space, tiny_pipeline, train
@@ -16,6 +17,7 @@ from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
 IMAGES = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8) % 2
+SAMPLE = train.sample
 
 
 def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
@@ -28,6 +30,12 @@ def _few_samples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "sample", lambda *_, **__: torch.zeros(2, 3, 32, 32))
         yield
+
+
+def test_the_largest_seed_samples():
+    images = SAMPLE(tiny_pipeline.build(channels=(16, 32)), ["cat"], per_class=1, seed=LARGEST_SEED)
+
+    assert images.isfinite().all()
 
 
 @pytest.fixture(scope="module")

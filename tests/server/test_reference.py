@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common.config.synthesis import SynthesisConfig, with_preset
+from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
@@ -20,9 +20,9 @@ def make_loop(backend, upload) -> ReferenceLoop:
     return ReferenceLoop(backend.pipeline, upload.classifier(torch.device("cpu")), upload.preprocess, upload.statistics)
 
 
-def test_preset_exact_draws_the_reference_s_image(backend, upload):
+def test_preset_authors_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
-    config = with_preset(SynthesisConfig(preset="exact", **steps))
+    config = SynthesisConfig.of_preset("authors", **steps)
     drawing = PlannedImage("dog", 1)
     exact = LatentBackend(
         backend.pipeline, families.make_scheduler(backend.pipeline, config.sampler), backend.condition
@@ -71,5 +71,5 @@ def test_the_benchmark_for_gpus_runs_anywhere_on_a_tiny_pipeline():
 
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert set(result["ratio"]) == {"reference", "exact", "default", "fast"}
+    assert set(result["ratio"]) == {"reference", "authors", "default", "fast"}
     assert min(found["tflops"] for found in result["presets"].values()) > 0

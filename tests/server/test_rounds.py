@@ -5,6 +5,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from common.config.run import LARGEST_SEED
 from common.datasets.labeled_images import LabeledImages
 from fedlmg_server.baselines import (
     fedavg,
@@ -55,6 +56,15 @@ def test_proximal_term_holds_a_client_at_the_servers_model(uploads):
         return (model.head.weight - before).norm().item()
 
     assert moved(50.0) < 0.5 * moved(0.0)
+
+
+def test_the_largest_seed_trains_a_client(uploads):
+    asked = virtual_run(uploads, seed=LARGEST_SEED)
+    grid = rounds.VirtualClients(asked, rounds.make_initial_model(asked), rounds.Cost(), num_rounds=1)
+
+    grid._train(len(uploads), shown(uploads[1]), {"server-round": 1})
+
+    assert all(parameter.isfinite().all() for parameter in grid.model.parameters())
 
 
 def test_feddyn_moves_the_mean_by_what_clients_moved_before():

@@ -1,12 +1,13 @@
 """Guided sampling is the paper's, image by image."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from common.config.synthesis import SynthesisConfig, with_preset
+from common.config.synthesis import OURS, SynthesisConfig
 from fedlmg_server.diffusion import conditioning, families
 from fedlmg_server.diffusion.backend import (
     from_model_output,
@@ -26,10 +27,9 @@ CLASSES = ["cat", "dog", "cat", "dog"]
 
 
 def make_settings(**changes) -> SamplingSettings:
-    settings = dict(
-        num_inference_steps=3, guidance_scale=3.0, guidance_strength=0.3, through_denoiser=False, start=0.0, stop=1.0
-    )
-    return SamplingSettings(**{**settings, **changes})
+    settings = dict(num_inference_steps=3, guidance_scale=3.0, guidance_strength=0.3, guided_until=1.0)
+    method = {key: changes.pop(key) for key in list(changes) if hasattr(OURS, key)}
+    return SamplingSettings(**{**settings, "method": replace(OURS, **method), **changes})
 
 
 @pytest.fixture
@@ -219,11 +219,10 @@ def test_guidance_leaves_no_hook_and_moves_no_weight(backend, guidance, start):
         assert {parameter.grad for parameter in module.parameters()} == {None}
 
 
-@pytest.mark.parametrize("window", [{"stop": 0.0}, {"start": 1.0}], ids=str)
-def test_window_without_steps_is_plain_sampling(backend, guidance, start, window):
+def test_guidance_of_no_step_is_plain_sampling(backend, guidance, start):
     x_T, condition = start
 
-    guided = sample(backend, x_T, condition, make_settings(**window), guidance.full_loss(TARGETS))
+    guided = sample(backend, x_T, condition, make_settings(guided_until=0.0), guidance.full_loss(TARGETS))
 
     assert torch.equal(guided, sample(backend, x_T, condition, make_settings()))
 
@@ -232,7 +231,7 @@ def test_window_without_steps_is_plain_sampling(backend, guidance, start, window
     ("preset", "sampler"),
     [
         ("default", "ddim"),
-        ("exact", "ddpm"),
+        ("authors", "ddpm"),
         pytest.param("default", "dpm-solver++", marks=pytest.mark.slow),
         pytest.param("default", "lcm", marks=pytest.mark.slow),
     ],
@@ -240,7 +239,7 @@ def test_window_without_steps_is_plain_sampling(backend, guidance, start, window
 def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     """A device without numbers: whoever asks for one, as `item`, `cpu` and indexing by its tensors do, is told off."""
     few = {"num_inference_steps": 2, "noise_editing_steps": 1}
-    nowhere, config = torch.device("meta"), with_preset(SynthesisConfig(preset=preset, **few))
+    nowhere, config = torch.device("meta"), SynthesisConfig.of_preset(preset, **few)
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
     schedule = families.make_scheduler(pipeline, sampler)
     distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))

@@ -93,7 +93,7 @@ def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]
 
 
 def test_a_simulation_of_fewer_clients_does_not_wait_for_more(make_strategy: Callable[..., FedLMG]):
-    strategy = make_strategy(federation="digits", **{"deadline-seconds": 60.0})
+    strategy = make_strategy(dataset="digits", **{"deadline-seconds": 60.0})
 
     strategy.collect(TinyGrid({7: [uploads("mnist")]}))
 

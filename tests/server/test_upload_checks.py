@@ -101,7 +101,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "class with control characters": (saying(class_names=["cat", "dog\x1b[2J"]), "is no name"),
     "class with a lone surrogate": (saying(class_names=["cat", "\ud800"]), "is no name"),
     "endless class": (saying(class_names=["cat", "d" * 101]), "with 1 to 100 characters"),
-    "classes one but for case": (saying(class_names=["cat", "CAT"]), "'cat' and 'CAT' are one class"),
+    "classes one but for case": (saying(class_names=["cat", "CAT"]), "'cat' and 'CAT' count as one class"),
     "repeated class": (saying(class_names=["cat", "cat"]), "names the class 'cat' more than once"),
     "more classes than the head": (saying(class_names=["cat", "dog", "fox"], class_counts=[1] * 3), "has shape"),
     "counts no list": (saying(class_counts={"cat": 1}), "'class_counts' must be whole numbers"),
@@ -182,12 +182,12 @@ def test_a_fit_upload_is_not_refused(fit: Upload):
 
 def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
     with pytest.raises(Refused, match="its 'data' is 'digits/mnist'"):
-        check(saying(data="digits/mnist")(fit), Config.from_run_config({"federation": ""}))
+        check(saying(data="digits/mnist")(fit), Config.from_run_config({"dataset": ""}))
 
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, taken: bool):
-    config = Config.from_run_config({"statistics-by-class": taken})
+    config = Config.from_run_config({"statistics": "class" if taken else "global"})
     rows = {layer: by_class(moments, 2) for layer, moments in fit.statistics.items()}
     refusal = nullcontext() if taken else pytest.raises(Refused, match=r"the shape \[24\] that this run takes")
 
@@ -195,11 +195,11 @@ def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, 
         check(replace(fit, statistics=rows), config)
 
 
-@pytest.mark.parametrize("taken", [1, 2, 4])
-def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: int):
-    config = Config.from_run_config({"statistics-looks": taken})
+@pytest.mark.parametrize("taken", ["class", "class/2", "class/4"])
+def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: str):
+    config = Config.from_run_config({"statistics": taken})
     clusters = {layer: by_cluster(by_class(moments, 2), 2) for layer, moments in fit.statistics.items()}
-    refusal = nullcontext() if taken == 2 else pytest.raises(Refused, match="that this run takes")
+    refusal = nullcontext() if taken == "class/2" else pytest.raises(Refused, match="that this run takes")
 
     with refusal:
         check(replace(fit, statistics=clusters), config)

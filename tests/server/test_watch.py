@@ -135,7 +135,7 @@ def test_a_tracker_that_breaks_does_not_break_the_run(tmp_path: Path, monkeypatc
 
 
 def test_trackers_may_change_when_a_run_is_continued(tmp_path: Path):
-    settings = {"workspace": str(tmp_path), "federation": ""}
+    settings = {"workspace": str(tmp_path), "dataset": ""}
     Workspace.open(Config.from_run_config(settings), {})
 
     Workspace.open(Config.from_run_config(settings | {"trackers": "tensorboard"}), {})

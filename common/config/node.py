@@ -1,0 +1,46 @@
+"""What a client says of itself in its node config, and what every client decides about its own privacy."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic.dataclasses import dataclass
+
+from common.config.fields import RULES, Share
+
+
+@dataclass(frozen=True, config=RULES)
+class PrivacyConfig:
+    """A client's own decisions about its privacy (ours)."""
+
+    dp_epsilon: NonNegativeFloat = 0.0
+    """Budget epsilon of differentially private training: DP-SGD by Opacus, with GroupNorm in place of BatchNorm and
+    without feature statistics in the upload. 0 turns it off. Needs the extra `privacy`."""
+    dp_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Delta of that budget. 0 stands for one tenth of one over the number of training images."""
+    dp_max_grad_norm: PositiveFloat = 1.0
+    """Norm to which the gradient of each image is clipped in private training."""
+    max_membership_auc: Share = 1.0
+    """Largest AUC of a membership attack by the loss on the client's own model: a client above it sends nothing. 0.5 is
+    chance, and 1 never stops."""
+
+
+@dataclass(frozen=True, config=RULES)
+class NodeSettings(PrivacyConfig):
+    """What one client says of itself. A real client names its images; a virtual one has a number."""
+
+    name: str = ""
+    """Name of the client. Without it, the name of its folder, or of the virtual client's images."""
+    data_path: str = ""
+    """The client's images: a folder, a table or a list, as `fedlmg-client check` takes them. `dataset-path` is read as
+    well."""
+    allow_outside: bool = False
+    """Follow links and table entries that leave the folder of the images. Without it such images are skipped."""
+    cache_path: str = ""
+    """Folder for checkpoints, the upload and the model that comes back. Without it, `~/.cache/fedlmg/NAME`."""
+    architecture: str = ""
+    """Architecture of the client's classifier; `auto` tries what this machine can train before the deadline. Without
+    it, the run's `architectures` say."""
+    initialisation: str = ""
+    """Initial weights: `imagenet`, or a file on the client. Without it, the run's `initialisation` says."""
+    partition_id: NonNegativeInt = 0
+    """Number of a virtual client; Flower's simulation sets it."""
