@@ -13,6 +13,7 @@ from opacus.accountants import utils as accountants
 from PIL import Image
 from typer.testing import CliRunner
 
+from common.clients import node_config
 from common.clients.data import ClientData
 from common.config.node import PrivacyConfig
 from common.config.run import Config, ConfigError, LocalTrainingConfig
@@ -118,6 +119,22 @@ def test_what_the_budget_does_not_pay_for_stays_with_the_client(folder_of_noise:
     assert manifest["privacy"]["epsilon"] == 8.0
     assert manifest["membership"] is None
     assert "secret" not in records["manifest"]["json"]
+
+
+def test_a_real_client_decides_in_its_node_config_alone(folder_of_noise: dict[str, str]):
+    config = Config.from_run_config({"dp-epsilon": 1.0, "max-membership-auc": 0.6})
+
+    decided = node_config.privacy_of(folder_of_noise | {"dp-epsilon": 8.0}, config)
+
+    assert (decided.dp_epsilon, decided.max_membership_auc) == (8.0, 1.0)
+
+
+def test_virtual_clients_decide_as_the_simulation_says():
+    config = Config.from_run_config({"dp-epsilon": 1.0, "max-membership-auc": 0.6})
+
+    decided = node_config.privacy_of({"partition-id": 1}, config)
+
+    assert (decided.dp_epsilon, decided.max_membership_auc) == (1.0, 0.6)
 
 
 @pytest.mark.parametrize(("key", "value"), [("dp-epsilon", -1.0), ("max-membership-auc", "0.6")])

@@ -45,6 +45,21 @@ def test_a_workspace_is_resolved_here(told: dict, tmp_path: Path, options: list[
     assert told["workspace"] == str(tmp_path / folder)
 
 
+def test_options_of_the_command_go_with_the_run(told: dict):
+    CliRunner().invoke(app, ["run", "--compare", "--trackers", "tensorboard", "--workspace", "/srv/run"])
+
+    assert told == {"where": "local", "workspace": "/srv/run", "compare": True, "trackers": "tensorboard"}
+
+
+def test_a_key_of_an_earlier_version_is_told_in_its_file(told: dict, tmp_path: Path):
+    (tmp_path / "run.toml").write_text("federation = 'emoji'")
+
+    result = CliRunner().invoke(app, ["run", "--config", "run.toml"])
+
+    assert result.exit_code == 1
+    assert "config key 'federation' is now called 'dataset'" in " ".join(result.output.split())
+
+
 def test_a_run_cannot_go_to_two_places(told: dict):
     result = CliRunner().invoke(app, ["run", "lab", "--server", "/srv/fedlmg"])
 
