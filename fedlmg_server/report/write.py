@@ -56,9 +56,9 @@ def _measure(run: Run) -> Measurements:
     def on_progress(count: int) -> None:
         nonlocal completed
         completed += count
-        workspace.log("progress", stage="rivals", completed=completed, total=len(compare.TRAINED), unit="models")
+        workspace.log("progress", stage="measurement", completed=completed, total=len(compare.TRAINED), unit="models")
 
-    with workspace.stage("rivals"):
+    with workspace.stage("measurement"):
         if run.config.options.compare:
             return compare.measure_everything(virtual, on_progress)
         return compare.measure_what_is_returned(virtual)
