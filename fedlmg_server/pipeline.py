@@ -57,7 +57,7 @@ def aggregate(run: Run) -> Aggregated:
     ------
     ConfigError: fewer valid uploads than the quorum, or a setting that does not work out.
     """
-    with run.workspace.stage("admission"):
+    with run.workspace.stage("validation"):
         rejected = validate_uploads(run)
     least = run.config.clients.min_clients
     if len(run.uploads) < least:
