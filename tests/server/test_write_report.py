@@ -66,6 +66,17 @@ def test_the_returned_model_is_the_one_that_is_measured(reported, finished: Virt
     assert rows["fedlmg-specific-teacher"]["per_client"] == finished.measure(load_model(finished))
 
 
+def test_the_order_in_which_clients_answer_changes_no_bit(reported, finished: VirtualRun):
+    reported(False)
+    answers = {"c": 0.1, "a": 0.2, "b": 0.3}
+
+    def mean(evaluations: dict[str, float]) -> float:
+        write_report(finished, evaluations, {}, {})
+        return json.loads((finished.workspace.report / "results.json").read_text())["aggregated"]["accuracy"]
+
+    assert mean(answers) == mean(dict(reversed(answers.items()))) == (0.2 + 0.3 + 0.1) / 3
+
+
 @pytest.mark.parametrize("with_baselines", [False, True])
 def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(reported, finished, with_baselines: bool):
     results = reported(with_baselines)
