@@ -14,6 +14,7 @@ from rich.table import Table
 
 from common.models import commands
 from common.storage.atomic import write_bytes
+from common.terminal import print_failure
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -47,7 +48,7 @@ def check(
     try:
         data = folders.load(folder.expanduser(), image_size, allow_outside)
     except FolderError as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     counts = {split: part.labels.bincount(minlength=len(data.class_names)) for split, part in data.splits.items()}
     table = Table("class", *counts, title=escape(data.layout), show_footer=True)
     for column, total in zip(table.columns, ("total", *map(len, data.splits.values())), strict=True):
@@ -93,7 +94,7 @@ def audit_images(
         report = image_audit.compare(synthetic, own["train"], auditing.concatenate(own["validation"], own["test"]))
         image_audit.save_pairs(out, report, synthetic, own["train"].images)
     except (ValueError, OSError) as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     console.print(f"{report.describe()}. A picture of the nearest pairs is in {escape(str(out))}", soft_wrap=True)
 
 
@@ -115,7 +116,7 @@ def audit(
             predictor.load_classifier(model or _find_returned_model(), builder), data.expanduser()
         )
     except ValueError as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     console.print(found.describe(), soft_wrap=True)
 
 
@@ -129,7 +130,7 @@ def keygen(
     try:
         public = keys.generate_key_pair(path.expanduser())
     except OSError as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     console.print(f"Send {public} to the server's operator. Keep {path} secret.", soft_wrap=True)
 
 
@@ -169,7 +170,7 @@ def join(
     from fedlmg_client import join as joining
 
     if missing := [path for path in (_strip_part(data), ca, key) if path and not path.expanduser().exists()]:
-        raise _failure(f"{missing[0]} does not exist: correct the path")
+        raise print_failure(console, f"{missing[0]} does not exist: correct the path")
     given = {"name": name, "data-path": _absolute(data), "architecture": architecture}
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
@@ -179,29 +180,35 @@ def join(
     except ConfigError as error:
         raise _failure(str(error)) from None
     if quoted := [value for value in node_config.values() if '"' in str(value)]:
-        raise _failure(f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another")
+        raise print_failure(
+            console, f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another"
+        )
     if dry_run:
         from fedlmg_client import dry_run as rehearsal
 
         try:
             rehearsal.show_upload(node_config, Config.from_run_config(read_overrides(None, run_config or [])), console)
         except (ConfigError, ValueError, OSError) as error:
-            raise _failure(str(error)) from None
+            raise print_failure(console, error) from None
         return
     if insecure and key:
-        raise _failure("--key works with TLS only: leave out --insecure")
+        raise print_failure(console, "--key works with TLS only: leave out --insecure")
     if key and not name:
-        raise _failure("--key needs --name: give the name under which the server's operator registered the key")
+        raise print_failure(
+            console, "--key needs --name: give the name under which the server's operator registered the key"
+        )
     if key and b"PRIVATE KEY" not in key.expanduser().read_bytes():
-        raise _failure(f"{key} is not a private key: give the file without .pub that `fedlmg-client keygen` made")
+        raise print_failure(
+            console, f"{key} is not a private key: give the file without .pub that `fedlmg-client keygen` made"
+        )
     # SIGTERM must stop the SuperNode just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = joining.Server(joining.add_default_port(host), _resolved(ca), _resolved(key), insecure)
     try:
         joining.keep_joined(server, node_config, Path(node_config["cache-path"]), console)
     except OSError as error:
-        raise _failure(
-            f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"
+        raise print_failure(
+            console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"
         ) from None
 
 
@@ -234,7 +241,7 @@ def _find_returned_model() -> Path:
     from common.clients.node_config import CACHES
 
     if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
-        raise _failure(f"there is no returned model in {CACHES} yet: name a model's folder with --model")
+        raise print_failure(console, f"there is no returned model in {CACHES} yet: name a model's folder with --model")
     return found[-1].parent
 
 
@@ -253,20 +260,15 @@ def report(
     try:
         write_bytes(out, page.render(cache.expanduser()).encode())
     except (page.PageError, OSError) as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     except (KeyError, TypeError) as error:
-        raise _failure(
-            f"the files in {cache} are incomplete ({error}): join again, or name another cache folder"
+        raise print_failure(
+            console, f"the files in {cache} are incomplete ({error}): join again, or name another cache folder"
         ) from None
     console.print(f"Report: {escape(str(out))}", soft_wrap=True)
 
 
 app.command()(commands.export)
-
-
-def _failure(sentence: str) -> typer.Exit:
-    console.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
-    return typer.Exit(1)
 
 
 if __name__ == "__main__":

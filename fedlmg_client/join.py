@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.clients.node_config import NodeConfig
+from common.network import find_free_port
 from fedlmg_client.status import Status
 
 DEFAULT_PORT = 9443
@@ -80,7 +80,7 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
 def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path) -> subprocess.Popen:
     pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in node_config.items())
     command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.to_flags()]
-    command += ["--port", str(_free_port()), "--node-config", pairs]
+    command += ["--port", str(find_free_port()), "--node-config", pairs]
     switches = {
         "FLWR_HOME": str(cache / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -112,9 +112,3 @@ def _explain_end(log_file: Path) -> str:
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"the SuperNode ended ({lines[-1] if lines else 'it printed nothing'}; see {log_file})"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.storage import json_lines
+from common.storage.json_lines import Tail
 
 
 def append_event(cache: Path, kind: str, **details: object) -> None:
@@ -31,24 +32,15 @@ class Status:
     """Bytes of the current upload; 0 if no upload is in progress."""
     offline: str = ""
     """Why the server cannot be reached; empty if it can."""
-    _offset: int = field(default=0, init=False)
+    _events: Tail = field(init=False)
 
     def __post_init__(self) -> None:
-        path = self.cache / "events.jsonl"
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._events = Tail(self.cache / "events.jsonl", skips_existing=True)
 
     def poll(self) -> str:
         """Read new events, and return the line to show."""
-        path = self.cache / "events.jsonl"
-        if path.exists():
-            with open(path, "rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._offset += len(line)
-                    if (event := json_lines.parse(line)) is not None:
-                        self._apply(event)
+        for event in self._events.read_new():
+            self._apply(event)
         return self.to_line()
 
     def to_line(self) -> str:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from common.config import ConfigError
 from common.config.overrides import read_overrides
 from common.config.run import LARGEST_SEED
 from common.models import commands
+from common.terminal import print_failure
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
 from fedlmg_server.deployment.commands import server as server_commands
@@ -90,8 +90,7 @@ def run(
     except KeyboardInterrupt:
         reason = "it was interrupted: the same command continues it"
     if reason:
-        console.print(f"[red]The run failed:[/] {escape(reason)}", soft_wrap=True)
-        raise typer.Exit(1)
+        raise print_failure(console, reason, "The run failed")
 
 
 @app.command()
@@ -112,8 +111,7 @@ def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that ha
             raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
         cost = estimate.estimate_cost(run)
     except ConfigError as error:
-        console.print(f"[red]No estimate is possible:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error, "No estimate is possible") from None
     console.print(cost.sentence(), soft_wrap=True)
 
 
@@ -131,8 +129,7 @@ def forget(
         with run.workspace.lock():
             forget_client(run, client)
     except ValueError as error:
-        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error) from None
     console.print(
         f"Removed {client} and made the model again. To send the new model to the other clients, repeat the command "
         "that started the run.",
@@ -167,8 +164,7 @@ def pretrain(
     try:
         quality = pretraining.pretrain(data, out, config, image_size, start)
     except (ValueError, OSError) as error:
-        console.print(f"[red]Pretraining failed:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error, "Pretraining failed") from None
     console.print(
         f"{out}: an independent classifier finds the requested class in {quality.read_as_asked:.1%} of the samples; "
         f"KID {quality.kid:.4f}"
@@ -183,8 +179,7 @@ def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, runni
     try:
         live.watch_run(workspace, console)
     except ConfigError as error:
-        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error) from None
 
 
 if __name__ == "__main__":

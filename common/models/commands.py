@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from common.terminal import print_failure
+
 if TYPE_CHECKING:
     import torch
 
@@ -84,7 +86,7 @@ def export(
     try:
         difference, cost = write_export(classifier, out, batches, labels)
     except (ExportError, OSError) as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     num_images = sum(map(len, batches))
     console.print(f"{out}: differs from PyTorch by at most {difference:.1g} on {num_images} images", soft_wrap=True)
     accuracy = "" if labels is None else f", accuracy {cost.float_accuracy:.1%} -> {cost.int8_accuracy:.1%}"
@@ -99,7 +101,7 @@ def _load(path: Path, builder: str | None) -> "Classifier":
     try:
         return load_classifier(path, builder)
     except ModelError as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
 
 
 def _files(paths: list[Path], problems: list[str]) -> list[Path]:
@@ -124,7 +126,7 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     try:
         batches = [read_image(path)[None] for path in files]
     except ImageError as error:
-        raise _failure(f"an image for the check of the export cannot be read: {error}") from None
+        raise print_failure(console, f"an image for the check of the export cannot be read: {error}") from None
     index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
     folders = [path.parent.name for path in files]
     if batches:
@@ -132,8 +134,3 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     generator = torch.Generator().manual_seed(0)
     shapes = ((1, 3, 32, 32), (3, 3, 97, 61), (2, 3, 11, 200))
     return [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes], None
-
-
-def _failure(sentence: str) -> typer.Exit:
-    console.print(f"[red]{escape(sentence)}[/]", soft_wrap=True)
-    return typer.Exit(1)

@@ -40,3 +40,27 @@ def parse(line: bytes) -> dict[str, Any] | None:
         if isinstance(entry := json.loads(line), dict):
             return entry
     return None
+
+
+class Tail:
+    """The objects of a file that grows; a file that does not exist yet has none.
+
+    skips_existing: objects that the file has now are never returned.
+    """
+
+    def __init__(self, file: Path, skips_existing: bool = False) -> None:
+        self._file = file
+        self._offset = file.stat().st_size if skips_existing and file.exists() else 0
+
+    def read_new(self) -> Iterator[dict[str, Any]]:
+        """The objects that this method has not returned before; a line without its end waits for the next call."""
+        if not self._file.exists():
+            return
+        with open(self._file, "rb") as lines:
+            lines.seek(self._offset)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                if (entry := parse(line)) is not None:
+                    yield entry

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from common.terminal import print_failure
 from fedlmg_server.flower.connection import FlowerError
 from fedlmg_server.runs import run_locally
 
@@ -109,8 +110,7 @@ def examine(runs: list[Path], by: ModuleType, table: Path) -> None:
             by.write(rows, table.parent)
             console.print(f"{folder}: measured", highlight=False)
     except (ValueError, OSError) as error:
-        console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error, "The benchmark stopped") from None
     console.print(f"{len(rows)} rows: {escape(str(table))}", soft_wrap=True)
 
 
@@ -129,6 +129,5 @@ def study(config: Path, out: Path, data: Path | None = None, runs: Path | None =
             asked = stand_ins.shrink(asked, out / "pipeline")
         rows = grid.run_experiment(asked, out, partial(run_locally, console=console), console, runs)
     except (ValueError, FlowerError) as error:
-        console.print(f"[red]The benchmark stopped:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
+        raise print_failure(console, error, "The benchmark stopped") from None
     console.print(f"{len(rows)} rows: {escape(str(out / 'table.md'))}", soft_wrap=True)

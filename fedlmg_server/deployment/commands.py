@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.terminal import print_failure
 from fedlmg_server.collection.registry import RegistryError
 from fedlmg_server.deployment.settings import PUBLIC_PORT, SUPERLINK_PORT, Deployment, DeploymentError
 from fedlmg_server.flower.connection import FlowerError
@@ -42,7 +43,7 @@ def init(
     try:
         made = setup.create_deployment(folder, host, port, superlink_port)
     except (DeploymentError, OSError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
     _print(
         f"Created the server in {made.root}. Start it with `fedlmg server up {folder}`, and give {made.authority} to "
         "every client"
@@ -57,7 +58,7 @@ def up(folder: Folder = HERE) -> None:
     try:
         supervisor.run_server(Deployment.load(folder), _print)
     except (DeploymentError, OSError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
 
 
 @server.command()
@@ -74,7 +75,7 @@ def renew(
     try:
         made = setup.renew_certificate(Deployment.load(folder), host or ())
     except (DeploymentError, OSError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
     _print(f"Renewed {made.certificate}. To use it, restart `fedlmg server up {folder}`")
 
 
@@ -89,7 +90,7 @@ def add_client(
         deployment = Deployment.load(folder)
         deployment.registry.add(deployment.connection, name, key)
     except (DeploymentError, RegistryError, FlowerError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
     _print(
         f"{name} may join with: "
         f"fedlmg-client join {deployment.address} --ca ca.crt --key KEY --name {name} --data IMAGES"
@@ -106,18 +107,19 @@ def remove_client(
         deployment = Deployment.load(folder)
         deployment.registry.remove(deployment.connection, name)
     except (DeploymentError, RegistryError, FlowerError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
     _print(f"{name} can no longer join")
 
 
 @server.command()
 def status(folder: Folder = HERE) -> None:
     """Show whether the server is up, when its certificate expires, its clients, and the newest run."""
-    from fedlmg_server.deployment import certificates, supervisor
+    from fedlmg_server.deployment import certificates
+    from fedlmg_server.flower.health import is_healthy
 
     try:
         deployment = Deployment.load(folder)
-        answers = supervisor.is_healthy(deployment)
+        answers = is_healthy(deployment.superlink_port, deployment.authority)
         word = f"up at {deployment.address}" if answers else f"down: start it with `fedlmg server up {folder}`"
         days = certificates.days_until_expiry(deployment.certificate)
         _print(f"{word}; its certificate is valid for {days:.0f} more days")
@@ -125,7 +127,7 @@ def status(folder: Folder = HERE) -> None:
             deployment.connection.run_flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
         )
     except (DeploymentError, FlowerError, OSError) as error:
-        raise _failure(error) from None
+        raise print_failure(console, error) from None
     console.print(_clients(deployment, {int(node["node-id"]): node for node in nodes}))
     if deployment.last_run.exists():
         _show_run(Path(json.loads(deployment.last_run.read_text())["workspace"]))
@@ -163,8 +165,3 @@ def _show_run(workspace: Path) -> None:
 
 def _print(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
-
-
-def _failure(error: Exception) -> typer.Exit:
-    console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
-    return typer.Exit(1)

@@ -4,12 +4,9 @@ import ctypes
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from fedlmg_server.deployment import proxy
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
+from fedlmg_server.flower.health import wait_until_healthy
 
 START_SECONDS, STOP_SECONDS = 60, 15
 STEADY_SECONDS = 60
@@ -105,7 +103,7 @@ def run_server(deployment: Deployment, report: Callable[[str], None]) -> None:
                 child.start()
                 running.append(child)
                 if child.name == "superlink":
-                    _wait_until_healthy(deployment, child)
+                    _wait_for_superlink(deployment, child)
             time.sleep(1)
             _check_alive(running)
             report(f"The server is up; clients join {deployment.address} with certificate {deployment.authority}")
@@ -147,24 +145,13 @@ def superexec_command(deployment: Deployment) -> list[str]:
     ]
 
 
-def is_healthy(deployment: Deployment) -> bool:
-    """Whether the SuperLink answers."""
-    url = f"https://localhost:{deployment.superlink_port}/health"
-    context = ssl.create_default_context(cafile=str(deployment.authority))
-    try:
-        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
+def _wait_for_superlink(deployment: Deployment, child: Child) -> None:
+    def is_alive() -> bool:
+        return child.process.poll() is None
 
-
-def _wait_until_healthy(deployment: Deployment, child: Child) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not is_healthy(deployment):
+    if not wait_until_healthy(START_SECONDS, is_alive, deployment.superlink_port, deployment.authority):
         _check_alive([child])
-        if time.monotonic() > deadline:
-            raise DeploymentError(f"the SuperLink did not answer within {START_SECONDS} s: see {child.log}")
-        time.sleep(POLL_SECONDS)
+        raise DeploymentError(f"the SuperLink did not answer within {START_SECONDS} s: see {child.log}")
 
 
 def _check_alive(children: list[Child]) -> None:

@@ -3,19 +3,17 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+from common.network import find_free_port
 from fedlmg_server.flower.connection import Connection, FlowerError, find_executable, make_environment
+from fedlmg_server.flower.health import wait_until_healthy
 
 START_SECONDS, STOP_SECONDS = 60, 10
 PRIVATE = "fedlmg"
@@ -30,7 +28,7 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
     ------
     FlowerError: the SuperLink does not start.
     """
-    port = _free_port()
+    port = find_free_port()
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
@@ -51,7 +49,8 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
         )
     groups = [process.pid]
     try:
-        _wait_until_healthy(process, port, log_file)
+        if not wait_until_healthy(START_SECONDS, lambda: process.poll() is None, port):
+            raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
         # The SuperExec leads a process group of its own. Ray belongs to that group, which may outlive the SuperLink.
         with suppress(psutil.NoSuchProcess):
             groups += [child.pid for child in psutil.Process(process.pid).children()]
@@ -68,25 +67,6 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait_until_healthy(process: subprocess.Popen, port: int, log_file: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with (
-            suppress(urllib.error.URLError, OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer,
-        ):
-            if answer.status == 200:
-                return
-        time.sleep(0.1)
-    raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
 
 
 def _stop(process: subprocess.Popen, groups: list[int]) -> None:

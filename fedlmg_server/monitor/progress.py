@@ -1,41 +1,19 @@
-"""Read a run's events while they are written, and show progress in the terminal with one bar for each stage."""
+"""A run's progress in the terminal, with one bar for each stage."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from common.storage import json_lines
-from fedlmg_server.monitor.text import make_printable
-
-
-class Events:
-    """The events of a workspace's file from `offset` bytes on."""
-
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        self._path, self._offset = path, offset
-
-    def new(self) -> Iterator[dict]:
-        """Those not yet given out; a line still being written waits for the next call."""
-        if not self._path.exists():
-            return
-        with open(self._path, "rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                if (event := json_lines.parse(line)) is not None:
-                    yield event
+from common.storage.json_lines import Tail
+from fedlmg_server.monitor.text import make_safe_markup
 
 
 class Follower:
     """Shows the events that are written after this object was made; a context manager whose `poll` is called often."""
 
     def __init__(self, events: Path, console: Console) -> None:
-        self._events, self._console = Events(events, events.stat().st_size if events.exists() else 0), console
+        self._events, self._console = Tail(events, skips_existing=True), console
         self._tasks: dict[str, TaskID] = {}
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
@@ -58,7 +36,7 @@ class Follower:
 
     def poll(self) -> str | None:
         """Show new events. Return None until the run ends; then why it failed, or an empty string if it succeeded."""
-        for event in self._events.new():
+        for event in self._events.read_new():
             if event["kind"] == "run":
                 return "" if event["state"] == "finished" else event["reason"]
             self._show(event)
@@ -67,7 +45,7 @@ class Follower:
     def _show(self, event: dict) -> None:
         if event["kind"] == "client":
             reason = f": {event['reason']}" if event.get("reason") else ""
-            said = escape(make_printable(f"{event['name']} {event['state']}{reason}"))
+            said = make_safe_markup(f"{event['name']} {event['state']}{reason}")
             self._progress.console.print(f"  {said}", soft_wrap=True)
         elif event["kind"] == "plan" and event["methods"]:
             num_sets = len(event["methods"])

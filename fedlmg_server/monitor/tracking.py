@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.config import Config, ConfigError
-from fedlmg_server.monitor.progress import Events
+from common.storage.json_lines import Tail
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
@@ -27,7 +27,7 @@ def track_run(workspace: Workspace, config: Config) -> Iterator[None]:
     if not names:
         yield
         return
-    events = Events(workspace.events, workspace.events.stat().st_size if workspace.events.exists() else 0)
+    events = Tail(workspace.events, skips_existing=True)
     trackers, over = _start_trackers(names, workspace, config), threading.Event()
 
     def send_until_over() -> None:
@@ -90,8 +90,8 @@ def _start_trackers(names: list[str], workspace: Workspace, config: Config) -> l
     return accelerator.trackers
 
 
-def _send_new_events(trackers: list, events: Events) -> None:
-    for event in events.new():
+def _send_new_events(trackers: list, events: Tail) -> None:
+    for event in events.read_new():
         values, step = extract_numbers(event)
         for tracker in list(trackers) if values else ():
             try:

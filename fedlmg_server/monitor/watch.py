@@ -8,14 +8,13 @@ from pathlib import Path
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from common.config import ConfigError
-from fedlmg_server.monitor.progress import Events
-from fedlmg_server.monitor.text import make_printable
+from common.storage.json_lines import Tail
+from fedlmg_server.monitor.text import make_safe_markup
 
 REFRESH_SECONDS = 0.5
 MAX_LINES = 12
@@ -102,8 +101,8 @@ def watch_run(workspace: Path, console: Console) -> None:
     path = workspace.expanduser() / "events.jsonl"
     if not path.is_file():
         raise ConfigError(f"{workspace} holds no events.jsonl: name the workspace of a run that has started")
-    events, state = Events(path), State()
-    state.apply(events.new())
+    events, state = Tail(path), State()
+    state.apply(events.read_new())
     if state.end is not None or not console.is_terminal:
         console.print(render(state, time.time()))
         return
@@ -113,7 +112,7 @@ def watch_run(workspace: Path, console: Console) -> None:
                 time.sleep(REFRESH_SECONDS)
             except KeyboardInterrupt:
                 return
-            state.apply(events.new())
+            state.apply(events.read_new())
             live.update(render(state, time.time()), refresh=True)
 
 
@@ -155,7 +154,7 @@ def _clients(state: State) -> Table:
     table = Table("client", "", "", box=box.SIMPLE_HEAD)
     for name in list(state.clients)[-MAX_LINES:]:
         word, reason = state.clients[name]
-        table.add_row(_plain(name), f"[{COLORS.get(word, 'white')}]{word}[/]", _plain(reason))
+        table.add_row(make_safe_markup(name), f"[{COLORS.get(word, 'white')}]{word}[/]", make_safe_markup(reason))
     if (hidden := len(state.clients) - MAX_LINES) > 0:
         table.caption = f"and {hidden} more"
     return table
@@ -165,10 +164,5 @@ def _losses(state: State) -> Table:
     table = Table("newest losses", "step", "value", box=box.SIMPLE_HEAD)
     for series in list(state.losses)[-MAX_LINES:]:
         step, value = state.losses[series]
-        table.add_row(_plain(series), f"{step:g}", f"{value:.4g}")
+        table.add_row(make_safe_markup(series), f"{step:g}", f"{value:.4g}")
     return table
-
-
-def _plain(text: str) -> str:
-    """Text from a client without markup and control characters."""
-    return escape(make_printable(text))

@@ -12,7 +12,7 @@ MAX_CLASSES, MAX_CLIENTS = 50, 50
 def render(results: dict, class_names: list[str]) -> str:
     """`MODEL_CARD.md` from the results of a run; texts of clients are escaped for Markdown."""
     model, clients = results["aggregated"], results["clients"]
-    names = ", ".join(map(_plain, class_names[:MAX_CLASSES]))
+    names = ", ".join(map(_escape, class_names[:MAX_CLASSES]))
     rows = [
         (
             name,
@@ -26,7 +26,7 @@ def render(results: dict, class_names: list[str]) -> str:
     methods = [(name, format_percent(method["accuracy"])) for name, method in results["methods"].items()]
     parts = [
         "# Model card",
-        _plain(headline(results)),
+        _escape(headline(results)),
         f"- Architecture: `{model['architecture']}`, aggregation: {model['aggregation']}, seed {results['seed']}.",
         f"- Classes ({len(class_names)}): {names}{' ...' if len(class_names) > MAX_CLASSES else ''}",
         f"- Trained on {results['synthesis']['num_images']} synthetic images; it has seen no client's image.",
@@ -49,8 +49,8 @@ def render(results: dict, class_names: list[str]) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines)
 
 
-def _plain(text: object) -> str:
+def _escape(text: object) -> str:
     return "".join(f"\\{character}" if character in "|<>`*_[]&\\" else character for character in make_printable(text))

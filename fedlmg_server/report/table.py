@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.html_page import format_percent
-from fedlmg_server.monitor.text import make_printable
+from fedlmg_server.monitor.text import make_safe_markup
 from fedlmg_server.report.results import best, points
 
 FEW_KEPT = 0.5
@@ -26,12 +26,12 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
     for name, client in results["clients"].items():
         if client["weight_reason"]:
             state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"
-            console.print(f"[yellow]{state}:[/] {_plain(name)}: {_plain(client['weight_reason'])}")
+            console.print(f"[yellow]{state}:[/] {make_safe_markup(name)}: {make_safe_markup(client['weight_reason'])}")
         images = client["images"]
         if images and images["kept"] < FEW_KEPT * images["drawn"]:
             console.print(
-                f"[yellow]few images:[/] {_plain(name)}: {images['kept']} of {images['drawn']} are learned from; train "
-                "its classifier longer, or lower 'min-confidence'"
+                f"[yellow]few images:[/] {make_safe_markup(name)}: {images['kept']} of {images['drawn']} are "
+                "learned from; train its classifier longer, or lower 'min-confidence'"
             )
     outcomes = results.get("outcomes", {})
     if any(outcome["reason"] for outcome in outcomes.values()):
@@ -57,8 +57,8 @@ def _clients(results: dict) -> Table:
     for name, client in results["clients"].items():
         own, returned = client["own_accuracy"], client["aggregated_accuracy"]
         table.add_row(
-            _plain(name),
-            _plain(client["architecture"]),
+            make_safe_markup(name),
+            make_safe_markup(client["architecture"]),
             str(client["num_examples"]),
             f"{client['upload_bytes'] / 1e6:.1f}",
             format_percent(own),
@@ -81,7 +81,7 @@ def _outcomes(outcomes: dict[str, dict]) -> Table:
     )
     for name, outcome in outcomes.items():
         color = "yellow" if outcome["reason"] else "green"
-        table.add_row(_plain(name), f"[{color}]{outcome['state']}[/]", _plain(outcome["reason"]))
+        table.add_row(make_safe_markup(name), f"[{color}]{outcome['state']}[/]", make_safe_markup(outcome["reason"]))
     return table
 
 
@@ -95,17 +95,12 @@ def _methods(results: dict) -> Table:
     table.add_column("method")
     names = list(results["clients"])
     for header in ("mean", *names):
-        table.add_column(_plain(header), justify="right")
+        table.add_column(make_safe_markup(header), justify="right")
     for name, method in results["methods"].items():
         cells = [_cell(method["accuracy"], best(results), name)]
         cells += [_cell(method["per_client"].get(client), best(results, client), name) for client in names]
-        table.add_row(_plain(name), *cells)
+        table.add_row(make_safe_markup(name), *cells)
     return table
-
-
-def _plain(text: object) -> str:
-    """Text from a client: neither markup nor control characters reach the terminal."""
-    return escape(make_printable(text))
 
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:

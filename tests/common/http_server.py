@@ -13,11 +13,13 @@ def answering(*statuses: int) -> Iterator[tuple[str, list[str]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            self.rfile.read(int(self.headers.get("content-length", 0)))
             asked.append(self.path)
             self.send_response(statuses[min(len(asked), len(statuses)) - 1])
             self.send_header("content-length", "0")
             self.end_headers()
+
+        do_GET = do_POST
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
+from common.network import find_free_port
 from fedlmg_server.deployment.supervisor import PATIENTLY
 
 BIN = Path(sys.executable).parent
@@ -33,12 +34,6 @@ TINY = {
     "teacher-weighting": "uniform",
     "compare": False,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 240) -> object:
@@ -62,7 +57,7 @@ class Network:
     """SuperLink with a database, SuperExec, and SuperNodes kept by `fedlmg-client join`; plain HTTP."""
 
     def __init__(self, folder: Path, diffusion_model: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, find_free_port()
         self.client_port = self.port
         """What clients connect to; a slow line puts itself in between."""
         self.workspace = folder / "workspace"
@@ -178,7 +173,7 @@ class SecureNetwork(Network):
 
     def __init__(self, folder: Path, diffusion_model: Path) -> None:
         super().__init__(folder, diffusion_model)
-        self.root, self.client_port = folder / "server", free_port()
+        self.root, self.client_port = folder / "server", find_free_port()
         self.workspace = self.root / "runs" / "default"
         ports = ("--port", str(self.client_port), "--superlink-port", str(self.port))
         self.do("fedlmg_server.cli", "server", "init", str(self.root), "--host", "127.0.0.1", *ports)

@@ -3,14 +3,14 @@
 import asyncio
 import threading
 
-from tests.e2e.network import free_port
+from common.network import find_free_port
 
 
 class SlowLine:
     """A TCP proxy on loopback that lets `bits_per_second` through towards the server, all connections together."""
 
     def __init__(self, target_port: int, bits_per_second: float) -> None:
-        self.port, self.passed = free_port(), 0
+        self.port, self.passed = find_free_port(), 0
         self._target, self._rate = target_port, bits_per_second / 8
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._serve, daemon=True).start()
