@@ -178,7 +178,7 @@ def join(
     try:
         read_node_config(node_config)
     except ConfigError as error:
-        raise _failure(str(error)) from None
+        raise print_failure(console, error) from None
     if quoted := [value for value in node_config.values() if '"' in str(value)]:
         raise print_failure(
             console, f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another"
