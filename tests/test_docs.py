@@ -19,7 +19,7 @@ from fedlmg_server.bench.commands import EXPERIMENTS
 from fedlmg_server.cli import app as server_app
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "deploy/README.md", "deploy/RECIPES.md")
+DOCUMENTS = ("README.md", "deploy/README.md", "deploy/RECIPES.md", "deploy/experiments/RESULTS.md")
 MARKDOWN = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("*.md", "deploy/**/*.md", "common/**/*.md", "fedlmg_*/**/*.md")
@@ -35,10 +35,15 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """(document, words) of every `fedlmg` or `fedlmg-client` command, continued lines joined, comments dropped."""
+    """(document, words) of every `fedlmg` or `fedlmg-client` command, in a block or as `uv run ...` in the text.
+
+    Continued lines are joined, comments dropped.
+    """
     found = []
     for document in DOCUMENTS:
-        for block in blocks(document, "bash"):
+        text = re.sub(r"^```.*?^```", "", (ROOT / document).read_text(), flags=re.M | re.S)
+        inline = re.findall(r"`(uv run [^`]+)`", text)
+        for block in [*blocks(document, "bash"), *inline]:
             for line in block.replace("\\\n", " ").splitlines():
                 tokens = shlex.shlex(line, posix=True, punctuation_chars=";&")
                 tokens.whitespace_split = True
@@ -80,11 +85,11 @@ def test_commands_are_found_in_every_document():
     assert {document for document, _ in commands()} == set(DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", MARKDOWN)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])
 def test_config_keys_named_in_text_exist(document: str):
     keys = set(Config().to_run_config())
 
-    named = re.findall(r"`([a-z]+(?:-[a-z]+)+) ?= ?[^`]*`", (ROOT / document).read_text())
+    named = re.findall(r"`([a-z]+(?:-[a-z]+)*) ?= ?[^`]*`", (ROOT / document).read_text())
 
     assert set(named) - keys - NODE_KEYS == set()
 
