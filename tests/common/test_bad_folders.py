@@ -262,12 +262,12 @@ def a_link_to_itself(root: Path):
     (root / "cat" / "bad.png").symlink_to("bad.png")
 
 
-@skipped("cat/round links to a folder that holds it")
+@skipped("cat/round is a link to a folder that contains it")
 def a_link_in_a_circle(root: Path):
     (root / "cat" / "round").symlink_to(root)
 
 
-@skipped("cat/bad.png is no regular file")
+@skipped("cat/bad.png is not a regular file")
 def a_pipe(root: Path):
     os.mkfifo(root / "cat" / "bad.png")
 
@@ -292,7 +292,7 @@ def a_table_row_without_label(root: Path):
     manifest(root, "dog/1.png,")
 
 
-@skipped("table.csv line 5: dog/nowhere.png is not there")
+@skipped("table.csv line 5: there is no file dog/nowhere.png")
 def a_table_row_of_a_missing_file(root: Path):
     manifest(root, "dog/nowhere.png,dog")
 
@@ -307,7 +307,7 @@ def a_list_line_without_index(root: Path):
     write(root / "pets_train.txt", "cat/0.png 0\ndog/0.png 1\ncat/1.png\n")
 
 
-@skipped("1 of 3 listed images are not there")
+@skipped("1 of 3 listed images are missing")
 def a_list_line_of_a_missing_file(root: Path):
     write(root / "pets_train.txt", "cat/0.png 0\ndog/0.png 1\ncat/gone.png 0\n")
 
@@ -357,7 +357,7 @@ def test_check_shows_layout_counts_sizes_and_problems(root: Path):
         "class folders",
         "[b]cat",
         "validation",
-        "10 to 10 pixels wide and 8 to 8 high",
+        "10 to 10 pixels wide and 8 to 8 pixels high",
         "dog/bad.png: it is no",
     ):
         assert words in output

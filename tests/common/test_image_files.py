@@ -44,9 +44,9 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (np.array([[0.0, 300.0]], np.float32), "floating grey values leave"),
-        (np.array([[0.0, np.nan]], np.float32), "floating grey values leave"),
-        (np.array([[0, 1 << 20]], np.int32), "do not fit 16 bits"),
+        (np.array([[0.0, 300.0]], np.float32), "floating-point grey values are not in"),
+        (np.array([[0.0, np.nan]], np.float32), "floating-point grey values are not in"),
+        (np.array([[0, 1 << 20]], np.int32), "do not fit into 16 bits"),
     ],
     ids=["float", "nan", "32-bit"],
 )

@@ -1,4 +1,4 @@
-"""Folders whose names are the labels.
+"""Layouts in which the folders' names are the labels.
 
 `class/image`                              torchvision's ImageFolder
 `train|validation|test/class/image`        the same with splits
@@ -13,10 +13,11 @@ from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing,
 
 
 def find_listing(root: Path) -> Listing:
-    """
+    """List the images below `root` by their class folders.
+
     Raises
     ------
-    FolderError: no class folders, or split folders mixed with others.
+    FolderError: there are no class folders, or split folders are mixed with other folders.
     """
     folders = list_subfolders(root)
     if [folder.name for folder in folders] == ["kfold"]:
@@ -25,20 +26,21 @@ def find_listing(root: Path) -> Listing:
     if "train" in {SPLITS[folder.name.lower()] for folder in splits}:
         if strangers := [folder.name for folder in folders if folder not in splits]:
             raise FolderError(
-                f"folder {printable_path(root)} has split folders and also '{strangers[0]}': move it into one of them"
+                f"folder {printable_path(root)} has split folders and also '{strangers[0]}': move it into a "
+                "split folder"
             )
         return _listing(
             "split folders of class folders", root, [(split, SPLITS[split.name.lower()]) for split in splits]
         )
     if folders and splits == folders:
-        raise FolderError(f"folder {printable_path(root)} has split folders but no 'train': add it")
+        raise FolderError(f"folder {printable_path(root)} has split folders but no 'train': add a folder 'train'")
     if _are_domains(folders):
         return _listing("domain folders of class folders", root, [(folder, None) for folder in folders])
     return _listing("class folders", root, [(root, None)])
 
 
 def _listing(layout: str, root: Path, groups: list[tuple[Path, str | None]]) -> Listing:
-    """Entries of the class folders in each group, a folder with its split; `layout` says what the groups are."""
+    """The images of the class folders in each group; a group is a folder of class folders with its split (or None)."""
     problems: list[str] = []
     entries, named = [], set()
     for group, split in groups:
@@ -57,7 +59,7 @@ def _listing(layout: str, root: Path, groups: list[tuple[Path, str | None]]) -> 
 
 
 def _are_domains(folders: list[Path]) -> bool:
-    """Two or more folders without images of their own, most of whose sub-folders' names they share."""
+    """Whether these are two or more folders without images of their own that share most of their sub-folders' names."""
     if len(folders) < 2 or any(is_image(path) for folder in folders for path in folder.iterdir()):
         return False
     names = Counter(path.name for folder in folders for path in list_subfolders(folder))

@@ -1,13 +1,13 @@
-"""Tables that say which class each image has: a manifest of the user's own, or Open Images' labels.
+"""Tables that give each image's class: a manifest of the user's own, or the labels of Open Images.
 
-Manifest      columns `path`, `label` and optionally `split`; paths are relative to the table
-Open Images   columns `ImageID,Source,LabelName,Confidence`, as `oidv6-train-annotations-human-imagelabels.csv` and the
-              like, or FiftyOne's `train/labels/classifications.csv`,
-              images `ImageID.jpg` anywhere below the folder, class names in `*class-descriptions*.csv` or
-              `train/metadata/classes.csv`; leave only your classes in that file
+Manifest      columns `path`, `label` and optionally `split` and `domain`; paths are relative to the table's folder
+Open Images   columns `ImageID,Source,LabelName,Confidence`, as in `oidv6-train-annotations-human-imagelabels.csv` or
+              in FiftyOne's `train/labels/classifications.csv`. Images are `ImageID.jpg` anywhere below the folder.
+              Class names are in `*class-descriptions*.csv` or `train/metadata/classes.csv`; keep only your classes
+              in that file.
 
-Of Open Images an image counts for a class at Confidence 0.5 or more, and not at all when a human verified (Source other
-than `machine`) that the class is absent. Images that show several of the classes are left out.
+An image of Open Images counts for a class at a Confidence of at least 0.5. It does not count if a human (a Source other
+than `machine`) said that the class is absent. Images that show more than one of the classes are left out.
 """
 
 import csv
@@ -25,26 +25,28 @@ MAX_DEPTH = 3
 
 
 def read_table(file: Path) -> Listing:
-    """From a CSV file.
+    """List the images that a CSV file names.
 
     Raises
     ------
-    FolderError: the table cannot be read, or lacks a column.
+    FolderError: the table cannot be read, or it lacks a column.
     """
     columns = _columns(file)
     if columns >= OPEN_IMAGES:
         return _open_images(file.parent, [file])
     if columns >= MANIFEST:
         return _manifest(file)
-    raise FolderError(f"table {printable_path(file)} lacks the columns path and label (or Open Images' own)")
+    raise FolderError(
+        f"table {printable_path(file)} lacks the columns path and label (or those of Open Images): add a header line"
+    )
 
 
 def find_listing(folder: Path) -> Listing | None:
-    """From a folder with such tables; None without them.
+    """List the images that the tables in a folder name; None if the folder has no such table.
 
     Raises
     ------
-    FolderError: a table that cannot be read, lacks a column, or stands beside another.
+    FolderError: a table cannot be read or lacks a column, or the folder has more than one manifest.
     """
     tables = [
         file for depth in range(MAX_DEPTH) for file in sorted(folder.glob("*/" * depth + "*.csv")) if file.is_file()
@@ -55,7 +57,7 @@ def find_listing(folder: Path) -> Listing | None:
     manifests = [file for file in tables if file.parent == folder and columns[file] >= MANIFEST]
     if len(manifests) > 1:
         names = " and ".join(file.name for file in manifests)
-        raise FolderError(f"folder {printable_path(folder)} has the tables {names}: name one of them as data-path")
+        raise FolderError(f"folder {printable_path(folder)} has the tables {names}: set data-path to one of them")
     return _manifest(manifests[0]) if manifests else None
 
 
@@ -64,7 +66,7 @@ def _columns(file: Path) -> set[str]:
 
 
 def _columns_or_none(file: Path) -> set[str]:
-    """Tables that nobody named and that cannot be read are other people's notes."""
+    """The columns of a table that the user did not name; empty if it cannot be read, since it may be any file."""
     try:
         return _columns(file)
     except FolderError:
@@ -72,7 +74,7 @@ def _columns_or_none(file: Path) -> set[str]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
-    """Rows as dictionaries with lower-case keys; fields are separated by commas, semicolons or tabs."""
+    """Yield the rows as dictionaries with lower-case keys; fields are separated by commas, semicolons or tabs."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
@@ -91,9 +93,9 @@ def _manifest(file: Path) -> Listing:
         if not row["path"] or not row["label"]:
             problems.append(f"{where} has no path or no label")
         elif not os.path.isfile(path := file.parent / row["path"]):
-            problems.append(f"{where}: {row['path']} is not there")
+            problems.append(f"{where}: there is no file {row['path']}")
         elif not is_image(path):
-            problems.append(f"{where}: {row['path']} has no suffix of an image")
+            problems.append(f"{where}: {row['path']} does not have the suffix of an image")
         else:
             label = parse_class_name(row["label"], f"table {printable_path(file)}")
             entries.append(Entry(path, label, parse_split(row.get("split", ""), where), row.get("domain") or None))
@@ -126,7 +128,7 @@ def _open_images(root: Path, tables: list[Path]) -> Listing:
             try:
                 present = float(row["confidence"]) >= MIN_CONFIDENCE
             except ValueError:
-                problems.append(f"{table.name}: image {image} has the Confidence '{row['confidence']}'")
+                problems.append(f"{table.name}: image {image} has the Confidence '{row['confidence']}', not a number")
                 continue
             splits[image] = split
             human = row.get("source") != "machine"
@@ -144,13 +146,16 @@ def _open_images(root: Path, tables: list[Path]) -> Listing:
     if missing:
         problems.append(f"{len(missing)} labelled images are not below {printable_path(root)}")
     if not single:
-        raise FolderError(f"Open Images folder {printable_path(root)} has no image that shows just one of its classes")
+        raise FolderError(
+            f"Open Images folder {printable_path(root)} has no image that shows just one of its classes: check the "
+            "table of class names"
+        )
     entries = [Entry(images[image], names[label], splits[image]) for image, label in sorted(single.items())]
     return Listing("Open Images tables", root, entries, problems)
 
 
 def _descriptions(root: Path) -> dict[str, str]:
-    """Label id (`/m/...`) -> class name; a name that two ids share gets the id behind it."""
+    """Label id (`/m/...`) -> class name; if two ids have the same name, the id is added to it."""
     files = [file for depth in range(MAX_DEPTH) for file in sorted(root.glob("*/" * depth + "*class*.csv"))]
     pairs: dict[str, str] = {}
     for file in files:

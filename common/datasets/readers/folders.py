@@ -1,9 +1,9 @@
-"""A client's own images: from whatever layout its `data-path` has to labelled squares in three splits.
+"""A client's own images: read from any layout of its `data-path` as labelled square images in three splits.
 
-Layouts: class folders with or without splits or domains (`class_folders.py`), list files (`list_files.py`), CSV tables
-(`csv_files.py`). `data-path` names a folder, a list or a table; `#PART` behind it takes one domain (`PACS#sketch`,
-`NICO_unique#2`). Where the layout gives no splits every class is split 70/10/20 in the order of a hash of the files'
-relative paths: no seed, and the same on every machine.
+Layouts are class folders with or without splits or domains (`class_folders.py`), list files (`list_files.py`) and CSV
+tables (`csv_files.py`). `data-path` names a folder, a list or a table. `#PART` at its end selects one domain
+(`PACS#sketch`, `NICO_unique#2`). If the layout has no splits, each class is split 70/10/20 in the order of the hashes
+of its files' relative paths. This needs no seed and is the same on every machine.
 """
 
 import hashlib
@@ -23,36 +23,38 @@ from common.vision.preprocessing import PreprocessSpec
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
 TINY_CLASS = 5
-"""Fewer training images than this are warned of."""
+"""A class with fewer training images gets a warning."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Labels index `class_names`, which are sorted."""
+    """The images of a folder; labels index `class_names`, which are sorted."""
 
     layout: str
-    """For the user."""
+    """The layout that was recognised, in words for the user."""
     class_names: list[str]
     splits: dict[str, LabeledImages]
     sizes: dict[tuple[int, int], int]
-    """(width, height) of the images on disk -> how many."""
+    """(width, height) in pixels of the images on disk -> number of such images."""
     fingerprint: str
-    """sha256 over relative path, size in bytes, class and split of every file."""
+    """sha256 over the relative path, size in bytes, class and split of every file."""
     problems: list[str]
     """One line for each image, or group of files, that was skipped."""
     warnings: list[str]
-    """Duplicates, and classes with few images; nothing was left out for them."""
+    """One line for each duplicate and each class with few images; these images are not left out."""
 
 
 def load(path: Path, image_size: int, allow_outside: bool = False, most_per_class: int | None = None) -> ImageFolder:
-    """Read train, validation and test images of `image_size` pixels on a side.
+    """Read train, validation and test images and resize them to squares of `image_size` pixels.
 
-    `allow_outside` follows links and paths that leave the folder; without it such images are skipped. Of each class at
-    most `most_per_class` training images are read, the first by the hash of their paths.
+    Parameters
+    ----------
+    allow_outside: also read images whose links or paths lead out of the folder; otherwise they are skipped.
+    most_per_class: the most training images of each class that are read; they are the first by the hash of their paths.
 
     Raises
     ------
-    FolderError: nothing there that has a known layout, or a class without a readable image.
+    FolderError: the path has no known layout, or a class has no readable image.
     """
     try:
         listing = find_listing(path.absolute())
@@ -85,37 +87,38 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
 
 
 def find_listing(path: Path) -> Listing:
-    """The files, by the first layout that fits; `#PART` behind the path takes one domain.
+    """List the image files by the first layout that fits; `#PART` at the end of the path selects one domain.
 
     Raises
     ------
-    FolderError: no such folder, or none of the layouts.
+    FolderError: the path does not exist or has no known layout.
     """
     name, _, part = path.name.rpartition("#")
     if name and not path.exists():
         return find_listing(path.with_name(name)).part(part)
     if path.is_file():
-        rooms = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
-        if path.suffix.lower() not in rooms:
+        readers = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
+        if path.suffix.lower() not in readers:
             raise FolderError(
-                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: name one of these"
+                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: give one of these"
             )
-        return rooms[path.suffix.lower()](path)
+        return readers[path.suffix.lower()](path)
     if not path.is_dir():
         raise FolderError(
-            f"there is no folder {printable_path(path)}: name a folder that has one sub-folder of images for each class"
+            f"there is no folder {printable_path(path)}: give a folder that has one sub-folder of images for each class"
         )
     return list_files.find_listing(path) or csv_files.find_listing(path) or class_folders.find_listing(path)
 
 
 def _inside(listing: Listing, problems: list[str], allow_outside: bool) -> list[Entry]:
-    """Entries in the order of their paths, each file once, without those that lie elsewhere."""
+    """The entries sorted by path, each file once, without files outside the folder unless `allow_outside`."""
     root = os.path.realpath(listing.root)
     kept: dict[Path, Entry] = {}
     for entry in sorted(listing.entries, key=lambda entry: os.fsencode(entry.path)):
         if not allow_outside and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
             problems.append(
-                f"{_name(entry, listing.root)}: it lies outside the folder; node config 'allow-outside' reads it"
+                f"{_name(entry, listing.root)}: it lies outside the folder; set 'allow-outside' in the node config to "
+                "read it"
             )
         elif (first := kept.setdefault(entry.path, entry)) is not entry:
             problems.append(f"{_name(entry, listing.root)}: it is listed twice, the first time as '{first.label}'")
@@ -123,7 +126,7 @@ def _inside(listing: Listing, problems: list[str], allow_outside: bool) -> list[
 
 
 def _with_splits(entries: list[Entry], root: Path) -> list[Entry]:
-    """Every entry with a split: the given one, else by the order of path hashes within its class."""
+    """The entries with a split each: the layout's, or else one by the order of path hashes within the class."""
     if any(entry.split for entry in entries):
         return [replace(entry, split=entry.split or "train") for entry in entries]
     classes: dict[str, list[Entry]] = defaultdict(list)
@@ -154,11 +157,11 @@ def _at_most(entries: list[Entry], most: int, root: Path) -> list[Entry]:
 
 
 def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -> list[str]:
-    """Sorted names of the classes with training images; classes with test images only are left out, and said so.
+    """The sorted names of the classes that have training images; other classes are left out and become problems.
 
     Raises
     ------
-    FolderError: a class without a readable image, or no class left.
+    FolderError: a class has no readable image, or no class is left.
     """
     trained = {entry.label for entry in readable if entry.split == "train"}
     others = Counter(entry.label for entry in readable if entry.label not in trained)
@@ -172,12 +175,12 @@ def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -
     problems += [f"class '{name}' has no training image, so its {count} other images are left out"
                  for name, count in sorted(others.items())]  # fmt: skip
     if not trained:
-        raise FolderError(f"{printable_path(listing.root)} has no readable training image")
+        raise FolderError(f"{printable_path(listing.root)} has no readable training image: add images of each class")
     return sorted(trained)
 
 
 def _stack(images: dict[Entry, torch.Tensor], split: str, class_names: list[str], image_size: int) -> LabeledImages:
-    """Ordered by class."""
+    """The images of one split, sorted by class."""
     index = {name: number for number, name in enumerate(class_names)}
     chosen = sorted((entry for entry in images if entry.split == split), key=lambda entry: index[entry.label])
     pixels = [images[entry] for entry in chosen]
@@ -186,7 +189,7 @@ def _stack(images: dict[Entry, torch.Tensor], split: str, class_names: list[str]
 
 
 def _duplicates(groups: Iterable[list[Entry]], root: Path) -> list[str]:
-    """One line for each image whose decoded pixels also stand in another split or under another class."""
+    """One line for each image whose pixels also occur in another split or under another class."""
     lines = []
     for first, *others in groups:
         for other in others:

@@ -1,14 +1,15 @@
-"""Text files with lines `path label-index`, as DomainNet, NICO++ and PACS are distributed.
+"""Text files with lines `path label-index`, in which DomainNet, NICO++ and PACS are distributed.
 
 DomainNet       `clipart_train.txt`, `clipart_test.txt` beside the folder `clipart`, lines `clipart/CLASS/file.jpg 0`
 NICO++ Common   `NICO_DG_official/autumn_train.txt` beside `NICO_DG`, lines `NICO_DG/autumn/CLASS/file.jpg 0`
 NICO++ Unique   `NICO_unique_official/CLASS_CONTEXT_train.txt` beside `NICO_unique`, lines
-                `.../NICO_unique/CLASS/CONTEXT/file.jpg 0` whose start is of the machine they were written on;
-                part k (from 0) is the k-th context of every class, sorted
+                `.../NICO_unique/CLASS/CONTEXT/file.jpg 0`, which start with folders of the machine that wrote them;
+                part k (from 0) is the k-th context of every class, in sorted order
 PACS            `art_painting_train_kfold.txt`, `..._crossval_kfold.txt`, lines `art_painting/CLASS/file.jpg 1`
 
-A class is called as its folder. Where the folders do not tell, `*label_id_mapping.json` (NICO++ challenge) beside the
-lists does, and otherwise the index itself. The NICO++ layouts follow what public code that reads them says.
+A class has the name of its folder. If the folders do not tell the classes, `*label_id_mapping.json` (NICO++ challenge)
+beside the lists names them; without this file, a class is named by its index. The NICO++ layouts follow public code
+that reads them.
 """
 
 import json
@@ -26,37 +27,34 @@ UNIQUE = "NICO_unique"
 
 @dataclass(frozen=True)
 class Row:
+    """One line of a list."""
+
     path: PurePosixPath
-    """As written."""
+    """The path as the list gives it."""
     label: str
-    """The index, then the class name."""
+    """The index; later the class name."""
     split: str
     domain: str
 
 
 def read_list(file: Path) -> Listing:
-    """From a list file, with the other lists of its domain beside it.
+    """List the images that a list file names, and those of the other lists of its domain beside it.
 
     Raises
     ------
-    FolderError: the file is no list, or cannot be read.
+    FolderError: the file is not such a list, or cannot be read.
     """
     domain, _ = _domain_and_split(file)
     if not _is_list(file):
         raise FolderError(
             f"the first line of list {printable_path(file)} must be 'path label-index', which ends in a whole number: "
-            "is it the right file?"
+            "check that this is the right file"
         )
     return _read(_in(file.parent, domain))
 
 
 def find_listing(folder: Path) -> Listing | None:
-    """From a folder with lists in or beside it, or one domain's folder; None without lists.
-
-    Raises
-    ------
-    FolderError: a list that cannot be read, or several sets of lists.
-    """
+    """List the images of the lists in or beside a folder, or of one domain's folder; None without lists."""
     lists = _lists(folder)
     return _read(lists) if lists else None
 
@@ -74,15 +72,15 @@ def _read(lists: list[Path]) -> Listing:
         if os.path.isfile(file)
     ]
     if not entries:
-        raise FolderError(f"none of the images named in {where} lies beside it: unpack them there")
+        raise FolderError(f"none of the images that {where} names lies beside it: unpack the images there")
     if missing := len(rows) - len(entries):
-        problems.append(f"{missing} of {len(rows)} listed images are not there")
+        problems.append(f"{missing} of {len(rows)} listed images are missing")
     return Listing("NICO++ Unique lists" if unique else "list files", root, entries, problems)
 
 
 def _lists(path: Path) -> list[Path]:
     official = path.with_name(f"{path.name}_official")
-    # A folder of lists is sometimes unpacked into one of its own name.
+    # Unpacking sometimes puts a folder of lists into another folder of the same name.
     for folder in (path, path / "splits", path / path.name, official, official / official.name):
         if lists := _in(folder):
             return lists
@@ -99,7 +97,7 @@ def _lists(path: Path) -> list[Path]:
 
 
 def _in(folder: Path, domain: str | None = None) -> list[Path]:
-    """The lists in a folder, of one domain or of all."""
+    """The lists in a folder, of one domain or of all domains."""
     if not folder.is_dir():
         return []
     matches = [(path, NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.txt"))]
@@ -113,7 +111,7 @@ def _domain_and_split(file: Path) -> tuple[str, str]:
 
 
 def _is_list(file: Path) -> bool:
-    """Whether the first line ends in a number, as no note does."""
+    """Whether the file's first line ends in a number; other text files hardly ever do."""
     with open(file, encoding="utf-8-sig", errors="replace") as stream:
         return stream.readline().rpartition(" ")[2].strip().isdigit()
 
@@ -134,16 +132,19 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
         elif is_image(path):
             rows.append(Row(path, str(int(index)), split, domain))
         elif not path.name.startswith("."):
-            problems.append(f"{file.name} line {number} names no image file")
+            problems.append(f"{file.name} line {number} does not name an image file")
     if not rows:
-        raise FolderError(f"list {printable_path(file)} has no line 'path label-index': is it the right file?")
+        raise FolderError(
+            f"list {printable_path(file)} has no line 'path label-index': check that this is the right file"
+        )
     return rows
 
 
 def _locate(rows: list[Row], folder: Path) -> tuple[list[Path], Path]:
-    """Where each row's file should lie, and the folder that the paths are relative to.
+    """The path of each row's file, and the folder to which the paths are relative.
 
-    The first row that finds its file, whole or without leading folders, decides for all.
+    Leading folders of the paths may be dropped. The first row whose file exists decides which folder and how many
+    leading folders, for all rows.
     """
     bases = (folder, folder.parent, folder.parent.parent, folder / "kfold", folder / "images" / "kfold")
     places = ((cut, base) for row in rows for cut in range(len(row.path.parts)) for base in bases
@@ -153,7 +154,7 @@ def _locate(rows: list[Row], folder: Path) -> tuple[list[Path], Path]:
 
 
 def _name_unique(rows: list[Row]) -> list[Row]:
-    """Rows with the class, and the number of the context among those of the class as their domain."""
+    """The rows with their class, and with the number of their context among the contexts of that class as domain."""
     contexts: dict[str, set[str]] = {}
     for row in rows:
         *_, label, context, _ = row.path.parts
@@ -167,18 +168,20 @@ def _name_unique(rows: list[Row]) -> list[Row]:
 
 
 def _name(rows: list[Row], names: dict[str, str], where: str) -> list[Row]:
-    """Rows with the class that the mapping, else the folder, else nothing gives their index."""
+    """The rows with class names instead of indices: from the mapping, else the folders' names, else the indices."""
     pairs = {(row.label, row.path.parent.name) for row in rows}
     one_to_one = len(pairs) == len({index for index, _ in pairs}) == len({name for _, name in pairs})
     if not names:
         names = dict(pairs) if one_to_one else {index: index for index, _ in pairs}
     if unknown := {index for index, _ in pairs} - set(names):
-        raise FolderError(f"{where} has the label index {min(unknown)}, which label_id_mapping.json does not name")
+        raise FolderError(
+            f"{where} has the label index {min(unknown)}, which label_id_mapping.json does not name: add it there"
+        )
     return [replace(row, label=names[row.label]) for row in rows]
 
 
 def _mapping(folder: Path) -> dict[str, str]:
-    """Index -> class name by the challenge's `*label_id_mapping.json` (name -> index) in or above the lists' folder."""
+    """Index -> class name, from the NICO++ challenge's `*label_id_mapping.json` in or above the folder of the lists."""
     for file in (*sorted(folder.glob("*label_id_mapping.json")), *sorted(folder.parent.glob("*label_id_mapping.json"))):
         try:
             return {str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8")).items()}

@@ -1,4 +1,4 @@
-"""What a data folder says it holds, whatever its layout: image files with their class, split and domain."""
+"""What a data folder of any layout contains: image files with their class, split and domain."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -12,54 +12,59 @@ SPLITS = {
     **dict.fromkeys(("validation", "val", "valid", "crossval"), "validation"),
     "test": "test",
 }
-"""What folders, lists and tables call a split -> the split."""
+"""The names of splits in folders, lists and tables -> `train`, `validation` or `test`."""
 
 
 class FolderError(ValueError):
-    """A folder that cannot serve as a data set; the message is one sentence for the user."""
+    """The folder cannot be used as a dataset; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Entry:
+    """One image file."""
+
     path: Path
     label: str
     split: str | None = None
-    """`train`, `validation` or `test`; None where the layout gives none."""
+    """`train`, `validation` or `test`; None if the layout gives no splits."""
     domain: str | None = None
+    """The domain's name; None if the layout gives no domains."""
 
 
 @dataclass(frozen=True)
 class Listing:
+    """The image files of a data folder, before any of them is read."""
+
     layout: str
-    """What was recognised, for the user."""
+    """The layout that was recognised, in words for the user."""
     root: Path
-    """The folder that every file should lie in."""
+    """The folder in which every file should lie."""
     entries: list[Entry]
     problems: list[str] = field(default_factory=list)
-    """One line for whatever was left out so far."""
+    """One line for each file or row that was left out."""
     empty_classes: tuple[str, ...] = ()
-    """Classes that the layout names and gives no file."""
+    """Classes that the layout names without giving a file."""
 
     def part(self, domain: str) -> "Listing":
-        """The entries of one domain.
+        """The listing of one domain.
 
         Raises
         ------
-        FolderError: no such domain; names those there are.
+        FolderError: there is no such domain; the message lists the domains.
         """
         entries = [entry for entry in self.entries if entry.domain == domain]
         if not entries:
             there = ", ".join(sorted({entry.domain for entry in self.entries if entry.domain})) or "none"
-            raise FolderError(f"{printable_path(self.root)} has no part '{domain}'; its parts: {there}")
+            raise FolderError(f"{printable_path(self.root)} has no part '{domain}': choose one of its parts ({there})")
         return replace(self, layout=f"{self.layout}, part {domain}", entries=entries)
 
 
 def parse_split(text: str, where: str) -> str | None:
-    """A split by any of its names; empty: None.
+    """The split that `text` names; None if it is empty.
 
     Raises
     ------
-    FolderError: the text names no split.
+    FolderError: the text names no split; `where` says in which file and line.
     """
     if not text.strip():
         return None
@@ -69,11 +74,11 @@ def parse_split(text: str, where: str) -> str | None:
 
 
 def parse_class_name(text: str, where: str) -> str:
-    """The name in Unicode's composed form, so that it is the same from every operating system, without outer blanks.
+    """The class name without outer blanks, in Unicode's composed form, which is the same on every operating system.
 
     Raises
     ------
-    FolderError: it is empty, or its bytes are not UTF-8.
+    FolderError: the name is empty, or its bytes are not UTF-8.
     """
     name = unicodedata.normalize("NFC", text).strip()
     if not name or not _is_utf8(name):
@@ -82,10 +87,11 @@ def parse_class_name(text: str, where: str) -> str:
 
 
 def check_distinct_in_case(names: Iterable[str], where: Path) -> None:
-    """
+    """Check that no two class names differ only in upper and lower case, since some file systems cannot separate them.
+
     Raises
     ------
-    FolderError: two class names differ only in upper and lower case, which other machines cannot keep apart.
+    FolderError: two names differ only in case; the message gives both.
     """
     seen: dict[str, str] = {}
     for name in sorted(names):
