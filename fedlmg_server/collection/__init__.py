@@ -1,1 +1,1 @@
-"""From clients to valid uploads in the workspace."""
+"""Collect uploads from clients, validate them, and store them in the workspace."""

@@ -1,4 +1,4 @@
-"""Which uploads are fit to guide and to teach; the others go to quarantine with a reason, and the run goes on."""
+"""Validate the uploads in the workspace; rejected uploads move to quarantine with a reason, and the run continues."""
 
 import json
 import os
@@ -14,18 +14,17 @@ from fedlmg_server.workspace import Workspace
 
 
 def validate_uploads(run: Run) -> dict[str, str]:
-    """Quarantine every upload in the workspace that is not valid; returns as `rejected_uploads`. `Run.uploads` then has
-    the valid ones."""
+    """Move every invalid upload to quarantine, so that `Run.uploads` has the valid ones; returns `read_rejections`."""
     for folder in sorted(filter(is_whole, run.workspace.uploads.glob("*"))):
         try:
             check(load(folder, run.config), run.config)
         except Refused as refusal:
             quarantine(run.workspace, folder.name, str(refusal))
-    return rejected_uploads(run.workspace)
+    return read_rejections(run.workspace)
 
 
-def rejected_uploads(workspace: Workspace) -> dict[str, str]:
-    """Client's folder name -> why its upload was rejected, now or before, unless a valid one came since."""
+def read_rejections(workspace: Workspace) -> dict[str, str]:
+    """Folder name -> why the client's upload was rejected, for all clients without a newer, valid upload."""
     return {
         path.parent.name: json.loads(path.read_text())["reason"]
         for path in sorted(workspace.quarantine.glob("*/reason.json"))
@@ -34,20 +33,29 @@ def rejected_uploads(workspace: Workspace) -> dict[str, str]:
 
 
 def load(folder: Path, config: Config) -> Upload:
-    """Raises Refused, naming the client, unless the folder holds an upload that can be read and is not too large."""
+    """Read an upload.
+
+    Raises
+    ------
+    Refused: the upload cannot be read, or is larger than `max-upload-megabytes`; the message names the client.
+    """
     most = config.clients.max_upload_megabytes
     try:
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         if size > most:
-            raise Refused(f"client '{folder.name}': {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
+            raise Refused(
+                f"client '{folder.name}': the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}: "
+                "raise that key, or let the client choose a smaller architecture"
+            )
         return Upload.load(folder, config.builders)
     except Refused:
         raise
     except (ValueError, OSError) as error:
-        raise Refused(f"client '{folder.name}': unreadable upload: {error}") from None
+        raise Refused(f"client '{folder.name}': the upload cannot be read ({error})") from None
 
 
 def quarantine(workspace: Workspace, client: str, reason: str) -> None:
+    """Move the upload in folder `client` out of the workspace's uploads, and store the reason beside it."""
     target = workspace.quarantine / client
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""FedLMG as a Flower strategy: one TRAIN exchange that fills the workspace, one EVALUATE exchange, nothing else.
+"""FedLMG as a Flower strategy: one communication round with two messages to each client, TRAIN and EVALUATE.
 
-Every reply is written to the workspace as it arrives, so that memory does not grow with the number of clients.
+Every reply is written to the workspace as it arrives, so memory does not grow with the number of clients.
 """
 
 import json
@@ -27,25 +27,25 @@ from fedlmg_server.workspace import Workspace
 
 
 class QuorumError(RuntimeError):
-    """Too few clients by the deadline; the message is one sentence that says why each missing one is missing."""
+    """Too few uploads arrived by the deadline; the message gives the reason for each missing client."""
 
 
 class Aggregated(Protocol):
-    """What `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
+    """The model that `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
 
     arrays: dict[str, torch.Tensor]
     model_json: dict
 
 
 class FedLMG(Strategy):
-    """One-shot federated learning: every client is asked once for its upload, and once for an evaluation.
+    """One-shot federated learning: every client sends one upload, and later one evaluation of the aggregated model.
 
     Parameters
     ----------
-    config, workspace: of this run.
-    aggregate_fn: from the uploads in the workspace to the model that goes back to the clients.
-    poll_seconds: between two looks for replies.
-    grace_seconds: how long more clients may appear when those expected have all answered or failed.
+    config, workspace: the run's config and workspace.
+    aggregate_fn: makes the model that goes back to the clients from the uploads in the workspace.
+    poll_seconds: pause between two checks for replies.
+    grace_seconds: when all expected clients have answered or failed, how long to wait for further clients.
     """
 
     def __init__(
@@ -60,25 +60,27 @@ class FedLMG(Strategy):
         self.registry, self.is_simulated = config.options.client_registry, bool(config.simulation.dataset)
         self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
         self.clients: dict[int, str] = {}
-        """Node -> name of the clients that answered."""
+        """Node -> client name, for the clients that answered."""
         self.missing: dict[str, str] = {}
-        """Client, or its node where the name is not known -> why its upload did not come."""
+        """Client name, or node if the name is unknown -> why the upload did not arrive."""
         self.evaluations: dict[str, float] = {}
-        """Client -> the aggregated model's accuracy on its own test images, in [0, 1]."""
+        """Client name -> accuracy of the aggregated model on the client's test images, in [0, 1]."""
         self.unevaluated: dict[str, str] = {}
-        """Client that answered -> why its evaluation did not come."""
+        """Client name -> why the evaluation of a client that answered did not arrive."""
 
     def summary(self) -> None:
         log(INFO, "\t├──> clients: %s expected, at least %s", self.config.num_clients, self.config.min_clients)
-        log(INFO, "\t├──> deadline of each exchange: %.0f s", self.config.deadline_seconds)
+        log(INFO, "\t├──> deadline for uploads, and for evaluations: %.0f s", self.config.deadline_seconds)
         log(INFO, "\t└──> workspace: %s", self.workspace.root)
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:
-        """Collect the uploads, aggregate, evaluate: one round within the config's deadlines, whatever else is passed.
+        """Collect the uploads, aggregate them, and evaluate the model: one communication round.
+
+        The deadlines are those of the config; all arguments except `grid` are ignored.
 
         Raises
         ------
-        QuorumError: fewer uploads than `min-clients` by the deadline.
+        QuorumError: fewer than `min-clients` uploads arrived by the deadline.
         """
         self.summary()
         with self.workspace.stage("uploads"):
@@ -90,11 +92,11 @@ class FedLMG(Strategy):
         return Result(arrays=arrays, evaluate_metrics_clientapp={1: metrics})
 
     def collect(self, grid: Grid) -> None:
-        """The TRAIN exchange: uploads go to the workspace, their clients to `clients`, the others to `missing`.
+        """Send TRAIN messages and store the uploads in the workspace; fill `clients` and `missing`.
 
         Raises
         ------
-        QuorumError: the workspace ends with fewer uploads than `min-clients`.
+        QuorumError: the workspace holds fewer than `min-clients` uploads at the deadline.
         """
         num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
         self.clients = {}
@@ -106,7 +108,7 @@ class FedLMG(Strategy):
             self.poll_seconds,
         )
         self.clients = exchange.answered
-        # An upload of an earlier run counts as an answer, so that a late client is not waited for together with all.
+        # Uploads of an earlier run count as answers: their clients need not answer again, and nobody waits for them.
         exchange.run(
             self.config.deadline_seconds,
             is_enough=lambda exchange: len(exchange.answered) >= num_expected,
@@ -121,12 +123,12 @@ class FedLMG(Strategy):
         if len(self._have()) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(
-                f"{len(self._have())} of {num_expected} uploads came, but 'min-clients' is {self.config.min_clients} "
-                f"({reasons})"
+                f"'min-clients' is {self.config.min_clients}, but only {len(self._have())} of {num_expected} uploads "
+                f"arrived ({reasons}): repeat the command, which keeps these uploads"
             )
 
     def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
-        """Who was asked in vain, and who of those expected was never there to be asked."""
+        """Fill `missing` with clients that did not answer, and with expected clients that never connected."""
         known = self._registered | self.workspace.nodes
         for node, (name, reason) in exchange.list_unanswered().items():
             name = name or known.get(node, "")
@@ -137,25 +139,28 @@ class FedLMG(Strategy):
         absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
         if nameless := num_absent - len(absent):
             absent.append(f"{nameless} more")
-        few = f'Flower runs fewer virtual clients: give `flwr run` --federation-config "num-supernodes={num_expected}"'
+        few = (
+            "Flower simulates too few virtual clients: start the run with `flwr run` --federation-config "
+            f'"num-supernodes={num_expected}"'
+        )
         for name in absent:
             self._miss(name, few if self.is_simulated else "never connected")
 
     def _without_upload(self, nodes: list[int]) -> list[int]:
-        """The nodes to ask: not those of forgotten clients, nor those whose upload is held, noted as answered."""
+        """The nodes to ask: all but removed clients and clients whose upload is held, which count as answers."""
         have, known, forgotten = self._have(), self.workspace.nodes, self.workspace.forgotten
         held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
-        # Should two nodes have borne one name, the question decides.
+        # If two nodes had the same name, both are asked, and their replies decide.
         held = {node: name for node, name in held.items() if name not in self.clients.values()}
         self.clients |= held
         return [node for node in nodes if node not in held and known.get(node) not in forgotten]
 
     def _all_known(self, exchange: Exchange) -> bool:
-        """Virtual clients are all there from the start; a simulation of fewer nodes does not wait for more."""
+        """Whether no more clients can appear: in a simulation all virtual clients are connected from the start."""
         return bool(self.is_simulated and (exchange.answered or exchange.failed))
 
     def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
-        """The EVALUATE exchange: hands the model to the clients that answered, and fills `evaluations`."""
+        """Send the model to the clients that answered in EVALUATE messages; fill `evaluations` and `unevaluated`."""
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
         exchange = Exchange(
             grid,
@@ -171,7 +176,7 @@ class FedLMG(Strategy):
         unanswered = exchange.list_unanswered()
         for node, name in self.clients.items():
             if node not in exchange.answered:
-                _, reason = unanswered.get(node, ("", "it did not come back"))
+                _, reason = unanswered.get(node, ("", "it did not reconnect"))
                 self.unevaluated[name] = reason
                 self.workspace.log("client", name=name, state="failed", reason=f"no evaluation: {reason}")
         accuracies = self.evaluations.values()
@@ -180,13 +185,13 @@ class FedLMG(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """A message for each connected node; `arrays` and `config` are not sent, for there is no global model yet."""
+        """A message for each connected node. `arrays` and `config` are not sent: there is no global model yet."""
         return self._messages(self._question(), MessageType.TRAIN, grid.get_node_ids())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Uploads go to the workspace; the model comes from `aggregate_fn`."""
+        """Store the uploads in the workspace; the model is made by `aggregate_fn`, not here."""
         for reply in replies:
             if reply.has_content():
                 node = reply.metadata.src_node_id
@@ -196,7 +201,7 @@ class FedLMG(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """`config` holds `model`, the JSON that describes `arrays`."""
+        """A message for each connected node; `config` must hold `model`, the JSON that describes `arrays`."""
         content = RecordDict({"arrays": arrays, "config": config})
         return self._messages(content, MessageType.EVALUATE, grid.get_node_ids())
 
@@ -211,24 +216,24 @@ class FedLMG(Strategy):
         return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
 
     def _question(self) -> RecordDict:
-        """What the server already holds, so that a client need not send it again, and how much it takes at most."""
+        """The TRAIN message's content: which uploads the server holds, which clients were removed, the size limit."""
         most = self.config.max_upload_megabytes
         lists = {"have": json.dumps(self._have()), "forgotten": json.dumps(self.workspace.forgotten)}
         return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
 
     @property
     def _registered(self) -> dict[int, str]:
-        """Node -> name of the clients whose keys are known; read anew, for clients are added while a run waits."""
+        """Node -> name of registered clients. The file is read each time: clients may be added while a run waits."""
         return Registry(Path(self.registry)).read_names() if self.registry else {}
 
     def _have(self) -> dict[str, str]:
-        """Client -> sha256 of its weights, for every upload in the workspace."""
+        """Client name -> sha256 of the weights, for every upload in the workspace."""
         folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
         manifests = (json.loads((folder / "manifest.json").read_text()) for folder in folders if is_whole(folder))
         return {manifest["client"]: manifest["sha256"] for manifest in manifests}
 
     def _receive_upload(self, reply: Message, node: int) -> str:
-        """Write one node's reply to the workspace; returns the client's name."""
+        """Write a node's upload to the workspace, and return the client's name."""
         self._raise_client_error(reply, node)
         size, most = megabytes(reply.content), self.config.max_upload_megabytes
         if size > most:
@@ -239,20 +244,24 @@ class FedLMG(Strategy):
             raise ReplyError("its manifest has no proper 'client' and 'sha256'")
         if self.registry and (owner := self._registered.get(node)) != name:
             known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
-            raise ReplyError(f"it calls itself '{name}', but {known}", owner or "")
+            raise ReplyError(f"the client calls itself '{name}', but {known}", owner or "")
         if name in self.clients.values():
-            raise ReplyError(f"another client answered as '{name}': give each its own 'name' in the node config", name)
+            raise ReplyError(
+                f"two clients call themselves '{name}': give each client its own 'name' in the node config", name
+            )
         if name in self.workspace.forgotten:
-            raise ReplyError("the operator had it forgotten", name)
+            raise ReplyError("the operator removed this client from the run", name)
         if "arrays" in reply.content:
             upload = Upload.from_records(reply.content)
             if self._have().get(name, digest) != digest:
-                # It was trained anew: images that its former weights guided are not its own any more.
+                # The client has trained again, so images that its earlier classifier guided are out of date.
                 (self.workspace.upload(name) / "manifest.json").unlink()
                 self.workspace.remove_images(name)
             upload.save(self.workspace.upload(name))
         elif self._have().get(name) != digest:
-            raise ReplyError("it sent a manifest without the weights, which the server does not hold", name)
+            raise ReplyError(
+                "the client sent a manifest without weights, but the server does not hold its weights", name
+            )
         self.workspace.log("client", name=name, state="answered", reason="")
         for epoch, loss in read_curve(_history(manifest), "train_loss"):
             self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
@@ -264,12 +273,15 @@ class FedLMG(Strategy):
         if metrics["num-examples"] > 0:
             accuracy = float(metrics["accuracy"])
             if not math.isfinite(accuracy):
-                raise ReplyError("the accuracy that it measured is no number", name)
+                raise ReplyError(f"the accuracy that the client measured must be a number, got {accuracy}", name)
             self.evaluations[name] = min(max(accuracy, 0.0), 1.0)
         return name
 
     def _raise_client_error(self, reply: Message, node: int) -> None:
-        """A client that knows why it cannot answer says so in the record `error`; it speaks for itself alone."""
+        """Raise ReplyError if the reply is a client's error message, which is in the record `error`.
+
+        With a registry, the client's name comes from its key, so no client can report an error in another's name.
+        """
         if "error" in reply.content:
             error = reply.content["error"]
             name = self._registered.get(node, "") if self.registry else str(error["client"])

@@ -7,7 +7,7 @@ from common.upload import Upload
 from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
-from fedlmg_server.collection.admission import rejected_uploads
+from fedlmg_server.collection.admission import read_rejections
 from fedlmg_server.report import drawn, model_card, page, results
 from fedlmg_server.run import Run
 
@@ -37,7 +37,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
         synthesis=_synthesis(run),
         stages=workspace.stage_totals(),
         missing=missing,
-        refused=rejected_uploads(workspace),
+        refused=read_rejections(workspace),
         unevaluated=unevaluated,
         matrix=measured.matrix,
         confusion=measured.confusion,

@@ -58,7 +58,7 @@ def test_a_broken_file_is_a_reason_not_a_traceback(upload: Upload, tmp_path: Pat
     refused = validate_uploads(run)
 
     assert run.uploads == []
-    assert refused["site-a"].startswith("client 'site-a': unreadable upload: ")
+    assert refused["site-a"].startswith("client 'site-a': the upload cannot be read (")
 
 
 def test_a_refused_upload_goes_to_quarantine_and_the_others_go_on(upload: Upload, tmp_path: Path):
@@ -102,7 +102,7 @@ def test_an_upload_above_the_cap_is_refused_before_it_is_read(upload: Upload, tm
 
     refused = validate_uploads(Run(Config.from_run_config({"max-upload-megabytes": 0.1}), workspace))
 
-    assert "above the 'max-upload-megabytes' of 0.1" in refused["site-a"]
+    assert "'max-upload-megabytes' allows 0.1" in refused["site-a"]
 
 
 def test_uploads_spell_their_classes_alike(tmp_path: Path):

@@ -39,7 +39,7 @@ def test_an_accuracy_that_is_no_number_counts_for_nothing(make_strategy: Callabl
     strategy.start(TinyGrid(script))
 
     assert strategy.evaluations == {"printed": 0.9}
-    assert strategy.unevaluated == {"mnist": "the accuracy that it measured is no number"}
+    assert strategy.unevaluated == {"mnist": "the accuracy that the client measured must be a number, got nan"}
 
 
 def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):

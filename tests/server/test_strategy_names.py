@@ -23,7 +23,7 @@ def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[...
 
     strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
 
-    assert "another client answered as 'mnist'" in strategy.missing["mnist"]
+    assert "two clients call themselves 'mnist'" in strategy.missing["mnist"]
 
 
 def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], registry: str):
@@ -32,7 +32,9 @@ def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callabl
     strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
 
     assert stored(strategy) == ["mnist"]
-    assert strategy.missing == {"printed": "it calls itself 'optdigits', but its key is registered as 'printed'"}
+    assert strategy.missing == {
+        "printed": "the client calls itself 'optdigits', but its key is registered as 'printed'"
+    }
 
 
 def test_a_key_that_is_not_registered_is_refused(make_strategy: Callable[..., FedLMG], registry: str):
