@@ -38,5 +38,5 @@ def test_public_set_is_the_same_for_a_seed():
 
 
 def test_unknown_domain_is_named():
-    with pytest.raises(ValueError, match="no client 'usps'"):
+    with pytest.raises(ValueError, match="got 'usps'"):
         digits.load("usps")

@@ -1,8 +1,8 @@
-"""The embedded federation: four digit domains that look nothing alike, 32 x 32 RGB, ten classes, splits fixed by seed.
+"""The embedded digits: four domains that look very different, 32 x 32 RGB, ten classes, splits fixed by seed.
 
 `mnist`      handwriting, white on black
 `optdigits`  the UCI optical digits, 8 x 8 pixels enlarged, grey on black
-`mnist-m`    handwriting blended over photo patches by absolute difference, as in MNIST-M (Ganin et al., 2016)
+`mnist-m`    handwriting blended with photo patches by absolute difference, as in MNIST-M (Ganin et al., 2016)
 `printed`    printed digits in two font families, dark coloured ink on light coloured paper
 """
 
@@ -19,7 +19,7 @@ from common.datasets.labeled_images import LabeledImages
 DOMAINS = ("mnist", "optdigits", "mnist-m", "printed")
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 SPLIT_SIZES = {"train": 400, "validation": 100, "test": 500}
-"""Images in each split of each domain."""
+"""The number of images in each split of each domain."""
 
 CLIENT_FONTS = tuple(
     f"DejaVu{family}{face}"
@@ -29,13 +29,13 @@ CLIENT_FONTS = tuple(
     }.items()
     for face in faces
 )
-"""The fonts of `printed`; the public set uses others."""
+"""The fonts of the domain `printed`; the public images use other fonts."""
 
 _SIZE = sum(SPLIT_SIZES.values())
 
 
 def mnist_rows(purpose: str) -> np.ndarray:
-    """Rows of `glyphs.mnist_digits` that serve one purpose: `mnist`, `mnist-m`, `public` or `public-held-out`.
+    """The rows of `glyphs.mnist_digits` for one purpose: `mnist`, `mnist-m`, `public` or `public-held-out`.
 
     The four sets are disjoint, so no public image shows a glyph that a client holds.
     """
@@ -47,14 +47,16 @@ def mnist_rows(purpose: str) -> np.ndarray:
 
 
 def load(domain: str, fonts: tuple[str, ...] = CLIENT_FONTS) -> dict[str, LabeledImages]:
-    """The train, validation and test images of one domain; `fonts` are those of `printed`, whose labels stay the same.
+    """The train, validation and test images of one domain, uint8 (N, 3, 32, 32).
+
+    fonts: the fonts of the domain `printed`; its labels do not depend on them.
 
     Raises
     ------
-    ValueError: if `domain` is not one of `DOMAINS`.
+    ValueError: `domain` is not one of `DOMAINS`.
     """
     if domain not in DOMAINS:
-        raise ValueError(f"the embedded digits federation has no client {domain!r}; it has {', '.join(DOMAINS)}")
+        raise ValueError(f"the domain of embedded digits must be one of {', '.join(DOMAINS)}, got {domain!r}")
     images, labels = _draw(domain, fonts)
     splits, start = {}, 0
     for name, size in SPLIT_SIZES.items():

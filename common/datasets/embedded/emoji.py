@@ -1,12 +1,12 @@
-"""The embedded emoji federation: the same things as four artists drew them, 32 x 32 RGB, ten classes.
+"""The embedded emoji: the same things drawn by four artists, 32 x 32 RGB, ten classes.
 
 `noto`       shaded colour on pale paper
 `twemoji`    flat colour on dark screens
 `openmoji`   outlined colour over photo patches
 `monotone`   one ink on coloured paper (EmojiOne's)
 
-Held out by concept: what a test image shows (a fox) is in no client's training images, whoever drew it, nor in those
-of the public set.
+Splits are held out by concept. What a test image shows (such as a fox) is in no training image of any client or artist,
+nor in the public images for training.
 """
 
 from functools import cache
@@ -25,20 +25,20 @@ _SHEETS = {"monotone": "emojione-monotone"}
 
 
 def load(domain: str) -> dict[str, LabeledImages]:
-    """The train, validation and test images of one artist, as many of each class.
+    """The train, validation and test images of one artist, uint8 (N, 3, 32, 32); all classes are of equal size.
 
     Raises
     ------
-    ValueError: if `domain` is not one of `DOMAINS`.
+    ValueError: `domain` is not one of `DOMAINS`.
     """
     if domain not in DOMAINS:
-        raise ValueError(f"the embedded emoji federation has no client {domain!r}; it has {', '.join(DOMAINS)}")
+        raise ValueError(f"the domain of embedded emoji must be one of {', '.join(DOMAINS)}, got {domain!r}")
     return {split: _draw(domain, split, size) for split, size in SPLIT_SIZES.items()}
 
 
 @cache
 def _draw(domain: str, split: str, size: int) -> LabeledImages:
-    """The concepts of each class in turn, every image placed anew."""
+    """The images of one split, which show the concepts of each class in turn, each time placed at random."""
     artist = _SHEETS.get(domain, domain)
     rng = np.random.default_rng([DOMAINS.index(domain), list(SPLIT_SIZES).index(split)])
     images, labels = [], rng.permutation(np.arange(size) % len(CLASS_NAMES))

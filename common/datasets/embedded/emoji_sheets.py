@@ -1,6 +1,6 @@
-"""Emoji as seven artists drew them: the raw material of the embedded emoji federation, and its split by concept.
+"""Emoji as nine sets of seven artists show them: the material of the embedded emoji, and its split by concept.
 
-`assets/emoji/render.py` made the sheets; `assets/emoji/LICENSES.md` names their sources. A concept is what an emoji
+`assets/emoji/render.py` made the sheets, and `assets/emoji/LICENSES.md` names their sources. A concept is what an emoji
 shows, whoever draws it.
 """
 
@@ -16,7 +16,7 @@ from common.storage import installed
 
 FOLDER = Path("common") / "datasets" / "embedded" / "assets" / "emoji"
 TILE = 40
-"""Pixels on a side of a drawing."""
+"""The side in pixels of a drawing."""
 
 
 @cache
@@ -27,7 +27,7 @@ def _listing() -> dict[str, Any]:
 
 @cache
 def _tiles(artist: str) -> dict[str, Image.Image]:
-    """Concept -> drawing."""
+    """Concept -> drawing, of one artist."""
     with Image.open(installed.find_installed(FOLDER) / f"{artist}.webp") as file:
         sheet = file.convert("RGBA")
     shown, columns = _listing()["sheets"][artist], sheet.width // TILE
@@ -40,21 +40,27 @@ def _tiles(artist: str) -> dict[str, Image.Image]:
 
 @cache
 def list_concepts(artist: str, split: str, class_name: str) -> tuple[str, ...]:
-    """What an artist drew for a class in `train`, `validation` or `test`: code points such as `1f431`."""
+    """The concepts of a class that an artist drew in the split `train`, `validation` or `test`.
+
+    They are code points such as `1f431`.
+    """
     known = _listing()["concepts"]
     return tuple(concept for concept in _listing()["sheets"][artist] if known[concept] == [class_name, split])
 
 
 def read_drawing(artist: str, concept: str) -> Image.Image:
-    """RGBA, 40 x 40."""
+    """An artist's drawing of a concept: RGBA, 40 x 40 pixels."""
     return _tiles(artist)[concept]
 
 
 def place_drawing(
     tile: Image.Image, rng: np.random.Generator, turn: float, scale: tuple[float, float], shift: float
 ) -> np.ndarray:
-    """A drawing turned by up to `turn` degrees, shrunk to a share of the image in `scale` and moved by up to `shift`
-    pixels: float (32, 32, 4), colours in [0, 255] and opacity in [0, 1]."""
+    """The drawing, rotated, scaled and moved at random: float32 (32, 32, 4), colours in [0, 255] and opacity in [0, 1].
+
+    turn: the largest rotation in degrees. scale: the smallest and the largest share of the image. shift: the largest
+    shift in pixels.
+    """
     angle = np.deg2rad(rng.uniform(-turn, turn))
     enlarged = TILE / (32 * rng.uniform(*scale))
     matrix = enlarged * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -67,6 +73,6 @@ def place_drawing(
 
 
 def paste_over(placed: np.ndarray, scene: np.ndarray) -> np.ndarray:
-    """A placed drawing (32, 32, 4) over a scene (32, 32, 3) or one colour (3,): uint8 (32, 32, 3)."""
+    """A placed drawing (32, 32, 4) in front of a scene (32, 32, 3) or of one colour (3,): uint8 (32, 32, 3)."""
     opacity = placed[..., 3:]
     return np.clip(scene + (placed[..., :3] - scene) * opacity, 0, 255).round().astype(np.uint8)

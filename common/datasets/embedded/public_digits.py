@@ -1,7 +1,7 @@
-"""A broad public set: digits in every look we could think of, for training the embedded diffusion model.
+"""Public images of digits in every look we could think of, for training the embedded diffusion model.
 
-Its glyphs (MNIST rows and fonts) and photos are disjoint from every client's, and the clients' four looks are rare in
-it, as a hospital's images are rare in what a public text-to-image model has seen.
+Their glyphs (MNIST rows and fonts) and photos are disjoint from every client's. The clients' four looks are rare among
+them, as a hospital's images are rare in the training data of a public text-to-image model.
 """
 
 import numpy as np
@@ -18,12 +18,16 @@ PUBLIC_FONTS = (
 )
 PUBLIC_PHOTOS = ("china", "portrait")
 HANDWRITTEN_SHARE = 0.65
+"""The share of handwritten digits; the other digits are printed."""
 
 _SIZE = glyphs.IMAGE_SIZE
 
 
 def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
-    """`num_images` public digits; `purpose` `public-held-out` takes MNIST digits that `public` never shows."""
+    """`num_images` public digits, uint8 (N, 3, 32, 32).
+
+    purpose: `public`, or `public-held-out` for MNIST digits that `public` never shows.
+    """
     rng = np.random.default_rng([seed, purpose == "public-held-out"])
     ink, mnist_labels = glyphs.mnist_digits()
     rows = digits.mnist_rows(purpose)
@@ -43,7 +47,7 @@ def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledI
 
 
 def _place(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A random rotation, shear, scale and shift; 64 x 64."""
+    """The digit, rotated, sheared, scaled and shifted at random; 64 x 64 pixels."""
     angle, shear = np.deg2rad(rng.normal(0, 7)), rng.normal(0, 0.1)
     scale_x, scale_y = rng.uniform(0.85, 1.2, 2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -55,7 +59,7 @@ def _place(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Thin, thick, outlined, blurred or coarse ink (few pixels, often framed): float (32, 32) in [0, 1]."""
+    """The digit in thin, thick, outlined, blurred or coarse ink (few pixels): float32 (32, 32) in [0, 1]."""
     look = rng.choice(["plain", "thick", "thin", "outline", "blur", "coarse"], p=[0.42, 0.12, 0.08, 0.06, 0.12, 0.2])
     if look == "thick":
         canvas = canvas.filter(ImageFilter.MaxFilter(int(rng.choice([3, 5]))))
@@ -74,7 +78,7 @@ def _stroke(canvas: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ink over a background: uint8 (32, 32, 3)."""
+    """The ink over a background: uint8 (32, 32, 3)."""
     foreground, background = glyphs.contrasting_colors(rng, distance=180)
     if rng.random() < 0.35:
         background, foreground = (np.full(3, level) for level in _grey_levels(rng))
@@ -96,7 +100,7 @@ def _paint(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grey_levels(rng: np.random.Generator) -> tuple[float, float]:
-    """Background and ink in [0, 255], at least 140 apart; one in five is black and white, either way round."""
+    """The grey levels of background and ink in [0, 255], at least 140 apart; one pair in five is black and white."""
     if rng.random() < 0.2:
         return (0.0, 255.0) if rng.random() < 0.6 else (255.0, 0.0)
     levels = rng.uniform(0, 255, 2)

@@ -1,7 +1,7 @@
-"""A broad public set: emoji in every look we could think of, for training the embedded diffusion model.
+"""Public images of emoji in every look we could think of, for training the embedded diffusion model.
 
-Its artists, photos and, in what it holds out, concepts are disjoint from the clients', and their four looks are rare
-in it.
+Their artists and photos are disjoint from the clients', and held-out images show other concepts than the clients'
+training images. The clients' four looks are rare among them.
 """
 
 import numpy as np
@@ -15,11 +15,14 @@ from common.datasets.labeled_images import LabeledImages
 ARTISTS = ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast", "fxemoji", "streamline-emojis")
 PHOTOS = ("china", "portrait")
 SHADED = 60
-"""Grey levels between a drawing's darkest and palest part; one with fewer is a silhouette."""
+"""A drawing whose darkest and palest parts differ by fewer grey levels is a silhouette."""
 
 
 def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledImages:
-    """`num_images` public emoji; `purpose` `public-held-out` shows the test concepts, `public` those of training."""
+    """`num_images` public emoji, uint8 (N, 3, 32, 32).
+
+    purpose: `public` shows the training concepts, and `public-held-out` shows the test concepts.
+    """
     rng = np.random.default_rng([seed, purpose == "public-held-out"])
     split = "test" if purpose == "public-held-out" else "train"
     drawn = {class_name: _drawings(split, class_name) for class_name in CLASS_NAMES}
@@ -35,14 +38,14 @@ def make_images(num_images: int, seed: int, purpose: str = "public") -> LabeledI
 
 
 def _drawings(split: str, class_name: str) -> list[tuple[str, str]]:
-    """Artist and concept of each."""
+    """The artist and the concept of every public drawing of a class."""
     return [
         (artist, concept) for artist in ARTISTS for concept in emoji_sheets.list_concepts(artist, split, class_name)
     ]
 
 
 def _outlined(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """One in five with a dark or pale rim."""
+    """The drawing; one in five gets a dark or pale rim."""
     if rng.random() >= 0.2:
         return tile
     wide = tile.getchannel("A").filter(ImageFilter.MaxFilter(3))
@@ -53,7 +56,7 @@ def _outlined(tile: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _paint(placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """In its colours, in others, in grey or in one ink, over a background: uint8 (32, 32, 3)."""
+    """The drawing in its own colours, in swapped ones, in grey or in one ink, over a background: uint8 (32, 32, 3)."""
     foreground, background = glyphs.contrasting_colors(rng, distance=140)
     opacity, grey = placed[..., 3:], placed[..., :3].mean(-1, keepdims=True)
     levels = grey[opacity > 0.5]
@@ -78,8 +81,10 @@ def _paint(placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ink(grey: np.ndarray, levels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a single ink lies, in [0, 1] (32, 32, 1): on the dark parts of a shaded drawing, on the pale ones, or on
-    all of a plain one."""
+    """The opacity of a single ink in [0, 1], (32, 32, 1).
+
+    In a shaded drawing the ink covers either the dark parts or the pale parts; in a silhouette it covers everything.
+    """
     if np.ptp(levels) < SHADED:
         return np.ones_like(grey)
     pale = np.clip((grey - levels.min()) / np.ptp(levels), 0, 1)

@@ -1,4 +1,4 @@
-"""The embedded federations: clients' images by domain, and a public set of other looks of the same classes."""
+"""The embedded datasets: clients' images by domain, and public images of the same classes in other looks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,20 @@ from common.datasets.labeled_images import LabeledImages
 
 @dataclass(frozen=True)
 class Embedded:
+    """One embedded dataset: 32 x 32 images in several domains, and public images to pretrain a diffusion model."""
+
     name: str
     class_names: tuple[str, ...]
     domains: tuple[str, ...]
     load: Callable[[str], dict[str, LabeledImages]]
-    """The splits of one domain."""
+    """Domain -> its splits `train`, `validation` and `test`."""
     make_public_images: Callable[..., LabeledImages]
-    """`num_images` public images by `seed`; with the purpose `public-held-out`, of what the others never show."""
+    """Makes `num_images` public images from `seed`.
+
+    With the purpose `public-held-out`, they are made from material that the other public images never show.
+    """
     public_sources: str
-    """What public images are made from, for a model card."""
+    """What the public images are made from, for the model card of a diffusion model."""
 
 
 EMBEDDED = {
@@ -27,8 +32,8 @@ EMBEDDED = {
         digits.DOMAINS,
         digits.load,
         public_digits.make_images,
-        "digits in many looks (`common/datasets/embedded/public_digits.py`), drawn from MNIST digits, fonts and photos "
-        "that no client of the embedded federation holds",
+        "digits in many looks (`common/datasets/embedded/public_digits.py`), made from MNIST digits, fonts and photos "
+        "that no client of the embedded dataset holds",
     ),
     "emoji": Embedded(
         "emoji",
@@ -36,8 +41,8 @@ EMBEDDED = {
         emoji.DOMAINS,
         emoji.load,
         public_emoji.make_images,
-        "emoji in many looks (`common/datasets/embedded/public_emoji.py`), drawn from artists that are no clients of "
-        "the embedded federation, and showing nothing that its test images show",
+        "emoji in many looks (`common/datasets/embedded/public_emoji.py`), by artists that are no clients of the "
+        "embedded dataset; they show nothing that the clients' test images show",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Grey textures behind what public images show."""
+"""Grey textures for the backgrounds of public images."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ LOOKS = ("flat", "gradient", "stripes", "checks", "noise", "blobs")
 
 
 def make_texture(look: str, rng: np.random.Generator) -> np.ndarray:
-    """One of `LOOKS` at a random place, angle and scale: float (32, 32), about -1 to 1; `flat` is 0."""
+    """One of `LOOKS` at a random place, angle and scale: float64 (32, 32), about -1 to 1; `flat` is 0."""
     rows, columns = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] / IMAGE_SIZE - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     along = rows * np.sin(angle) + columns * np.cos(angle)

@@ -1,12 +1,12 @@
-"""Renders the emoji of seven artists' nine sets into the small sheets of `common/datasets/embedded/assets/emoji`, once.
+"""Render nine sets of emoji into the sheets of `common/datasets/embedded/assets/emoji`; this was done once.
 
     npm install --prefix packages emojibase-data @iconify-json/{noto,twemoji,openmoji,emojione-monotone} \
         @iconify-json/{fluent-emoji,fluent-emoji-flat,fluent-emoji-high-contrast,fxemoji,streamline-emojis}
     folder=common/datasets/embedded/assets/emoji
     uv run --with resvg_py $folder/render.py packages $folder
 
-A sheet is a WebP of tiles with transparency; `concepts.json` lists what each shows (an emoji's code points), and every
-concept's class and split. Where an emoji has skin tones, each set draws one of them, by lot.
+A sheet is a WebP file of transparent tiles. `concepts.json` lists the concept of each tile (an emoji's code points),
+and the class and split of each concept. If an emoji has several skin tones, each set shows one of them, chosen by hash.
 """
 
 import io
@@ -24,11 +24,14 @@ from common.datasets.embedded.emoji_sheets import TILE
 
 COLUMNS = 32
 LEAST_COVERED = 0.08
-"""Share of a tile that is mostly opaque; emptier drawings are left out."""
+"""The smallest share of a tile that must be mostly opaque; emptier drawings are left out."""
 MOST_FAMILIES = 90
-"""Of a class."""
+"""The most families of a class that are kept."""
 SPLITS = ("train",) * 6 + ("validation",) + ("test",) * 3
-"""Of every ten families of a class: what the test images show is in no training image, a client's or a public one."""
+"""The splits of every ten families of a class.
+
+What the test images show is in no training image of a client or of the public set.
+"""
 CLASSES = {
     "animal": ("animal-mammal", "animal-bird", "animal-amphibian", "animal-reptile", "animal-marine", "animal-bug"),
     "building": ("place-building", "place-religious"),
@@ -47,7 +50,7 @@ CLASSES = {
     "sky": ("sky-weather",),
     "vehicle": ("transport-ground", "transport-water", "transport-air"),
 }
-"""Class -> subgroups of Unicode's own list of emoji."""
+"""Class -> the subgroups of Unicode's list of emoji that belong to it."""
 NO_VEHICLES = (
     *("motorway", "railway track", "bus stop", "fuel pump", "horizontal traffic light", "vertical traffic light"),
     *("construction", "stop sign", "police car light", "wheel", "anchor", "ring buoy", "seat"),
@@ -59,7 +62,7 @@ SETS = (
 
 
 def concepts(packages: Path) -> dict[str, tuple[str, str, list[str]]]:
-    """Concept -> its class, its split, and the code points of its looks (one a skin tone)."""
+    """Concept -> its class, its split, and the code points of its variants (one for each skin tone)."""
     folder = packages / "node_modules" / "emojibase-data"
     subgroups = json.loads((folder / "meta" / "groups.json").read_text())["subgroups"]
     families: dict[str, dict[str, dict[str, list[str]]]] = {class_name: {} for class_name in CLASSES}
@@ -78,7 +81,7 @@ def concepts(packages: Path) -> dict[str, tuple[str, str, list[str]]]:
 
 
 def _family(label: str) -> str:
-    """A man, a woman and a person that do the same are one."""
+    """The label without the person: a man, a woman and a person that do the same are one family."""
     return re.sub(r"^(man|woman|men|women|person|old man|old woman|older person|boy|girl|child|baby)\b:? ?", "", label)
 
 
@@ -87,7 +90,7 @@ def _plain(code_points: str) -> str:
 
 
 def codes_by_letters(packages: Path) -> dict[str, str]:
-    """Letters of an icon's name -> code points, from the sets that list them: other sets name their icons alike."""
+    """Letters of an icon's name -> code points, from the sets that list both; the other sets use similar names."""
     found: dict[str, str] = {}
     for name in ("twemoji", "noto", "openmoji"):
         characters = json.loads((_icons(packages, name) / "chars.json").read_text())
@@ -123,7 +126,7 @@ def drawings(packages: Path, name: str, by_letters: dict[str, str]) -> dict[str,
 
 
 def tile(svg: str) -> Image.Image:
-    """RGBA, cut to what is drawn and centred in a square."""
+    """An RGBA image of `TILE` pixels, cropped to the drawing and centred in a square."""
     large = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * TILE)))).convert("RGBA")
     drawn = large.crop(large.getchannel("A").getbbox())
     side = max(drawn.size)
@@ -142,8 +145,8 @@ def render(packages: Path, out: Path) -> None:
     by_letters, wanted, sheets = codes_by_letters(packages), concepts(packages), {}
     for name in SETS:
         svgs, tiles = drawings(packages, name, by_letters), {}
-        for concept, (_, _, looks) in wanted.items():
-            if drawn := [look for look in looks if look in svgs]:
+        for concept, (_, _, variants) in wanted.items():
+            if drawn := [variant for variant in variants if variant in svgs]:
                 drawing = tile(svgs[drawn[zlib.crc32(f"{name}/{concept}".encode()) % len(drawn)]])
                 if _covered(drawing) >= LEAST_COVERED:
                     tiles[concept] = drawing
