@@ -1,32 +1,21 @@
-"""One client's upload: weights, feature statistics and a manifest, as a Flower RecordDict or as a folder.
-
-Manifest keys: `schema`, `client`, `architecture`, `class_names`, `class_counts` (images a class in training),
-`preprocessing`, `training` (`num_examples`, `validation_accuracy`, `test_accuracy` as trained, `test_accuracy_wire` as
-uploaded, `seconds`, `history`: one `{"epoch", "train_loss", "validation_accuracy"}` an epoch; an accuracy is null where
-there is no image to measure it on), `data` (`digits/<virtual client>`, `emoji/<virtual client>` or
-`folder`), `sha256` of the weights.
-"""
+"""One client's upload: weights, feature statistics and a manifest, as a Flower RecordDict or as a folder."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors.torch import save
 
-from common import labels
+from common import labels, manifest
 from common.config import Config
+from common.manifest import Manifest, ManifestError
 from common.models import architectures
 from common.models.feature_statistics import FeatureStatistics, from_tensors, to_tensors
-from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
 from common.vision.preprocessing import PreprocessSpec
-
-SCHEMA = 1
 
 
 def weights_digest(arrays: dict[str, torch.Tensor]) -> str:
@@ -39,25 +28,30 @@ class Upload:
     arrays: dict[str, torch.Tensor]
     """Full state dict, floating point in the wire's dtype, 0-dim buffers kept."""
     statistics: FeatureStatistics
-    manifest: dict[str, Any]
+    manifest: Manifest
     builders: frozenset[str] = frozenset()
     """Builders that the reader trusts; an upload that names another is not built (see `architectures.build`)."""
 
     @property
     def client(self) -> str:
-        return str(self.manifest["client"])
+        return self.manifest.client
 
     @property
     def class_names(self) -> list[str]:
-        return list(self.manifest["class_names"])
+        return list(self.manifest.class_names)
 
     def spelling(self, class_names: list[str]) -> "Upload":
         """The same with its classes spelt as all clients' are."""
-        return replace(self, manifest=self.manifest | {"class_names": class_names})
+        return replace(self, manifest=self.manifest.model_copy(update={"class_names": class_names}))
+
+    def with_arrays(self, arrays: dict[str, torch.Tensor]) -> "Upload":
+        """The same with other weights, and their checksum."""
+        checksum = weights_digest(arrays)
+        return replace(self, arrays=arrays, manifest=self.manifest.model_copy(update={"sha256": checksum}))
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        return PreprocessSpec.from_json(self.manifest["preprocessing"])
+        return PreprocessSpec.from_json(self.manifest.preprocessing.to_json())
 
     @property
     def num_bytes(self) -> int:
@@ -68,7 +62,7 @@ class Upload:
     def classifier(self, device: str | torch.device = "cpu") -> torch.nn.Module:
         """The client's classifier in float32, frozen, in evaluation mode."""
         size = self.preprocess.image_size
-        model = architectures.build(self.manifest["architecture"], len(self.class_names), size, self.builders)
+        model = architectures.build(self.manifest.architecture, len(self.class_names), size, self.builders)
         model.load_state_dict(self.arrays)
         return model.float().eval().requires_grad_(False).to(device)
 
@@ -77,7 +71,7 @@ class Upload:
             {
                 "arrays": ArrayRecord(self.arrays),
                 "statistics": ArrayRecord(to_tensors(self.statistics)),
-                "manifest": ConfigRecord({"json": json.dumps(self.manifest)}),
+                "manifest": ConfigRecord({"json": self.manifest.to_text()}),
             }
         )
 
@@ -86,14 +80,17 @@ class Upload:
         """
         Raises
         ------
+        ManifestError: the manifest is none.
         ValueError: the records are not those of an upload.
         """
         try:
             return cls(
                 dict(records.array_records["arrays"].to_torch_state_dict()),
                 from_tensors(dict(records.array_records["statistics"].to_torch_state_dict())),
-                read_manifest(records.config_records["manifest"]["json"]),
+                manifest.parse(records.config_records["manifest"]["json"]),
             )
+        except ManifestError:
+            raise
         except Exception as error:  # Whatever a stranger's bytes make numpy, torch or json raise.
             raise ValueError(f"its records are not those of an upload ({type(error).__name__}: {error})") from None
 
@@ -101,33 +98,19 @@ class Upload:
         """The manifest is written last: a folder with a manifest is whole."""
         write_tensors(folder / "model.safetensors", self.arrays)
         write_tensors(folder / "statistics.safetensors", to_tensors(self.statistics))
-        write_json(folder / "manifest.json", self.manifest)
+        manifest.write(folder, self.manifest)
 
     @classmethod
     def load(cls, folder: Path, builders: frozenset[str] = frozenset()) -> "Upload":
         """
         Raises
         ------
-        ValueError: a file is not what `save` writes.
+        ManifestError: the manifest is none.
+        ValueError: another file is not what `save` writes.
         """
         arrays, _ = read_tensors(folder / "model.safetensors")
         statistics, _ = read_tensors(folder / "statistics.safetensors")
-        return cls(arrays, from_tensors(statistics), read_manifest((folder / "manifest.json").read_text()), builders)
-
-
-def read_manifest(text: object) -> dict[str, Any]:
-    """
-    Raises
-    ------
-    ValueError: the text is not a JSON object.
-    """
-    try:
-        manifest = json.loads(text) if isinstance(text, str) else None
-    except RecursionError as error:
-        raise ValueError(f"its manifest is not JSON ({error})") from None
-    if not isinstance(manifest, dict):
-        raise ValueError("its manifest is not a JSON object")
-    return manifest
+        return cls(arrays, from_tensors(statistics), manifest.read(folder), builders)
 
 
 def sizes(records: RecordDict) -> dict[str, int]:
@@ -156,8 +139,8 @@ def is_whole(folder: Path) -> bool:
 def load_all(folder: Path, config: Config) -> Iterator[Upload]:
     """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
     folders = sorted(filter(is_whole, folder.glob("*")))
-    manifests = {path.name: json.loads((path / "manifest.json").read_text()) for path in folders}
+    names = {path.name: manifest.read(path).class_names for path in folders}
     aliases = labels.parse_aliases(config.clients.class_aliases)
-    spelt = labels.in_one_spelling({name: manifest["class_names"] for name, manifest in manifests.items()}, aliases)
+    spelt = labels.in_one_spelling(names, aliases)
     for path in folders:
         yield Upload.load(path, config.builders).spelling(spelt[path.name])

@@ -5,7 +5,6 @@ other models, so its figures are a lower bound of what a determined attacker lea
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 from common.labels import maps
+from common.manifest import Membership
 from common.models.predictor import Classifier
 from common.vision.metrics import predict
 
@@ -22,31 +22,20 @@ FEWEST = 20
 FALSE_POSITIVES = 0.01
 
 
-@dataclass(frozen=True)
-class Membership:
-    """The result of a membership-inference attack.
-
-    auc: probability that a training image has a smaller loss than a held-out image; 0.5 is chance, 1 is certainty.
-    tpr_at_1_percent_fpr: share of training images found while 1 % of held-out images are mistaken for training images.
-    members, others: number of training images and of held-out images.
-    """
-
-    auc: float
-    tpr_at_1_percent_fpr: float
-    members: int
-    others: int
-
-    def describe(self) -> str:
-        """One sentence for the owner of the images."""
-        risk = "low" if self.auc < 0.6 else "moderate" if self.auc < 0.75 else "high"
-        return (
-            f"Membership-inference risk of this model: {risk} (AUC {self.auc:.2f}; 0.50 is chance); the attack finds "
-            f"{self.tpr_at_1_percent_fpr:.0%} of your training images at 1 % false positives"
-        )
+def describe_membership(found: Membership) -> str:
+    """One sentence for the owner of the images."""
+    risk = "low" if found.auc < 0.6 else "moderate" if found.auc < 0.75 else "high"
+    return (
+        f"Membership-inference risk of this model: {risk} (AUC {found.auc:.2f}; 0.50 is chance); the attack finds "
+        f"{found.tpr_at_1_percent_fpr:.0%} of your training images at 1 % false positives"
+    )
 
 
 def measure_membership(
-    model: torch.nn.Module, preprocess: Callable, members: LabeledImages, others: LabeledImages
+    model: torch.nn.Module,
+    preprocess: Callable[[torch.Tensor], torch.Tensor],
+    members: LabeledImages,
+    others: LabeledImages,
 ) -> Membership | None:
     """Attack the model by the loss of each image; None with fewer than 20 training or 20 held-out images."""
     if min(len(members), len(others)) < FEWEST:
@@ -84,7 +73,9 @@ def concatenate(*parts: LabeledImages) -> LabeledImages:
     return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
 
 
-def compute_losses(model: torch.nn.Module, preprocess: Callable, data: LabeledImages) -> torch.Tensor:
+def compute_losses(
+    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], data: LabeledImages
+) -> torch.Tensor:
     """Cross-entropy of each image, float32 (N,)."""
     return F.nll_loss(predict(model, preprocess, data.images).clamp(min=1e-12).log(), data.labels, reduction="none")
 
@@ -99,4 +90,9 @@ def membership_from_scores(members: torch.Tensor, others: torch.Tensor) -> Membe
     auc = (below + up_to).double().mean() / 2 / len(others)
     allowed = int(FALSE_POSITIVES * len(others))
     found = (members > ordered[len(others) - 1 - allowed]).double().mean()
-    return Membership(round(auc.item(), 4), round(found.item(), 4), len(members), len(others))
+    return Membership(
+        auc=round(auc.item(), 4),
+        tpr_at_1_percent_fpr=round(found.item(), 4),
+        members=len(members),
+        others=len(others),
+    )

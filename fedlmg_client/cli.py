@@ -117,7 +117,7 @@ def audit(
         )
     except ValueError as error:
         raise print_failure(console, error) from None
-    console.print(found.describe(), soft_wrap=True)
+    console.print(auditing.describe_membership(found), soft_wrap=True)
 
 
 @app.command()

@@ -8,12 +8,13 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from common import labels
+from common import labels, manifest
 from common.clients.data import ClientData, load_client_data, virtual_index
 from common.clients.node_config import NodeConfig, cache_path, client_name, privacy_of, read_node_config
 from common.config import Config
 from common.devices import default_device, release_cached_memory
 from common.labels import maps
+from common.manifest import Membership
 from common.models import architectures
 from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
@@ -48,7 +49,7 @@ def train_and_upload(message: Message, context: Context) -> Message:
         return _make_error_reply(error, message, context, config)
     finally:
         release_cached_memory()
-    if json.loads(question["have"]).get(name) == json.loads(records["manifest"]["json"])["sha256"]:
+    if json.loads(question["have"]).get(name) == manifest.parse(records.config_records["manifest"]["json"]).sha256:
         records = RecordDict({"manifest": records["manifest"]})
     append_event(cache_path(context.node_config, config), "uploading", bytes=sum(sizes(records).values()))
     return Message(records, reply_to=message)
@@ -68,10 +69,10 @@ def make_upload(node_config: NodeConfig, config: Config) -> RecordDict:
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, training)
     architecture = _choose_architecture(node_config, config, data, cache)
     upload = train(data, architecture, settings, config.seed, data.name, cache, default_device(), privacy)
-    _check_membership(upload.manifest.get("membership"), privacy.max_membership_auc)
-    if upload.manifest.get("privacy"):
+    _check_membership(upload.manifest.membership, privacy.max_membership_auc)
+    if upload.manifest.privacy:
         # The privacy budget covers the weights only, so the audit's figures are not sent.
-        upload = replace(upload, manifest=upload.manifest | {"membership": None})
+        upload = replace(upload, manifest=upload.manifest.model_copy(update={"membership": None}))
     upload = faults.add_noise(upload, virtual_index(data.source, config), config)
     return faults.spoil_upload(fault, upload).to_records()
 
@@ -151,13 +152,13 @@ def _choose_architecture(node_config: NodeConfig, config: Config, data: ClientDa
     return name or names[int(node_config.get("partition-id", 0)) % len(names)]
 
 
-def _check_membership(found: dict | None, most: float) -> None:
+def _check_membership(found: Membership | None, most: float) -> None:
     if not found and most < 1:
         raise ValueError(
             f"'max-membership-auc' is {most:g}, but the membership AUC cannot be measured with fewer than {FEWEST} "
             f"training images or fewer than {FEWEST} held-out images, so nothing was sent: add images, or clear the key"
         )
-    if found and found["auc"] > most:
+    if found and found.auc > most:
         raise ValueError(
             f"the membership-inference AUC of the model is {found['auc']:.2f}, above the 'max-membership-auc' of "
             f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"

@@ -8,7 +8,7 @@ from common.clients.data import ClientData, virtual_index
 from common.config.run import Config, LocalTrainingConfig
 from common.config.simulation import faults_by_client
 from common.datasets.labeled_images import LabeledImages
-from common.upload import Upload, weights_digest
+from common.upload import Upload
 
 
 def find_fault(data: ClientData, config: Config) -> str:
@@ -45,7 +45,7 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
         noise = torch.randn(tensor.shape, generator=generator)
         noisy = tensor.is_floating_point() and tensor.numel() > 1 and ".running_" not in name
         arrays[name] = (tensor + share * tensor.float().std() * noise).to(tensor.dtype) if noisy else tensor
-    return replace(upload, arrays=arrays, manifest=upload.manifest | {"sha256": weights_digest(arrays)})
+    return upload.with_arrays(arrays)
 
 
 def spoil_upload(fault: str, upload: Upload) -> Upload:
@@ -56,4 +56,4 @@ def spoil_upload(fault: str, upload: Upload) -> Upload:
         name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
         for name, tensor in upload.arrays.items()
     }
-    return replace(upload, arrays=arrays, manifest=upload.manifest | {"sha256": weights_digest(arrays)})
+    return upload.with_arrays(arrays)

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from common import manifest
 from common.html_page import find_mistakes, format_percent, load_template
-from common.vision.metrics import read_curve
+from common.manifest import ManifestError
 
 MAX_CLASSES = 30
 MAX_MISTAKES = 8
@@ -30,31 +31,34 @@ def render(cache: Path) -> str:
     uploads = sorted(cache.glob("*/upload/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
     if not uploads:
         raise PageError(f"{cache} holds no upload of this client: name the client's cache folder")
-    manifest = _read_json(uploads[-1], "the client's upload is incomplete")
-    training, rows, counts = manifest["training"], evaluation["class_names"], evaluation["confusion"]
+    try:
+        upload = manifest.read(uploads[-1].parent)
+    except (OSError, ManifestError) as error:
+        raise PageError(f"{uploads[-1]} cannot be read: {error}") from None
+    training, rows, counts = upload.training, evaluation["class_names"], evaluation["confusion"]
     classes = [
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
         for name, line, column in zip(rows, counts, evaluation["correct"], strict=True)
     ]
-    validation = dict(read_curve(training["history"], "validation_accuracy"))
+    validation = {entry.epoch: entry.validation_accuracy for entry in training.history}
     returned = evaluation["accuracy"] if any(map(sum, counts)) else None
     few = max(len(rows), len(model["class_names"])) <= MAX_CLASSES
     return load_template(TEMPLATE).render(
         name=evaluation["client"],
-        headline=_headline(training["test_accuracy"], returned),
-        own=training["test_accuracy"],
+        headline=_headline(training.test_accuracy, returned),
+        own=training.test_accuracy,
         returned=returned,
-        num_train=training["num_examples"],
+        num_train=training.num_examples,
         num_test=sum(map(sum, counts)),
-        architecture=manifest["architecture"],
+        architecture=upload.architecture,
         classes=classes if few else sorted(classes, key=lambda each: (each[2] is None, each[2]))[:MAX_CLASSES],
         omitted="" if few else f"The {MAX_CLASSES} hardest of {len(classes)} classes.",
         wrong=find_mistakes(rows, model["class_names"], counts, evaluation["correct"], MAX_MISTAKES),
         rows=rows,
         columns=model["class_names"],
         counts=counts if few else [],
-        private=bool(manifest.get("privacy")),
-        epochs=[(epoch, loss, validation.get(epoch)) for epoch, loss in read_curve(training["history"], "train_loss")],
+        private=upload.privacy is not None,
+        epochs=[(epoch, loss, validation.get(epoch)) for epoch, loss in training.losses()],
     )
 
 

@@ -19,6 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
+from common.manifest import Privacy
 from common.storage.atomic import write_bytes
 
 MISSING = "private training needs Opacus, which is not installed: install the extra `privacy`, or clear 'dp-epsilon'"
@@ -79,9 +80,13 @@ class Budget:
         norm = privacy.dp_max_grad_norm
         return cls(privacy.dp_epsilon, delta, norm, noise, sample_rate, batch_size, steps, secret)
 
-    def to_manifest(self) -> dict:
-        keys = ("epsilon", "delta", "max_grad_norm", "noise_multiplier")
-        return {key: round(getattr(self, key), 8) for key in keys}
+    def to_manifest(self) -> Privacy:
+        return Privacy(
+            epsilon=round(self.epsilon, 8),
+            delta=round(self.delta, 8),
+            max_grad_norm=round(self.max_grad_norm, 8),
+            noise_multiplier=round(self.noise_multiplier, 8),
+        )
 
     def derive_seed(self, epoch: int, purpose: str) -> int:
         """A seed of 63 bits for one epoch and one purpose.

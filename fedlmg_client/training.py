@@ -15,18 +15,18 @@ from common.clients.data import ClientData
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
+from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.models import architectures, feature_statistics, pretrained
 from common.models.feature_statistics import FeatureStatistics
 from common.names import is_sane_name
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
-from common.upload import SCHEMA, Upload, is_whole, weights_digest
+from common.upload import Upload, is_whole, weights_digest
 from common.vision.augmentation import augment
 from common.vision.batches import count_batches, shuffle_batches
 from common.vision.metrics import accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, clustered_statistics, private_training
-from fedlmg_client.audit import Membership
 from fedlmg_client.private_training import Budget
 from fedlmg_client.status import append_event
 
@@ -82,8 +82,8 @@ def train(
         private_training.prepare_model(model, architecture, config.image_size)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget)
     upload = _make_upload(model, data, architecture, preprocess, config, client, progress, budget)
-    if found := upload.manifest["membership"]:
-        print(f"{client}: {Membership(**found).describe()}", flush=True)
+    if found := upload.manifest.membership:
+        print(f"{client}: {audit.describe_membership(found)}", flush=True)
     upload.save(folder / "upload")
     for name in ("checkpoint.safetensors", "best.safetensors"):
         (folder / name).unlink(missing_ok=True)
@@ -209,26 +209,27 @@ def _make_upload(
     model.load_state_dict(arrays)
     found = audit.measure_membership(model, preprocess, data.train, audit.concatenate(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
-    manifest = {
-        "schema": SCHEMA,
-        "client": client,
-        "architecture": architecture,
-        "class_names": data.class_names,
-        "class_counts": counts,
-        "preprocessing": preprocess.to_json(),
-        "training": {
-            "num_examples": len(data.train),
-            "validation_accuracy": progress["best"] if progress["best"] >= 0 else None,
-            "test_accuracy": test_accuracy,
-            "test_accuracy_wire": _measure_accuracy(model, preprocess, data.test),
-            "seconds": round(progress["seconds"], 3),
-            "history": progress["history"],
-        },
-        "privacy": budget and budget.to_manifest(),
-        "membership": found and asdict(found),
-        "data": data.source,
-        "sha256": weights_digest(arrays),
-    }
+    training = Training(
+        num_examples=len(data.train),
+        validation_accuracy=progress["best"] if progress["best"] >= 0 else None,
+        test_accuracy=test_accuracy,
+        test_accuracy_wire=_measure_accuracy(model, preprocess, data.test),
+        seconds=round(progress["seconds"], 3),
+        history=[Epoch(**entry) for entry in progress["history"]],
+    )
+    manifest = Manifest(
+        schema_version=SCHEMA,
+        client=client,
+        architecture=architecture,
+        class_names=list(data.class_names),
+        class_counts=counts,
+        preprocessing=Preprocessing(**preprocess.to_json()),
+        training=training,
+        privacy=budget.to_manifest() if budget else None,
+        membership=found,
+        data=data.source,
+        sha256=weights_digest(arrays),
+    )
     return Upload(arrays, moments, manifest)
 
 

@@ -1,10 +1,10 @@
 """`fedlmg forget`: delete a client's upload and images, and make the model again without them."""
 
-import json
 import shutil
-from contextlib import suppress
 
+from common import manifest
 from common.config import ConfigError
+from common.manifest import ManifestError
 from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import is_whole
@@ -54,9 +54,12 @@ def _names_by_folder(workspace: Workspace) -> dict[str, str]:
     """Folder -> name of each client. The name is in its manifest; if that cannot be read, it is the folder's name."""
     found = {}
     for folder in (*workspace.uploads.glob("*"), *workspace.quarantine.glob("*")):
-        found[folder.name] = folder.name
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            name = json.loads((folder / "manifest.json").read_text())["client"]
-            if safe_name(name) == folder.name:
-                found[folder.name] = name
+        name = ""
+        try:
+            name = manifest.read(folder).client
+        except ManifestError as error:
+            name = error.client
+        except OSError:
+            pass
+        found[folder.name] = name if safe_name(name) == folder.name else folder.name
     return found

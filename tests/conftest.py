@@ -36,6 +36,7 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
     from common.models import architectures, feature_statistics
     from common.upload import Upload, weights_digest
     from common.vision.preprocessing import PreprocessSpec
+    from tests.manifests import make_manifest
 
     torch.manual_seed(seed)
     model = architectures.build(architecture, len(class_names))
@@ -52,17 +53,7 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
             model(spec(torch.rand(16, 3, 32, 32)))
     gathered = feature_statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
     arrays = dict(model.state_dict())
-    manifest = {
-        "schema": 1,
-        "client": client,
-        "architecture": architecture,
-        "class_names": class_names,
-        "class_counts": [1] * len(class_names),
-        "preprocessing": spec.to_json(),
-        "training": {"num_examples": len(class_names), "validation_accuracy": 0.5, "test_accuracy": 0.5, "history": []},
-        "data": "folder",
-        "sha256": weights_digest(arrays),
-    }
+    manifest = make_manifest(client, class_names, architecture=architecture, sha256=weights_digest(arrays))
     return Upload(arrays, gathered, manifest)
 
 

@@ -15,7 +15,7 @@ def shared_architecture(run: Run) -> str:
     ------
     DoesNotApply: they differ, or see images of different sizes.
     """
-    names = sorted({upload.manifest["architecture"] for upload in run.uploads})
+    names = sorted({upload.manifest.architecture for upload in run.uploads})
     if len(names) > 1:
         raise DoesNotApply(f"clients have unlike architectures ({', '.join(names)})")
     if len({upload.preprocess for upload in run.uploads}) > 1:
@@ -38,7 +38,7 @@ def average_uploads(run: Run) -> torch.nn.Module:
     head: set[str] = set()
     total, per_class = 0, torch.zeros(len(names))
     for upload in run.uploads:
-        images, rows = upload.manifest["training"]["num_examples"], to_global_indices(upload.class_names, names)
+        images, rows = upload.manifest.training.num_examples, to_global_indices(upload.class_names, names)
         total, classifier = total + images, upload.classifier()
         per_class[rows] += images
         head = {f"{pretrained.head_name(classifier)}.{part}" for part in ("weight", "bias")}

@@ -48,12 +48,12 @@ class Outcome:
 
 def cost_of_uploads(run: Run) -> Cost:
     """What a baseline that starts from the uploads has cost before the server begins."""
-    training = [upload.manifest["training"] for upload in run.uploads]
+    training = [upload.manifest.training for upload in run.uploads]
     return Cost(
         rounds=1,
-        epochs=max((len(each["history"]) for each in training), default=0),
+        epochs=max((len(each.history) for each in training), default=0),
         upload_bytes=sum(upload.num_bytes for upload in run.uploads),
-        client_seconds=sum(each.get("seconds", 0.0) for each in training),
+        client_seconds=sum(each.seconds for each in training),
     )
 
 

@@ -23,7 +23,7 @@ def has_virtual_clients(run: Run) -> bool:
 
 def _find_indices(run: Run) -> list[int]:
     """Number of each upload's virtual client; empty if a client is not virtual."""
-    found = [virtual_index(upload.manifest["data"], run.config) for upload in run.uploads]
+    found = [virtual_index(upload.manifest.data, run.config) for upload in run.uploads]
     indices = [index for index in found if index is not None]
     return indices if len(indices) == len(found) else []
 

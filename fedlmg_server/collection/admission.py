@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from common.config import Config
+from common.manifest import ManifestError
 from common.storage.atomic import write_json
 from common.upload import Upload, is_whole
 from fedlmg_server.collection.upload_checks import Refused, check
@@ -50,6 +51,8 @@ def load(folder: Path, config: Config) -> Upload:
         return Upload.load(folder, config.builders)
     except Refused:
         raise
+    except ManifestError as error:
+        raise Refused(f"client '{error.client or folder.name}': {error}") from None
     except (ValueError, OSError) as error:
         raise Refused(f"client '{folder.name}': the upload cannot be read ({error})") from None
 

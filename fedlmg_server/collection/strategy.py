@@ -6,6 +6,7 @@ Every reply is written to the workspace as it arrives, so memory does not grow w
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from logging import INFO
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +17,11 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from common import manifest
 from common.config import Config
+from common.manifest import Manifest, ManifestError
 from common.names import is_sane_name
-from common.upload import Upload, is_whole, megabytes, read_manifest
-from common.vision.metrics import read_curve
+from common.upload import Upload, is_whole, megabytes
 from fedlmg_server.collection.exchange import Exchange, ReplyError
 from fedlmg_server.collection.registry import Registry
 from fedlmg_server.monitor.text import shorten
@@ -229,8 +231,13 @@ class FedLMG(Strategy):
     def _have(self) -> dict[str, str]:
         """Client name -> sha256 of the weights, for every upload in the workspace."""
         folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
-        manifests = (json.loads((folder / "manifest.json").read_text()) for folder in folders if is_whole(folder))
-        return {manifest["client"]: manifest["sha256"] for manifest in manifests}
+        held = {}
+        for folder in filter(is_whole, folders):
+            # An upload that this version cannot read is asked for again.
+            with suppress(ManifestError):
+                found = manifest.read(folder)
+                held[found.client] = found.sha256
+        return held
 
     def _receive_upload(self, reply: Message, node: int) -> str:
         """Write a node's upload to the workspace, and return the client's name."""
@@ -238,10 +245,8 @@ class FedLMG(Strategy):
         size, most = megabytes(reply.content), self.config.max_upload_megabytes
         if size > most:
             raise ReplyError(f"its upload has {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
-        manifest = read_manifest(reply.content["manifest"]["json"])
-        name, digest = manifest["client"], manifest["sha256"]
-        if not is_sane_name(name) or not isinstance(digest, str):
-            raise ReplyError("its manifest has no proper 'client' and 'sha256'")
+        said = self._read_manifest(reply, node)
+        name, digest = said.client, said.sha256
         if self.registry and (owner := self._registered.get(node)) != name:
             known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
             raise ReplyError(f"the client calls itself '{name}', but {known}", owner or "")
@@ -263,9 +268,16 @@ class FedLMG(Strategy):
                 "the client sent a manifest without weights, but the server does not hold its weights", name
             )
         self.workspace.log("client", name=name, state="answered", reason="")
-        for epoch, loss in read_curve(_history(manifest), "train_loss"):
+        for epoch, loss in said.training.losses():
             self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
         return name
+
+    def _read_manifest(self, reply: Message, node: int) -> Manifest:
+        try:
+            return manifest.parse(reply.content.config_records["manifest"]["json"])
+        except ManifestError as error:
+            name = self._registered.get(node, "") if self.registry else error.client
+            raise ReplyError(str(error), name) from None
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
         self._raise_client_error(reply, node)
@@ -293,8 +305,3 @@ class FedLMG(Strategy):
     def _miss(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         self.workspace.log("client", name=name, state="failed", reason=reason)
-
-
-def _history(manifest: dict) -> object:
-    training = manifest.get("training")
-    return training.get("history") if isinstance(training, dict) else None

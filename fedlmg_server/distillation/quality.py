@@ -69,7 +69,7 @@ def above_chance(accuracy: float, num_classes: int, num_images: int | None = Non
 def _score(upload: Upload, readings: dict[tuple[str, str], float]) -> TeacherScore:
     reads = _median([value for (reader, _), value in readings.items() if reader == upload.client])
     read = _median([value for (_, author), value in readings.items() if author == upload.client])
-    reported = upload.manifest["training"]["validation_accuracy"]
+    reported = upload.manifest.training.validation_accuracy
     validation = None if reported is None else above_chance(reported, len(upload.class_names))
     told = read if validation is None else validation
     quality = max((value for value in (reads, told) if value is not None), default=None)

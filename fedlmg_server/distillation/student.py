@@ -25,7 +25,7 @@ def make_student(run: Run) -> torch.nn.Module:
         torch.manual_seed(run.config.seed)
         model = build_classifier(run, architecture, len(run.class_names))
     if initialisation == "average":
-        alike = [upload for upload in run.uploads if upload.manifest["architecture"] == architecture]
+        alike = [upload for upload in run.uploads if upload.manifest.architecture == architecture]
         if not alike:
             raise ConfigError(
                 f"no client uploaded a '{architecture}' to average: clear the config key 'student-initialisation'"

@@ -54,16 +54,16 @@ def measure(run: VirtualRun) -> Iterator[Measured]:
         if (images.images, images.class_name) != (image_quality.METHODS["fedlmg"], image_quality.ALL):
             continue
         upload = uploads[images.client]
-        training = upload.manifest["training"]
+        training = upload.manifest.training
         yield Measured(
             seed=images.seed,
             client=upload.client,
-            architecture=upload.manifest["architecture"],
-            epochs=len(training["history"]),
+            architecture=upload.manifest.architecture,
+            epochs=len(training.history),
             flops=training_flops(upload),
-            seconds=training["seconds"],
+            seconds=training.seconds,
             upload_bytes=upload.num_bytes,
-            own_accuracy=training["test_accuracy_wire"],
+            own_accuracy=training.test_accuracy_wire,
             num_images=images.num_images,
             read_as_asked=images.read_as_asked,
             kid=images.kid,
@@ -74,10 +74,10 @@ def measure(run: VirtualRun) -> Iterator[Measured]:
 
 def training_flops(upload: Upload) -> int:
     """Multiplications and additions of a client's training: of convolutions and matrix products alone."""
-    size, training = upload.preprocess.image_size, upload.manifest["training"]
+    size, training = upload.preprocess.image_size, upload.manifest.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         upload.classifier()(torch.zeros(1, 3, size, size))
-    return TRAINING_OVER_FORWARD * counter.get_total_flops() * training["num_examples"] * len(training["history"])
+    return TRAINING_OVER_FORWARD * counter.get_total_flops() * training.num_examples * len(training.history)
 
 
 COLUMNS = {

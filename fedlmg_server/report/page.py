@@ -5,9 +5,12 @@ Texts that clients wrote (names, classes, reasons, histories) are escaped, and r
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from common import manifest
 from common.html_page import format_percent, load_template
+from common.manifest import Manifest, ManifestError
 from common.names import safe_name
 from common.vision.metrics import read_curve
 from fedlmg_server.report import drawn, montage, plots, views
@@ -92,15 +95,21 @@ def _bars(results: dict) -> dict | None:
 
 def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     panels = {"Clients: training loss": {}, "Clients: validation accuracy": {}, "Distillation: loss": {}}
-    for manifest in sorted(workspace.glob("uploads/*/manifest.json"))[:MAX_LINES]:
-        name = names.get(manifest.parent.name, manifest.parent.name)
-        history = _mapping(_read_json(manifest).get("training")).get("history")
-        panels["Clients: training loss"][name] = read_curve(history, "train_loss")
-        panels["Clients: validation accuracy"][name] = read_curve(history, "validation_accuracy")
+    for folder, said in list(_manifests(workspace))[:MAX_LINES]:
+        name = names.get(folder, folder)
+        panels["Clients: training loss"][name] = said.training.losses()
+        panels["Clients: validation accuracy"][name] = said.training.validation_accuracies()
     for name, history in _read_json(workspace / "report" / "histories.json").items():
         panels["Distillation: loss"][name] = read_curve(history, "loss")
     for title, lines in panels.items():
         yield from _plot(title, lines, "epoch")
+
+
+def _manifests(workspace: Path) -> Iterator[tuple[str, Manifest]]:
+    """Folder name and manifest of every upload whose manifest can be read."""
+    for file in sorted(workspace.glob("uploads/*/manifest.json")):
+        with suppress(ManifestError, OSError):
+            yield file.parent.name, manifest.read(file.parent)
 
 
 def _step_curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
@@ -118,11 +127,7 @@ def _plot(title: str, lines: dict[str, plots.Curve], across: str) -> Iterator[di
 
 
 def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Iterator[dict]:
-    classes = {
-        safe_name(str(name)): str(name)
-        for manifest in workspace.glob("uploads/*/manifest.json")
-        for name in _list(_read_json(manifest).get("class_names"))
-    }
+    classes = {safe_name(name): name for _, said in _manifests(workspace) for name in said.class_names}
     for folder, title in (("synthetic", "Synthetic images"), ("synthetic-prompts-only", "The same without guidance")):
         known = {path.name: scores.read_scores(path) for path in (workspace / folder).glob("*")}
         unsafe = {

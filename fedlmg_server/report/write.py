@@ -66,20 +66,20 @@ def _measure(run: Run) -> Measurements:
 
 
 def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, float]) -> dict:
-    score, training = run.teacher_scores[upload.client], upload.manifest["training"]
+    score, training = run.teacher_scores[upload.client], upload.manifest.training
     rejected = run.model_description["rejected"].get(upload.client, {})
     return {
         "quality": score["quality"],
         "weight": score["weight"],
         "weight_reason": score["reason"],
-        "architecture": upload.manifest["architecture"],
+        "architecture": upload.manifest.architecture,
         "num_examples": training["num_examples"],
         "upload_bytes": upload.num_bytes,
         "own_accuracy": training["test_accuracy"],
         "own_accuracy_all_clients": _mean(measured.matrix.get(upload.client, {}).values()),
         "aggregated_accuracy": evaluations.get(upload.client),
-        "membership": upload.manifest.get("membership"),
-        "privacy": upload.manifest.get("privacy"),
+        "membership": upload.manifest.membership and upload.manifest.membership.to_json(),
+        "privacy": upload.manifest.privacy and upload.manifest.privacy.to_json(),
         "images": drawn.summary(run.image_folder(upload), rejected),
     }
 

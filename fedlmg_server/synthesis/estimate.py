@@ -1,11 +1,11 @@
 """What a synthesis will cost, before it starts: images, bytes, and hours by a short timed probe on this machine."""
 
-import json
 import time
 from dataclasses import dataclass
 
 import torch
 
+from common import manifest
 from common.upload import Upload, is_whole
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.run import Run
@@ -36,8 +36,8 @@ class Estimate:
 
 def count_planned_images(run: Run) -> int:
     """As `Run.num_images`, by the uploads' manifests alone: no weights are read."""
-    manifests = (folder / "manifest.json" for folder in run.workspace.uploads.iterdir() if is_whole(folder))
-    num_classes = sum(len(json.loads(manifest.read_text())["class_names"]) for manifest in manifests)
+    folders = filter(is_whole, run.workspace.uploads.iterdir())
+    num_classes = sum(len(manifest.read(folder).class_names) for folder in folders)
     return run.config.synthesis.images_per_class * num_classes
 
 

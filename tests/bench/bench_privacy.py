@@ -11,7 +11,6 @@ BatchNorm statistics and labels alone, without any diffusion model (after DeepIn
 
 import argparse
 import json
-from dataclasses import astuple
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -19,6 +18,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from PIL import Image
 
+from common.manifest import Membership
 from common.models import architectures, feature_statistics
 from common.upload import Upload
 from fedlmg_client import audit, image_audit
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished `fedlmg run`s")
     parser.add_argument("--inversion", type=Path, help="picture to write, of the first run's first BatchNorm client")
     arguments = parser.parse_args()
-    measured: dict[str, list[audit.Membership]] = {}
+    measured: dict[str, list[Membership]] = {}
     for folder in arguments.runs:
         for name, found in attacks(VirtualRun.reopen(folder, CPU)).items():
             measured.setdefault(name, []).append(found)
@@ -59,7 +59,7 @@ def spread(values: list[float]) -> list[float]:
     return [round(100 * mean(values), 1), round(100 * stdev(values), 1) if len(values) > 1 else 0.0]
 
 
-def attacks(run: VirtualRun) -> dict[str, audit.Membership]:
+def attacks(run: VirtualRun) -> dict[str, Membership]:
     pooled, _ = train_student(run, ceiling.pool_images(list(run.train.values())))
     synthetic = read_synthetic_set(run).images
     models = {"given back": load_model(run), "FedAvg, 20 rounds": averaged(run), "all real images": pooled}
@@ -81,10 +81,14 @@ def attacks(run: VirtualRun) -> dict[str, audit.Membership]:
     return {name: over_clients(each) for name, each in found.items()}
 
 
-def over_clients(found: list[audit.Membership]) -> audit.Membership:
+def over_clients(found: list[Membership]) -> Membership:
     """Mean figures, all clients' images."""
-    columns = list(zip(*map(astuple, found), strict=True))
-    return audit.Membership(*map(mean, columns[:2]), *map(sum, columns[2:]))
+    return Membership(
+        auc=mean(each.auc for each in found),
+        tpr_at_1_percent_fpr=mean(each.tpr_at_1_percent_fpr for each in found),
+        members=sum(each.members for each in found),
+        others=sum(each.others for each in found),
+    )
 
 
 def averaged(run: VirtualRun) -> torch.nn.Module:

@@ -21,9 +21,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Config
 from common.models.feature_statistics import Moments
-from common.upload import SCHEMA, Upload, weights_digest
+from common.upload import Upload, weights_digest
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.workspace import Workspace
+from tests.manifests import make_manifest
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ class Line:
 
     def upload(self, name: str) -> Upload:
         arrays = {"weight": torch.full((self.size,), float(name))}
-        manifest = {"schema": SCHEMA, "client": f"site-{name}", "sha256": weights_digest(arrays)}
+        manifest = make_manifest(f"site-{name}", sha256=weights_digest(arrays))
         return Upload(arrays, {"layer": Moments(torch.zeros(2), torch.ones(2))}, manifest)
 
 

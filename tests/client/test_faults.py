@@ -35,7 +35,7 @@ def test_nan_weights_are_signed():
     broken = faults.spoil_upload("nan-weights", sound)
 
     assert broken.arrays["head.weight"].isnan().all()
-    assert broken.manifest["sha256"] != sound.manifest["sha256"]
+    assert broken.manifest.sha256 != sound.manifest.sha256
 
 
 def test_few_epochs_is_one():
@@ -54,7 +54,7 @@ def test_parameter_noise_is_a_share_of_each_tensors_deviation_and_spares_running
     running = [key for key in upload.arrays if "running" in key]
     assert running
     assert [key for key in running if not torch.equal(noisy.arrays[key], upload.arrays[key])] == []
-    assert noisy.manifest["sha256"] == weights_digest(noisy.arrays)
+    assert noisy.manifest.sha256 == weights_digest(noisy.arrays)
 
 
 def test_real_clients_send_their_parameters_without_noise():

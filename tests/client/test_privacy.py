@@ -86,10 +86,10 @@ def test_few_images_say_nothing(data: ClientData):
 def test_an_upload_says_what_it_gives_away(data: ClientData, tmp_path: Path):
     noise_learned_by_heart = replace(CONFIG, local_epochs=20, local_batch_size=4)
 
-    found = train(data, tmp_path, "small_mlp", PrivacyConfig(), noise_learned_by_heart).manifest["membership"]
+    found = train(data, tmp_path, "small_mlp", PrivacyConfig(), noise_learned_by_heart).manifest.membership
 
-    assert found["auc"] > 0.7
-    assert (found["members"], found["others"]) == (24, 24)
+    assert found.auc > 0.7
+    assert (found.members, found.others) == (24, 24)
 
 
 @pytest.fixture
@@ -172,11 +172,11 @@ def test_a_stop_that_cannot_be_measured_stops():
 
 
 def test_the_noise_is_what_the_budget_asks_for(data: ClientData, tmp_path: Path):
-    privacy = train(data, tmp_path).manifest["privacy"]
+    privacy = train(data, tmp_path).manifest.privacy
 
     accountant = RDPAccountant()
-    accountant.history = [(privacy["noise_multiplier"], 8 / 24, 2 * 3)]
-    assert 7.5 < accountant.get_epsilon(privacy["delta"]) <= 8.0
+    accountant.history = [(privacy.noise_multiplier, 8 / 24, 2 * 3)]
+    assert 7.5 < accountant.get_epsilon(privacy.delta) <= 8.0
 
 
 def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
@@ -277,13 +277,13 @@ def test_private_training_cut_off_ends_with_the_same_weights(
         with pytest.raises(ZeroDivisionError):
             train(data, tmp_path / "cut")
 
-    assert train(data, tmp_path / "cut").manifest["sha256"] == whole.manifest["sha256"]
+    assert train(data, tmp_path / "cut").manifest.sha256 == whole.manifest.sha256
 
 
 def test_nobody_can_draw_a_real_client_s_noise_again(data: ClientData, tmp_path: Path):
     real = replace(data, source="folder")
 
-    first, second = (train(real, tmp_path / name).manifest["sha256"] for name in ("first", "second"))
+    first, second = (train(real, tmp_path / name).manifest.sha256 for name in ("first", "second"))
 
     assert first != second
 
@@ -294,4 +294,4 @@ def test_private_uploads_are_rebuilt_from_their_name(data: ClientData, tmp_path:
 
     assert upload.statistics == {}
     assert not architectures.has_batch_norm(upload.classifier())
-    assert [entry["train_loss"] for entry in upload.manifest["training"]["history"]] == [None, None]
+    assert [entry.train_loss for entry in upload.manifest.training.history] == [None, None]

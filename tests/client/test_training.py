@@ -41,7 +41,7 @@ def test_training_cut_off_after_an_epoch_ends_with_the_same_weights(
 
     resumed = run(data, tmp_path / "cut", architecture)
 
-    assert resumed.manifest["sha256"] == whole.manifest["sha256"]
+    assert resumed.manifest.sha256 == whole.manifest.sha256
 
 
 def _cut_off(*_: object) -> None:
@@ -102,7 +102,7 @@ def test_upload_without_validation_images_has_the_last_weights(
 
     upload = run(replace(data, validation=empty), tmp_path)
 
-    assert upload.manifest["training"]["validation_accuracy"] is None
+    assert upload.manifest.training.validation_accuracy is None
     assert [torch.equal(upload.arrays["head.weight"], weight) for weight in after_epoch] == [False, False, True]
 
 

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+from common import manifest
+from common.manifest import Epoch
 from common.storage.atomic import write_json
+from tests.manifests import make_manifest, make_training
 
 HOSTILE = "<i>dog</i>"
 
 
 def make_cache(root: Path) -> Path:
-    history = [{"epoch": 1, "train_loss": 2.25, "validation_accuracy": 0.5}]
-    training = {"num_examples": 30, "test_accuracy": 0.6, "history": history}
-    write_json(root / "abc" / "upload" / "manifest.json", {"architecture": "small_mlp", "training": training})
+    epoch = Epoch(epoch=1, train_loss=2.25, validation_accuracy=0.5)
+    training = make_training(num_examples=30, test_accuracy=0.6, history=[epoch])
+    manifest.write(root / "abc" / "upload", make_manifest(architecture="small_mlp", training=training))
     write_json(root / "aggregated" / "model.json", {"class_names": ["cat", HOSTILE, "emu"]})
     evaluation = {
         "client": "site-a",

@@ -7,8 +7,8 @@ import torch
 
 from common.models import architectures
 from common.models.feature_statistics import gather, to_tensors
-from common.upload import SCHEMA, Upload, is_whole, weights_digest
-from common.vision.preprocessing import PreprocessSpec
+from common.upload import Upload, is_whole, weights_digest
+from tests.manifests import make_manifest
 
 
 @pytest.fixture(params=list(architectures.SMALL))
@@ -18,14 +18,7 @@ def upload(request: pytest.FixtureRequest) -> Upload:
     arrays = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
     }
-    manifest = {
-        "schema": SCHEMA,
-        "client": "Klinik Süd",
-        "architecture": request.param,
-        "class_names": ["a", "b", "c"],
-        "preprocessing": PreprocessSpec().to_json(),
-        "sha256": weights_digest(arrays),
-    }
+    manifest = make_manifest("Klinik Süd", "abc", architecture=request.param, sha256=weights_digest(arrays))
     return Upload(arrays, gather(model, [torch.rand(2, 3, 32, 32)]), manifest)
 
 

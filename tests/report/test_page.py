@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.html_page import format_percent
 from fedlmg_server.report import model_card, montage, page, results
+from tests.manifests import make_manifest
 from tests.report.tiny import HOSTILE, figures, make_workspace, write_json
 
 
@@ -82,7 +83,7 @@ def test_nothing_but_results_is_needed(tmp_path: Path):
 
 def test_odd_manifests_are_passed_over(workspace: Path, html: str):
     history = [None, {"epoch": "1", "train_loss": float("nan")}]
-    odd = ([], {"training": 5}, {"training": {"history": history}, "class_names": 3})
+    odd = ([], {"training": 5}, make_manifest().to_json() | {"training": {"history": history}})
     for number, manifest in enumerate(odd):
         write_json(workspace / "uploads" / f"odd-{number}" / "manifest.json", manifest)
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from common import manifest
 from common.html_page import format_percent
+from common.manifest import Epoch
 from common.names import safe_name
 from fedlmg_server.report import model_card, page, results
-from tests.report.tiny import write_json
+from tests.manifests import make_manifest, make_training
 
 SCRIPTS = ["قطة", "猫", "🐈", "кошка", "γάτα", "แมว"]
 MAX_BYTES = 5_000_000
@@ -23,8 +25,8 @@ def run_of(root: Path, clients: list[str], class_names: list[str]) -> dict:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), "teal").save(path)
     for client in clients:
-        manifest = {"class_names": class_names, "training": {"history": [{"epoch": 1, "train_loss": 1.0}]}}
-        write_json(root / "uploads" / safe_name(client) / "manifest.json", manifest)
+        training = make_training(history=[Epoch(epoch=1, train_loss=1.0)])
+        manifest.write(root / "uploads" / safe_name(client), make_manifest(client, class_names, training=training))
     figures = {"architecture": "small_resnet", "num_examples": 9, "upload_bytes": 1000, "own_accuracy": 0.5}
     size = len(class_names)
     return results.build(

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from common import manifest
+from common.manifest import Epoch
 from common.names import safe_name
 from fedlmg_server.report import results
+from tests.manifests import make_manifest, make_training
 
 HOSTILE = "<b>$x_$</b>"
 
@@ -49,9 +52,9 @@ def figures() -> dict:
 def make_workspace(root: Path) -> dict:
     """Write the run under `root`; returns its results."""
     for name, shade in (("mnist", 40), (HOSTILE, 200)):
-        history = [{"epoch": e, "train_loss": 2 / e, "validation_accuracy": 1 - 1 / e} for e in range(1, 4)]
-        manifest = {"class_names": ["cat", "dog"], "training": {"history": history}}
-        write_json(root / "uploads" / safe_name(name) / "manifest.json", manifest)
+        history = [Epoch(epoch=e, train_loss=2 / e, validation_accuracy=1 - 1 / e) for e in range(1, 4)]
+        said = make_manifest(name, training=make_training(history=history))
+        manifest.write(root / "uploads" / safe_name(name), said)
         for folder in ("synthetic", "synthetic-prompts-only"):
             for label in ("cat", "dog"):
                 for seed in range(2):

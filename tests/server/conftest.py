@@ -24,6 +24,7 @@ from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
+from tests.manifests import saying
 from tests.server import tiny_federation
 from tests.server.tiny_grid import SUPERLINK, Model
 
@@ -78,8 +79,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VirtualRun:
     keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
     config = Config.from_run_config(keys | {"workspace": str(tmp_path)})
     run = VirtualRun(config, Workspace.open(config, {}), CPU)
-    upload = make_upload("mnist", list(CLASS_NAMES))
-    upload.manifest["data"] = "digits/mnist"
+    upload = saying(make_upload("mnist", list(CLASS_NAMES)), data="digits/mnist")
     run.uploads = [upload]
     save_model(run, Distilled(make_student(run), [], {}, {}))
     test = run.test["mnist"]

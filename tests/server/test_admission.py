@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,13 @@ from fedlmg_server.collection.admission import validate_uploads
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
+from tests.manifests import saying
 
 Spoil = Callable[[Path], object]
 
 
 def unfit(upload: Upload) -> Upload:
-    return replace(upload, manifest={**upload.manifest, "schema": 99})
+    return saying(upload, schema_version=99)
 
 
 def writing(name: str, content: bytes) -> Spoil:
@@ -70,7 +70,7 @@ def test_a_refused_upload_goes_to_quarantine_and_the_others_go_on(upload: Upload
 
     assert len(run.uploads) == 1
     assert refused.keys() == {"bad"}
-    assert "schema 99" in json.loads((tmp_path / "quarantine" / "bad" / "reason.json").read_text())["reason"]
+    assert "'schema' = 99" in json.loads((tmp_path / "quarantine" / "bad" / "reason.json").read_text())["reason"]
     assert not workspace.upload("bad").exists()
 
 

@@ -26,6 +26,7 @@ from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.report import plots
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
+from tests.manifests import saying
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
 FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in ("digits-large.toml", "overlap.toml"))
@@ -153,8 +154,7 @@ def finished(tmp_path: Path):
 
     def make(keys: dict) -> str:
         workspace = Workspace.open(Config.from_run_config(keys), grid.read_versions())
-        upload = make_upload("a", [str(digit) for digit in range(10)])
-        upload.manifest["data"] = "digits/mnist"
+        upload = saying(make_upload("a", [str(digit) for digit in range(10)]), data="digits/mnist")
         upload.save(workspace.upload("a"))
         write_json(workspace.report / "results.json", {"methods": {}, "stages": {}})
         return ""

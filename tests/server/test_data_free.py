@@ -1,7 +1,5 @@
 """DENSE and Co-Boosting: the ensemble, the generator, the student, and each method's own loss."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,7 @@ from fedlmg_server.baselines import (
 )
 from fedlmg_server.distillation.student import make_student
 from tests.conftest import make_upload
+from tests.manifests import saying
 from tests.server.tiny_federation import NAMES, shown, virtual_run
 
 
@@ -63,7 +62,7 @@ def test_hard_images_count_by_how_unsure_the_ensemble_is():
 
 
 def test_a_client_that_reads_images_wrongly_loses_weight(uploads):
-    wrong = replace(uploads[0], manifest=uploads[0].manifest | {"client": "c", "class_names": NAMES[::-1]})
+    wrong = saying(uploads[0], client="c", class_names=NAMES[::-1])
     asked = virtual_run([*uploads, wrong])
     ensemble, data = data_free.Ensemble(asked), shown(wrong)
 

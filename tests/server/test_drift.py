@@ -11,6 +11,7 @@ from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.evaluation import drift
 from fedlmg_server.evaluation.drift import Shifted
+from tests.manifests import saying
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -71,8 +72,7 @@ def test_every_method_stands_beside_every_shift(finished: VirtualRun):
 
 def test_a_run_without_real_images_is_refused(finished: VirtualRun):
     upload = finished.uploads[0]
-    upload.manifest["data"] = "/data/of/its/own"
-    upload.save(finished.workspace.upload("mnist"))
+    saying(upload, data="/data/of/its/own").save(finished.workspace.upload("mnist"))
 
     with pytest.raises(ConfigError, match="no run of virtual clients"):
         VirtualRun.reopen(finished.workspace.root, CPU)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,16 @@ from fedlmg_server.run import Run
 from fedlmg_server.synthesis import store
 from fedlmg_server.synthesis.generate import generate_for_client
 from fedlmg_server.workspace import Workspace
+from tests.manifests import saying
 
 
 def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_path: Path):
     config = Config.from_run_config({"workspace": str(tmp_path), "num-clients": 2, "min-clients": 2})
     run = Run(config, Workspace.open(config, {}))
     upload.save(run.workspace.upload("good"))
-    replace(upload, manifest={**upload.manifest, "schema": 99}).save(run.workspace.upload("bad"))
+    saying(upload, schema_version=99).save(run.workspace.upload("bad"))
 
-    with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: .*schema 99"):
+    with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: .*'schema' = 99"):
         pipeline.aggregate(run)
 
 

@@ -1,7 +1,5 @@
 """A client near chance by every measure is left out; one that is good by any is not."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -9,6 +7,7 @@ from common.upload import Upload
 from fedlmg_server.distillation.quality import TeacherScore, above_chance, score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from tests.conftest import make_upload
+from tests.manifests import make_training, saying
 
 CLASSES = list("0123")
 LABELS = torch.arange(120) % 4
@@ -16,8 +15,7 @@ CLIENTS = [name for name in "abc" for _ in range(40)]
 
 
 def upload(name: str, validation: float | None, classes: list[str] = CLASSES) -> Upload:
-    made = make_upload(name, classes)
-    return replace(made, manifest=made.manifest | {"training": {"validation_accuracy": validation}})
+    return saying(make_upload(name, classes), training=make_training(validation_accuracy=validation))
 
 
 def reading(share_right: dict[str, float]) -> torch.Tensor:

@@ -1,8 +1,6 @@
 """Rivals of one exchange and of none, on a case whose answer is known; and what they cost."""
 
 import json
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,13 +23,12 @@ from fedlmg_server.baselines.outcome import Cost, DoesNotApply, num_bytes
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.student import make_student
 from tests.conftest import make_upload
+from tests.manifests import make_training, saying
 from tests.server.tiny_federation import NAMES, SETTINGS, trained, two_colors, virtual_run
 
 
 def images_counted(upload: Upload, count: int) -> Upload:
-    return replace(
-        upload, manifest=upload.manifest | {"training": upload.manifest["training"] | {"num_examples": count}}
-    )
+    return saying(upload, training=make_training(num_examples=count))
 
 
 def test_average_counts_a_client_by_its_images():
@@ -70,9 +67,7 @@ def cost_in_run(method: str, asked: VirtualRun) -> Cost:
 
 
 def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
-    uploads = [replace(each, manifest=deepcopy(each.manifest)) for each in uploads]
-    for upload in uploads:
-        upload.manifest["training"] |= {"history": [{}] * 20, "seconds": 4.0}
+    uploads = [saying(upload, training=make_training(epochs=20, seconds=4.0)) for upload in uploads]
     sent = sum(upload.num_bytes for upload in uploads)
     returned = 2 * num_bytes(make_student(virtual_run(uploads)))
     pixels = 2 * 64 * 3 * 32 * 32
@@ -93,7 +88,7 @@ def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
 
 
 def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(uploads):
-    wrong = replace(uploads[1], manifest=uploads[1].manifest | {"class_names": NAMES[::-1]})
+    wrong = saying(uploads[1], class_names=NAMES[::-1])
 
     rows, matrix = compare.measure_untrained(virtual_run([uploads[0], wrong]))
 
@@ -140,8 +135,7 @@ def test_feddf_asks_for_public_images_where_clients_have_folders(uploads):
 
 
 def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
-    third = trained("c")
-    wrong = replace(third, manifest=third.manifest | {"class_names": NAMES[::-1]})
+    wrong = saying(trained("c"), class_names=NAMES[::-1])
     asked = virtual_run([*uploads, wrong], tmp_path)
     scores = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
     (tmp_path / "model").mkdir()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -10,6 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedlmg_server.collection.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
 from fedlmg_server.collection.strategy import FedLMG, QuorumError
+from tests.manifests import saying
 from tests.server.tiny_grid import (
     RAISED,
     BusyGrid,
@@ -161,7 +161,7 @@ def test_a_held_upload_is_offered_and_its_manifest_is_an_answer(make_strategy: C
 
     strategy.collect(grid)
 
-    assert json.loads(grid.pushed[0].content["config"]["have"]) == {"mnist": held.manifest["sha256"]}
+    assert json.loads(grid.pushed[0].content["config"]["have"]) == {"mnist": held.manifest.sha256}
     assert strategy.clients == {7: "mnist"}
 
 
@@ -177,7 +177,7 @@ def test_a_manifest_without_weights_that_nobody_holds_is_refused(make_strategy: 
 def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
     held = make_upload("mnist")
-    replace(held, manifest=held.manifest | {"sha256": "other"}).save(strategy.workspace.upload("mnist"))
+    saying(held, sha256="other").save(strategy.workspace.upload("mnist"))
     image = strategy.workspace.synthetic("mnist") / "cat" / "1.png"
     image.parent.mkdir(parents=True)
     image.touch()

@@ -12,9 +12,10 @@ from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.evaluation import image_quality, strength
 from fedlmg_server.evaluation.strength import Measured
 from tests.conftest import make_upload
+from tests.manifests import make_training, saying
 
 CPU = torch.device("cpu")
-TRAINING = {"num_examples": 50, "history": [{}, {}], "seconds": 1.5, "test_accuracy_wire": 0.25}
+TRAINING = make_training(epochs=2, num_examples=50, seconds=1.5, test_accuracy_wire=0.25)
 ROW = Measured(0, "mnist", "small_mlp", 5, 2_000_000_000, 3.0, 4000, 0.5, 160, 0.9, 0.01, 0.5, 0.8)
 
 
@@ -30,8 +31,7 @@ class OneProduct(torch.nn.Module):
 
 
 def test_training_takes_three_times_the_products_of_every_image_in_every_epoch(monkeypatch: pytest.MonkeyPatch):
-    upload = make_upload("mnist", list(CLASS_NAMES))
-    upload.manifest["training"] = TRAINING
+    upload = saying(make_upload("mnist", list(CLASS_NAMES)), training=TRAINING)
     network = OneProduct()
     monkeypatch.setattr(architectures, "build", lambda *_: network)
     upload = replace(upload, arrays=dict(network.state_dict()))
@@ -42,8 +42,7 @@ def test_training_takes_three_times_the_products_of_every_image_in_every_epoch(m
 
 
 def test_a_client_stands_with_its_cost_its_images_and_the_model_given_back(finished: VirtualRun):
-    upload = finished.uploads[0]
-    upload.manifest["training"] = TRAINING
+    finished.uploads[0] = upload = saying(finished.uploads[0], training=TRAINING)
 
     (row,) = strength.measure(finished)
 
@@ -54,7 +53,7 @@ def test_a_client_stands_with_its_cost_its_images_and_the_model_given_back(finis
 
 
 def test_the_images_of_a_client_are_the_guided_ones_of_all_classes(finished: VirtualRun):
-    finished.uploads[0].manifest["training"] = TRAINING
+    finished.uploads[0] = saying(finished.uploads[0], training=TRAINING)
 
     (row,) = strength.measure(finished)
 

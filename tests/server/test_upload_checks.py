@@ -3,17 +3,22 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from common.config import Config
 from common.models.feature_statistics import Moments
-from common.upload import Upload, weights_digest
+from common.upload import Upload
 from fedlmg_server.collection.upload_checks import Refused, check
+from tests import manifests
 from tests.conftest import make_upload
+from tests.manifests import receive
 
 Spoil = Callable[[Upload], Upload]
+Say = Callable[[dict], object]
+"""A manifest as JSON -> another JSON value in its place."""
 
 
 @pytest.fixture(scope="module")
@@ -21,29 +26,24 @@ def fit() -> Upload:
     return make_upload("site-a", ["cat", "dog"])
 
 
-def saying(**changes: object) -> Spoil:
-    """The same upload with other manifest values."""
-    return lambda upload: replace(upload, manifest={**upload.manifest, **changes})
+def saying(**changes: object) -> Say:
+    return lambda manifest: {**manifest, **changes}
 
 
-def without(key: str) -> Spoil:
-    return lambda upload: replace(upload, manifest={k: v for k, v in upload.manifest.items() if k != key})
+def without(key: str) -> Say:
+    return lambda manifest: {name: value for name, value in manifest.items() if name != key}
 
 
-def training(**changes: object) -> Spoil:
-    return lambda upload: saying(training={**upload.manifest["training"], **changes})(upload)
+def training(**changes: object) -> Say:
+    return lambda manifest: {**manifest, "training": {**manifest["training"], **changes}}
 
 
-def untold(key: str) -> Spoil:
-    def spoil(upload: Upload) -> Upload:
-        told = {name: value for name, value in upload.manifest["training"].items() if name != key}
-        return saying(training=told)(upload)
-
-    return spoil
+def untold(key: str) -> Say:
+    return lambda manifest: {**manifest, "training": without(key)(manifest["training"])}
 
 
-def preprocessing(**changes: object) -> Spoil:
-    return lambda upload: saying(preprocessing={**upload.manifest["preprocessing"], **changes})(upload)
+def preprocessing(**changes: object) -> Say:
+    return lambda manifest: {**manifest, "preprocessing": {**manifest["preprocessing"], **changes}}
 
 
 def weights(key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Spoil:
@@ -51,7 +51,7 @@ def weights(key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Spoil:
 
     def spoil(upload: Upload) -> Upload:
         arrays = {**upload.arrays, key: change(upload.arrays.get(key, torch.zeros(1)))}
-        return replace(upload, arrays=arrays, manifest={**upload.manifest, "sha256": weights_digest(arrays)})
+        return upload.with_arrays(arrays)
 
     return spoil
 
@@ -88,47 +88,78 @@ def tampered(upload: Upload) -> Upload:
     return replace(upload, arrays={**upload.arrays, "head.bias": upload.arrays["head.bias"] + 1})
 
 
-BAD: dict[str, tuple[Spoil, str]] = {
-    "newer schema": (saying(schema=99), "schema 99; this server reads 1"),
-    "schema of another type": (saying(schema=True), "schema True"),
-    "no schema": (without("schema"), "schema None"),
-    "class names no list": (saying(class_names="catdog"), "'class_names' must be a list"),
-    "no class": (saying(class_names=[]), "'class_names' must be a list of 1 to"),
-    "empty class": (saying(class_names=["cat", ""]), "class '' is no name"),
-    "blank class": (saying(class_names=["cat", " "]), "class ' ' is no name"),
-    "padded class": (saying(class_names=["cat", "dog "]), "class 'dog ' is no name"),
-    "class of another type": (saying(class_names=["cat", 3]), "class 3 is no name"),
-    "class with control characters": (saying(class_names=["cat", "dog\x1b[2J"]), "is no name"),
-    "class with a lone surrogate": (saying(class_names=["cat", "\ud800"]), "is no name"),
+BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
+    "newer schema": (saying(schema=99), "'schema' = 99: this version reads schema 1"),
+    "schema of another type": (saying(schema=True), "'schema' = True: it must be a whole number"),
+    "no schema": (without("schema"), "lacks 'schema'"),
+    "class names no list": (saying(class_names="catdog"), "'class_names' = 'catdog': it must be a list"),
+    "no class": (saying(class_names=[]), "'class_names' = .*: it must have at least 1 item"),
+    "empty class": (saying(class_names=["cat", ""]), "'class_names.1' = '': a name must be printable"),
+    "blank class": (saying(class_names=["cat", " "]), "'class_names.1' = ' ': a name must be printable"),
+    "padded class": (saying(class_names=["cat", "dog "]), "'class_names.1' = 'dog ': a name must be printable"),
+    "class of another type": (saying(class_names=["cat", 3]), "'class_names.1' = 3: it must be a text"),
+    "class with control characters": (saying(class_names=["cat", "dog\x1b[2J"]), "a name must be printable"),
+    "class with a lone surrogate": (saying(class_names=["cat", "\ud800"]), "a name must be printable"),
     "endless class": (saying(class_names=["cat", "d" * 101]), "with 1 to 100 characters"),
     "classes one but for case": (saying(class_names=["cat", "CAT"]), "'cat' and 'CAT' count as one class"),
     "repeated class": (saying(class_names=["cat", "cat"]), "names the class 'cat' more than once"),
     "more classes than the head": (saying(class_names=["cat", "dog", "fox"], class_counts=[1] * 3), "has shape"),
-    "counts no list": (saying(class_counts={"cat": 1}), "'class_counts' must be whole numbers"),
-    "negative count": (saying(class_counts=[1, -1]), "'class_counts' must be whole numbers"),
+    "counts no list": (saying(class_counts={"cat": 1}), "'class_counts' = {'cat': 1}: it must be a list"),
+    "negative count": (saying(class_counts=[1, -1]), "'class_counts.1' = -1: it must be greater than or equal to 0"),
     "count missing": (saying(class_counts=[1]), "counts the images of 1 classes, but names 2"),
-    "no preprocessing": (without("preprocessing"), "must hold image_size, mean and std"),
+    "no preprocessing": (without("preprocessing"), "lacks 'preprocessing'"),
     "other image size": (preprocessing(image_size=10**9), "images of 1000000000 pixels; this run's 'image-size' is 32"),
-    "deviation of zero": (preprocessing(std=[0.25, 0.25, 0.0]), "'std' of its preprocessing"),
-    "mean not a number": (preprocessing(mean=[0.5, 0.5, float("nan")]), "'mean' of its preprocessing"),
-    "two means": (preprocessing(mean=[0.5, 0.5]), "'mean' of its preprocessing"),
-    "no training": (saying(training=[]), "'training' must hold num_examples"),
-    "examples of another type": (training(num_examples="many"), "num_examples, a whole number"),
-    "accuracy above one": (training(validation_accuracy=1.01), "'validation_accuracy' of 1.01"),
-    "negative accuracy": (training(test_accuracy=-0.1), "'test_accuracy' of -0.1"),
-    "accuracy not a number": (training(test_accuracy=float("nan")), "'test_accuracy' of nan"),
-    "accuracy of another type": (training(validation_accuracy="high"), "'validation_accuracy' of 'high'"),
-    "history of another type": (training(history="long"), "training 'history'"),
-    "history with a nested value": (training(history=[{"epoch": [1]}]), "training 'history'"),
+    "deviation of zero": (preprocessing(std=[0.25, 0.25, 0.0]), "'preprocessing.std.2' = 0.0"),
+    "mean not a number": (preprocessing(mean=[0.5, 0.5, float("nan")]), "'preprocessing.mean.2' = nan"),
+    "two means": (preprocessing(mean=[0.5, 0.5]), "'preprocessing.mean' = .*: it must have at least 3 items"),
+    "no training": (saying(training=[]), r"'training' = \[\]: it must be an object"),
+    "examples of another type": (
+        training(num_examples="many"),
+        "'training.num_examples' = 'many': it must be a whole number",
+    ),
+    "accuracy above one": (
+        training(validation_accuracy=1.01),
+        "'training.validation_accuracy' = 1.01: it must be less than or equal to 1",
+    ),
+    "negative accuracy": (training(test_accuracy=-0.1), "'training.test_accuracy' = -0.1: it must be greater than"),
+    "accuracy not a number": (
+        training(test_accuracy=float("nan")),
+        "'training.test_accuracy' = nan: it must be a finite number",
+    ),
+    "accuracy of another type": (
+        training(validation_accuracy="high"),
+        "'training.validation_accuracy' = 'high': it must be a number",
+    ),
+    "history of another type": (training(history="long"), "'training.history' = 'long': it must be a list"),
+    "history with a nested value": (training(history=[{"epoch": [1]}]), "'training.history.0.epoch'"),
     "data of a stranger": (saying(data="digits/../../secret"), "'data' is 'digits/../../secret'"),
     "unknown architecture": (saying(architecture="resnet1999"), "'resnet1999', which this server does not know"),
-    "architecture of another type": (saying(architecture=["small_resnet"]), "which this server does not know"),
+    "architecture of another type": (saying(architecture=["small_resnet"]), "'architecture' = .*: it must be a text"),
     "builder nobody trusts": (
         saying(architecture="os:abort"),
         "names the builder 'os:abort', which this server imports",
     ),
     "other architecture": (saying(architecture="small_convnext"), "do not fit the architecture, first at"),
     "weights of too large an architecture": (saying(architecture="vit_h_14"), "do not fit the architecture"),
+    "unsigned weights": (without("sha256"), "lacks 'sha256'"),
+    "a budget below zero": (
+        saying(privacy={"epsilon": -1.0, "delta": 0.1}),
+        "'privacy.epsilon' = -1.0: it must be greater than or equal to 0",
+    ),
+    "a membership of words": (saying(membership={"auc": "low"}), "'membership.auc' = 'low': it must be a number"),
+    "a membership above certainty": (
+        saying(membership={"auc": 5e8, "tpr_at_1_percent_fpr": 0.1}),
+        "'membership.auc' = 500000000.0: it must be less",
+    ),
+    "no validation accuracy": (untold("validation_accuracy"), "lacks 'training.validation_accuracy'"),
+    "no test accuracy": (untold("test_accuracy"), "lacks 'training.test_accuracy'"),
+    "an unknown key of the preprocessing": (preprocessing(crop=3), "has the unknown key 'preprocessing.crop'"),
+    "a count without end": (saying(class_counts=[1, 10**400]), "'class_counts.1' = 1000.*: it must be less than"),
+    "an accuracy without end": (training(test_accuracy=10**400), "'training.test_accuracy' = 1000"),
+    "a truth in place of a number": (training(seconds=True), "'training.seconds' = True: it must be a number"),
+    "too many epochs": (training(history=[{"epoch": 1}] * 100_001), "it must have at most 100000 items"),
+}
+BAD: dict[str, tuple[Spoil, str]] = {
     "extra weights": (weights("../extra", lambda _: torch.zeros(1)), "first at '../extra'"),
     "weights missing": (lacks_weights, "do not fit the architecture, first at 'head.bias'"),
     "weights of another shape": (weights("head.bias", lambda _: torch.zeros(7)), r"shape \[7\], not \[2\]"),
@@ -140,12 +171,6 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "negative running variance": (weights("stem.1.running_var", lambda variance: -variance - 1), "is negative"),
     "same answer to every image": (weights("head.weight", torch.zeros_like), "says the same of every image"),
     "tampered weights": (tampered, "not those that its manifest signs"),
-    "unsigned weights": (without("sha256"), "not those that its manifest signs"),
-    "a budget below zero": (saying(privacy={"epsilon": -1.0, "delta": 0.1}), "must hold epsilon from 0 to"),
-    "a membership of words": (saying(membership={"auc": "low"}), "must hold auc from 0 to 1 and tpr"),
-    "a membership above certainty": (saying(membership={"auc": 5e8, "tpr_at_1_percent_fpr": 0.1}), "auc from 0 to 1"),
-    "no validation accuracy": (untold("validation_accuracy"), "lacks 'validation_accuracy', which may be null"),
-    "no test accuracy": (untold("test_accuracy"), "lacks 'test_accuracy', which may be null"),
     "statistics of an unknown layer": (unknown_layer, "unknown layer 'nowhere'"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
@@ -166,13 +191,13 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "statistics in double": (first_layer(lambda m: Moments(m.mean.double(), m.variance)), "no vectors of float32"),
 }
-NAMELESS: dict[str, Spoil] = {
+NAMELESS: dict[str, Say] = {
     "no name": without("client"),
     "empty name": saying(client=""),
     "name of another type": saying(client=["site-a"]),
     "name with control characters": saying(client="site\x00a"),
     "endless name": saying(client="a" * 10_000),
-    "manifest no object": lambda upload: replace(upload, manifest=["site-a"]),
+    "manifest no object": lambda manifest: ["site-a"],
 }
 
 
@@ -182,7 +207,7 @@ def test_a_fit_upload_is_not_refused(fit: Upload):
 
 def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
     with pytest.raises(Refused, match="its 'data' is 'digits/mnist'"):
-        check(saying(data="digits/mnist")(fit), Config.from_run_config({"dataset": ""}))
+        check(manifests.saying(fit, data="digits/mnist"), Config.from_run_config({"dataset": ""}))
 
 
 @pytest.mark.parametrize("taken", [True, False])
@@ -205,6 +230,14 @@ def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upl
         check(replace(fit, statistics=clusters), config)
 
 
+@pytest.mark.parametrize(("say", "reason"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
+def test_a_manifest_that_is_none_is_refused_with_client_and_key(fit: Upload, tmp_path: Path, say: Say, reason: str):
+    with pytest.raises(Refused, match=reason) as refusal:
+        receive(tmp_path / "site-a", fit, say(fit.manifest.to_json()))
+
+    assert str(refusal.value).startswith("client 'site-a': ")
+
+
 @pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)
 def test_an_unfit_upload_is_refused_with_its_reason(fit: Upload, spoil: Spoil, reason: str):
     with pytest.raises(Refused, match=reason) as refusal:
@@ -213,10 +246,10 @@ def test_an_unfit_upload_is_refused_with_its_reason(fit: Upload, spoil: Spoil, r
     assert str(refusal.value).startswith("client 'site-a': ")
 
 
-@pytest.mark.parametrize("spoil", NAMELESS.values(), ids=NAMELESS)
-def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upload, spoil: Spoil):
+@pytest.mark.parametrize("say", NAMELESS.values(), ids=NAMELESS)
+def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upload, tmp_path: Path, say: Say):
     with pytest.raises(Refused) as refusal:
-        check(spoil(fit), Config())
+        receive(tmp_path / "site-a", fit, say(fit.manifest.to_json()))
 
     assert len(str(refusal.value)) < 250
     assert str(refusal.value).isprintable()
@@ -225,7 +258,7 @@ def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upl
 def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Upload):
     name = "common.models.small:small_vit"
     upload = make_upload("site-a", ["cat", "dog"], "small_vit")
-    upload = replace(upload, manifest={**upload.manifest, "architecture": name})
+    upload = manifests.saying(upload, architecture=name)
     config = Config.from_run_config({"architectures": f"small_resnet, {name}"})
 
     with pytest.raises(Refused, match="which this server imports only if"):

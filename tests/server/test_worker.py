@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from fedlmg_server.run import Run
 from fedlmg_server.synthesis import estimate, launch, store, worker
 from fedlmg_server.synthesis.plan import split_into_batches
 from fedlmg_server.workspace import METHODS, Workspace
+from tests.manifests import saying
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_failing_process_is_told_with_its_log(workspace, tmp_path):
 
 def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatch):
     for name in "bcd":
-        replace(upload, manifest=upload.manifest | {"client": name}).save(workspace.upload(name))
+        saying(upload, client=name).save(workspace.upload(name))
     dealt: list[int] = []
 
     def count(backend, run, upload, method, share) -> None:

@@ -90,7 +90,7 @@ def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(report
 
 
 def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(reported, finished: VirtualRun):
-    finished.uploads[0].manifest["data"] = "folder"
+    finished.uploads[0].manifest.data = "folder"
 
     results = reported(True)
 

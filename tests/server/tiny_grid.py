@@ -9,9 +9,9 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 
 from common.models import architectures
 from common.models.feature_statistics import batch_norm_moments
-from common.upload import SCHEMA, Upload, weights_digest
-from common.vision.preprocessing import PreprocessSpec
+from common.upload import Upload, weights_digest
 from fedlmg_server.collection.strategy import FedLMG
+from tests.manifests import make_manifest
 
 SUPERLINK = 1
 RAISED = 2
@@ -63,14 +63,7 @@ def make_upload(name: str) -> Upload:
     torch.manual_seed(0)
     model = architectures.build("small_mobilenet_v3", 2)
     arrays = model.state_dict()
-    manifest = {
-        "schema": SCHEMA,
-        "client": name,
-        "architecture": "small_mobilenet_v3",
-        "class_names": ["cat", "dog"],
-        "preprocessing": PreprocessSpec().to_json(),
-        "sha256": weights_digest(arrays),
-    }
+    manifest = make_manifest(name, architecture="small_mobilenet_v3", sha256=weights_digest(arrays))
     return Upload(arrays, batch_norm_moments(model), manifest)
 
 

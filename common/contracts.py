@@ -1,0 +1,74 @@
+"""Records that one program writes and another reads: frozen pydantic models whose errors are one sentence.
+
+Nothing is converted: a number in quotes is no number, and true is not 1. Keys that a model does not know are ignored.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from common.names import LONGEST_NAME, is_sane_name
+
+
+class Contract(BaseModel):
+    """`model_validate` reads a record and raises pydantic's ValidationError; `to_json` writes it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _check_name(name: str) -> str:
+    if not is_sane_name(name):
+        raise ValueError(f"a name must be printable, with 1 to {LONGEST_NAME} characters and no blank at its ends")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+"""Any finite number that is not negative."""
+
+
+PLAIN = {
+    "Input should": "it must",
+    "List should": "it must",
+    " after validation": "",
+    "valid integer": "whole number",
+    "valid number": "number",
+    "valid string": "text",
+    "valid list": "list",
+}
+"""pydantic's words -> ours."""
+
+
+def explain(error: ValidationError, record: str) -> str:
+    """The first of a record's errors in one sentence: the key, the value found, what was expected.
+
+    record: its name as the sentence's first words, such as `its manifest`.
+    """
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    for words, plain in PLAIN.items():
+        reason = reason.replace(words, plain)
+    if first["type"] in ("model_type", "dict_type"):
+        reason = "it must be an object"
+    if first["type"] == "missing":
+        return f"{record} lacks '{key}'"
+    if first["type"] == "extra_forbidden":
+        return f"{record} has the unknown key '{key}'"
+    if not key:
+        return f"{record} {reason}"
+    return f"{record} has '{key}' = {shown(first['input'])}: {reason}"
+
+
+def shown(value: object) -> str:
+    """Any value from outside as a short text of plain characters."""
+    try:
+        text = ascii(value)
+    except (RecursionError, ValueError):  # Nested too deeply, or a whole number of too many digits.
+        text = f"(a {type(value).__name__} too large to show)"
+    return text if len(text) <= 80 else f"{text[:77]}..."

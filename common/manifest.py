@@ -1,0 +1,162 @@
+"""What a client says about its upload: `manifest.json`, read and written here alone.
+
+A manifest comes from a stranger: whatever its text, `parse` returns a valid Manifest or raises a ManifestError.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+
+from common.contracts import Amount, Contract, Count, Fraction, Name, explain, shown
+from common.names import is_sane_name
+from common.storage.atomic import write_json
+
+SCHEMA = 1
+MOST_CLASSES = 100_000
+MOST_EPOCHS = 100_000
+MOST_POINTS = 2000
+"""Of a curve that is drawn."""
+
+
+class ManifestError(ValueError):
+    """One sentence on what is wrong with a manifest; `client` is the name that it gives, empty if that is no name."""
+
+    def __init__(self, reason: str, client: str = "") -> None:
+        super().__init__(reason)
+        self.client = client
+
+
+class Preprocessing(Contract):
+    """See `common/vision/preprocessing.py`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_size: Annotated[Count, Field(ge=1)]
+    mean: list[Annotated[float, Field(ge=-1e3, le=1e3)]] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(ge=1e-3, le=1e3)]] = Field(min_length=3, max_length=3)
+
+
+class Epoch(Contract):
+    epoch: Annotated[Count, Field(ge=1)]
+    train_loss: float | None = None
+    """None where it is kept secret."""
+    validation_accuracy: Fraction | None = None
+
+
+class Training(Contract):
+    """An accuracy is None where there is no image to measure it on."""
+
+    num_examples: Count
+    validation_accuracy: Fraction | None
+    test_accuracy: Fraction | None
+    """As trained."""
+    test_accuracy_wire: Fraction | None = None
+    """As uploaded."""
+    seconds: Amount = 0.0
+    history: list[Epoch] = Field(max_length=MOST_EPOCHS)
+
+    def losses(self) -> list[tuple[float, float]]:
+        """(epoch, training loss) of at most 2000 epochs, without those that are not told."""
+        told = [(entry.epoch, entry.train_loss) for entry in self.history[:MOST_POINTS]]
+        return [(epoch, loss) for epoch, loss in told if loss is not None]
+
+    def validation_accuracies(self) -> list[tuple[float, float]]:
+        """(epoch, validation accuracy) of at most 2000 epochs, without those that were not measured."""
+        told = [(entry.epoch, entry.validation_accuracy) for entry in self.history[:MOST_POINTS]]
+        return [(epoch, accuracy) for epoch, accuracy in told if accuracy is not None]
+
+
+class Privacy(Contract):
+    """The budget that private training kept to (see `fedlmg_client/private_training.py`)."""
+
+    epsilon: Annotated[float, Field(ge=0, le=1e9)]
+    delta: Fraction
+    max_grad_norm: Amount | None = None
+    noise_multiplier: Amount | None = None
+
+
+class Membership(Contract):
+    """The result of a membership-inference attack on the model (see `fedlmg_client/audit.py`)."""
+
+    auc: Fraction
+    """Probability that a training image has a smaller loss than a held-out image; 0.5 is chance, 1 is certainty."""
+    tpr_at_1_percent_fpr: Fraction
+    """Share of training images found while 1 % of held-out images are mistaken for training images."""
+    members: Count | None = None
+    """Number of training images."""
+    others: Count | None = None
+    """Number of held-out images."""
+
+
+def _check_schema(schema: int) -> int:
+    if schema != SCHEMA:
+        raise ValueError(f"this version reads schema {SCHEMA}, so both sides must run the same version of FedLMG")
+    return schema
+
+
+class Manifest(Contract):
+    schema_version: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema")
+    client: Name
+    architecture: str
+    class_names: list[Name] = Field(min_length=1, max_length=MOST_CLASSES)
+    class_counts: list[Count] = Field(max_length=MOST_CLASSES)
+    """Training images of each class."""
+    preprocessing: Preprocessing
+    training: Training
+    privacy: Privacy | None = None
+    membership: Membership | None = None
+    data: str
+    """`folder`, or the virtual client whose data it is, such as `digits/mnist`."""
+    sha256: str
+    """Of the weights (see `weights_digest`)."""
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        repeated, times = Counter(self.class_names).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"names the class {shown(repeated)} more than once")
+        if len(self.class_counts) != len(self.class_names):
+            raise ValueError(
+                f"counts the images of {len(self.class_counts)} classes, but names {len(self.class_names)}"
+            )
+        return self
+
+    def to_text(self) -> str:
+        return json.dumps(self.to_json())
+
+
+def parse(text: object) -> Manifest:
+    """
+    Raises
+    ------
+    ManifestError: the text is not that of a manifest.
+    """
+    try:
+        content = json.loads(text) if isinstance(text, str | bytes) else None
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"its manifest is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ManifestError("its manifest is not a JSON object")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        client = str(content.get("client", ""))
+        raise ManifestError(explain(error, "its manifest"), client if is_sane_name(client) else "") from None
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an upload's folder.
+
+    Raises
+    ------
+    ManifestError: the file is not that of a manifest.
+    OSError: there is no such file.
+    """
+    return parse((folder / "manifest.json").read_bytes())
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    write_json(folder / "manifest.json", manifest.to_json())
