@@ -160,7 +160,7 @@ def _check_membership(found: Membership | None, most: float) -> None:
         )
     if found and found.auc > most:
         raise ValueError(
-            f"the membership-inference AUC of the model is {found['auc']:.2f}, above the 'max-membership-auc' of "
+            f"the membership-inference AUC of the model is {found.auc:.2f}, above the 'max-membership-auc' of "
             f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"
         )
 

@@ -94,7 +94,7 @@ def test_a_reply_under_no_proper_name_is_not_stored(make_strategy: Callable[...,
 
     strategy.collect(TinyGrid({7: [uploads(name)], 8: [uploads("printed")]}))
 
-    assert "no proper 'client'" in strategy.missing["node 7"]
+    assert "a name must be printable" in strategy.missing["node 7"]
     assert stored(strategy) == ["printed"]
 
 

@@ -11,7 +11,7 @@ from common.models import architectures
 from common.models.feature_statistics import batch_norm_moments
 from common.upload import Upload, weights_digest
 from fedlmg_server.collection.strategy import FedLMG
-from tests.manifests import make_manifest
+from tests.manifests import make_manifest, saying
 
 SUPERLINK = 1
 RAISED = 2
@@ -63,8 +63,8 @@ def make_upload(name: str) -> Upload:
     torch.manual_seed(0)
     model = architectures.build("small_mobilenet_v3", 2)
     arrays = model.state_dict()
-    manifest = make_manifest(name, architecture="small_mobilenet_v3", sha256=weights_digest(arrays))
-    return Upload(arrays, batch_norm_moments(model), manifest)
+    manifest = make_manifest(architecture="small_mobilenet_v3", sha256=weights_digest(arrays))
+    return saying(Upload(arrays, batch_norm_moments(model), manifest), client=name)
 
 
 def uploads(name: str) -> Answer:
