@@ -22,6 +22,7 @@ from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
+from tests.manifests import saying
 
 RETURNED = ["own-model", "ensemble", "fedlmg-specific-teacher"]
 EVERY_METHOD = [*compare.UNTRAINED, *compare.TRAINED]
@@ -90,7 +91,7 @@ def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(report
 
 
 def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(reported, finished: VirtualRun):
-    finished.uploads[0].manifest.data = "folder"
+    finished.uploads[0] = saying(finished.uploads[0], data="folder")
 
     results = reported(True)
 
