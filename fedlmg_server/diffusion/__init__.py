@@ -1,1 +1,1 @@
-"""Diffusion models behind one contract; the only place that imports diffusers and transformers."""
+"""Diffusion models behind one contract; only this package imports diffusers and transformers."""

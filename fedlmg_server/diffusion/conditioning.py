@@ -1,7 +1,7 @@
-"""What a denoiser is told to draw: class names to its keyword arguments, for each family of latent models.
+"""Conditioning of a denoiser: from class names to its keyword arguments, for each family of latent models.
 
-Every result has 2 B rows: B without a class, for classifier-free guidance, then B with it. Nothing is computed twice
-for a class.
+Every result has 2 B rows: B rows without a class, for classifier-free guidance, then B rows with it. Results are cached
+by class.
 """
 
 import difflib
@@ -14,15 +14,23 @@ from torch.utils._pytree import tree_map
 from common.config import ConfigError
 
 PROMPT = "an image of {}"
-"""The prompt of a class (paper, section 3; the authors' code)."""
+"""The prompt for a class (paper, section 3; the authors' code)."""
 
 Arguments = dict
-"""Keyword arguments of the denoiser: tensors (rows, ...), or dicts of them."""
+"""Keyword arguments of the denoiser: tensors (rows, ...) or dictionaries of tensors."""
 Conditioning = Callable[[list[str]], Arguments]
+"""From B class names to the arguments for 2 B rows."""
 
 
 class Prompts:
-    """Text prompts; `encode` turns one prompt into arguments of one row, `tokenizer` is the first step of it."""
+    """Text prompts as conditioning.
+
+    `encode` turns one prompt into arguments of one row. `tokenizer` is its first step.
+
+    Raises
+    ------
+    ConfigError: the text encoder cannot tell two class names apart.
+    """
 
     def __init__(self, encode: Callable[[str], Arguments], tokenizer: Callable):
         self._encode, self._tokenizer = encode, tokenizer
@@ -39,15 +47,15 @@ class Prompts:
             tokens = tuple(self._tokenizer(prompt, truncation=True).input_ids)
             if (other := self._read.setdefault(tokens, prompt)) != prompt:
                 raise ConfigError(
-                    f"the diffusion model reads '{prompt}' as it reads '{other}', by their first {len(tokens)} tokens: "
-                    "give one of the classes another name (`class-aliases`)"
+                    f"the diffusion model cannot tell '{prompt}' from '{other}', whose first {len(tokens)} tokens are "
+                    "equal: give one of the classes another name ('class-aliases')"
                 )
             self._encoded[prompt] = self._encode(prompt)
         return self._encoded[prompt]
 
 
 def stable_diffusion(pipeline: DiffusionPipeline) -> Prompts:
-    """Stable Diffusion 1 and 2: the text encoder's last states."""
+    """Stable Diffusion 1 and 2: the last hidden states of the text encoder."""
 
     def encode(prompt: str) -> Arguments:
         states, _ = pipeline.encode_prompt(prompt, pipeline.device, 1, do_classifier_free_guidance=False)
@@ -57,7 +65,7 @@ def stable_diffusion(pipeline: DiffusionPipeline) -> Prompts:
 
 
 def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
-    """Stable Diffusion XL: states of two text encoders, the pooled one, and the image's size without cropping."""
+    """Stable Diffusion XL: the states of both text encoders, the pooled state, and the image size without cropping."""
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     width = pipeline.text_encoder_2.config.projection_dim
     empty_is_zero = pipeline.config.force_zeros_for_empty_prompt
@@ -76,21 +84,22 @@ def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
 
 
 def label_ids(class_names: list[str], vocabulary: dict[str, int]) -> list[int]:
-    """The model's labels of these classes.
+    """The model's label for each of these classes.
 
     Raises
     ------
-    ConfigError: a class the model does not know (names the nearest).
+    ConfigError: the model does not know a class; the message gives the nearest one.
     """
     for name in class_names:
         if name not in vocabulary:
-            nearest = "".join(difflib.get_close_matches(name, vocabulary, n=1, cutoff=0)) or "none: it names no classes"
-            raise ConfigError(f"the diffusion model has no class '{name}'; the nearest is {nearest}")
+            nearest = difflib.get_close_matches(name, vocabulary, n=1, cutoff=0)
+            known = f"its nearest is '{nearest[0]}'" if nearest else "it names no classes"
+            raise ConfigError(f"the diffusion model has no class '{name}'; {known}: rename the class ('class-aliases')")
     return [vocabulary[name] for name in class_names]
 
 
 def class_labels(pipeline: DiffusionPipeline) -> Conditioning:
-    """DiT: the label that the pipeline's `id2label` gives to a class name; its last embedding stands for no class."""
+    """DiT: the label that the pipeline's `id2label` gives each class; the last embedding stands for no class."""
     no_class = pipeline.transformer.config.num_embeds_ada_norm
 
     def labels(class_names: list[str]) -> Arguments:

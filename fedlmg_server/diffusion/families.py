@@ -1,4 +1,4 @@
-"""From a name to a backend: which pipelines are supported, and how each is opened."""
+"""From a model's name to a backend: which diffusers pipelines are supported, and how each is opened."""
 
 import json
 import re
@@ -35,32 +35,34 @@ FAMILIES = {
     "DDPMPipeline": DDPMPipeline,
     "DDIMPipeline": DDIMPipeline,
 }
-"""Class named in `model_index.json` to the class it is opened as."""
+"""The class that `model_index.json` names -> the class with which the pipeline is opened."""
 CONDITIONING = {
     StableDiffusionPipeline: conditioning.stable_diffusion,
     StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
     DiTPipeline: conditioning.class_labels,
 }
+"""Class of a latent pipeline -> how its denoiser is conditioned."""
 VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
-"""Of a file of weights."""
+"""Matches a file of weights and captures its variant, such as `fp16`."""
 MOST_SHAPES = 256
-"""That a part is compiled for."""
+"""The most input shapes for which one part of a model is compiled."""
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "ddpm": DDPMScheduler,
     "dpm-solver++": DPMSolverMultistepScheduler,
     "lcm": LCMScheduler,
 }
+"""Config key `sampler` -> scheduler."""
 
 
 def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
     """The backend of `diffusion-model`: an embedded model, a diffusers folder, or a hub id with or without a revision.
 
-    Opened from safetensors only; `HF_HUB_OFFLINE` is honoured by the hub's library.
+    Only safetensors files are opened. The hub's library reads the environment variable `HF_HUB_OFFLINE`.
 
     Raises
     ------
-    ConfigError: no pipeline there, or one of a family that is not supported.
+    ConfigError: there is no pipeline, or its family is not supported.
     """
     source = location.find_pipeline(config.diffusion_model)
     pipeline, decoder = _open(source, config, _dtype(device))
@@ -77,8 +79,11 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
 
 
 def _compile(backend: LatentBackend | PixelBackend) -> None:
-    """At their first call with each shape. Shapes are static, so that an image depends on its batch's size alone and
-    not on which sizes a process met before: not on whether these were too many, either."""
+    """Compile the parts of a model at their first call with each shape.
+
+    Shapes are static, so an image depends on its batch size only. It depends neither on the batch sizes that a process
+    met before nor on their number.
+    """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     parts = [backend.denoiser]
     if isinstance(backend, LatentBackend):
@@ -88,12 +93,13 @@ def _compile(backend: LatentBackend | PixelBackend) -> None:
 
 
 def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
-    """The pipeline and the decoder for gradients."""
+    """The pipeline, and the decoder that is used for gradients only, if one is set."""
     source, revision = location.split_revision(source)
     try:
         family = DiffusionPipeline.load_config(source, revision=revision).get("_class_name")
         if family not in FAMILIES:
-            raise ConfigError(f"it is a {family}, which is not supported; supported are {', '.join(FAMILIES)}")
+            supported = ", ".join(FAMILIES)
+            raise ConfigError(f"its class is {family}, and must be one of {supported}")
         kind = FAMILIES[family]
         pipeline = _from_pretrained(kind, source, revision, dtype)
     except (OSError, ValueError) as error:
@@ -105,7 +111,7 @@ def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[Dif
 def _from_pretrained(
     kind: type[DiffusionPipeline], source: str, revision: str | None, dtype: torch.dtype
 ) -> DiffusionPipeline:
-    """The plain weights, else those of the one variant that is there, such as `fp16`.
+    """Open the plain weights or, without these, the weights of the only variant there is, such as `fp16`.
 
     Raises
     ------
@@ -122,12 +128,15 @@ def _from_pretrained(
 
 
 def _variants(source: str, revision: str | None) -> set[str]:
-    """Of the weights in a folder or a hub's repository: `fp16` of `unet/diffusion_pytorch_model.fp16.safetensors`."""
+    """The variants of the weights in a folder or hub repository.
+
+    For example `fp16`, from the file `unet/diffusion_pytorch_model.fp16.safetensors`.
+    """
     return {match[1] for file in _files(source, revision) if (match := re.search(VARIANT, file))}
 
 
 def _files(source: str, revision: str | None) -> list[str]:
-    """Of a folder or a hub's repository; those that were downloaded before where the hub cannot be reached."""
+    """The files in a folder or hub repository; if the hub cannot be reached, the files downloaded before."""
     folder = Path(source)
     if not folder.is_dir():
         try:
@@ -146,14 +155,16 @@ def _open_decoder(source: str, dtype: torch.dtype) -> AutoencoderTiny:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """Denoiser and autoencoder run in bfloat16 on a GPU that has it; the sampler's state and the moments are float32
-    everywhere."""
+    """bfloat16 for the denoiser and the autoencoder on a GPU that supports it, otherwise float32.
+
+    The sampler's state and the moments are float32 on every device.
+    """
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
-    """The sampler asked for, on the noise schedule that the model was trained with."""
+    """The requested sampler, on the noise schedule with which the model was trained."""
     changes = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
     if sampler == "ddpm":
         changes["variance_type"] = "fixed_small"
@@ -161,6 +172,6 @@ def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
 
 
 def _class_names(folder: Path) -> list[str]:
-    """A pixel model's classes from `class_names.json` in its folder; without it, none."""
+    """The classes of a pixel model, from `class_names.json` in its folder; none without this file."""
     path = folder / "class_names.json"
     return json.loads(path.read_text()) if path.exists() else []

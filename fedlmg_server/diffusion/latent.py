@@ -1,4 +1,4 @@
-"""Latent diffusion models behind the backend contract: a denoiser on an autoencoder's latents.
+"""Latent diffusion models behind the backend contract: a denoiser on the latents of an autoencoder.
 
 Stable Diffusion 1, 2 and XL, their few-step distillations, and DiT differ in their conditioning only.
 """
@@ -20,7 +20,7 @@ from fedlmg_server.diffusion.conditioning import Arguments, Conditioning
 
 
 class LatentBackend:
-    """Frozen denoiser and autoencoder of one pipeline; `guidance_decoder`, if given, decodes for gradients only."""
+    """The frozen denoiser and autoencoder of one pipeline; `guidance_decoder`, if given, decodes for gradients only."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class LatentBackend:
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Arguments, guidance_scale: float) -> Prediction:
         with_class = tree_map(lambda rows: rows[len(x_t) :], condition)
         if width := self.denoiser.config.get("time_cond_proj_dim"):
-            # A latent consistency model is told the guidance scale instead of being asked twice.
+            # A latent consistency model takes the guidance scale as an input, so one call is enough.
             scales = torch.full((len(x_t),), guidance_scale - 1.0, device=self.device)
             embedded = self.pipeline.get_guidance_scale_embedding(scales, width, self.dtype)
             output = self._denoise(x_t, t, {**with_class, "timestep_cond": embedded})
@@ -58,7 +58,7 @@ class LatentBackend:
         return from_model_output(self.scheduler, output, x_t, t)
 
     def _denoise(self, x_t: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
-        """The denoiser's output without a learned variance, float32."""
+        """The denoiser's output in float32, without the channels of a learned variance."""
         steps = torch.full((len(x_t),), int(t), device=self.device)
         output = self.denoiser(x_t.to(self.dtype), timestep=steps, **arguments).sample
         return output[:, : x_t.shape[1]].float()
@@ -69,10 +69,10 @@ class LatentBackend:
     def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
         return _decode(self.guidance_vae, x_0)
 
-    def safe(self, images: torch.Tensor) -> list[bool]:
+    def check_safety(self, images: torch.Tensor) -> list[bool]:
         if getattr(self.pipeline, "safety_checker", None) is None:
             return [True] * len(images)
-        # As arrays: the checker blackens what it rejects, in place.
+        # The checker blackens the images that it rejects, in place. So it gets a copy.
         arrays = images.permute(0, 2, 3, 1).float().cpu().numpy().copy()
         _, unsafe = self.pipeline.run_safety_checker(arrays, self.device, self.dtype)
         return [not found for found in unsafe]

@@ -1,4 +1,4 @@
-"""Where a diffusion model lies, without importing what opens it."""
+"""Where to find a diffusion model, without importing the libraries that open it."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,15 @@ from common.storage import installed
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
 EMBEDDED = tuple(registry.EMBEDDED)
 HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?"
-"""With the revision behind an `@` that may follow."""
+"""Matches a hub id, optionally followed by `@` and a revision."""
 
 
 def embedded_folder(name: str) -> Path:
-    """A pipeline that ships with FedLMG, one of `EMBEDDED`.
+    """The folder of a pipeline that ships with FedLMG, one of `EMBEDDED`.
 
     Raises
     ------
-    ConfigError: it is not installed.
+    ConfigError: the pipeline is not installed.
     """
     try:
         weights = installed.find_installed(ASSETS / name / "unet" / "diffusion_pytorch_model.safetensors")
@@ -28,37 +28,38 @@ def embedded_folder(name: str) -> Path:
 
 
 def find_pipeline(name: str) -> str:
-    """The folder of an embedded model or a diffusers folder; else the hub id as it is, with its revision.
+    """The folder of an embedded model or of a diffusers pipeline; any other name is returned as a hub id.
 
     Raises
     ------
-    ConfigError: a folder that holds no pipeline.
+    ConfigError: the folder holds no pipeline, or the name is no hub id.
     """
     source = embedded_folder(name) if name in EMBEDDED else Path(name).expanduser()
     is_folder = bool(name) and source.is_dir()
     if is_folder and not (source / "model_index.json").exists():
-        raise ConfigError(f"'{source}' is no diffusers pipeline: it has no model_index.json")
+        raise ConfigError(f"folder '{source}' is no diffusers pipeline: it has no model_index.json")
     if not is_folder and not re.fullmatch(HUB_ID, name):
-        raise ConfigError(f"config key 'diffusion-model' must be a folder that is here or a hub id, got '{name}'")
+        raise ConfigError(f"config key 'diffusion-model' must be an existing folder or a hub id, got '{name}'")
     return str(source) if is_folder else name
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
-    """What `from_pretrained` opens, and its revision, where `find` returned a hub id that names one."""
+    """What `from_pretrained` opens, and the revision if `source`, returned by `find_pipeline`, is a hub id with one."""
     repository, _, revision = source.partition("@")
     return (repository, revision) if revision and not Path(source).is_dir() else (source, None)
 
 
 def check_classes(name: str, class_names: list[str]) -> None:
-    """
+    """Check that an embedded diffusion model was trained on all these classes.
+
     Raises
     ------
-    ConfigError: an embedded model was never shown some class, and would draw something else.
+    ConfigError: the embedded model was not trained on a class, so it would generate something else.
     """
     if name in EMBEDDED and (
         strange := [one for one in class_names if one not in registry.find_dataset(name).class_names]
     ):
         raise ConfigError(
-            f"the embedded diffusion model '{name}' has never seen '{strange[0]}': set 'diffusion-model' to one that "
-            "knows your classes, or train one (`fedlmg pretrain`)"
+            f"the embedded diffusion model '{name}' was not trained on '{strange[0]}': set 'diffusion-model' to a "
+            "model that knows your classes, or train one (`fedlmg pretrain`)"
         )

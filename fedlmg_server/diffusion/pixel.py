@@ -16,8 +16,11 @@ from fedlmg_server.diffusion.conditioning import label_ids
 
 
 class PixelBackend:
-    """A class-conditional model knows `class_names`, in the order of its labels; an unconditional one draws anything
-    and leaves the class to the classifier's guidance."""
+    """A frozen pixel model.
+
+    A class-conditional model knows `class_names`, in the order of its labels. An unconditional model generates images
+    of any class, and the classifier's guidance chooses the class.
+    """
 
     def __init__(self, pipeline: DiffusionPipeline, scheduler: Any, class_names: list[str]):
         self.denoiser, self.scheduler = pipeline.unet, scheduler
@@ -49,5 +52,5 @@ class PixelBackend:
 
     decode_for_guidance = decode
 
-    def safe(self, images: torch.Tensor) -> list[bool]:
+    def check_safety(self, images: torch.Tensor) -> list[bool]:
         return [True] * len(images)

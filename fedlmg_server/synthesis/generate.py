@@ -69,7 +69,7 @@ def generate_for_client(
         images = within_memory(batch)
         with store.finishing():
             pixels = to_pixels(images)
-            found = score_batch(batch, pixels, backend.safe(images), guidance, upload.class_names)
+            found = score_batch(batch, pixels, backend.check_safety(images), guidance, upload.class_names)
             store.save_batch(folder, f"scores-{rank}.jsonl", batch, pixels, found)
             traces.append_losses(folder / f"losses-{rank}.jsonl", losses)
             losses.clear()

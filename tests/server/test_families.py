@@ -137,7 +137,7 @@ def test_weights_that_are_pickled_are_not_opened(tmp_path):
 def test_index_without_a_family_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
 
-    with pytest.raises(ConfigError, match="it is a None, which is not supported"):
+    with pytest.raises(ConfigError, match="its class is None, and must be one of"):
         opened(tmp_path)
 
 
@@ -191,14 +191,14 @@ def test_class_that_the_model_does_not_know_is_named(family, nearest, tmp_path):
 def test_two_classes_that_are_one_prompt_are_told(first, second, tmp_path):
     backend, _ = opened(tiny_pipelines.save("stable-diffusion-1", tmp_path))
 
-    with pytest.raises(ConfigError, match=r"reads 'an image of .*' as it reads 'an image of .*give one"):
+    with pytest.raises(ConfigError, match=r"cannot tell 'an image of .*' from 'an image of .*give one"):
         backend.condition([first, second])
 
 
 def test_family_that_is_not_supported_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
 
-    with pytest.raises(ConfigError, match="it is a FluxPipeline, which is not supported; supported are Stable"):
+    with pytest.raises(ConfigError, match="its class is FluxPipeline, and must be one of Stable"):
         opened(tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_str
     folder = tiny_pipelines.save_with_safety_checker(tmp_path / "pipeline", is_strict)
     backend = families.load_backend(SynthesisConfig(diffusion_model=str(folder)), CPU)
 
-    assert backend.safe(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3
+    assert backend.check_safety(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
     [
         ("student-architecture", "resnt18", "names 'resnt18', no architecture; the nearest is resnet18"),
         ("architectures", "small_resnet,small_mpl", "names 'small_mpl', no architecture; the nearest is small_mlp"),
-        ("diffusion-model", "/nowhere/at all", "a folder that is here or a hub id, got '/nowhere/at all'"),
+        ("diffusion-model", "/nowhere/at all", "an existing folder or a hub id, got '/nowhere/at all'"),
     ],
 )
 def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, sentence: str):
@@ -49,7 +49,7 @@ def test_an_embedded_model_is_not_asked_for_what_it_never_saw(upload: Upload, tm
     run = Run(config, Workspace.open(config, {}))
     upload.save(run.workspace.upload("site-a"))
 
-    with pytest.raises(ConfigError, match="model 'digits' has never seen 'cat': set 'diffusion-model'"):
+    with pytest.raises(ConfigError, match="model 'digits' was not trained on 'cat': set 'diffusion-model'"):
         pipeline.aggregate(run)
 
 

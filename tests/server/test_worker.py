@@ -154,7 +154,7 @@ def test_plan_with_an_unusable_diffusion_model_is_a_sentence(workspace, tmp_path
     result = CliRunner().invoke(app, ["plan", str(workspace.root)])
 
     assert result.exit_code == 1
-    assert "it is a FluxPipeline, which is not supported" in result.output
+    assert "its class is FluxPipeline, and must be one of" in result.output
 
 
 def test_plan_without_a_valid_upload_is_a_sentence(workspace, upload):

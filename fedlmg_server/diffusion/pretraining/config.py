@@ -1,11 +1,11 @@
-"""Settings of `fedlmg pretrain`, apart from the training itself so that reading them imports no diffusion library."""
+"""Settings of `fedlmg pretrain`, in a module of their own so that reading them imports no diffusion library."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Steps are optimiser steps; learning rates are peaks of a cosine after `warmup_steps`."""
+    """Steps are optimiser steps; learning rates are the peaks of a cosine schedule after `warmup_steps`."""
 
     seed: int = 0
     batch_size: int = 64
@@ -15,10 +15,10 @@ class PretrainConfig:
     denoiser_learning_rate: float = 1e-3
     warmup_steps: int = 200
     kl_weight: float = 1e-5
-    """Weight of the autoencoder's KL term per latent value."""
+    """The weight of the autoencoder's KL term, for each latent value."""
     condition_dropout: float = 0.1
-    """Share of training prompts left empty, for classifier-free guidance."""
+    """The share of training prompts that are left empty, for classifier-free guidance."""
     ema_decay: float = 0.9995
     checkpoint_seconds: float = 120.0
     mixed_precision: str = "no"
-    """`bf16` on hardware that has it."""
+    """`no`, or `bf16` on hardware that supports it."""

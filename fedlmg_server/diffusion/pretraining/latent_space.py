@@ -1,4 +1,4 @@
-"""A trained autoencoder's latents: of many images, and made standard for the denoiser."""
+"""The latents of a trained autoencoder: computed for many images, and standardised for the denoiser."""
 
 import torch
 
@@ -9,10 +9,11 @@ ENCODE_BATCH_SIZE = 512
 def standardise_latents(
     vae: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give every latent channel mean 0 and deviation 1 over posteriors `mean`, `std` (N, C, H, W); returns them anew.
+    """Give every latent channel mean 0 and standard deviation 1 over posteriors `mean`, `std` (N, C, H, W).
 
-    The affine map is folded into the autoencoder's 1 x 1 convolutions, so images are decoded as before. A scale alone,
-    as Stable Diffusion's, leaves an offset that drowns a small autoencoder's detail in noise (ours).
+    Returns the new means and standard deviations. The affine map is folded into the autoencoder's 1 x 1 convolutions,
+    so decoded images stay the same. Stable Diffusion only scales its latents. With a small autoencoder that leaves an
+    offset, and the detail drowns in noise (ours).
     """
     shift = mean.mean((0, 2, 3))
     scale = (mean.var((0, 2, 3)) + std.square().mean((0, 2, 3))).sqrt()
@@ -30,7 +31,7 @@ def standardise_latents(
 
 @torch.no_grad()
 def encode_images(vae: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior means and standard deviations, unscaled, (N, C, H, W) each on the CPU, of images uint8 (N, 3, h, w)."""
+    """Posterior means and standard deviations of images uint8 (N, 3, h, w): unscaled, (N, C, H, W) each, on the CPU."""
     vae.eval()
     means, stds = [], []
     for part in images.split(ENCODE_BATCH_SIZE):

@@ -1,9 +1,9 @@
-"""A Stable Diffusion small enough to train and to run on a laptop's processor: every part a class of the real one.
+"""A Stable Diffusion pipeline that is small enough for a laptop's CPU; every part has the class of the real one.
 
-Images of 32 pixels become latents (4, 8, 8); the text encoder reads characters, so any class name of `CHARACTERS` and
-not too long has a prompt of its own (others are refused: `conditioning.Prompts`). The
-prompt enters every block as scale and shift, pooled beside the time step, as well as by cross-attention: with so few
-training steps, cross-attention alone had hardly learned it (measured).
+Images of 32 pixels become latents (4, 8, 8). The text encoder reads characters, so every class name that is made of
+`CHARACTERS` and not too long has its own prompt (`conditioning.Prompts` rejects the others). The prompt enters every
+block by cross-attention and also as a scale and shift, pooled together with the time step. In so few training steps,
+cross-attention alone hardly learned the prompt (measured).
 """
 
 import json
@@ -15,8 +15,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 PROMPT_WORDS = ("an", "image", "of")
-"""Words of every prompt, a token each, so that a class name is a large part of its prompt."""
+"""The words of every prompt; each is one token, so that the class name is a large part of its prompt."""
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_.,'&()/+"
+"""The characters that the text encoder knows."""
 MAX_PROMPT_TOKENS = 24
 TEXT_WIDTH = 64
 
@@ -24,7 +25,7 @@ TEXT_WIDTH = 64
 def build_pipeline(
     image_size: int = 32, channels: tuple[int, int] = (64, 96), seed: int = 0
 ) -> StableDiffusionPipeline:
-    """An untrained pipeline; `channels` are the denoiser's at full and half latent resolution."""
+    """An untrained pipeline; `channels` are those of the denoiser at full and at half latent resolution."""
     torch.manual_seed(seed)
     tokenizer = _character_tokenizer()
     text_encoder = CLIPTextModel(
@@ -42,7 +43,7 @@ def build_pipeline(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    # At CLIP's own 0.02 (and factor 1), prompts that differ in one character start out as one to the denoiser.
+    # With CLIP's own 0.02 (and factor 1), the denoiser cannot tell prompts apart at first that differ in one character.
     torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=1.0)
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64),
@@ -89,7 +90,10 @@ def build_pipeline(
 
 
 def _character_tokenizer() -> CLIPTokenizer:
-    """Start, end, one token for each character inside a word and at its end, and the prompt's own words."""
+    """A tokenizer of single characters and the prompt's own words.
+
+    Its tokens are start, end, each character inside a word and at the end of a word, and the prompt's words.
+    """
     tokens = ["<|startoftext|>", "<|endoftext|>", *CHARACTERS, *(f"{character}</w>" for character in CHARACTERS)]
     merges = ["#version: 0.2"]
     for word in PROMPT_WORDS:

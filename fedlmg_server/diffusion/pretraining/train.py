@@ -1,8 +1,9 @@
 """Train a small text-to-image pipeline on labelled images, for domains that no public diffusion model knows.
 
-Two phases, each continuing from its last checkpoint: the autoencoder, then denoiser and text encoder together on its
-latents (v-prediction, Salimans and Ho 2022). Step i draws its images and noise from seed (seed, phase, process, i), so
-an interrupted run ends with the weights of an undisturbed one. Not covered: augmentation, captions beyond class names.
+There are two phases, and each continues from its last checkpoint. The first trains the autoencoder. The second trains
+the denoiser and the text encoder together on its latents (v-prediction, Salimans and Ho 2022). Step i samples its
+images and noise from the seed (seed, phase, process, i), so an interrupted run ends with the same weights as one
+without an interruption. There is no augmentation, and captions contain only class names.
 """
 
 import time
@@ -29,7 +30,7 @@ from fedlmg_server.diffusion.pretraining.latent_space import encode_images, stan
 
 
 class Autoencoding(torch.nn.Module):
-    """Loss of the autoencoder on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
+    """The autoencoder's loss on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
 
     def __init__(self, vae: torch.nn.Module, kl_weight: float):
         super().__init__()
@@ -44,8 +45,10 @@ class Autoencoding(torch.nn.Module):
 
 
 class Denoising(torch.nn.Module):
-    """Squared error of the predicted velocity on scaled latents (B, C, H, W), given the distinct prompts' token ids
-    (P, T) and the prompt of each latent, int64 (B,)."""
+    """The squared error of the predicted velocity on scaled latents (B, C, H, W).
+
+    tokens: the token ids of the distinct prompts, int64 (P, T). prompt: the prompt of each latent, int64 (B,).
+    """
 
     def __init__(self, pipeline: StableDiffusionPipeline):
         super().__init__()
@@ -71,13 +74,13 @@ def train(
     config: PretrainConfig,
     start: Path | None = None,
 ) -> StableDiffusionPipeline:
-    """Train on images uint8 (N, 3, h, w) with labels int64 (N,); save the pipeline (fp16) and a sample grid in `out`.
+    """Train on images uint8 (N, 3, h, w) with labels int64 (N,), and write the pipeline (fp16) and samples to `out`.
 
-    Checkpoints lie in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
+    Checkpoints are in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
 
     Raises
     ------
-    ConfigError: two classes are one prompt to the text encoder.
+    ConfigError: the text encoder cannot tell two classes apart.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     if start is None:
@@ -87,7 +90,7 @@ def train(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
         for part in (pipeline, pipeline.vae, pipeline.unet):
-            part.register_to_config(_name_or_path="")  # Else the saved folder names this one.
+            part.register_to_config(_name_or_path="")  # Otherwise the saved folder would name `start`.
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
     tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
@@ -143,9 +146,9 @@ def _optimise(
     ema: bool = False,
     snapshot: Callable[[], None] | None = None,
 ) -> float:
-    """AdamW on one objective for a number of steps; leaves the averaged weights in its modules when `ema`.
+    """Train one objective with AdamW for a number of steps; with `ema` its modules end with the averaged weights.
 
-    Returns the seconds of training, over all runs that continued each other.
+    Returns the seconds of training, summed over all runs that continued each other.
     """
     name, num_steps, peak = phase
     accelerator, config, out = run
@@ -228,18 +231,18 @@ def _check_distinct(class_names: list[str], tokens: list[list[int]]) -> None:
     read: dict[tuple[int, ...], str] = {}
     for name, row in zip(class_names, tokens, strict=False):
         if (other := read.setdefault(tuple(row), name)) != name:
-            raise ConfigError(f"the text encoder reads the classes '{other}' and '{name}' as one: rename one")
+            raise ConfigError(f"the text encoder cannot tell class '{other}' from '{name}': rename one of them")
 
 
 def tokenize(pipeline: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:
-    """Token ids int64 (len(prompts), T), padded to the tokenizer's length."""
+    """The token ids of the prompts, int64 (len(prompts), T), padded to the tokenizer's length."""
     tokenizer = pipeline.tokenizer
     options = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
     return tokenizer(prompts, return_tensors="pt", **options).input_ids
 
 
 def save(pipeline: StableDiffusionPipeline, out: Path) -> None:
-    """Write the pipeline folder in half precision; the pipeline itself keeps its dtype."""
+    """Write the pipeline folder in half precision; the pipeline in memory keeps its dtype."""
     for name in ("vae", "unet", "text_encoder"):
         module = getattr(pipeline, name)
         weights = {key: value.detach().clone() for key, value in module.state_dict().items()}
@@ -252,7 +255,7 @@ def save(pipeline: StableDiffusionPipeline, out: Path) -> None:
 
 @torch.no_grad()
 def sample(pipeline: StableDiffusionPipeline, class_names: list[str], per_class: int, seed: int) -> torch.Tensor:
-    """Unguided images (per_class * classes, 3, h, w) in [0, 1] on the CPU, class varying fastest."""
+    """Unguided images (per_class * classes, 3, h, w) in [0, 1] on the CPU; the class varies fastest."""
     for name in ("vae", "unet", "text_encoder"):
         getattr(pipeline, name).eval()
     prompts = [PROMPT.format(name) for name in class_names] * per_class
