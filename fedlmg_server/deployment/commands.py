@@ -128,12 +128,12 @@ def status(folder: Folder = HERE) -> None:
         )
     except (DeploymentError, FlowerError, OSError) as error:
         raise print_failure(console, error) from None
-    console.print(_clients(deployment, {int(node["node-id"]): node for node in nodes}))
+    console.print(_make_client_table(deployment, {int(node["node-id"]): node for node in nodes}))
     if deployment.last_run.exists():
         _show_run(Path(json.loads(deployment.last_run.read_text())["workspace"]))
 
 
-def _clients(deployment: Deployment, nodes: dict[int, dict]) -> Table:
+def _make_client_table(deployment: Deployment, nodes: dict[int, dict]) -> Table:
     """A table of all registered clients; `nodes` maps Flower's node id to what the SuperLink says of the node."""
     table = Table("client", "state", "since", box=box.SIMPLE_HEAD)
     for number, name in deployment.registry.read_names().items():

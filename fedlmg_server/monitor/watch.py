@@ -118,17 +118,17 @@ def watch_run(workspace: Path, console: Console) -> None:
 
 def render(state: State, now: float) -> Group:
     """Tables of stages, clients and losses, and how the run ended; `now` is in seconds since the epoch."""
-    parts = [_stages(state, now)]
+    parts = [_make_stage_table(state, now)]
     if state.clients:
-        parts.append(_clients(state))
+        parts.append(_make_client_table(state))
     if state.losses:
-        parts.append(_losses(state))
+        parts.append(_make_loss_table(state))
     if state.end is not None:
         parts.append(Text(f"failed: {state.end}", "red") if state.end else Text("finished", "green"))
     return Group(*parts)
 
 
-def _stages(state: State, now: float) -> Table:
+def _make_stage_table(state: State, now: float) -> Table:
     table = Table("stage", "", "done", "a second", "seconds", "left", box=box.SIMPLE_HEAD)
     for name, stage in state.stages.items():
         over = stage.seconds is not None or state.end is not None
@@ -150,7 +150,7 @@ def _stages(state: State, now: float) -> Table:
     return table
 
 
-def _clients(state: State) -> Table:
+def _make_client_table(state: State) -> Table:
     table = Table("client", "", "", box=box.SIMPLE_HEAD)
     for name in list(state.clients)[-MAX_LINES:]:
         word, reason = state.clients[name]
@@ -160,7 +160,7 @@ def _clients(state: State) -> Table:
     return table
 
 
-def _losses(state: State) -> Table:
+def _make_loss_table(state: State) -> Table:
     table = Table("newest losses", "step", "value", box=box.SIMPLE_HEAD)
     for series in list(state.losses)[-MAX_LINES:]:
         step, value = state.losses[series]

@@ -96,7 +96,9 @@ def test_status_lists_every_client_with_its_state(deployment: Deployment):
     console = Console(width=100)
 
     with console.capture() as shown:
-        console.print(commands._clients(deployment, {7: {"status": "online", "online-at": "2026-01-02T03:04:05Z"}}))
+        console.print(
+            commands._make_client_table(deployment, {7: {"status": "online", "online-at": "2026-01-02T03:04:05Z"}})
+        )
 
     assert "site-a online 2026-01-0" in " ".join(shown.get().split())
     assert "site-b unknown" in " ".join(shown.get().split())
