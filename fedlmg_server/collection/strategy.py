@@ -104,7 +104,7 @@ class FedLMG(Strategy):
         self.clients = {}
         exchange = Exchange(
             grid,
-            lambda nodes: self._messages(self._question(), MessageType.TRAIN, self._without_upload(nodes)),
+            lambda nodes: self._make_messages(self._make_question(), MessageType.TRAIN, self._select_nodes(nodes)),
             self._receive_upload,
             lambda exchange: self._log_progress("uploads", exchange, num_expected),
             self.poll_seconds,
@@ -115,18 +115,18 @@ class FedLMG(Strategy):
             self.config.deadline_seconds,
             is_enough=lambda exchange: len(exchange.answered) >= num_expected,
             is_settled=lambda exchange: (
-                self._all_known(exchange) or len(self._have()) + len(exchange.failed) >= num_expected
+                self._all_known(exchange) or len(self._find_held_uploads()) + len(exchange.failed) >= num_expected
             ),
             grace_seconds=self.grace_seconds,
         )
         for node, name in exchange.answered.items():
             self.workspace.remember_node(node, name)
         self._note_missing(exchange, num_expected)
-        if len(self._have()) < self.config.min_clients:
+        if (num_held := len(self._find_held_uploads())) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(
-                f"'min-clients' is {self.config.min_clients}, but only {len(self._have())} of {num_expected} uploads "
-                f"arrived ({reasons}): repeat the command, which keeps these uploads"
+                f"'min-clients' is {self.config.min_clients}, but only {num_held} of {num_expected} uploads arrived "
+                f"({reasons}): repeat the command, which keeps these uploads"
             )
 
     def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
@@ -135,9 +135,9 @@ class FedLMG(Strategy):
         for node, (name, reason) in exchange.list_unanswered().items():
             name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
-                self._miss(name or f"node {node}", reason)
-        num_absent = max(0, num_expected - len(self._have()) - len(self.missing))
-        heard_of = {*self._have(), *self.missing, *self.workspace.forgotten}
+                self._report_missing(name or f"node {node}", reason)
+        num_absent = max(0, num_expected - len(self._find_held_uploads()) - len(self.missing))
+        heard_of = {*self._find_held_uploads(), *self.missing, *self.workspace.forgotten}
         absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
         if nameless := num_absent - len(absent):
             absent.append(f"{nameless} more")
@@ -146,11 +146,11 @@ class FedLMG(Strategy):
             f'"num-supernodes={num_expected}"'
         )
         for name in absent:
-            self._miss(name, few if self.is_simulated else "never connected")
+            self._report_missing(name, few if self.is_simulated else "never connected")
 
-    def _without_upload(self, nodes: list[int]) -> list[int]:
+    def _select_nodes(self, nodes: list[int]) -> list[int]:
         """The nodes to ask: all but removed clients and clients whose upload is held, which count as answers."""
-        have, known, forgotten = self._have(), self.workspace.nodes, self.workspace.forgotten
+        have, known, forgotten = self._find_held_uploads(), self.workspace.nodes, self.workspace.forgotten
         held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
         # If two nodes had the same name, both are asked, and their replies decide.
         held = {node: name for node, name in held.items() if name not in self.clients.values()}
@@ -166,7 +166,7 @@ class FedLMG(Strategy):
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
         exchange = Exchange(
             grid,
-            lambda nodes: self._messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
+            lambda nodes: self._make_messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
             self._receive_evaluation,
             lambda exchange: self._log_progress("evaluation", exchange, len(self.clients)),
             self.poll_seconds,
@@ -188,7 +188,7 @@ class FedLMG(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """A message for each connected node. `arrays` and `config` are not sent: there is no global model yet."""
-        return self._messages(self._question(), MessageType.TRAIN, grid.get_node_ids())
+        return self._make_messages(self._make_question(), MessageType.TRAIN, grid.get_node_ids())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -205,7 +205,7 @@ class FedLMG(Strategy):
     ) -> Iterable[Message]:
         """A message for each connected node; `config` must hold `model`, the JSON that describes `arrays`."""
         content = RecordDict({"arrays": arrays, "config": config})
-        return self._messages(content, MessageType.EVALUATE, grid.get_node_ids())
+        return self._make_messages(content, MessageType.EVALUATE, grid.get_node_ids())
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         for reply in replies:
@@ -213,14 +213,14 @@ class FedLMG(Strategy):
                 self._receive_evaluation(reply, reply.metadata.src_node_id)
         return MetricRecord(dict(self.evaluations))
 
-    def _messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
+    def _make_messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
         ttl = self.config.deadline_seconds
         return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
 
-    def _question(self) -> RecordDict:
+    def _make_question(self) -> RecordDict:
         """The TRAIN message's content: which uploads the server holds, which clients were removed, the size limit."""
         most = self.config.max_upload_megabytes
-        lists = {"have": json.dumps(self._have()), "forgotten": json.dumps(self.workspace.forgotten)}
+        lists = {"have": json.dumps(self._find_held_uploads()), "forgotten": json.dumps(self.workspace.forgotten)}
         return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
 
     @property
@@ -228,7 +228,7 @@ class FedLMG(Strategy):
         """Node -> name of registered clients. The file is read each time: clients may be added while a run waits."""
         return Registry(Path(self.registry)).read_names() if self.registry else {}
 
-    def _have(self) -> dict[str, str]:
+    def _find_held_uploads(self) -> dict[str, str]:
         """Client name -> sha256 of the weights, for every upload in the workspace."""
         folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
         held = {}
@@ -244,9 +244,9 @@ class FedLMG(Strategy):
         self._raise_client_error(reply, node)
         size, most = megabytes(reply.content), self.config.max_upload_megabytes
         if size > most:
-            raise ReplyError(f"its upload has {size:.1f} MB, above the 'max-upload-megabytes' of {most:g}")
-        said = self._read_manifest(reply, node)
-        name, digest = said.client, said.sha256
+            raise ReplyError(f"the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}")
+        received = self._read_manifest(reply, node)
+        name, digest = received.client, received.sha256
         if self.registry and (owner := self._registered.get(node)) != name:
             known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
             raise ReplyError(f"the client calls itself '{name}', but {known}", owner or "")
@@ -258,17 +258,17 @@ class FedLMG(Strategy):
             raise ReplyError("the operator removed this client from the run", name)
         if "arrays" in reply.content:
             upload = Upload.from_records(reply.content)
-            if self._have().get(name, digest) != digest:
+            if self._find_held_uploads().get(name, digest) != digest:
                 # The client has trained again, so images that its earlier classifier guided are out of date.
                 (self.workspace.upload(name) / "manifest.json").unlink()
                 self.workspace.remove_images(name)
             upload.save(self.workspace.upload(name))
-        elif self._have().get(name) != digest:
+        elif self._find_held_uploads().get(name) != digest:
             raise ReplyError(
                 "the client sent a manifest without weights, but the server does not hold its weights", name
             )
         self.workspace.log("client", name=name, state="answered", reason="")
-        for epoch, loss in said.training.losses():
+        for epoch, loss in received.training.losses():
             self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
         return name
 
@@ -302,6 +302,6 @@ class FedLMG(Strategy):
     def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
         self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")
 
-    def _miss(self, name: str, reason: str) -> None:
+    def _report_missing(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         self.workspace.log("client", name=name, state="failed", reason=reason)

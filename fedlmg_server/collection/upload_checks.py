@@ -1,7 +1,7 @@
-"""What makes an upload unfit: checks in the order of their cost, from its class names to a forward pass on noise.
+"""Checks that an upload must pass, the cheapest first, from its class names to a forward pass on noise.
 
-Its manifest was checked when it was read (`common/manifest.py`). Nothing of an upload is trusted before its check, and
-no text of it becomes a path, an import or a tensor's size.
+The manifest is checked earlier, when it is read (`common/manifest.py`). Nothing in an upload is trusted before its
+check. No text of an upload becomes a path, an import or the size of a tensor.
 """
 
 from collections.abc import Callable, Collection
@@ -17,17 +17,22 @@ from common.models import architectures, feature_statistics
 from common.upload import Upload, weights_digest
 
 LARGEST_WEIGHTS = 1e4
-"""Of a tensor of weights, and of a layer's means: root mean square (ours: trained nets stay below a few hundred)."""
+"""Largest root mean square of a tensor of weights or of a layer's means (ours: trained nets reach a few hundred)."""
 LARGEST_VARIANCES = LARGEST_WEIGHTS**2
 WIRE_DTYPES = (torch.float16, torch.float32)
 
 
 class Refused(ValueError):
-    """One sentence: which client's upload is unfit, and why."""
+    """An upload is not valid; the message is one sentence that says which client's upload it is, and why."""
 
 
 def check(upload: Upload, config: Config) -> None:
-    """Raises Refused, naming the client, unless the upload is what its manifest says and fits this run."""
+    """Check that the upload matches its manifest and this run's config.
+
+    Raises
+    ------
+    Refused: a check fails; the message names the client.
+    """
     try:
         for step in STEPS:
             step(upload, config)
@@ -35,61 +40,63 @@ def check(upload: Upload, config: Config) -> None:
         raise Refused(f"client '{upload.client}': {refusal}") from None
 
 
-def _class_names(upload: Upload, config: Config) -> None:
+def _check_class_names(upload: Upload, config: Config) -> None:
     try:
         labels.check_distinct(upload.class_names, labels.parse_aliases(config.clients.class_aliases))
     except ValueError as error:
         raise Refused(str(error)) from None
 
 
-def _image_size(upload: Upload, config: Config) -> None:
+def _check_image_size(upload: Upload, config: Config) -> None:
     if (size := upload.preprocess.image_size) != config.training.image_size:
-        raise Refused(f"it trained on images of {size} pixels; this run's 'image-size' is {config.training.image_size}")
+        raise Refused(
+            f"its classifier must take images of {config.training.image_size} pixels ('image-size'), got {size} pixels"
+        )
 
 
-def _data(upload: Upload, config: Config) -> None:
+def _check_data_source(upload: Upload, config: Config) -> None:
     data = upload.manifest.data
     has_virtual_clients = bool(config.simulation.dataset or config.simulation.folders)
     is_virtual = has_virtual_clients and virtual_index(data, config) is not None
     if data != "folder" and not is_virtual:
-        raise Refused(f"its 'data' is {shown(data)}, not 'folder' or a virtual client of this run")
+        raise Refused(f"its 'data' must be 'folder' or name a virtual client of this run, got {shown(data)}")
 
 
-def _architecture(upload: Upload, config: Config) -> None:
+def _check_architecture(upload: Upload, config: Config) -> None:
     name = upload.manifest.architecture
     known = architectures.base_architecture(name)
     if architectures.is_builder(known):
         if known not in config.builders:
             raise Refused(
-                f"it names the builder {shown(name)}, which this server imports only if its 'architectures' name it"
+                f"its architecture is the builder {shown(name)}; this server imports only builders in 'architectures'"
             )
     elif known not in architectures.list_names():
-        raise Refused(f"it uploaded a {shown(name)}, which this server does not know")
+        raise Refused(f"its architecture {shown(name)} is unknown to this server: run the same version of FedLMG")
 
 
-def _keys_and_shapes(upload: Upload, config: Config) -> None:
+def _check_shapes(upload: Upload, config: Config) -> None:
     name, size = upload.manifest.architecture, config.training.image_size
     try:
         with init_empty_weights():
             expected = architectures.build(name, len(upload.class_names), size, config.builders).state_dict()
     except Exception as error:  # A builder of the operator's may raise anything.
-        raise Refused(f"its architecture cannot be built here: {error}") from None
+        raise Refused(f"its architecture cannot be built on this server: {error}") from None
     if different := sorted(set(expected) ^ set(upload.arrays)):
-        raise Refused(f"its weights do not fit the architecture, first at {shown(different[0])}")
+        raise Refused(f"its weights do not match its architecture: the first difference is {shown(different[0])}")
     for key, tensor in upload.arrays.items():
         if tensor.shape != expected[key].shape:
-            raise Refused(f"'{key}' has shape {list(tensor.shape)}, not {list(expected[key].shape)}")
+            raise Refused(f"'{key}' must have shape {list(expected[key].shape)}, got {list(tensor.shape)}")
         fitting = WIRE_DTYPES if expected[key].is_floating_point() else (expected[key].dtype,)
         if tensor.dtype not in fitting:
-            raise Refused(f"'{key}' has dtype {tensor.dtype}, not {' or '.join(map(str, fitting))}")
+            raise Refused(f"'{key}' must have dtype {' or '.join(map(str, fitting))}, got {tensor.dtype}")
 
 
-def _signature(upload: Upload, config: Config) -> None:
+def _check_checksum(upload: Upload, config: Config) -> None:
     if weights_digest(upload.arrays) != upload.manifest.sha256:
-        raise Refused("its weights are not those that its manifest signs: ask it to send them again")
+        raise Refused("checksum mismatch between weights and manifest: ask the client to upload again")
 
 
-def _weights(upload: Upload, config: Config) -> None:
+def _check_weights(upload: Upload, config: Config) -> None:
     for key, tensor in upload.arrays.items():
         is_variance = key.endswith("running_var")
         _check_values(f"'{key}'", tensor, LARGEST_VARIANCES if is_variance else LARGEST_WEIGHTS)
@@ -97,7 +104,7 @@ def _weights(upload: Upload, config: Config) -> None:
             raise Refused(f"a variance of '{key}' is negative")
 
 
-def _classifier(upload: Upload, config: Config) -> None:
+def _check_classifier(upload: Upload, config: Config) -> None:
     classifier = upload.classifier()
     layers = feature_statistics.tapped_layers(classifier)
     _check_statistics(upload, layers)
@@ -107,14 +114,17 @@ def _classifier(upload: Upload, config: Config) -> None:
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
     for layer, moments in upload.statistics.items():
         if layer not in known:
-            raise Refused(f"its statistics are of an unknown layer {shown(layer)}")
+            raise Refused(f"its feature statistics name the layer {shown(layer)}, which its classifier does not have")
         for kind, tensor, largest in (
             ("means", moments.mean, LARGEST_WEIGHTS),
             ("variances", moments.variance, LARGEST_VARIANCES),
         ):
             if tensor.dtype != torch.float32 or tensor.dim() not in (1, 2, 3):
-                raise Refused(f"the {kind} of '{layer}' are no vectors of float32")
-            _check_values(f"its statistics, the {kind} of '{layer}'", tensor, largest)
+                raise Refused(
+                    f"the {kind} of '{layer}' must be float32 with 1 to 3 dimensions, got {tensor.dtype} with "
+                    f"{tensor.dim()}"
+                )
+            _check_values(f"its feature statistics, the {kind} of '{layer}'", tensor, largest)
         if (moments.variance < 0).any():
             raise Refused(f"a variance of '{layer}' is negative")
 
@@ -122,9 +132,9 @@ def _check_statistics(upload: Upload, known: Collection[str]) -> None:
 def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
     values = tensor.double()
     if not torch.isfinite(values).all():
-        raise Refused(f"{what}: not finite")
+        raise Refused(f"{what}: all values must be finite, but some are not")
     if tensor.is_floating_point() and tensor.numel() and values.square().mean().sqrt() > largest:
-        raise Refused(f"{what}: implausibly large")
+        raise Refused(f"{what}: the root mean square must be at most {largest:g}, but is larger")
 
 
 @torch.no_grad()
@@ -136,19 +146,19 @@ def _check_forward(
     try:
         with feature_statistics.recording(classifier, layers) as recorded:
             logits = classifier(upload.preprocess(noise))
-    except Exception as error:  # A net of a builder of the operator's may raise anything.
+    except Exception as error:  # The operator's own builder may raise anything.
         raise Refused(f"its classifier fails on noise: {error}") from None
     if not isinstance(logits, torch.Tensor) or logits.shape != (8, len(upload.class_names)):
-        raise Refused("its classifier does not give one number for each class")
+        raise Refused("its classifier must return one number for each class, but does not")
     if not torch.isfinite(logits).all():
-        raise Refused("its classifier's output on noise is not finite")
+        raise Refused("its classifier's output on noise must be finite, but is not")
     if logits.std(0).max() <= 1e-7 * logits.abs().max():
-        raise Refused("its classifier says the same of every image")
+        raise Refused("its classifier returns the same output for every image")
     if not upload.statistics:
-        return  # Withheld: the classifier guides by its labels alone.
+        return  # Statistics are optional: without them, guidance uses only the classifier's output.
     for layer, seen in recorded.items():
         if layer not in upload.statistics:
-            raise Refused(f"its statistics lack the layer '{layer}'")
+            raise Refused(f"its feature statistics lack the layer '{layer}'")
         sent = upload.statistics[layer]
         of_all = [seen.mean.shape[1]]
         wanted = [of_all]
@@ -157,10 +167,13 @@ def _check_forward(
             wanted += [[asked.num_clusters, *wanted[-1]]] if asked.num_clusters > 1 else []
         if list(sent.mean.shape) not in wanted or sent.mean.shape != sent.variance.shape:
             shapes = " or ".join(map(str, wanted))
-            raise Refused(f"its statistics of '{layer}' do not have the shape {shapes} that this run takes")
+            raise Refused(
+                f"its feature statistics of '{layer}' must have the shape {shapes}, got {list(sent.mean.shape)} and "
+                f"{list(sent.variance.shape)}"
+            )
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
-    *(_class_names, _image_size, _data, _architecture),
-    *(_keys_and_shapes, _weights, _signature, _classifier),
+    *(_check_class_names, _check_image_size, _check_data_source, _check_architecture),
+    *(_check_shapes, _check_weights, _check_checksum, _check_classifier),
 )

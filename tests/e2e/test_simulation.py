@@ -81,7 +81,7 @@ def test_mixed_clients_end_with_a_model_without_the_broken_and_the_poisoned_one(
     results = json.loads((tmp_path / "workspace" / "report" / "results.json").read_text())
     assert run.returncode == 0, run.stdout
     quarantined = json.loads((tmp_path / "workspace" / "quarantine" / "mnist-2" / "reason.json").read_text())
-    assert "not finite" in quarantined["reason"]
+    assert "must be finite" in quarantined["reason"]
     assert "mnist-2" in results["missing"]
     assert results["clients"]["optdigits-2"]["weight"] < 0.5
     assert results["clients"]["printed"]["weight"] == 1.0

@@ -137,7 +137,7 @@ def test_the_cap_is_announced_and_an_upload_above_it_is_not_stored(make_strategy
     strategy = make_strategy(**{"max-upload-megabytes": 0.1})
     grid = TinyGrid({7: [uploads("mnist")]})
 
-    with pytest.raises(QuorumError, match=r"above the 'max-upload-megabytes' of 0\.1"):
+    with pytest.raises(QuorumError, match=r"'max-upload-megabytes' allows 0\.1"):
         strategy.collect(grid)
 
     assert grid.pushed[0].content["config"]["max-upload-megabytes"] == 0.1

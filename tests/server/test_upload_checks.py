@@ -103,12 +103,12 @@ BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
     "endless class": (saying(class_names=["cat", "d" * 101]), "with 1 to 100 characters"),
     "classes one but for case": (saying(class_names=["cat", "CAT"]), "'cat' and 'CAT' count as one class"),
     "repeated class": (saying(class_names=["cat", "cat"]), "names the class 'cat' more than once"),
-    "more classes than the head": (saying(class_names=["cat", "dog", "fox"], class_counts=[1] * 3), "has shape"),
+    "more classes than the head": (saying(class_names=["cat", "dog", "fox"], class_counts=[1] * 3), "must have shape"),
     "counts no list": (saying(class_counts={"cat": 1}), "'class_counts' = {'cat': 1}: it must be a list"),
     "negative count": (saying(class_counts=[1, -1]), "'class_counts.1' = -1: it must be greater than or equal to 0"),
     "count missing": (saying(class_counts=[1]), "counts the images of 1 classes, but names 2"),
     "no preprocessing": (without("preprocessing"), "lacks 'preprocessing'"),
-    "other image size": (preprocessing(image_size=10**9), "images of 1000000000 pixels; this run's 'image-size' is 32"),
+    "other image size": (preprocessing(image_size=10**9), "images of 32 pixels \\('image-size'\\), got 1000000000"),
     "deviation of zero": (preprocessing(std=[0.25, 0.25, 0.0]), "'preprocessing.std.2' = 0.0"),
     "mean not a number": (preprocessing(mean=[0.5, 0.5, float("nan")]), "'preprocessing.mean.2' = nan"),
     "two means": (preprocessing(mean=[0.5, 0.5]), "'preprocessing.mean' = .*: it must have at least 3 items"),
@@ -132,15 +132,18 @@ BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
     ),
     "history of another type": (training(history="long"), "'training.history' = 'long': it must be a list"),
     "history with a nested value": (training(history=[{"epoch": [1]}]), "'training.history.0.epoch'"),
-    "data of a stranger": (saying(data="digits/../../secret"), "'data' is 'digits/../../secret'"),
-    "unknown architecture": (saying(architecture="resnet1999"), "'resnet1999', which this server does not know"),
+    "data of a stranger": (saying(data="digits/../../secret"), "got 'digits/../../secret'"),
+    "unknown architecture": (saying(architecture="resnet1999"), "'resnet1999' is unknown to this server"),
     "architecture of another type": (saying(architecture=["small_resnet"]), "'architecture' = .*: it must be a text"),
     "builder nobody trusts": (
         saying(architecture="os:abort"),
-        "names the builder 'os:abort', which this server imports",
+        "the builder 'os:abort'; this server imports only",
     ),
-    "other architecture": (saying(architecture="small_convnext"), "do not fit the architecture, first at"),
-    "weights of too large an architecture": (saying(architecture="vit_h_14"), "do not fit the architecture"),
+    "other architecture": (
+        saying(architecture="small_convnext"),
+        "do not match its architecture: the first difference is",
+    ),
+    "weights of too large an architecture": (saying(architecture="vit_h_14"), "do not match its architecture"),
     "unsigned weights": (without("sha256"), "lacks 'sha256'"),
     "a budget below zero": (
         saying(privacy={"epsilon": -1.0, "delta": 0.1}),
@@ -160,36 +163,54 @@ BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
     "too many epochs": (training(history=[{"epoch": 1}] * 100_001), "it must have at most 100000 items"),
 }
 BAD: dict[str, tuple[Spoil, str]] = {
-    "extra weights": (weights("../extra", lambda _: torch.zeros(1)), "first at '../extra'"),
-    "weights missing": (lacks_weights, "do not fit the architecture, first at 'head.bias'"),
-    "weights of another shape": (weights("head.bias", lambda _: torch.zeros(7)), r"shape \[7\], not \[2\]"),
-    "whole numbers as weights": (weights("head.bias", torch.Tensor.long), "'head.bias' has dtype torch.int64"),
-    "a counter with a fraction": (weights("stem.1.num_batches_tracked", torch.Tensor.float), "dtype torch.float32"),
-    "weights not finite": (weights("head.bias", lambda bias: bias * torch.nan), "'head.bias': not finite"),
-    "infinite weights": (weights("head.bias", lambda bias: bias + torch.inf), "'head.bias': not finite"),
-    "implausible weights": (weights("head.weight", lambda weight: weight * 1e9), "'head.weight': implausibly large"),
+    "extra weights": (weights("../extra", lambda _: torch.zeros(1)), "the first difference is '../extra'"),
+    "weights missing": (lacks_weights, "the first difference is 'head.bias'"),
+    "weights of another shape": (weights("head.bias", lambda _: torch.zeros(7)), r"shape \[2\], got \[7\]"),
+    "whole numbers as weights": (
+        weights("head.bias", torch.Tensor.long),
+        "torch.float16 or torch.float32, got torch.int64",
+    ),
+    "a counter with a fraction": (
+        weights("stem.1.num_batches_tracked", torch.Tensor.float),
+        "must have dtype torch.int64, got torch.float32",
+    ),
+    "weights not finite": (
+        weights("head.bias", lambda bias: bias * torch.nan),
+        "'head.bias': all values must be finite",
+    ),
+    "infinite weights": (weights("head.bias", lambda bias: bias + torch.inf), "'head.bias': all values must be finite"),
+    "implausible weights": (
+        weights("head.weight", lambda weight: weight * 1e9),
+        "'head.weight': the root mean square must be at most 10000",
+    ),
     "negative running variance": (weights("stem.1.running_var", lambda variance: -variance - 1), "is negative"),
-    "same answer to every image": (weights("head.weight", torch.zeros_like), "says the same of every image"),
-    "tampered weights": (tampered, "not those that its manifest signs"),
-    "statistics of an unknown layer": (unknown_layer, "unknown layer 'nowhere'"),
+    "same answer to every image": (weights("head.weight", torch.zeros_like), "returns the same output for every image"),
+    "tampered weights": (tampered, "checksum mismatch between weights and manifest"),
+    "statistics of an unknown layer": (unknown_layer, "the layer 'nowhere', which its classifier does not have"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
-    "mean not finite": (first_layer(lambda m: Moments(m.mean * torch.nan, m.variance)), "not finite"),
-    "implausible mean": (first_layer(lambda m: Moments(m.mean + 1e9, m.variance)), "implausibly large"),
+    "mean not finite": (first_layer(lambda m: Moments(m.mean * torch.nan, m.variance)), "all values must be finite"),
+    "implausible mean": (
+        first_layer(lambda m: Moments(m.mean + 1e9, m.variance)),
+        "the root mean square must be at most",
+    ),
     "statistics of other channels": (first_layer(lambda m: Moments(m.mean[1:], m.variance[1:])), r"shape \[24\]"),
     "statistics of too many classes": (
         first_layer(lambda m: by_class(m, 3)),
-        r"\[24\] or \[2, 24\] that this run takes",
+        r"\[24\] or \[2, 24\], got",
     ),
     "mean of four dimensions": (
         first_layer(lambda m: Moments(m.mean[None, None, None], m.variance)),
-        "no vectors of float32",
+        "must be float32 with 1 to 3 dimensions",
     ),
     "statistics by cluster unasked": (
         first_layer(lambda m: by_cluster(by_class(m, 2), 2)),
-        r"\[2, 24\] that this run takes",
+        r"\[2, 24\], got",
     ),
-    "statistics in double": (first_layer(lambda m: Moments(m.mean.double(), m.variance)), "no vectors of float32"),
+    "statistics in double": (
+        first_layer(lambda m: Moments(m.mean.double(), m.variance)),
+        "must be float32 with 1 to 3 dimensions",
+    ),
 }
 NAMELESS: dict[str, Say] = {
     "no name": without("client"),
@@ -206,7 +227,7 @@ def test_a_fit_upload_is_not_refused(fit: Upload):
 
 
 def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
-    with pytest.raises(Refused, match="its 'data' is 'digits/mnist'"):
+    with pytest.raises(Refused, match="got 'digits/mnist'"):
         check(manifests.saying(fit, data="digits/mnist"), Config.from_run_config({"dataset": ""}))
 
 
@@ -214,7 +235,7 @@ def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
 def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, taken: bool):
     config = Config.from_run_config({"statistics": "class" if taken else "global"})
     rows = {layer: by_class(moments, 2) for layer, moments in fit.statistics.items()}
-    refusal = nullcontext() if taken else pytest.raises(Refused, match=r"the shape \[24\] that this run takes")
+    refusal = nullcontext() if taken else pytest.raises(Refused, match=r"must have the shape \[24\], got")
 
     with refusal:
         check(replace(fit, statistics=rows), config)
@@ -224,7 +245,7 @@ def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, 
 def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: str):
     config = Config.from_run_config({"statistics": taken})
     clusters = {layer: by_cluster(by_class(moments, 2), 2) for layer, moments in fit.statistics.items()}
-    refusal = nullcontext() if taken == "class/2" else pytest.raises(Refused, match="that this run takes")
+    refusal = nullcontext() if taken == "class/2" else pytest.raises(Refused, match="must have the shape")
 
     with refusal:
         check(replace(fit, statistics=clusters), config)
@@ -261,7 +282,7 @@ def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Up
     upload = manifests.saying(upload, architecture=name)
     config = Config.from_run_config({"architectures": f"small_resnet, {name}"})
 
-    with pytest.raises(Refused, match="which this server imports only if"):
+    with pytest.raises(Refused, match="this server imports only builders in"):
         check(upload, Config())
     check(replace(upload, builders=config.builders), config)
 
