@@ -17,7 +17,6 @@ from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.student import make_student
-from fedlmg_server.evaluation import image_quality
 from fedlmg_server.synthesis import scores
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images
@@ -72,12 +71,15 @@ def registry(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VirtualRun:
+def finished(tmp_path: Path) -> VirtualRun:
+    return make_finished_run(tmp_path)
+
+
+def make_finished_run(folder: Path) -> VirtualRun:
     """A run of one virtual client: its guided images are real ones of its test set, its unguided ones noise, and its
     classifier and the model given back are untrained."""
-    monkeypatch.setattr(image_quality, "JUDGE_EPOCHS", 2)
     keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
-    config = Config.from_run_config(keys | {"workspace": str(tmp_path)})
+    config = Config.from_run_config(keys | {"workspace": str(folder)})
     run = VirtualRun(config, Workspace.open(config, {}), CPU)
     upload = saying(make_upload("mnist", list(CLASS_NAMES)), data="digits/mnist")
     run.uploads = [upload]

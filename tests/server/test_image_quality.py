@@ -12,6 +12,7 @@ from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.evaluation import image_quality, judge
 from fedlmg_server.evaluation.image_quality import Measured
 from fedlmg_server.report import markdown
+from tests.server.conftest import make_finished_run
 
 CPU = torch.device("cpu")
 ROW = Measured(0, "guided", "mnist", "all", 20, 0.9, 0.8, 7.0, 0.01, 0.5, 0.6, 0.7, 0.8)
@@ -46,18 +47,22 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
     assert abs(near) < 0.1 * far
 
 
-def test_real_images_measure_as_real_and_noise_does_not(finished: VirtualRun):
-    rows = list(image_quality.measure(finished))
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
+    """Of a finished run, judged by a classifier that was trained for a short time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_quality, "JUDGE_EPOCHS", 2)
+        return list(image_quality.measure(make_finished_run(tmp_path_factory.mktemp("finished"))))
 
+
+def test_real_images_measure_as_real_and_noise_does_not(rows: list[Measured]):
     guided, unguided, real = (row for row in rows if row.class_name == "all")
     assert [guided.images, unguided.images, real.images] == ["guided", "unguided", "real"]
     assert abs(guided.kid) < 0.2 * unguided.kid
     assert guided.precision > 0.8 > 0.2 > unguided.precision
 
 
-def test_every_class_has_its_row(finished: VirtualRun):
-    rows = list(image_quality.measure(finished))
-
+def test_every_class_has_its_row(rows: list[Measured]):
     assert [row.class_name for row in rows if row.images == "guided"] == ["all", *CLASS_NAMES]
     assert {row.num_images for row in rows if row.images == "guided"} == {80, 8}
 

@@ -1,7 +1,7 @@
 """What a run measures of itself: with `compare` every method, without it only what it returns."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from io import StringIO
@@ -23,27 +23,41 @@ from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying
+from tests.server.conftest import make_finished_run
 
 RETURNED = ["own-model", "ensemble", "fedlmg-specific-teacher"]
 EVERY_METHOD = [*compare.UNTRAINED, *compare.TRAINED]
 
 
-@pytest.fixture
-def reported(finished: VirtualRun, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], dict]:
-    """Writes the report of the finished run, with baselines or without; returns its results."""
-    monkeypatch.setattr(
-        parallel, "ProcessPoolExecutor", lambda workers, context, **start: ThreadPoolExecutor(1, **start)
-    )
+@pytest.fixture(autouse=True, scope="module")
+def _in_one_process() -> Iterator[None]:
+    """Students are trained in this process, without the seconds that starting others takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "ProcessPoolExecutor", lambda workers, context, **start: ThreadPoolExecutor(1, **start))
+        yield
+
+
+def report(run: VirtualRun, with_baselines: bool) -> dict:
+    """Writes the report of a finished run; returns its results."""
     score = {"quality": 0.5, "weight": 1.0, "reason": ""}
-    write_json(finished.workspace.model / "quality.json", {"mnist": score})
-    finished.workspace.log("stage", name="synthesis", state="finished", seconds=1.0, images=80)
+    write_json(run.workspace.model / "quality.json", {"mnist": score})
+    run.workspace.log("stage", name="synthesis", state="finished", seconds=1.0, images=80)
+    set_compare(run, with_baselines)
+    write_report(run, {"mnist": 0.5}, {}, {})
+    return read_results(run)
 
-    def report(with_baselines: bool) -> dict:
-        set_compare(finished, with_baselines)
-        write_report(finished, {"mnist": 0.5}, {}, {})
-        return json.loads((finished.workspace.report / "results.json").read_text())
 
-    return report
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, VirtualRun]:
+    """A run whose report has no baselines, and one whose report has them: to be read, not to be changed."""
+    found = {with_baselines: make_finished_run(tmp_path_factory.mktemp("finished")) for with_baselines in (False, True)}
+    for with_baselines, run in found.items():
+        report(run, with_baselines)
+    return found
+
+
+def read_results(run: VirtualRun) -> dict:
+    return json.loads((run.workspace.report / "results.json").read_text())
 
 
 def set_compare(run: Run, value: bool) -> None:
@@ -51,24 +65,24 @@ def set_compare(run: Run, value: bool) -> None:
 
 
 @pytest.mark.parametrize(("with_baselines", "methods"), [(False, RETURNED), (True, EVERY_METHOD)])
-def test_methods_are_those_that_were_asked_for(reported, with_baselines: bool, methods: list[str]):
-    assert list(reported(with_baselines)["methods"]) == methods
+def test_methods_are_those_that_were_asked_for(runs, with_baselines: bool, methods: list[str]):
+    assert list(read_results(runs[with_baselines])["methods"]) == methods
 
 
-def test_a_method_is_as_accurate_with_baselines_as_without(reported):
-    alone, among_all = reported(False)["methods"], reported(True)["methods"]
+def test_a_method_is_as_accurate_with_baselines_as_without(runs):
+    alone, among_all = (read_results(runs[key])["methods"] for key in (False, True))
 
     assert alone == {name: among_all[name] for name in RETURNED}
 
 
-def test_the_returned_model_is_the_one_that_is_measured(reported, finished: VirtualRun):
-    rows = reported(False)["methods"]
+def test_the_returned_model_is_the_one_that_is_measured(runs):
+    rows = read_results(runs[False])["methods"]
 
-    assert rows["fedlmg-specific-teacher"]["per_client"] == finished.measure(load_model(finished))
+    assert rows["fedlmg-specific-teacher"]["per_client"] == runs[False].measure(load_model(runs[False]))
 
 
-def test_the_order_in_which_clients_answer_changes_no_bit(reported, finished: VirtualRun):
-    reported(False)
+def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
+    report(finished, False)
     answers = {"c": 0.1, "a": 0.2, "b": 0.3}
 
     def mean(evaluations: dict[str, float]) -> float:
@@ -79,21 +93,20 @@ def test_the_order_in_which_clients_answer_changes_no_bit(reported, finished: Vi
 
 
 @pytest.mark.parametrize("with_baselines", [False, True])
-def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(reported, finished, with_baselines: bool):
-    results = reported(with_baselines)
-    output = StringIO()
-    print_results(results, finished.workspace.report / "index.html", Console(file=output, width=160))
+def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(runs, with_baselines: bool):
+    path, output = runs[with_baselines].workspace.report / "index.html", StringIO()
+    print_results(read_results(runs[with_baselines]), path, Console(file=output, width=160))
 
-    page = (finished.workspace.report / "index.html").read_text()
+    page = path.read_text()
     assert ("fedlmg run --compare" in page, "fedlmg run --compare" in output.getvalue()) == (not with_baselines,) * 2
     assert ("prompts-only-fine-tuning" in page, "prompts-only" in output.getvalue()) == (with_baselines,) * 2
     assert "own-model" in page
 
 
-def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(reported, finished: VirtualRun):
+def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(finished: VirtualRun):
     finished.uploads[0] = saying(finished.uploads[0], data="folder")
 
-    results = reported(True)
+    results = report(finished, True)
 
     assert (results["methods"], results["matrix"], results["confusion"]) == ({}, {}, None)
 
