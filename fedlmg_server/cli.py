@@ -48,7 +48,8 @@ def run(
         list[str] | None, typer.Option(help="Config keys that override those of --config, as \"key=value key='text'\".")
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option(help="Folder on the server for the run's files. Default for `local`: runs/default.")
+        str | None,
+        typer.Option(help="Folder on the server for the run's files. Default for `local`: runs/default."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Measure every baseline as well; twice the time.")] = False,
     trackers: Annotated[
@@ -99,7 +100,7 @@ def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that ha
 
     The hours come from a short timed test. No image is generated.
     """
-    from fedlmg_server.collection.admission import validate_uploads
+    from fedlmg_server.collection.validation import validate_uploads
     from fedlmg_server.run import Run
     from fedlmg_server.synthesis import estimate
 

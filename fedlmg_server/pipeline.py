@@ -13,7 +13,7 @@ from common.config import Config, ConfigError
 from common.models import architectures
 from common.storage.tensors import read_tensors
 from fedlmg_server.baselines.virtual_run import has_virtual_clients
-from fedlmg_server.collection.admission import validate_uploads
+from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.diffusion import location
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model

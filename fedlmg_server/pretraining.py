@@ -20,7 +20,7 @@ from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.distillation.trainer import TrainingSet
-from fedlmg_server.evaluation import judge
+from fedlmg_server.evaluation import evaluation_classifier
 
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
@@ -95,19 +95,21 @@ def pretrain(data: str, out: Path, config: PretrainConfig, image_size: int = 32,
 
 def measure_quality(pipeline, images: PublicImages, seed: int) -> Quality:
     """Sample every class and compare the samples with held-out real images."""
-    by, judge_accuracy, test = _train_judge(images, seed)
+    by, judge_accuracy, test = _train_evaluation_classifier(images, seed)
     samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
     samples = (samples * 255).round().to(torch.uint8)
     labels = torch.arange(len(images.class_names)).repeat(SAMPLES_PER_CLASS)
     half = len(test.images) // 2
     held_out, rest = by.features(test.images).split([half, len(test.images) - half])
-    kid, deviation = judge.kernel_distance(held_out, by.features(samples))
-    of_real, _ = judge.kernel_distance(held_out, rest)
+    kid, deviation = evaluation_classifier.kernel_distance(held_out, by.features(samples))
+    of_real, _ = evaluation_classifier.kernel_distance(held_out, rest)
     asked = accuracy(by.reads(samples), labels)
     return Quality(len(samples), asked, judge_accuracy, kid, deviation, of_real)
 
 
-def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, TrainingSet]:
+def _train_evaluation_classifier(
+    images: PublicImages, seed: int
+) -> tuple[evaluation_classifier.EvaluationClassifier, float, TrainingSet]:
     """Train an evaluation classifier on five sixths of the held-out images.
 
     Returns the classifier, its accuracy on the remaining images in [0, 1], and these images.
@@ -115,7 +117,7 @@ def _train_judge(images: PublicImages, seed: int) -> tuple[judge.Judge, float, T
     count = len(images.held_out.labels) * 5 // 6
     seen = replace(images.held_out, images=images.held_out.images[:count], labels=images.held_out.labels[:count])
     rest = TrainingSet(images.held_out.images[count:], images.held_out.labels[count:])
-    by = judge.train(seen, len(images.class_names), seed)
+    by = evaluation_classifier.train(seen, len(images.class_names), seed)
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 
 

@@ -43,7 +43,7 @@ class Run:
 
     @cached_property
     def uploads(self) -> list[Upload]:
-        """As `load_uploads`; once `collection.admission.validate_uploads` has been there, all of them are valid."""
+        """As `load_uploads`; once `collection.validation.validate_uploads` has been there, all of them are valid."""
         return list(self.load_uploads())
 
     @cached_property

@@ -10,7 +10,7 @@ import torch
 from common.datasets.labeled_images import LabeledImages
 from common.storage.atomic import write_json
 from common.vision.metrics import count_confusions, predict
-from fedlmg_server.baselines import ceiling, teachers_alone
+from fedlmg_server.baselines import centralised, teachers_alone
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
@@ -20,9 +20,9 @@ from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
 
-UNTRAINED = ("own-model", "local", "ensemble")
+UNTRAINED = ("local-own", "local-all", "ensemble")
 """Methods that use the uploads as they are."""
-TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "ceiling")
+TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "centralised")
 """Methods with a student of their own."""
 
 
@@ -43,7 +43,7 @@ class Measurements:
 def measure_what_is_returned(run: VirtualRun) -> Measurements:
     """Rows of the clients' own models, of their ensemble and of the returned model."""
     rows, matrix = measure_untrained(run)
-    rows = {name: rows[name] for name in ("own-model", "ensemble")}
+    rows = {name: rows[name] for name in ("local-own", "ensemble")}
     rows[returned_method(run)] = _row(run.measure(load_model(run)))
     return Measurements(rows, {}, matrix, confusion_of_returned_model(run))
 
@@ -73,8 +73,8 @@ def measure_untrained(
         ensemble[name] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels)
     matrix = {upload.client: {name: local[name][upload.client] for name in local} for upload in run.uploads}
     rows = {
-        "own-model": _row({name: accuracies[name] for name, accuracies in local.items()}),
-        "local": _row({name: _mean(accuracies.values()) for name, accuracies in local.items()}),
+        "local-own": _row({name: accuracies[name] for name, accuracies in local.items()}),
+        "local-all": _row({name: _mean(accuracies.values()) for name, accuracies in local.items()}),
         "ensemble": _row(ensemble),
     }
     return rows, matrix
@@ -128,8 +128,8 @@ def _training_sets(run: VirtualRun, methods: list[str]) -> dict[str, TrainingSet
             cache = TeacherCache(run, read_synthetic_set(run, images))
             for name in wanted:
                 sets[f"{images}-{name}"] = cache.training_set(name, run.teacher_weights)
-    if "ceiling" in methods:
-        sets["ceiling"] = ceiling.pool_images(list(run.train.values()))
+    if "centralised" in methods:
+        sets["centralised"] = centralised.pool_images(list(run.train.values()))
     return sets
 
 

@@ -1,6 +1,6 @@
-"""What DENSE and Co-Boosting share: a generator that sees no image, the ensemble that judges it, a student.
+"""What DENSE and Co-Boosting share: a generator that sees no image, the ensemble that scores it, a student.
 
-In each epoch a new generator is trained for a while on the ensemble's verdict of its images; the best ones join a pool,
+In each epoch a new generator is trained for a while on the ensemble's answers to its images; the best ones join a pool,
 and the student follows the ensemble on the pool. Sizes are ours: smaller than the papers', for a processor. The
 student follows at temperature 1, where the authors' programs soften (4, and 20 in an example of DENSE's).
 """
@@ -75,7 +75,7 @@ class Ensemble:
         votes = weights[:, None] * self.known
         return torch.einsum("kc,kbc->bc", votes, torch.stack(read)) / votes.sum(0).clamp(min=1e-6)
 
-    def judge(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def score_images(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits, and the statistics loss of the batch, () : its mean over the clients."""
         read, distances = [], []
         for member in self.members:
@@ -116,7 +116,7 @@ def generate(
     student.eval()
     for _ in range(GENERATOR_STEPS):
         images = network(noise)
-        logits, distance = ensemble.judge(images)
+        logits, distance = ensemble.score_images(images)
         value = loss(labels, logits, distance, student(preprocess(images)))
         optimizer.zero_grad()
         value.backward()
@@ -134,7 +134,7 @@ Teach = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Student:
-    """The student of all rivals, taught by the ensemble in instalments that add up to everyone's number of updates."""
+    """A student that the ensemble teaches in instalments; together they are as many updates as every student takes."""
 
     def __init__(self, run: VirtualRun):
         self.run, self.model, self.num_updates = run, make_student(run), run.num_updates

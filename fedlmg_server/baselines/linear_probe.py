@@ -1,10 +1,10 @@
-"""`ceiling-linear-probe`: only the student's last layer, trained on all clients' real images.
+"""`centralised-linear-probe`: only the student's last layer, trained on all clients' real images.
 
-So the authors' code trains its ceiling. Simulation only.
+The authors' code trains its upper bound in this way. Simulation only.
 """
 
 from common.models import pretrained
-from fedlmg_server.baselines import ceiling
+from fedlmg_server.baselines import centralised
 from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import trainer
@@ -14,7 +14,7 @@ from fedlmg_server.distillation.student import make_student
 def linear_probe(run: VirtualRun) -> Outcome:
     """The student as it starts (`student-initialisation`; from scratch, its features are random) with its last layer
     trained; BatchNorm's running moments follow the images, as in the authors' code."""
-    data, model, config = ceiling.pool_images(list(run.train.values())), make_student(run), run.config
+    data, model, config = centralised.pool_images(list(run.train.values())), make_student(run), run.config
     head = pretrained.head_name(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))

@@ -1,6 +1,6 @@
 """The uploads as they are: every client's model on every test set, and `ensemble`, the mean of their probabilities.
 
-`own-model` reads each client's own test set with its own model, what it has without any federation; `local` is the
+`local-own` reads each client's own test set with its own model, what it has without any federation; `local-all` is the
 mean of all clients' models on it.
 """
 

@@ -1,1 +1,1 @@
-"""Experiments: settings and seeds, and on each the rivals or the variants of synthesis, in one table."""
+"""Experiments: settings and seeds, and on each the baselines or the variants of synthesis, in one table."""

@@ -37,13 +37,13 @@ Smoke = Annotated[bool, typer.Option(help="Small made-up data and an untrained d
 
 
 @bench.command()
-def rivals(
-    config: Annotated[Path, typer.Option(help="Experiment file.")] = EXPERIMENTS / "rivals.toml",
-    out: Out = Path("runs/rivals"),
+def baselines(
+    config: Annotated[Path, typer.Option(help="Experiment file.")] = EXPERIMENTS / "baselines.toml",
+    out: Out = Path("runs/baselines"),
     runs: Runs = None,
     smoke: Smoke = False,
 ) -> None:
-    """Every rival on the same uploads, data and seeds."""
+    """Measure every baseline on the same uploads, data and seeds."""
     study(config, out, runs=runs, smoke=smoke)
 
 

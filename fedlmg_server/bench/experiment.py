@@ -3,11 +3,11 @@
 Top-level keys are run config keys that hold for all, and these of the experiment's own:
 
 `seeds`          of the runs; `[0]` where not given
-`methods`        the rows: names of `baselines.rivals.NAMES`, or `"all"`; none where not given
+`methods`        the rows: names of `baselines.methods.NAMES`, or `"all"`; none where not given
 `public`         image folder of unlabelled public images, for `feddf`; the embedded federation has its own
 `layout`         what `--smoke` builds in place of the data: one of `smoke.LAYOUTS`
 `[settings.X]`   federations, as run config keys over the top-level ones: each is a `fedlmg run` for every seed
-`[variants.X]`   rows whose images are drawn anew on each run's uploads, as run config keys over the setting's
+`[variants.X]`   rows whose images are generated anew on each run's uploads, as run config keys over the setting's
 `[published.X]`  method or variant -> the mean accuracy in % that the paper gives for setting X
 
 `{data}` in a text stands for the folder that the command line names.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.config import Config, ConfigError
-from fedlmg_server.baselines import rivals
+from fedlmg_server.baselines import methods
 
 OWN = ("seeds", "methods", "public", "layout", "settings", "variants", "published")
 
@@ -66,7 +66,7 @@ def read(file: Path, data: Path | None = None) -> Experiment:
     content = _filled(content, file, data)
     own = {key: content.pop(key) for key in OWN if key in content}
     if own.get("methods") == "all":
-        own["methods"] = list(rivals.NAMES)
+        own["methods"] = list(methods.NAMES)
     _check_kinds(own, file)
     settings = {name: content | keys for name, keys in own.get("settings", {"default": {}}).items()}
     experiment = Experiment(
@@ -112,8 +112,8 @@ def _check_kinds(own: dict, file: Path) -> None:
 def _check(experiment: Experiment, file: Path) -> None:
     if not experiment.methods and not experiment.variants:
         raise ConfigError(f"experiment {file} has neither `methods` nor [variants.NAME]: name at least one")
-    if unknown := [name for name in experiment.methods if name not in rivals.NAMES]:
-        raise ConfigError(f"experiment {file} names the method '{unknown[0]}'; there are {', '.join(rivals.NAMES)}")
+    if unknown := [name for name in experiment.methods if name not in methods.NAMES]:
+        raise ConfigError(f"experiment {file} names the method '{unknown[0]}'; there are {', '.join(methods.NAMES)}")
     if strangers := set(experiment.published) - set(experiment.settings):
         raise ConfigError(f"experiment {file} has published figures of '{min(strangers)}', which is no setting of it")
     rows = {*experiment.methods, *experiment.variants}

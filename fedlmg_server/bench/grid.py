@@ -1,4 +1,4 @@
-"""Runs an experiment: settings x seeds, each a `fedlmg run`, and on each its rivals and variants; finished rows stay.
+"""Runs an experiment: a `fedlmg run` for each setting and seed, then its baselines and variants; finished rows stay.
 
 OUT/runs/SETTING/seed-N         workspaces of `fedlmg run`
 OUT/variants/SETTING/NAME/seed-N  workspaces that share a run's uploads
@@ -21,13 +21,13 @@ from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
 from fedlmg_server import pipeline
-from fedlmg_server.baselines import compare, rivals
+from fedlmg_server.baselines import compare, methods
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.bench import rows
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
-from fedlmg_server.collection.admission import validate_uploads
+from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.flower.versions import read_versions
@@ -141,7 +141,7 @@ def _needs_comparison(methods: list[str], config: Config) -> bool:
 
 def _measure_method(name: str, run: VirtualRun) -> dict:
     try:
-        outcome = rivals.measure_method(name, run)
+        outcome = methods.measure_method(name, run)
     except DoesNotApply as reason:
         return {"note": str(reason)}
     return _accuracies(outcome.per_client) | asdict(outcome.cost)

@@ -12,6 +12,7 @@ from common.storage.atomic import write_bytes
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.report import plots
 from fedlmg_server.report.markdown import DASH, line, spread
+from fedlmg_server.report.results import title_method
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"
@@ -126,13 +127,17 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         headers += ["rounds", "epochs", "MB up", "MB down", "client s", "server s", "images"]
         parts += [f"## {setting}\n", line(headers), line(["---"] * len(headers))]
         for each in methods:
-            shown = [each.method, each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
+            shown = [title_method(each.method), each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
             compared = [DASH if each is base else each.against(base)] if base else []
             parts.append(line(shown + compared + _costs(each)))
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
         parts += ["", line(["method", *clients]), line(["---"] * (len(clients) + 1))]
-        parts += [line([each.method, *map(each.percent, clients)]) for each in methods if each.measured]
-        notes = [f"- {each.method} does not apply: {each.rows[0].note}" for each in methods if not each.measured]
+        parts += [line([title_method(each.method), *map(each.percent, clients)]) for each in methods if each.measured]
+        notes = [
+            f"- {title_method(each.method)} does not apply: {each.rows[0].note}"
+            for each in methods
+            if not each.measured
+        ]
         notes += [
             f"- {row.method}, seed {row.seed}: {row.note}" for each in methods for row in each.measured if row.note
         ]

@@ -28,9 +28,9 @@ class TeacherScore:
     quality: float | None
     """The better of `reads_others` and `validation`; without the latter, of `reads_others` and `read_by_others`."""
     reads_others: float | None
-    """Median over the other clients of how this one reads the images drawn for them, of classes that both know."""
+    """Median over the other clients of how this one reads the images generated for them, of classes that both know."""
     read_by_others: float | None
-    """Median over the other clients of how they read the images drawn for this one."""
+    """Median over the other clients of how they read the images generated for this one."""
     validation: float | None
     """As the client reports it."""
     weight: float = 1.0

@@ -42,5 +42,5 @@ def multi_teacher(
 
 
 def specific_teacher(per_client: dict[str, torch.Tensor], clients: list[str]) -> torch.Tensor:
-    """For each image the probabilities of the client it was drawn for (paper, Eq. 13); clients: N names."""
+    """For each image the probabilities of the client it was generated for (paper, Eq. 13); clients: N names."""
     return torch.stack([per_client[client][row] for row, client in enumerate(clients)])

@@ -39,7 +39,7 @@ def train(
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` per epoch.
 
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
-    The number of updates, not of epochs, is given, so that rivals with fewer images train as long.
+    The number of updates, not of epochs, is given, so that baselines with fewer images train as long.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)

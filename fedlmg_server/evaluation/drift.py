@@ -1,7 +1,7 @@
 """What a finished run's models read of their clients' test images once those have changed: drift after training.
 
-The model given back stands beside what a client has without it (`local`, `ensemble`) and the same student trained on
-all real images (`ceiling`). For virtual clients only.
+The returned model stands beside what a client has without it (`local-all`, `ensemble`) and beside the same student
+trained on all real images (`centralised`). For virtual clients only.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from common.datasets.embedded import digits
 from common.datasets.embedded.public_digits import PUBLIC_FONTS
 from common.datasets.labeled_images import LabeledImages
 from common.storage.atomic import write_bytes, write_json
-from fedlmg_server.baselines import ceiling, compare
+from fedlmg_server.baselines import centralised, compare
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import train_student
@@ -63,11 +63,11 @@ class Shifted:
 
 def measure(run: VirtualRun) -> Iterator[Shifted]:
     """One row for each shift and method."""
-    pooled, _ = train_student(run, ceiling.pool_images(list(run.train.values())))
-    models = {compare.returned_method(run): load_model(run), "ceiling": pooled}
+    pooled, _ = train_student(run, centralised.pool_images(list(run.train.values())))
+    models = {compare.returned_method(run): load_model(run), "centralised": pooled}
     for shift, tests in shifted(run.test):
         untrained, _ = compare.measure_untrained(run, tests)
-        found = {method: untrained[method]["per_client"] for method in ("local", "ensemble")}
+        found = {method: untrained[method]["per_client"] for method in ("local-all", "ensemble")}
         found |= {method: run.measure(model, tests) for method, model in models.items()}
         for method, per_client in found.items():
             yield Shifted(run.config.seed, shift, method, per_client)

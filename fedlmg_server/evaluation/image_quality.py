@@ -1,7 +1,7 @@
 """How good a finished run's synthetic images are, by client and class, against real images that nobody was trained on.
 
 Three sets are measured alike: the guided images, the same without guidance, and as the yardstick other real images.
-The judge is trained on all clients' real training images, so this is for virtual clients only.
+The evaluation classifier is trained on all clients' real training images, so this is for virtual clients only.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from common.labels.maps import to_global_indices
 from common.storage.atomic import write_bytes
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
-from fedlmg_server.baselines import ceiling
+from fedlmg_server.baselines import centralised
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
-from fedlmg_server.evaluation import judge
-from fedlmg_server.evaluation.judge import NEAREST, Judge
+from fedlmg_server.evaluation import evaluation_classifier
+from fedlmg_server.evaluation.evaluation_classifier import NEAREST, EvaluationClassifier
 from fedlmg_server.report.markdown import Column, as_csv, table
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 
-JUDGE_EPOCHS = 60
+CLASSIFIER_EPOCHS = 60
 """The clients' images together are few."""
 REAL = "real"
 METHODS = {"fedlmg": "guided", "prompts-only": "unguided"}
@@ -43,13 +43,13 @@ class Measured:
     """`all`, or one class."""
     num_images: int
     read_as_asked: float
-    """Share that the judge reads as the class asked for, in [0, 1]."""
+    """Share that the evaluation classifier reads as the class asked for, in [0, 1]."""
     confidence: float
     """The client's own classifier's probability of that class, mean, in [0, 1]."""
     statistics_gap: float
     """Statistics loss (paper, Eq. 7) to the client's upload, mean over the images; 0 where it uploaded none."""
     kid: float | None = None
-    """Kernel distance to the client's held-out images in the judge's features."""
+    """Kernel distance to the client's held-out images in the evaluation classifier's features."""
     precision: float | None = None
     recall: float | None = None
     density: float | None = None
@@ -58,20 +58,20 @@ class Measured:
 
 def measure(run: VirtualRun) -> Iterator[Measured]:
     """Every client's rows, the client's whole first and then its classes."""
-    training = ceiling.pool_images(list(run.train.values()))
-    by = judge.train(training, len(run.class_names), run.config.seed, JUDGE_EPOCHS)
-    drawn = {name: _by_client(run, method) for method, name in METHODS.items()}
+    training = centralised.pool_images(list(run.train.values()))
+    by = evaluation_classifier.train(training, len(run.class_names), run.config.seed, CLASSIFIER_EPOCHS)
+    generated = {name: _by_client(run, method) for method, name in METHODS.items()}
     for upload in run.uploads:
         test = run.test[upload.client]
         held_out = TrainingSet(test.images[::2], test.labels[::2])
-        sets = {name: found[upload.client] for name, found in drawn.items() if upload.client in found}
+        sets = {name: found[upload.client] for name, found in generated.items() if upload.client in found}
         sets[REAL] = TrainingSet(test.images[1::2], test.labels[1::2])
         for name, images in sets.items():
             yield from _compared(run, by, upload, name, held_out, images)
 
 
 def _by_client(run: VirtualRun, method: str) -> dict[str, TrainingSet]:
-    """Client -> the images that are learned from; nothing where the run has drawn none."""
+    """Client -> the images that are learned from; nothing where the run has generated none."""
     if not all(run.image_folder(upload, method).is_dir() for upload in run.uploads):
         return {}
     found = read_synthetic_set(run, method)
@@ -80,19 +80,19 @@ def _by_client(run: VirtualRun, method: str) -> dict[str, TrainingSet]:
 
 
 def _compared(
-    run: VirtualRun, by: Judge, upload: Upload, name: str, real: TrainingSet, drawn: TrainingSet
+    run: VirtualRun, by: EvaluationClassifier, upload: Upload, name: str, real: TrainingSet, generated: TrainingSet
 ) -> Iterator[Measured]:
     classes = to_global_indices(upload.class_names, run.class_names)
     local = torch.full((len(run.class_names),), -1)
     local[classes] = torch.arange(len(classes))
-    targets = local[drawn.labels]
-    read = by.reads(drawn.images)
-    confidence = predict(upload.classifier(), upload.preprocess, drawn.images)[torch.arange(len(targets)), targets]
-    gaps = statistics_gaps(upload, drawn.images, targets)
-    of_real, of_drawn = by.features(real.images), by.features(drawn.images)
-    parts = [(ALL, drawn.labels >= 0, real.labels >= 0)]
+    targets = local[generated.labels]
+    read = by.reads(generated.images)
+    confidence = predict(upload.classifier(), upload.preprocess, generated.images)[torch.arange(len(targets)), targets]
+    gaps = statistics_gaps(upload, generated.images, targets)
+    of_real, of_generated = by.features(real.images), by.features(generated.images)
+    parts = [(ALL, generated.labels >= 0, real.labels >= 0)]
     parts += [
-        (class_name, drawn.labels == number, real.labels == number)
+        (class_name, generated.labels == number, real.labels == number)
         for class_name, number in zip(upload.class_names, classes.tolist(), strict=True)
     ]
     for class_name, rows, real_rows in parts:
@@ -100,11 +100,14 @@ def _compared(
             continue
         distances = {}
         if min(int(rows.sum()), int(real_rows.sum())) > NEAREST:
-            features = of_real[real_rows], of_drawn[rows]
-            distances = {"kid": judge.kernel_distance(*features)[0], **asdict(judge.overlap(*features))}
+            features = of_real[real_rows], of_generated[rows]
+            distances = {
+                "kid": evaluation_classifier.kernel_distance(*features)[0],
+                **asdict(evaluation_classifier.overlap(*features)),
+            }
         yield Measured(
             *(run.config.seed, name, upload.client, class_name, int(rows.sum())),
-            read_as_asked=accuracy(read[rows], drawn.labels[rows]),
+            read_as_asked=accuracy(read[rows], generated.labels[rows]),
             confidence=confidence[rows].mean().item(),
             statistics_gap=gaps[rows].mean().item(),
             **distances,

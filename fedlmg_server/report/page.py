@@ -13,8 +13,8 @@ from common.html_page import format_percent, load_template
 from common.manifest import Manifest, ManifestError
 from common.names import safe_name
 from common.vision.metrics import read_curve
-from fedlmg_server.report import drawn, montage, plots, views
-from fedlmg_server.report.results import best, check, points, rejections
+from fedlmg_server.report import generated, montage, plots, views
+from fedlmg_server.report.results import best, check, points, rejections, title_method
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 
@@ -25,8 +25,8 @@ LIMITS = (
     "One run with one seed: differences of a point or two are within its noise.",
     "Synthetic images follow the clients' feature statistics and classifiers. They are not copies of private images, "
     "but without differential privacy in the clients' training there is no formal promise about what they reveal.",
-    "Rivals and the ceiling need all test images in one place, so they are measured in simulation only. "
-    "The ceiling trains the same student on all clients' real images.",
+    "Baselines and the upper bound need all test images in one place, so only a simulation measures them. "
+    "The upper bound trains the same student on all clients' real images.",
 )
 
 
@@ -49,6 +49,7 @@ def render(workspace: Path, results: dict) -> str:
         points=points,
         rejections=rejections,
         best=best,
+        title_method=title_method,
         views=views,
         results=results,
         headline=headline(results),
@@ -75,7 +76,7 @@ def headline(results: dict) -> str:
     }
     right = format_percent(accuracy)
     start = f"One upload from each of {len(clients)} clients, one model: right on {right} % of their images"
-    than = [f"{_more_or_fewer(sum(each) / len(each))} than {rival}" for rival, each in changes.items() if each]
+    than = [f"{_more_or_fewer(sum(each) / len(each))} than {baseline}" for baseline, each in changes.items() if each]
     return ", ".join([start, *than[:1]]) + "".join(f" and {words}" for words in than[1:]) + "."
 
 
@@ -84,7 +85,7 @@ def _more_or_fewer(difference: float) -> str:
 
 
 def _bars(results: dict) -> dict | None:
-    measured = {n: m["accuracy"] for n, m in results["methods"].items() if m["accuracy"] is not None}
+    measured = {title_method(n): m["accuracy"] for n, m in results["methods"].items() if m["accuracy"] is not None}
     if not measured:
         return None
     alt = "Mean accuracy of each method in percent: " + ", ".join(
@@ -114,7 +115,7 @@ def _manifests(workspace: Path) -> Iterator[tuple[str, Manifest]]:
 
 def _step_curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     folders = sorted(path for path in workspace.glob("synthetic/*") if path.is_dir())[:MAX_LINES]
-    found = {names.get(folder.name, folder.name): drawn.loss_curves(folder) for folder in folders}
+    found = {names.get(folder.name, folder.name): generated.loss_curves(folder) for folder in folders}
     for kind in ("classification", "statistics"):
         lines = {name: losses[kind] for name, losses in found.items()}
         yield from _plot(f"Synthesis: {kind} loss", lines, "step of noise editing, then of guided denoising")
@@ -156,12 +157,12 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
 def _tiles(strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float) -> list[dict | None]:
     """For each class of one client its picture, and a sentence on each image in it; None where there is none."""
     return [
-        strip and {"png": strip.png, "lines": [_verdict(known.get(file), min_confidence) for file in strip.files]}
+        strip and {"png": strip.png, "lines": [_caption(known.get(file), min_confidence) for file in strip.files]}
         for strip in strips
     ]
 
 
-def _verdict(score: Score | None, min_confidence: float) -> str:
+def _caption(score: Score | None, min_confidence: float) -> str:
     if score is None:
         return "not scored"
     read = "read as asked" if score.agrees else "read as another class"

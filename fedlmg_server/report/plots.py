@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, SymmetricalLogLocator
 
 INK, INK_DARK = "#1f2430", "#e4e7ee"
 PALETTE = ("#3b7dd8", "#e0863a", "#3a9d6e", "#c8508a", "#8a6fd1", "#b59a2b", "#2fa3b5", "#d1605e")
-FAMILIES = {"fedlmg": "#3b7dd8", "prompts-only": "#d99a4e", "ceiling": "#3a9d6e", "": "#8b93a3"}
+FAMILIES = {"fedlmg": "#3b7dd8", "prompts-only": "#d99a4e", "centralised": "#3a9d6e", "": "#8b93a3"}
 """Bar colour by the start of a method's name."""
 STYLE = {
     "svg.hashsalt": "fedlmg",
@@ -36,8 +36,8 @@ def bars(accuracies: dict[str, float]) -> bytes:
         axes = figure.subplots()
         colors = [next(color for start, color in FAMILIES.items() if name.startswith(start)) for name in accuracies]
         values = [100 * value for value in accuracies.values()]
-        drawn = axes.barh([_label(name) for name in accuracies], values, color=colors, height=0.68)
-        axes.bar_label(drawn, fmt="%.1f", padding=4)
+        shown = axes.barh([_label(name) for name in accuracies], values, color=colors, height=0.68)
+        axes.bar_label(shown, fmt="%.1f", padding=4)
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("mean accuracy, %")

@@ -1,6 +1,6 @@
 """The figures of a run, checked: what `report/results.json` holds and every table and plot shows.
 
-Accuracies are fractions in [0, 1]; `None` means not measured (a client that left, a rival outside simulation).
+Accuracies are fractions in [0, 1]; `None` means not measured (a client that left, a baseline outside simulation).
 """
 
 import math
@@ -9,13 +9,19 @@ from collections import Counter
 SCHEMA = 1
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 METHODS = (
-    *("own-model", "local", "ensemble"),
+    *("local-own", "local-all", "ensemble"),
     *(f"{source}-{distillation}" for source in ("prompts-only", "fedlmg") for distillation in DISTILLATIONS),
-    "ceiling",
+    "centralised",
 )
-"""The order in which methods are shown; others come before `ceiling`."""
+"""The order in which methods are shown; others come before `centralised`."""
+TITLES = {
+    "local-own": "local (own test set)",
+    "local-all": "local (all test sets)",
+    "centralised": "centralised (upper bound)",
+}
+"""Methods whose name alone does not say on which images or for what they stand."""
 TEACHER = {"quality": None, "weight": 1.0, "weight_reason": ""}
-"""A client that was not judged."""
+"""A client without a teacher score."""
 UNKNOWN = {"own_accuracy_all_clients": None, "images": None, "membership": None, "privacy": None}
 CONFUSION = {"class_names": [], "counts": [], "per_client": {}}
 CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
@@ -143,10 +149,15 @@ def points(accuracy: float | None, reference: float | None) -> str:
 
 
 def best(results: dict, client: str | None = None) -> float | None:
-    """Highest accuracy of any method, for one client or on average, except the ceiling, which sees real data."""
-    rivals = [method for name, method in results["methods"].items() if name != "ceiling"]
-    values = [method["per_client"].get(client) if client is not None else method["accuracy"] for method in rivals]
+    """Highest accuracy of any method, for one client or on average, except `centralised`, which sees real data."""
+    found = [method for name, method in results["methods"].items() if name != "centralised"]
+    values = [method["per_client"].get(client) if client is not None else method["accuracy"] for method in found]
     return max((value for value in values if value is not None), default=None)
+
+
+def title_method(method: str) -> str:
+    """The method's name as tables and plots show it."""
+    return TITLES.get(method, method)
 
 
 def _place(method: str) -> float:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_safe_markup
-from fedlmg_server.report.results import best, points
+from fedlmg_server.report.results import best, points, title_method
 
 FEW_KEPT = 0.5
 """Share of a client's images below which the user is told."""
@@ -21,7 +21,7 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
     console.print(_clients(results))
     if results["methods"]:
         console.print(_methods(results))
-        if "ceiling" not in results["methods"]:
+        if "centralised" not in results["methods"]:
             console.print("Only what the run returns was measured: `fedlmg run --compare` measures every baseline.")
     for name, client in results["clients"].items():
         if client["weight_reason"]:
@@ -99,10 +99,12 @@ def _methods(results: dict) -> Table:
     for name, method in results["methods"].items():
         cells = [_cell(method["accuracy"], best(results), name)]
         cells += [_cell(method["per_client"].get(client), best(results, client), name) for client in names]
-        table.add_row(make_safe_markup(name), *cells)
+        table.add_row(make_safe_markup(title_method(name)), *cells)
     return table
 
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:
     text = format_percent(accuracy)
-    return f"[bold green]{text}[/]" if accuracy is not None and accuracy == highest and method != "ceiling" else text
+    return (
+        f"[bold green]{text}[/]" if accuracy is not None and accuracy == highest and method != "centralised" else text
+    )

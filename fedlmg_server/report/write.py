@@ -7,8 +7,8 @@ from common.upload import Upload
 from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
-from fedlmg_server.collection.admission import read_rejections
-from fedlmg_server.report import drawn, model_card, page, results
+from fedlmg_server.collection.validation import read_rejections
+from fedlmg_server.report import generated, model_card, page, results
 from fedlmg_server.run import Run
 
 
@@ -80,7 +80,7 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         "aggregated_accuracy": evaluations.get(upload.client),
         "membership": upload.manifest.membership and upload.manifest.membership.to_json(),
         "privacy": upload.manifest.privacy and upload.manifest.privacy.to_json(),
-        "images": drawn.summary(run.image_folder(upload), rejected),
+        "images": generated.summary(run.image_folder(upload), rejected),
     }
 
 

@@ -1,1 +1,1 @@
-"""Guided synthesis: images like the ones a client saw, drawn by a diffusion model under that client's classifier."""
+"""Guided synthesis: a diffusion model generates images like a client's, guided by that client's classifier."""

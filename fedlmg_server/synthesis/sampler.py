@@ -38,7 +38,7 @@ def sample(
     loss: Loss | None = None,
     generators: list[torch.Generator] | None = None,
 ) -> torch.Tensor:
-    """Images (B, 3, h, w) in [0, 1]. Without a loss, plain sampling: the prompts-only rival.
+    """Images (B, 3, h, w) in [0, 1]. Without a loss, plain sampling: the prompts-only baseline.
 
     `generators`, one per image, give the noise of samplers that add some at every step.
     """

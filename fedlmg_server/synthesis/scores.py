@@ -1,4 +1,4 @@
-"""What a client's classifier makes of the images drawn for it, one line of JSON an image."""
+"""What a client's classifier makes of the images generated for it, one line of JSON an image."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

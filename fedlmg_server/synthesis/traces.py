@@ -1,4 +1,4 @@
-"""How the losses fell while images were drawn, one line of JSON a batch."""
+"""How the losses fell while images were generated, one line of JSON a batch."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -22,7 +22,7 @@ from common.manifest import Membership
 from common.models import architectures, feature_statistics
 from common.upload import Upload
 from fedlmg_client import audit, image_audit
-from fedlmg_server.baselines import ceiling, rounds
+from fedlmg_server.baselines import centralised, rounds
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student, train_student
@@ -60,7 +60,7 @@ def spread(values: list[float]) -> list[float]:
 
 
 def attacks(run: VirtualRun) -> dict[str, Membership]:
-    pooled, _ = train_student(run, ceiling.pool_images(list(run.train.values())))
+    pooled, _ = train_student(run, centralised.pool_images(list(run.train.values())))
     synthetic = read_synthetic_set(run).images
     models = {"given back": load_model(run), "FedAvg, 20 rounds": averaged(run), "all real images": pooled}
     sets = {client: (images, run.test[client]) for client, images in run.train.items()}

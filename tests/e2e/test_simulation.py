@@ -148,5 +148,5 @@ def test_an_experiment_of_the_paper_runs_on_small_data_in_the_true_layout(tmp_pa
     row = next(line for line in table.splitlines() if line.startswith("| fedlmg-specific-teacher |"))
     assert "| 58.16 |" in row
     assert all(
-        f"| {name} |" in table for name in ("feddf", "fedavg-one-shot", "feddyn-20-rounds", "ceiling-linear-probe")
+        f"| {name} |" in table for name in ("feddf", "fedavg-one-shot", "feddyn-20-rounds", "centralised-linear-probe")
     )

@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_results(html: str):
     for name, method in figures()["methods"].items():
         if method is not None:
             per_client = [format_percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
-            assert [name, format_percent(method["accuracy"]), *per_client] in rows(html)
+            assert [results.title_method(name), format_percent(method["accuracy"]), *per_client] in rows(html)
 
 
 def test_headline_compares_in_points(html: str):

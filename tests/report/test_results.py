@@ -11,7 +11,7 @@ from tests.report.tiny import HOSTILE, figures
 def test_methods_come_in_the_order_they_are_shown():
     built = results.build(**figures())
 
-    assert list(built["methods"]) == ["local", "fedlmg-fine-tuning", "fedavg", "ceiling"]
+    assert list(built["methods"]) == ["local-all", "fedlmg-fine-tuning", "fedavg", "centralised"]
 
 
 def test_what_was_not_measured_is_none():
@@ -34,9 +34,9 @@ def test_missing_key_is_named(section: str, key: str):
 @pytest.mark.parametrize("value", [-0.1, 1.1, 87.3, float("nan"), "0.5", True])
 def test_accuracy_outside_zero_to_one_is_named(value: object):
     bad = figures()
-    bad["methods"]["local"]["per_client"]["mnist"] = value
+    bad["methods"]["local-all"]["per_client"]["mnist"] = value
 
-    with pytest.raises(ValueError, match=r"methods\.local\.per_client\.mnist"):
+    with pytest.raises(ValueError, match=r"methods\.local-all\.per_client\.mnist"):
         results.build(**bad)
 
 
@@ -47,7 +47,7 @@ def test_negative_seconds_are_named():
         results.build(**bad)
 
 
-def test_best_leaves_out_the_ceiling():
+def test_best_leaves_out_the_upper_bound():
     built = results.build(**figures())
 
     assert results.best(built) == 0.75

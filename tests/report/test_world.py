@@ -34,7 +34,7 @@ def run_of(root: Path, clients: list[str], class_names: list[str]) -> dict:
         config={"min-confidence": 0.2},
         clients={client: figures | {"aggregated_accuracy": 0.75} for client in clients},
         aggregated={"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
-        methods={"local": {"accuracy": 0.5, "per_client": dict.fromkeys(clients, 0.5)}},
+        methods={"local-all": {"accuracy": 0.5, "per_client": dict.fromkeys(clients, 0.5)}},
         synthesis={"num_images": 9, "seconds": 1.0, "images_per_second": 9.0},
         stages={"synthesis": 1.0},
         missing={},

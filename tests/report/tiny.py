@@ -28,11 +28,11 @@ def figures() -> dict:
         },
         "aggregated": {"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
         "methods": {
-            "ceiling": {"accuracy": 0.952, "per_client": {"mnist": 0.97, HOSTILE: 0.934}},
+            "centralised": {"accuracy": 0.952, "per_client": {"mnist": 0.97, HOSTILE: 0.934}},
             "fedlmg-fine-tuning": {"accuracy": 0.75, "per_client": {"mnist": 0.873, HOSTILE: 0.627}},
             "dense": None,
             "fedavg": {"accuracy": 0.312, "per_client": {"mnist": 0.5}},
-            "local": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
+            "local-all": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
         },
         "synthesis": {
             **{"num_images": 8, "seconds": 2.0, "images_per_second": 4.0},

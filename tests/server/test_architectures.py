@@ -7,7 +7,7 @@ from accelerate import init_empty_weights
 from common.config import Config
 from common.models import architectures
 from common.upload import Upload
-from fedlmg_server.collection.admission import check
+from fedlmg_server.collection.validation import check
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
 from tests.conftest import make_upload
 

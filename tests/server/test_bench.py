@@ -15,7 +15,7 @@ from common.config import Config, ConfigError
 from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
-from fedlmg_server.baselines import rivals
+from fedlmg_server.baselines import methods
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
 from fedlmg_server.bench.experiment import Experiment
@@ -177,7 +177,7 @@ def test_finished_rows_stay_and_missing_ones_are_measured(tmp_path: Path, finish
             raise DoesNotApply("unlike architectures")
         return Outcome({"a": 0.25}, Cost(rounds=1))
 
-    monkeypatch.setattr(rivals, "measure_method", measure)
+    monkeypatch.setattr(methods, "measure_method", measure)
     first = run_experiment(asking(), tmp_path, finished, Console(file=StringIO()))
     (tmp_path / "rows" / "skew" / "dense" / "seed-1.json").unlink()
     measured.clear()
@@ -194,7 +194,7 @@ def test_finished_rows_stay_and_missing_ones_are_measured(tmp_path: Path, finish
 
 def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
     accuracies = iter([0.25, 0.5])
-    monkeypatch.setattr(rivals, "measure_method", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
+    monkeypatch.setattr(methods, "measure_method", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
     one = asking(seeds=[0], methods=["dense"])
     run_experiment(one, tmp_path, finished, Console(file=StringIO()), tmp_path / "runs-1")
 
@@ -206,7 +206,7 @@ def test_rows_of_other_settings_are_not_taken_for_these(tmp_path: Path, finished
 
 def test_rows_stay_however_long_a_run_may_wait(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
     accuracies = iter([0.25, 0.5])
-    monkeypatch.setattr(rivals, "measure_method", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
+    monkeypatch.setattr(methods, "measure_method", lambda method, run: Outcome({"a": next(accuracies)}, Cost()))
     one = asking(seeds=[0], methods=["dense"])
     first = run_experiment(one, tmp_path, finished, Console(file=StringIO()))
     patient = {"skew": one.settings["skew"] | {"deadline-seconds": 9.0}}
@@ -217,7 +217,7 @@ def test_rows_stay_however_long_a_run_may_wait(tmp_path: Path, finished, monkeyp
 
 
 def test_a_row_says_how_many_clients_did_not_answer(tmp_path: Path, finished, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rivals, "measure_method", lambda method, run: Outcome({"a": 0.25}, Cost()))
+    monkeypatch.setattr(methods, "measure_method", lambda method, run: Outcome({"a": 0.25}, Cost()))
     asked = asking(settings={"skew": {"num-clients": 3, "min-clients": 1}}, seeds=[0], methods=["dense"])
 
     run_experiment(asked, tmp_path, finished, Console(file=StringIO()))
@@ -225,8 +225,8 @@ def test_a_row_says_how_many_clients_did_not_answer(tmp_path: Path, finished, mo
     assert "- dense, seed 0: without 2 of 3 clients" in (tmp_path / "table.md").read_text()
 
 
-def test_what_needs_no_training_is_measured_on_a_run_without_rivals(tmp_path: Path, finished):
-    asked = asking(seeds=[0], methods=["local", "fedlmg-fine-tuning"])
+def test_what_needs_no_training_is_measured_on_a_run_without_baselines(tmp_path: Path, finished):
+    asked = asking(seeds=[0], methods=["local-all", "fedlmg-fine-tuning"])
 
     local, untrained = run_experiment(asked, tmp_path, finished, Console(file=StringIO()))
 

@@ -81,12 +81,12 @@ def test_pushed_images_move_by_eight_grey_levels_at_most(uploads):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rival", [dense.dense, co_boosting.co_boosting])
-def test_data_free_students_take_everyones_updates_and_do_not_guess(rival, uploads, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("baseline", [dense.dense, co_boosting.co_boosting])
+def test_data_free_students_take_everyones_updates_and_do_not_guess(baseline, uploads, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data_free, "NUM_EPOCHS", 3)
     monkeypatch.setattr(data_free, "BATCH_SIZE", 16)
 
-    outcome = rival(virtual_run(uploads))
+    outcome = baseline(virtual_run(uploads))
 
     assert min(outcome.per_client.values()) > 0.8
     assert outcome.cost.num_images == 48

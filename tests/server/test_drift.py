@@ -66,7 +66,7 @@ def test_the_model_given_back_is_measured_on_what_the_shift_makes(finished: Virt
 def test_every_method_stands_beside_every_shift(finished: VirtualRun):
     rows = list(drift.measure(finished))
 
-    methods = {"local", "ensemble", "fedlmg-specific-teacher", "ceiling"}
+    methods = {"local-all", "ensemble", "fedlmg-specific-teacher", "centralised"}
     assert {(row.shift, row.method) for row in rows} == {(shift, name) for shift in drift.SHIFTS for name in methods}
 
 
@@ -79,6 +79,6 @@ def test_a_run_without_real_images_is_refused(finished: VirtualRun):
 
 
 def test_table_has_a_line_a_shift_with_its_spread():
-    rows = [Shifted(seed, "blurred", "local", {"a": accuracy, "b": 0.5}) for seed, accuracy in ((0, 0.3), (1, 0.5))]
+    rows = [Shifted(seed, "blurred", "local-all", {"a": accuracy, "b": 0.5}) for seed, accuracy in ((0, 0.3), (1, 0.5))]
 
     assert drift.markdown(rows).splitlines()[-1] == "| blurred | 45.0 ± 7.1 |"

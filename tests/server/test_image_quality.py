@@ -9,7 +9,7 @@ import torch
 
 from common.datasets.embedded.digits import CLASS_NAMES
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.evaluation import image_quality, judge
+from fedlmg_server.evaluation import evaluation_classifier, image_quality
 from fedlmg_server.evaluation.image_quality import Measured
 from fedlmg_server.report import markdown
 from tests.server.conftest import make_finished_run
@@ -21,7 +21,7 @@ ROW = Measured(0, "guided", "mnist", "all", 20, 0.9, 0.8, 7.0, 0.01, 0.5, 0.6, 0
 def test_overlap_is_what_it_is_by_hand():
     real, drawn = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5], [10.0]])
 
-    found = judge.overlap(real, drawn, nearest=1)
+    found = evaluation_classifier.overlap(real, drawn, nearest=1)
 
     # Surroundings of 1, 1 and 2 around the real ones hold 0.5 twice; 9.5 around the drawn ones hold all that is real.
     assert (found.precision, found.density, found.coverage, found.recall) == (0.5, 1.0, pytest.approx(2 / 3), 1.0)
@@ -32,7 +32,7 @@ def test_a_set_of_one_image_is_precise_but_covers_little():
     real = torch.randn(200, 8, generator=generator)
     drawn = 1e-3 * torch.randn(50, 8, generator=generator)
 
-    found = judge.overlap(real, drawn)
+    found = evaluation_classifier.overlap(real, drawn)
 
     assert found.precision == 1.0
     assert found.recall < 0.05 < found.coverage < 0.6
@@ -42,7 +42,7 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
     generator = torch.Generator().manual_seed(0)
     real, alike, off = (torch.randn(300, 8, generator=generator) + shift for shift in (0.0, 0.0, 1.0))
 
-    near, far = (judge.kernel_distance(real, drawn)[0] for drawn in (alike, off))
+    near, far = (evaluation_classifier.kernel_distance(real, drawn)[0] for drawn in (alike, off))
 
     assert abs(near) < 0.1 * far
 

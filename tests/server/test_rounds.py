@@ -1,4 +1,4 @@
-"""Rivals of many rounds, on a case whose answer is known: what clients learn, keep and are told, and what it costs."""
+"""Baselines of many rounds on a case whose answer is known: what clients learn and keep, and what it costs."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ from fedlmg_server.baselines.virtual_run import VirtualRun
 from tests.server.tiny_federation import shown, virtual_run
 
 
-@pytest.mark.parametrize("rival", [fedavg.many_rounds, fedprox.many_rounds, feddyn.many_rounds])
-def test_rounds_learn_what_every_client_shows(rival, uploads, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("baseline", [fedavg.many_rounds, fedprox.many_rounds, feddyn.many_rounds])
+def test_rounds_learn_what_every_client_shows(baseline, uploads, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rounds, "NUM_ROUNDS", 4)
     monkeypatch.setattr(rounds.train_and_measure, "__defaults__", (4,))
 
-    outcome = rival(virtual_run(uploads))
+    outcome = baseline(virtual_run(uploads))
 
     assert outcome.per_client == {"a": 1.0, "b": 1.0}
     assert (outcome.cost.rounds, outcome.cost.epochs) == (4, 4)
@@ -113,15 +113,15 @@ def test_feddyns_clients_go_where_their_linear_term_points(uploads):
 
 
 @pytest.mark.parametrize(
-    ("rival", "key", "value"),
+    ("baseline", "key", "value"),
     [(fedprox, "proximal-mu", fedprox.MU), (feddyn, "feddyn-alpha", feddyn.ALPHA)],
     ids=["fedprox", "feddyn"],
 )
-def test_every_client_is_told_the_weight_of_its_term(rival, key, value, uploads, monkeypatch: pytest.MonkeyPatch):
+def test_every_client_is_told_the_weight_of_its_term(baseline, key, value, uploads, monkeypatch: pytest.MonkeyPatch):
     told = []
     monkeypatch.setattr(rounds.VirtualClients, "_train", lambda self, node, data, config: told.append(config[key]))
     monkeypatch.setattr(rounds.train_and_measure, "__defaults__", (1,))
 
-    rival.many_rounds(virtual_run(uploads))
+    baseline.many_rounds(virtual_run(uploads))
 
     assert told == [value, value]

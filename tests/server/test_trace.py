@@ -8,7 +8,7 @@ import torch
 from common.config import Config
 from common.config.synthesis import SynthesisConfig
 from common.upload import Upload
-from fedlmg_server.report import drawn
+from fedlmg_server.report import generated
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import traces
 from fedlmg_server.synthesis.generate import generate_batch, generate_for_client, guide_by
@@ -36,7 +36,7 @@ def test_every_guided_step_has_its_losses(backend, upload: Upload, tmp_path: Pat
 
     generate_for_client(backend, run, upload)
 
-    curves = drawn.loss_curves(run.image_folder(upload))
+    curves = generated.loss_curves(run.image_folder(upload))
     assert [step for step, _ in curves["statistics"]] == [1, 2, 3]
     assert [step for step, _ in curves["classification"]] == [2, 3]
 
@@ -45,7 +45,7 @@ def test_curves_are_weighted_by_the_batches_sizes(tmp_path: Path):
     lines = '{"images": 3, "classification": [1.0]}\n{"images": 1, "classification": [5.0]}\n{"images": 1, "class'
     (tmp_path / "losses-0.jsonl").write_text(lines)
 
-    assert drawn.loss_curves(tmp_path)["classification"] == [(1, 2.0)]
+    assert generated.loss_curves(tmp_path)["classification"] == [(1, 2.0)]
 
 
 def test_newest_losses_are_those_of_the_last_step(backend, upload: Upload, tmp_path: Path):
@@ -63,6 +63,6 @@ def test_what_is_rejected_is_not_kept(backend, upload: Upload, tmp_path: Path):
     run = Run(Config(synthesis=CONFIG), Workspace(tmp_path))
     generate_for_client(backend, run, upload)
 
-    counted = drawn.summary(run.image_folder(upload), {upload.class_names[0]: {"unsafe": 1}})
+    counted = generated.summary(run.image_folder(upload), {upload.class_names[0]: {"unsafe": 1}})
 
     assert (counted["drawn"], counted["kept"]) == (2, 1)

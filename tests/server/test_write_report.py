@@ -25,7 +25,7 @@ from fedlmg_server.synthesis import launch
 from tests.manifests import saying
 from tests.server.conftest import make_finished_run
 
-RETURNED = ["own-model", "ensemble", "fedlmg-specific-teacher"]
+RETURNED = ["local-own", "ensemble", "fedlmg-specific-teacher"]
 EVERY_METHOD = [*compare.UNTRAINED, *compare.TRAINED]
 
 
@@ -100,7 +100,7 @@ def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(runs, 
     page = path.read_text()
     assert ("fedlmg run --compare" in page, "fedlmg run --compare" in output.getvalue()) == (not with_baselines,) * 2
     assert ("prompts-only-fine-tuning" in page, "prompts-only" in output.getvalue()) == (with_baselines,) * 2
-    assert "own-model" in page
+    assert "local (own test set)" in page
 
 
 def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(finished: VirtualRun):

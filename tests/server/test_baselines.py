@@ -1,4 +1,4 @@
-"""Rivals of one exchange and of none, on a case whose answer is known; and what they cost."""
+"""Baselines of one communication round and of none, on a case whose answer is known; and what they cost."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
-    rivals,
+    methods,
     weighted_ensemble,
 )
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, num_bytes
@@ -50,12 +50,12 @@ def test_average_of_a_classs_row_is_of_the_clients_that_know_it():
     torch.testing.assert_close(weight[2], second.arrays["head.weight"][1])
 
 
-@pytest.mark.parametrize("rival", [fedavg.one_shot, fedavg.many_rounds, fedprox.many_rounds, feddyn.many_rounds])
-def test_averages_do_not_apply_to_unlike_architectures(rival):
+@pytest.mark.parametrize("baseline", [fedavg.one_shot, fedavg.many_rounds, fedprox.many_rounds, feddyn.many_rounds])
+def test_averages_do_not_apply_to_unlike_architectures(baseline):
     unlike = [make_upload("a", NAMES), make_upload("b", NAMES, "small_mlp")]
 
     with pytest.raises(DoesNotApply, match="small_mlp, small_resnet"):
-        rival(virtual_run(unlike))
+        baseline(virtual_run(unlike))
 
 
 def cost_in_run(method: str, asked: VirtualRun) -> Cost:
@@ -63,7 +63,7 @@ def cost_in_run(method: str, asked: VirtualRun) -> Cost:
     results["stages"] = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
     asked.workspace.report.mkdir(parents=True)
     (asked.workspace.report / "results.json").write_text(json.dumps(results))
-    return rivals.measure_method(method, asked).cost
+    return methods.measure_method(method, asked).cost
 
 
 def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
@@ -72,14 +72,14 @@ def test_what_methods_of_a_run_cost(uploads, tmp_path: Path):
     returned = 2 * num_bytes(make_student(virtual_run(uploads)))
     pixels = 2 * 64 * 3 * 32 * 32
     expected = {
-        "own-model": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
-        "local": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
+        "local-own": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
+        "local-all": Cost(0, 20, 0, 0, 8.0, 0.0, 0),
         "ensemble": Cost(1, 20, sent, sent, 8.0, 0.0, 0),
         "prompts-only-fine-tuning": Cost(1, 0, 0, returned, 0.0, 8.0, 32),
         "prompts-only-multi-teacher": Cost(1, 20, sent, returned, 8.0, 8.0, 32),
         "fedlmg-fine-tuning": Cost(1, 20, sent, returned, 8.0, 12.0, 32),
         "fedlmg-specific-teacher": Cost(1, 20, sent, returned, 8.0, 12.0, 32),
-        "ceiling": Cost(1, 0, pixels, returned, 0.0, 5.0, 128),
+        "centralised": Cost(1, 0, pixels, returned, 0.0, 5.0, 128),
     }
 
     found = {method: cost_in_run(method, virtual_run(uploads, tmp_path / method)) for method in expected}
@@ -92,8 +92,8 @@ def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(
 
     rows, matrix = compare.measure_untrained(virtual_run([uploads[0], wrong]))
 
-    assert rows["own-model"]["per_client"] == {"a": 1.0, "b": 0.0}
-    assert rows["local"]["per_client"] == {"a": 0.5, "b": 0.5}
+    assert rows["local-own"]["per_client"] == {"a": 1.0, "b": 0.0}
+    assert rows["local-all"]["per_client"] == {"a": 0.5, "b": 0.5}
     assert matrix == {"a": {"a": 1.0, "b": 1.0}, "b": {"a": 0.0, "b": 0.0}}
 
 
@@ -145,7 +145,7 @@ def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
     outcome = weighted_ensemble.by_quality(asked)
 
     assert set(outcome.per_client.values()) == {1.0}
-    # It is judged by the images that were drawn.
+    # It is scored by the images that were generated.
     assert outcome.cost.server_seconds == 7.0
 
 

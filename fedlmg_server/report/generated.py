@@ -1,4 +1,4 @@
-"""What the guiding classifiers made of the images drawn for them: how many are learned from, how the losses fell."""
+"""Generated images as the guiding classifiers read them: how many are learned from, how the losses fell."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ Curve = list[tuple[float, float]]
 
 
 def summary(folder: Path, rejected: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Numbers of a client's synthetic images: drawn, read as asked by its classifier, kept for learning.
+    """Numbers of a client's synthetic images: generated, read as asked by its classifier, kept for learning.
 
     rejected: class -> reason -> number of images.
     """

@@ -1,6 +1,6 @@
-"""A judge of images: a small classifier trained on real ones, which reads others and measures how far they are off.
+"""The evaluation classifier: trained on real images, it reads generated ones and measures how far they are off.
 
-Its last features stand in for Inception's, which are of photographs and have to be downloaded.
+Its last features take the place of Inception's, which were learned from photographs and must be downloaded.
 """
 
 import warnings
@@ -26,7 +26,7 @@ NEAREST = 5
 
 
 @dataclass(frozen=True)
-class Judge:
+class EvaluationClassifier:
     classifier: torch.nn.Module
     preprocess: PreprocessSpec
 
@@ -42,27 +42,27 @@ class Judge:
         return torch.cat([part.mean((2, 3)) for part in parts])
 
 
-def train(real: TrainingSet, num_classes: int, seed: int, epochs: int = EPOCHS) -> Judge:
+def train(real: TrainingSet, num_classes: int, seed: int, epochs: int = EPOCHS) -> EvaluationClassifier:
     """On real images of one size, whose labels index the classes."""
     torch.manual_seed(seed)
     classifier = architectures.build(ARCHITECTURE, num_classes)
     preprocess = PreprocessSpec(real.images.shape[-1])
     updates = max(1, epochs * len(real.images) // TRAINING.student_batch_size)
     trainer.train(classifier, real, preprocess, TRAINING, seed, updates)
-    return Judge(classifier, preprocess)
+    return EvaluationClassifier(classifier, preprocess)
 
 
-def kernel_distance(real: torch.Tensor, drawn: torch.Tensor) -> tuple[float, float]:
+def kernel_distance(real: torch.Tensor, generated: torch.Tensor) -> tuple[float, float]:
     """KID (Binkowski et al., 2018) between features (R, channels) and (D, channels), mean and deviation over subsets.
 
     It is unbiased: around 0 where both sets are of one kind.
     """
-    subset = min(KID_SUBSET, len(real), len(drawn))
+    subset = min(KID_SUBSET, len(real), len(generated))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*extracted features in buffer")
         kid = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=KID_SUBSETS, subset_size=subset)
     kid.update(real, real=True)
-    kid.update(drawn, real=False)
+    kid.update(generated, real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mean, deviation = kid.compute()
@@ -74,22 +74,23 @@ class Overlap:
     """How two sets of images share their surroundings in feature space."""
 
     precision: float
-    """Share of the drawn images in the surroundings of any real one (Kynkaanniemi et al., 2019), in [0, 1]."""
+    """Share of the generated images in the surroundings of any real one (Kynkaanniemi et al., 2019), in [0, 1]."""
     recall: float
-    """Share of the real images in the surroundings of any drawn one, in [0, 1]."""
+    """Share of the real images in the surroundings of any generated one, in [0, 1]."""
     density: float
-    """In how many real images' surroundings a drawn one lies, over `NEAREST` (Naeem et al., 2020); 1 for real ones."""
+    """Number of real images in whose surroundings a generated one lies, over `NEAREST` (Naeem et al., 2020).
+    Real images have 1."""
     coverage: float
-    """Share of the real images with a drawn one in their surroundings, in [0, 1]."""
+    """Share of the real images with a generated one in their surroundings, in [0, 1]."""
 
 
-def overlap(real: torch.Tensor, drawn: torch.Tensor, nearest: int = NEAREST) -> Overlap:
+def overlap(real: torch.Tensor, generated: torch.Tensor, nearest: int = NEAREST) -> Overlap:
     """Of features float (R, channels) and (D, channels), more than `nearest` of each.
 
     An image's surroundings reach to its `nearest`-th neighbour among its own kind.
     """
-    distances = torch.cdist(real.double(), drawn.double())
-    around_real, around_drawn = (_radius(each.double(), nearest) for each in (real, drawn))
+    distances = torch.cdist(real.double(), generated.double())
+    around_real, around_drawn = (_radius(each.double(), nearest) for each in (real, generated))
     inside = distances < around_real[:, None]
     return Overlap(
         precision=inside.any(0).double().mean().item(),

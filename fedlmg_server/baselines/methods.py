@@ -1,4 +1,4 @@
-"""Every method by name: those that `fedlmg run` measures itself, and the rivals that only a benchmark runs."""
+"""Every method by name: those that `fedlmg run` measures itself, and the baselines that only a benchmark runs."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
 
-RIVALS: dict[str, Callable[[VirtualRun], Outcome]] = {
+BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,
     "feddf": feddf.feddf,
@@ -35,10 +35,10 @@ RIVALS: dict[str, Callable[[VirtualRun], Outcome]] = {
     "fedavg-20-rounds": fedavg.many_rounds,
     "fedprox-20-rounds": fedprox.many_rounds,
     "feddyn-20-rounds": feddyn.many_rounds,
-    "ceiling-linear-probe": linear_probe.linear_probe,
+    "centralised-linear-probe": linear_probe.linear_probe,
 }
 MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.TRAINED)
-NAMES = (*MEASURED_IN_RUN, *RIVALS)
+NAMES = (*MEASURED_IN_RUN, *BASELINES)
 
 
 def measure_method(method: str, run: VirtualRun) -> Outcome:
@@ -47,7 +47,7 @@ def measure_method(method: str, run: VirtualRun) -> Outcome:
     ------
     DoesNotApply: the method needs something that the run does not have, or the run was made without `--compare`.
     """
-    return RIVALS[method](run) if method in RIVALS else _of_the_run(method, run)
+    return BASELINES[method](run) if method in BASELINES else _of_the_run(method, run)
 
 
 def _of_the_run(method: str, run: VirtualRun) -> Outcome:
@@ -66,14 +66,14 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
 def _cost_in_run(method: str, results: dict, run: VirtualRun) -> Cost:
     """Every student takes as many updates, so that the run's one distillation stands for each of them."""
     cost, stages = cost_of_uploads(run), results["stages"]
-    if method in ("own-model", "local"):
+    if method in ("local-own", "local-all"):
         return Cost(epochs=cost.epochs, client_seconds=cost.client_seconds)
     if method == "ensemble":
         cost.download_bytes = bytes_of_sharing_uploads(run)
         return cost
     cost.download_bytes = bytes_to_every_client(run, make_student(run))
     cost.server_seconds = stages["distillation"]
-    if method == "ceiling":
+    if method == "centralised":
         images = sum(data.images.numel() for data in run.train.values())
         count = sum(map(len, run.train.values()))
         return Cost(1, 0, images, cost.download_bytes, 0.0, cost.server_seconds, count)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from common.config import Config
 from common.upload import Upload
-from fedlmg_server.collection.admission import validate_uploads
+from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload

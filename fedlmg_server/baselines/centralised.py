@@ -1,4 +1,4 @@
-"""`ceiling`: the same student trained as long on all clients' real training images, pooled. Simulation only."""
+"""`centralised`: the same student trained as long on all clients' real training images, pooled. Simulation only."""
 
 import torch
 
