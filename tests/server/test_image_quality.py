@@ -51,7 +51,7 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
     """Of a finished run, judged by a classifier that was trained for a short time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_quality, "JUDGE_EPOCHS", 2)
+        patch.setattr(image_quality, "CLASSIFIER_EPOCHS", 2)
         return list(image_quality.measure(make_finished_run(tmp_path_factory.mktemp("finished"))))
 
 

@@ -44,7 +44,7 @@ def test_training_takes_three_times_the_products_of_every_image_in_every_epoch(m
 def test_a_client_stands_with_its_cost_its_images_and_the_model_given_back(
     finished: VirtualRun, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(image_quality, "JUDGE_EPOCHS", 2)
+    monkeypatch.setattr(image_quality, "CLASSIFIER_EPOCHS", 2)
     finished.uploads[0] = upload = saying(finished.uploads[0], training=TRAINING)
 
     (row,) = strength.measure(finished)
