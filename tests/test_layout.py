@@ -57,6 +57,7 @@ def trees() -> dict[str, ast.Module]:
     return {name: ast.parse((ROOT / name).read_text()) for name in repository_files() if name.endswith(".py")}
 
 
+@cache
 def imports(path: str, tree: ast.Module) -> set[str]:
     """Dotted names that a file imports, wherever in it, relative ones resolved."""
     names = set()
