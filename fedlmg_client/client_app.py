@@ -23,7 +23,7 @@ from common.vision.metrics import accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import faults, probe
 from fedlmg_client.audit import FEWEST
-from fedlmg_client.status import append_event
+from fedlmg_client.status import EvaluationStarted, Failed, ModelStored, UploadStarted, append_event
 from fedlmg_client.training import train
 
 app = ClientApp()
@@ -51,7 +51,7 @@ def train_and_upload(message: Message, context: Context) -> Message:
         release_cached_memory()
     if json.loads(question["have"]).get(name) == manifest.parse(records.config_records["manifest"]["json"]).sha256:
         records = RecordDict({"manifest": records["manifest"]})
-    append_event(cache_path(context.node_config, config), "uploading", bytes=sum(sizes(records).values()))
+    append_event(cache_path(context.node_config, config), UploadStarted(bytes=sum(sizes(records).values())))
     return Message(records, reply_to=message)
 
 
@@ -88,7 +88,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     try:
         config = Config.from_run_config(context.run_config)
         data, cache = load_client_data(context.node_config, config), cache_path(context.node_config, config)
-        append_event(cache, "evaluating")
+        append_event(cache, EvaluationStarted())
         arrays = message.content["arrays"].to_torch_state_dict()
         description = json.loads(message.content["config"]["model"])
         measured = evaluate_model(arrays, description, data, config)
@@ -97,7 +97,7 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         return _make_error_reply(error, message, context, config)
     finally:
         release_cached_memory()
-    append_event(cache, "model", accuracy=measured["accuracy"] if len(data.test) else None)
+    append_event(cache, ModelStored(accuracy=measured["accuracy"] if len(data.test) else None))
     metrics = MetricRecord({"accuracy": measured["accuracy"], "num-examples": len(data.test)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
@@ -177,5 +177,5 @@ def _make_error_reply(error: Exception, message: Message, context: Context, conf
     """A reply that tells the server, in one sentence, why this client cannot answer."""
     name = client_name(context.node_config, config)
     print(f"{name}: {error}", flush=True)
-    append_event(cache_path(context.node_config, config), "failed", reason=str(error))
+    append_event(cache_path(context.node_config, config), Failed(reason=str(error)))
     return Message(RecordDict({"error": ConfigRecord({"client": name, "reason": str(error)})}), reply_to=message)

@@ -1,23 +1,75 @@
 """A client's status as events in its cache folder: ClientApp and SuperNode write them, `join` reads them."""
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
-from common.storage import json_lines
-from common.storage.json_lines import Tail
+from pydantic import Field, TypeAdapter
+
+from common.contracts import Count, Fraction
+from common.storage import event_log
+from common.storage.event_log import Event, EventTail
 
 
-def append_event(cache: Path, kind: str, **details: object) -> None:
-    """Append one event to `events.jsonl`: a line of JSON with the time in seconds since the epoch.
+class Trained(Event):
+    """An epoch of training has ended."""
 
-    Best effort: failures to write the event are ignored.
-    """
-    try:
+    kind: Literal["training"] = "training"
+    epoch: Count
+    epochs: Count
+    seconds_left: float
+
+
+class UploadStarted(Event):
+    kind: Literal["uploading"] = "uploading"
+    bytes: Count
+    """Size of the whole upload."""
+
+
+class PartSent(Event):
+    """The server has received a part of the current reply."""
+
+    kind: Literal["sent"] = "sent"
+    bytes: Count
+
+
+class ReplySent(Event):
+    kind: Literal["reply-sent"] = "reply-sent"
+
+
+class EvaluationStarted(Event):
+    kind: Literal["evaluating"] = "evaluating"
+
+
+class ModelStored(Event):
+    kind: Literal["model"] = "model"
+    accuracy: Fraction | None
+    """Of the returned model on this client's test images; None without such images."""
+
+
+class Failed(Event):
+    kind: Literal["failed"] = "failed"
+    reason: str
+
+
+class ConnectionChanged(Event):
+    kind: Literal["connection"] = "connection"
+    reason: str
+    """Why the server cannot be reached; empty if it can."""
+
+
+StatusEvent = (
+    Trained | UploadStarted | PartSent | ReplySent | EvaluationStarted | ModelStored | Failed | ConnectionChanged
+)
+KINDS: TypeAdapter[StatusEvent] = TypeAdapter(Annotated[StatusEvent, Field(discriminator="kind")])
+
+
+def append_event(cache: Path, event: StatusEvent) -> None:
+    """Append one event to `events.jsonl`. Best effort: failures to write it are ignored."""
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        json_lines.append(cache / "events.jsonl", [{"time": time.time(), "kind": kind, **details}])
-    except OSError:
-        pass
+        event_log.append_event(cache / "events.jsonl", event)
 
 
 @dataclass
@@ -32,10 +84,10 @@ class Status:
     """Bytes of the current upload; 0 if no upload is in progress."""
     offline: str = ""
     """Why the server cannot be reached; empty if it can."""
-    _events: Tail = field(init=False)
+    _events: EventTail[StatusEvent] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._events = Tail(self.cache / "events.jsonl", skips_existing=True)
+        self._events = EventTail(self.cache / "events.jsonl", KINDS, skips_existing=True)
 
     def poll(self) -> str:
         """Read new events, and return the line to show."""
@@ -49,25 +101,26 @@ class Status:
             text = f"uploading {min(self.sent, self.total) / 1e6:.1f} of {self.total / 1e6:.1f} MB"
         return f"{text}; {self.offline}, trying again" if self.offline else text
 
-    def _apply(self, event: dict) -> None:
-        kind = event["kind"]
-        if kind == "training":
-            left = f"{event['seconds_left'] / 60:.0f} min" if event["seconds_left"] >= 100 else ""
-            left = left or f"{event['seconds_left']:.0f} s"
-            self.stage = f"training epoch {event['epoch']}/{event['epochs']}, {left} left"
-        elif kind == "uploading":
-            self.stage, self.sent, self.total = "uploading", 0, event["bytes"]
-        elif kind == "sent":
-            self.sent += event["bytes"]
-        elif kind == "reply-sent" and self.stage == "uploading":
-            self.stage = "uploaded, waiting for the model"
-        elif kind == "evaluating":
-            self.stage = "measuring the returned model"
-        elif kind == "model":
-            accuracy = event["accuracy"]
-            measured = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} % on your test images"
-            self.stage = f"done: the model has arrived{measured}"
-        elif kind == "failed":
-            self.stage = f"failed, and the server was informed: {event['reason']}"
-        elif kind == "connection":
-            self.offline = event["reason"]
+    def _apply(self, event: StatusEvent) -> None:
+        match event:
+            case Trained():
+                left = f"{event.seconds_left / 60:.0f} min" if event.seconds_left >= 100 else ""
+                left = left or f"{event.seconds_left:.0f} s"
+                self.stage = f"training epoch {event.epoch}/{event.epochs}, {left} left"
+            case UploadStarted():
+                self.stage, self.sent, self.total = "uploading", 0, event.bytes
+            case PartSent():
+                self.sent += event.bytes
+            case ReplySent():
+                if self.stage == "uploading":
+                    self.stage = "uploaded, waiting for the model"
+            case EvaluationStarted():
+                self.stage = "measuring the returned model"
+            case ModelStored():
+                accuracy = event.accuracy
+                measured = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} % on your test images"
+                self.stage = f"done: the model has arrived{measured}"
+            case Failed():
+                self.stage = f"failed, and the server was informed: {event.reason}"
+            case ConnectionChanged():
+                self.offline = event.reason

@@ -15,7 +15,7 @@ from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from common.processes import end_with_parent
-from fedlmg_client.status import append_event
+from fedlmg_client.status import ConnectionChanged, PartSent, ReplySent, append_event
 
 WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
 """Pauses between retries of a request that the server answered with 500. Flower itself would drop the reply."""
@@ -31,7 +31,7 @@ def watch_requests(cache: Path) -> None:
         with lock:
             if now != reason:
                 reason = now
-                append_event(cache, "connection", reason=now)
+                append_event(cache, ConnectionChanged(reason=now))
 
     def watched(self: ProtobufClient, **call: object) -> object:
         nonlocal replying
@@ -50,11 +50,11 @@ def watch_requests(cache: Path) -> None:
         report_connection("")
         if call["path"] == "/v1/fleet/push-object":
             replying = True
-            append_event(cache, "sent", bytes=len(call["request"].object_content))
+            append_event(cache, PartSent(bytes=len(call["request"].object_content)))
         elif call["path"] == "/v1/fleet/pull-messages" and replying:
             # A SuperNode asks for the next message only after it has sent its reply.
             replying = False
-            append_event(cache, "reply-sent")
+            append_event(cache, ReplySent())
         return answer
 
     ProtobufClient._unary_unary = watched

@@ -28,7 +28,7 @@ from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, clustered_statistics, private_training
 from fedlmg_client.private_training import Budget
-from fedlmg_client.status import append_event
+from fedlmg_client.status import Trained, append_event
 
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
@@ -264,4 +264,4 @@ def _print_progress(client: str, num_epochs: int, loss: float, progress: dict, c
         f"validation {'not measured' if validation is None else f'{100 * validation:.1f} %'}, {left:.0f} s left",
         flush=True,
     )
-    append_event(cache, "training", epoch=latest["epoch"], epochs=num_epochs, seconds_left=round(left, 1))
+    append_event(cache, Trained(epoch=latest["epoch"], epochs=num_epochs, seconds_left=round(left, 1)))

@@ -9,6 +9,7 @@ from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import is_whole
 from fedlmg_server import pipeline
+from fedlmg_server.events import ClientEvent
 from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
@@ -41,7 +42,7 @@ def forget_client(run: Run, client: str) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     workspace.remove_images(client)
-    workspace.log("client", name=client, state="forgotten", reason="")
+    workspace.log(ClientEvent(name=client, state="forgotten"))
     if not any(map(is_whole, workspace.uploads.glob("*"))):
         raise ConfigError(
             f"removed client '{client}', but no upload remains to make a model from: collect more with `fedlmg run`"

@@ -18,6 +18,7 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
+from fedlmg_server.events import Loss, PlanMade, Progress
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, store, traces
 from fedlmg_server.workspace import METHODS
@@ -68,7 +69,7 @@ def aggregate(run: Run) -> Aggregated:
         with run.workspace.stage("distillation"):
 
             def on_epoch(entry: dict[str, float]) -> None:
-                run.workspace.log("loss", series="distillation", step=entry["epoch"], value=entry["loss"])
+                run.workspace.log(Loss(series="distillation", step=entry["epoch"], value=entry["loss"]))
 
             save_model(run, distil(run, read_synthetic_set(run), on_epoch))
     return Aggregated(read_tensors(run.workspace.model / "model.safetensors")[0], run.model_description)
@@ -83,18 +84,18 @@ def synthesise(run: Run) -> None:
     for method in methods:
         store.remove_unplanned(run, method)
     missing = [method for method in methods if not store.is_complete(run, method)]
-    workspace.log("plan", images=total, classes=len(run.class_names), methods=missing)
+    workspace.log(PlanMade(images=total, classes=len(run.class_names), methods=missing))
     with launch.start_workers(workspace, launch.num_processes(run), missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 
             def on_progress(completed: int, stage: str = stage, method: str = method) -> None:
-                workspace.log("progress", stage=stage, completed=min(completed, total), total=total, unit="images")
+                workspace.log(Progress(stage=stage, completed=min(completed, total), total=total, unit="images"))
                 for client, losses in traces.newest_losses(run, method).items():
                     for kind, value in losses.items():
-                        workspace.log("loss", series=f"{kind}, {client}", step=completed, value=value)
+                        workspace.log(Loss(series=f"{kind}, {client}", step=completed, value=value))
 
-            with workspace.stage(stage) as details:
+            with workspace.stage(stage) as work:
                 before = store.count_images(workspace, method)
                 workers.wait(method, partial(store.is_complete, run, method), on_progress)
-                details["images"] = store.count_images(workspace, method) - before
+                work.images = store.count_images(workspace, method) - before

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import Config
 from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor import tracking
 from fedlmg_server.report.write import write_report
@@ -32,9 +33,9 @@ def main(grid: Grid, context: Context) -> None:
                 write_report(run, strategy.evaluations, strategy.missing, strategy.unevaluated)
         except Exception as error:
             with suppress(OSError):
-                run.workspace.log("run", state="failed", reason=explain_failure(error))
+                run.workspace.log(RunFailed(reason=explain_failure(error)))
             raise
-        run.workspace.log("run", state="finished", reason="")
+        run.workspace.log(RunFinished())
 
 
 def explain_failure(error: Exception) -> str:

@@ -6,6 +6,8 @@ run.json, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<s
 import json
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,9 @@ from filelock import FileLock, Timeout
 
 from common.config import Config, ConfigError
 from common.names import safe_name
-from common.storage import json_lines
 from common.storage.atomic import write_json
+from common.storage.event_log import append_event
+from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
 
 SCHEMA = 2
 """Of `run.json`: 1, which had no number, held keys of other names."""
@@ -64,6 +67,14 @@ def _record_of(config: Config) -> dict[str, Any]:
 
 def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
+
+
+@dataclass
+class StageWork:
+    """What a stage has done so far."""
+
+    images: int = 0
+    """Images that it generated."""
 
 
 @dataclass(frozen=True)
@@ -158,28 +169,40 @@ class Workspace:
     def events(self) -> Path:
         return self.root / "events.jsonl"
 
-    def log(self, kind: str, **details: object) -> None:
-        """Append one event, a line of JSON with the time in seconds since the epoch."""
-        json_lines.append(self.events, [{"time": time.time(), "kind": kind, **details}])
+    def log(self, event: RunEvent) -> None:
+        """Append one event."""
+        append_event(self.events, event)
+
+    def read_events(self) -> Iterator[RunEvent]:
+        return follow_events(self.events).read_new()
 
     @contextmanager
-    def stage(self, name: str):
-        """Log a stage's start, its end and its seconds, and what the block adds to the details that it is given."""
-        self.log("stage", name=name, state="started")
-        started, details = time.monotonic(), {}
-        yield details
-        self.log("stage", name=name, state="finished", seconds=round(time.monotonic() - started, 3), **details)
+    def stage(self, name: str) -> Iterator[StageWork]:
+        """Log a stage's start and its end, with its seconds and what the block notes in the object that it is given."""
+        self.log(StageStarted(name=name))
+        started, work = time.monotonic(), StageWork()
+        yield work
+        seconds = round(time.monotonic() - started, 3)
+        self.log(StageFinished(name=name, seconds=seconds, images=work.images))
 
-    def stage_totals(self, key: str = "seconds") -> dict[str, float]:
-        """A detail of each finished stage, added up over all runs of this workspace."""
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each finished stage, added up over all runs of this workspace."""
         totals: dict[str, float] = {}
-        for event in json_lines.read(self.events):
-            if event["kind"] == "stage" and event["state"] == "finished":
-                totals[event["name"]] = totals.get(event["name"], 0) + event.get(key, 0)
+        for event in self.read_events():
+            if isinstance(event, StageFinished):
+                totals[event.name] = totals.get(event.name, 0) + event.seconds
+        return totals
+
+    def stage_images(self) -> Counter[str]:
+        """Images that each finished stage generated, added up over all runs of this workspace."""
+        totals: Counter[str] = Counter()
+        for event in self.read_events():
+            if isinstance(event, StageFinished):
+                totals[event.name] += event.images
         return totals
 
     @contextmanager
-    def lock(self):
+    def lock(self) -> Iterator[None]:
         """Hold the workspace alone.
 
         Raises

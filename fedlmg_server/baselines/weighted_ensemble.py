@@ -26,5 +26,5 @@ def by_quality(run: VirtualRun) -> Outcome:
         per_client[client] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels, weights)
     cost.download_bytes = bytes_of_sharing_uploads(run)
     cost.num_images = store.count_images(run.workspace)
-    cost.server_seconds += run.workspace.stage_totals()["synthesis"]
+    cost.server_seconds += run.workspace.stage_seconds()["synthesis"]
     return Outcome(per_client, cost)

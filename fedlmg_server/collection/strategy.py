@@ -24,6 +24,7 @@ from common.names import is_sane_name
 from common.upload import Upload, is_whole, megabytes
 from fedlmg_server.collection.exchange import Exchange, ReplyError
 from fedlmg_server.collection.registry import Registry
+from fedlmg_server.events import ClientEvent, Loss, Progress
 from fedlmg_server.monitor.text import shorten
 from fedlmg_server.workspace import Workspace
 
@@ -180,7 +181,7 @@ class FedLMG(Strategy):
             if node not in exchange.answered:
                 _, reason = unanswered.get(node, ("", "it did not reconnect"))
                 self.unevaluated[name] = reason
-                self.workspace.log("client", name=name, state="failed", reason=f"no evaluation: {reason}")
+                self.workspace.log(ClientEvent(name=name, state="failed", reason=f"no evaluation: {reason}"))
         accuracies = self.evaluations.values()
         return MetricRecord({"accuracy": sum(accuracies) / len(accuracies)} if accuracies else {})
 
@@ -267,9 +268,9 @@ class FedLMG(Strategy):
             raise ReplyError(
                 "the client sent a manifest without weights, but the server does not hold its weights", name
             )
-        self.workspace.log("client", name=name, state="answered", reason="")
+        self.workspace.log(ClientEvent(name=name, state="answered"))
         for epoch, loss in received.training.losses():
-            self.workspace.log("loss", series=f"training, {name}", step=epoch, value=loss)
+            self.workspace.log(Loss(series=f"training, {name}", step=epoch, value=loss))
         return name
 
     def _read_manifest(self, reply: Message, node: int) -> Manifest:
@@ -300,8 +301,8 @@ class FedLMG(Strategy):
             raise ReplyError(shorten(error["reason"]), name if is_sane_name(name) else "")
 
     def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
-        self.workspace.log("progress", stage=stage, completed=len(exchange.answered), total=total, unit="clients")
+        self.workspace.log(Progress(stage=stage, completed=len(exchange.answered), total=total, unit="clients"))
 
     def _report_missing(self, name: str, reason: str) -> None:
         self.missing[name] = reason
-        self.workspace.log("client", name=name, state="failed", reason=reason)
+        self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))

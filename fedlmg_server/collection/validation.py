@@ -10,6 +10,7 @@ from common.manifest import ManifestError
 from common.storage.atomic import write_json
 from common.upload import Upload, is_whole
 from fedlmg_server.collection.upload_checks import Refused, check
+from fedlmg_server.events import ClientEvent
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
@@ -64,4 +65,4 @@ def quarantine(workspace: Workspace, client: str, reason: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(workspace.uploads / client, target)
     write_json(target / "reason.json", {"reason": reason})
-    workspace.log("client", name=client, state="quarantined", reason=reason)
+    workspace.log(ClientEvent(name=client, state="quarantined", reason=reason))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from common.config import Config, ConfigError
-from common.storage.json_lines import Tail
+from common.storage.event_log import EventTail
+from fedlmg_server.events import Loss, Progress, RunEvent, StageFinished, follow_events
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
@@ -27,7 +28,7 @@ def track_run(workspace: Workspace, config: Config) -> Iterator[None]:
     if not names:
         yield
         return
-    events = Tail(workspace.events, skips_existing=True)
+    events = follow_events(workspace.events, skips_existing=True)
     trackers, over = _start_trackers(names, workspace, config), threading.Event()
 
     def send_until_over() -> None:
@@ -46,14 +47,15 @@ def track_run(workspace: Workspace, config: Config) -> Iterator[None]:
             tracker.finish()
 
 
-def extract_numbers(event: dict) -> tuple[dict[str, float], int | None]:
+def extract_numbers(event: RunEvent) -> tuple[dict[str, float], int | None]:
     """The event's numbers by name, and the step that they belong to; an empty dict and None if it has no numbers."""
-    if event["kind"] == "loss":
-        return {_name("loss", event["series"]): event["value"]}, int(event["step"])
-    if event["kind"] == "progress":
-        return {_name(event["unit"], event["stage"]): event["completed"]}, event["completed"]
-    if event["kind"] == "stage" and event["state"] == "finished":
-        return {_name("seconds", event["name"]): event["seconds"]}, 0
+    match event:
+        case Loss():
+            return {_name("loss", event.series): event.value}, int(event.step)
+        case Progress():
+            return {_name(event.unit, event.stage): event.completed}, event.completed
+        case StageFinished():
+            return {_name("seconds", event.name): event.seconds}, 0
     return {}, None
 
 
@@ -90,7 +92,7 @@ def _start_trackers(names: list[str], workspace: Workspace, config: Config) -> l
     return accelerator.trackers
 
 
-def _send_new_events(trackers: list, events: Tail) -> None:
+def _send_new_events(trackers: list, events: EventTail[RunEvent]) -> None:
     for event in events.read_new():
         values, step = extract_numbers(event)
         for tracker in list(trackers) if values else ():

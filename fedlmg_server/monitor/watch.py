@@ -13,7 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from common.config import ConfigError
-from common.storage.json_lines import Tail
+from fedlmg_server.events import (
+    ClientEvent,
+    Loss,
+    Progress,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    StageFinished,
+    StageStarted,
+    follow_events,
+)
 from fedlmg_server.monitor.text import make_safe_markup
 
 REFRESH_SECONDS = 0.5
@@ -62,31 +72,33 @@ class State:
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
     end: str | None = None
 
-    def apply(self, events: Iterable[dict]) -> None:
+    def apply(self, events: Iterable[RunEvent]) -> None:
         """Update the state with new events, oldest first. A stage that starts after the run's end begins a new run."""
         for event in events:
-            kind = event["kind"]
-            if kind == "run":
-                self.end = event["reason"] if event["state"] == "failed" else ""
-            elif kind == "stage" and event["state"] == "started":
-                self.end = None
-                self.stages[event["name"]] = Stage(event["time"])
-            elif kind == "stage":
-                self.stages.setdefault(event["name"], Stage(event["time"])).seconds = event["seconds"]
-            elif kind == "progress":
-                self._progress(event)
-            elif kind == "client":
-                self.clients.pop(event["name"], None)
-                self.clients[event["name"]] = event["state"], event.get("reason") or ""
-            elif kind == "loss":
-                self.losses.pop(event["series"], None)
-                self.losses[event["series"]] = event["step"], event["value"]
+            match event:
+                case RunFinished():
+                    self.end = ""
+                case RunFailed():
+                    self.end = event.reason
+                case StageStarted():
+                    self.end = None
+                    self.stages[event.name] = Stage(event.time)
+                case StageFinished():
+                    self.stages.setdefault(event.name, Stage(event.time)).seconds = event.seconds
+                case Progress():
+                    self._progress(event)
+                case ClientEvent():
+                    self.clients.pop(event.name, None)
+                    self.clients[event.name] = event.state, event.reason
+                case Loss():
+                    self.losses.pop(event.series, None)
+                    self.losses[event.series] = event.step, event.value
 
-    def _progress(self, event: dict) -> None:
-        stage = self.stages.setdefault(event["stage"], Stage(event["time"]))
-        stage.completed, stage.total, stage.unit = event["completed"], event["total"], event["unit"]
-        stage.first = stage.first or (event["time"], event["completed"])
-        stage.newest = event["time"]
+    def _progress(self, event: Progress) -> None:
+        stage = self.stages.setdefault(event.stage, Stage(event.time))
+        stage.completed, stage.total, stage.unit = event.completed, event.total, event.unit
+        stage.first = stage.first or (event.time, event.completed)
+        stage.newest = event.time
 
 
 def watch_run(workspace: Path, console: Console) -> None:
@@ -101,7 +113,7 @@ def watch_run(workspace: Path, console: Console) -> None:
     path = workspace.expanduser() / "events.jsonl"
     if not path.is_file():
         raise ConfigError(f"{workspace} holds no events.jsonl: name the workspace of a run that has started")
-    events, state = Tail(path), State()
+    events, state = follow_events(path), State()
     state.apply(events.read_new())
     if state.end is not None or not console.is_terminal:
         console.print(render(state, time.time()))

@@ -8,6 +8,7 @@ from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
 from fedlmg_server.collection.validation import read_rejections
+from fedlmg_server.events import Progress
 from fedlmg_server.report import generated, model_card, page, results
 from fedlmg_server.run import Run
 
@@ -35,7 +36,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
         },
         methods=measured.rows,
         synthesis=_synthesis(run),
-        stages=workspace.stage_totals(),
+        stages=workspace.stage_seconds(),
         missing=missing,
         refused=read_rejections(workspace),
         unevaluated=unevaluated,
@@ -57,7 +58,7 @@ def _measure(run: Run) -> Measurements:
     def on_progress(count: int) -> None:
         nonlocal completed
         completed += count
-        workspace.log("progress", stage="measurement", completed=completed, total=len(compare.TRAINED), unit="models")
+        workspace.log(Progress(stage="measurement", completed=completed, total=len(compare.TRAINED), unit="models"))
 
     with workspace.stage("measurement"):
         if run.config.options.compare:
@@ -85,11 +86,11 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
 
 
 def _synthesis(run: Run) -> dict:
-    seconds = run.workspace.stage_totals()["synthesis"]
+    seconds = run.workspace.stage_seconds()["synthesis"]
     return {
         "num_images": run.num_images,
         "seconds": seconds,
-        "images_per_second": run.workspace.stage_totals("images")["synthesis"] / max(seconds, 1e-9),
+        "images_per_second": run.workspace.stage_images()["synthesis"] / max(seconds, 1e-9),
         "rejected": run.model_description["rejected"],
     }
 

@@ -18,6 +18,7 @@ import torch
 from common.devices import device_of_process
 from common.processes import end_with_parent
 from fedlmg_server.diffusion import families
+from fedlmg_server.events import Estimated
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import estimate, plan, store
 from fedlmg_server.synthesis.generate import generate_for_client
@@ -30,7 +31,7 @@ def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
     backend, config = families.load_backend(run.config.synthesis, run.device), run.config.synthesis
     if rank == 0 and "fedlmg" in methods and not store.count_images(run.workspace):
         first, total = next(run.load_uploads()), estimate.count_planned_images(run)
-        run.workspace.log("estimate", sentence=estimate.time_probe(backend, run, first, total, world_size).sentence())
+        run.workspace.log(Estimated(sentence=estimate.time_probe(backend, run, first, total, world_size).sentence()))
     for method in methods:
         dealt = 0
         for upload in run.load_uploads():

@@ -12,7 +12,18 @@ from common.config import Config
 from common.upload import megabytes
 from fedlmg_client import cli, dry_run, join, keys, probe
 from fedlmg_client.client_app import make_upload
-from fedlmg_client.status import Status, append_event
+from fedlmg_client.status import (
+    ConnectionChanged,
+    EvaluationStarted,
+    ModelStored,
+    PartSent,
+    ReplySent,
+    Status,
+    StatusEvent,
+    Trained,
+    UploadStarted,
+    append_event,
+)
 from tests.common.pictures import draw_classes
 
 CONFIG = Config.from_run_config({"dataset": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
@@ -52,10 +63,10 @@ def test_the_port_is_9443_unless_named(host: str, address: str):
     assert join.add_default_port(host) == address
 
 
-def line_after(cache: Path, *events: tuple[str, dict]) -> str:
+def line_after(cache: Path, *events: StatusEvent) -> str:
     status = Status(cache)
-    for kind, details in events:
-        append_event(cache, kind, **details)
+    for event in events:
+        append_event(cache, event)
     return status.poll()
 
 
@@ -63,21 +74,30 @@ def line_after(cache: Path, *events: tuple[str, dict]) -> str:
     ("events", "line"),
     [
         ([], "waiting for the server"),
-        ([("training", {"epoch": 3, "epochs": 20, "seconds_left": 600})], "training epoch 3/20, 10 min left"),
-        ([("uploading", {"bytes": 44e6}), ("sent", {"bytes": 41e6})], "uploading 41.0 of 44.0 MB"),
-        ([("uploading", {"bytes": 9}), ("reply-sent", {})], "uploaded, waiting for the model"),
-        ([("evaluating", {})], "measuring the returned model"),
-        ([("model", {"accuracy": 0.5})], "done: the model has arrived, accuracy 50.0 % on your test images"),
-        ([("connection", {"reason": "down"})], "waiting for the server; down, trying again"),
-        ([("connection", {"reason": "down"}), ("connection", {"reason": ""})], "waiting for the server"),
+        ([Trained(epoch=3, epochs=20, seconds_left=600)], "training epoch 3/20, 10 min left"),
+        ([UploadStarted(bytes=44_000_000), PartSent(bytes=41_000_000)], "uploading 41.0 of 44.0 MB"),
+        ([UploadStarted(bytes=9), ReplySent()], "uploaded, waiting for the model"),
+        ([EvaluationStarted()], "measuring the returned model"),
+        ([ModelStored(accuracy=0.5)], "done: the model has arrived, accuracy 50.0 % on your test images"),
+        ([ConnectionChanged(reason="down")], "waiting for the server; down, trying again"),
+        ([ConnectionChanged(reason="down"), ConnectionChanged(reason="")], "waiting for the server"),
     ],
 )
 def test_the_status_is_one_line(tmp_path: Path, events: list, line: str):
     assert line_after(tmp_path, *events) == line
 
 
+def test_events_of_another_version_are_skipped(tmp_path: Path):
+    status = Status(tmp_path)
+    lines = ['{"kind": "training", "epoch": "3"}', '{"kind": "dreaming"}', "{}", '{"kind": "evaluating"}']
+
+    (tmp_path / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+    assert status.poll() == "measuring the returned model"
+
+
 def test_a_join_does_not_show_what_happened_before_it(tmp_path: Path):
-    append_event(tmp_path, "model", accuracy=0.5)
+    append_event(tmp_path, ModelStored(accuracy=0.5))
 
     assert Status(tmp_path).poll() == "waiting for the server"
 

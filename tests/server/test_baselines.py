@@ -22,6 +22,7 @@ from fedlmg_server.baselines import (
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, num_bytes
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.student import make_student
+from fedlmg_server.events import StageFinished
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
 from tests.server.tiny_federation import NAMES, SETTINGS, trained, two_colors, virtual_run
@@ -140,7 +141,7 @@ def test_clients_below_chance_have_no_vote(uploads, tmp_path: Path):
     scores = {name: {"quality": quality} for name, quality in (("a", 0.1), ("b", 0.1), ("c", None))}
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "quality.json").write_text(json.dumps(scores))
-    asked.workspace.log("stage", name="synthesis", state="finished", seconds=7.0)
+    asked.workspace.log(StageFinished(name="synthesis", seconds=7.0))
 
     outcome = weighted_ensemble.by_quality(asked)
 

@@ -98,4 +98,4 @@ def test_a_clock_that_jumps_ends_no_stage_early(tmp_path: Path, monkeypatch: pyt
     with workspace.stage("uploads"):
         monkeypatch.setattr(time, "time", lambda: now + 86_400)
 
-    assert workspace.stage_totals()["uploads"] < 60
+    assert workspace.stage_seconds()["uploads"] < 60

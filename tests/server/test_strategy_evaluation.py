@@ -95,4 +95,4 @@ def test_stages_are_logged_with_their_seconds(make_strategy: Callable[..., FedLM
 
     strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.5)]}))
 
-    assert set(strategy.workspace.stage_totals()) == {"uploads", "evaluation"}
+    assert set(strategy.workspace.stage_seconds()) == {"uploads", "evaluation"}

@@ -6,20 +6,30 @@ import pytest
 from rich.console import Console
 
 from common.config import Config, ConfigError
+from fedlmg_server.events import (
+    ClientEvent,
+    Loss,
+    Progress,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    StageFinished,
+    StageStarted,
+    follow_events,
+)
 from fedlmg_server.monitor import tracking
 from fedlmg_server.monitor.watch import State, render, watch_run
 from fedlmg_server.workspace import Workspace
 
-STARTED = {"time": 100.0, "kind": "stage", "name": "synthesis", "state": "started"}
-ENDED = {"time": 150.0, "kind": "stage", "name": "synthesis", "state": "finished", "seconds": 50.0}
+STARTED = StageStarted(time=100.0, name="synthesis")
+ENDED = StageFinished(time=150.0, name="synthesis", seconds=50.0)
 
 
-def progress(time: float, completed: int) -> dict:
-    stage = {"stage": "synthesis", "completed": completed, "total": 60, "unit": "images"}
-    return {"time": time, "kind": "progress", **stage}
+def progress(time: float, completed: int) -> Progress:
+    return Progress(time=time, stage="synthesis", completed=completed, total=60, unit="images")
 
 
-def shown(*events: dict, now: float = 130.0) -> str:
+def shown(*events: RunEvent, now: float = 130.0) -> str:
     state, output = State(), io.StringIO()
     state.apply(events)
     Console(file=output, width=120).print(render(state, now))
@@ -44,14 +54,14 @@ def test_finished_stage_shows_its_seconds_and_no_time_left():
 
 
 def test_newest_loss_replaces_the_one_before():
-    losses = [{"kind": "loss", "series": "distillation", "step": step, "value": 1 / step} for step in (1, 2)]
+    losses = [Loss(series="distillation", step=step, value=1 / step) for step in (1, 2)]
 
     assert "0.5" in shown(*losses)
     assert "distillation" in shown(*losses)
 
 
 def test_control_characters_of_clients_are_not_shown():
-    client = {"kind": "client", "name": "late\x1b[2J", "state": "failed", "reason": "[red]lost"}
+    client = ClientEvent(name="late\x1b[2J", state="failed", reason="[red]lost")
 
     assert "late [2J" in shown(client)
     assert "[red]lost" in shown(client)
@@ -60,14 +70,38 @@ def test_control_characters_of_clients_are_not_shown():
 def test_a_run_that_starts_again_is_not_over():
     state = State()
 
-    state.apply([STARTED, {"kind": "run", "state": "failed", "reason": "no disk"}, STARTED])
+    state.apply([STARTED, RunFailed(reason="no disk"), STARTED])
 
     assert state.end is None
 
 
+def test_events_are_read_as_they_were_written(tmp_path: Path):
+    workspace = Workspace(tmp_path)
+    written = [STARTED, progress(110.0, 20), Loss(series="distillation", step=1, value=float("inf")), RunFinished()]
+
+    for event in written:
+        workspace.log(event)
+
+    assert list(workspace.read_events()) == written
+
+
+def test_events_of_another_version_are_skipped(tmp_path: Path):
+    lines = [
+        '{"kind": "stage", "state": "paused"}',
+        '{"kind": "loss", "value": "low"}',
+        "[]",
+        "{}",
+        STARTED.model_dump_json(),
+    ]
+
+    (tmp_path / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+    assert list(follow_events(tmp_path / "events.jsonl").read_new()) == [STARTED]
+
+
 def test_a_finished_run_is_shown_once(tmp_path: Path):
     workspace, output = Workspace(tmp_path), io.StringIO()
-    workspace.log("run", state="finished", reason="")
+    workspace.log(RunFinished())
 
     watch_run(tmp_path, Console(file=output, force_terminal=True))
 
@@ -80,7 +114,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path):
 
 
 def test_events_become_figures_of_their_step():
-    event = {"kind": "loss", "series": "distillation", "step": 3, "value": 0.5}
+    event = Loss(series="distillation", step=3, value=0.5)
 
     assert tracking.extract_numbers(event) == ({"loss/distillation": 0.5}, 3)
 
@@ -100,9 +134,9 @@ def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
 
     workspace = Workspace(tmp_path)
     config = Config.from_run_config({"workspace": str(tmp_path), "trackers": "tensorboard"})
-    workspace.log("loss", series="before", step=1, value=9.0)
+    workspace.log(Loss(series="before", step=1, value=9.0))
     with tracking.track_run(workspace, config):
-        workspace.log("loss", series="distillation", step=4, value=0.25)
+        workspace.log(Loss(series="distillation", step=4, value=0.25))
 
     written = EventAccumulator(str(tmp_path / "trackers" / "fedlmg")).Reload()
     assert [(scalar.step, scalar.value) for scalar in written.Scalars("loss/distillation")] == [(4, 0.25)]
@@ -113,7 +147,7 @@ def test_tensorboard_gets_what_was_logged_in_the_run(tmp_path: Path):
     ("series", "name"), [("training, mnist", "loss/training/mnist"), ("training, ünï (1)", "loss/training/ünï _1_")]
 )
 def test_names_of_figures_are_such_as_every_tracker_takes(series: str, name: str):
-    event = {"kind": "loss", "series": series, "step": 1, "value": 0.5}
+    event = Loss(series=series, step=1, value=0.5)
 
     assert list(tracking.extract_numbers(event)[0]) == [name]
 
@@ -129,7 +163,7 @@ def test_a_tracker_that_breaks_does_not_break_the_run(tmp_path: Path, monkeypatc
     workspace = Workspace(tmp_path)
 
     with tracking.track_run(workspace, Config.from_run_config({"trackers": "tensorboard"})):
-        workspace.log("loss", series="distillation", step=4, value=0.25)
+        workspace.log(Loss(series="distillation", step=4, value=0.25))
 
     assert capsys.readouterr().out == "tracker 'tensorboard' failed and gets no more values: no route\n"
 

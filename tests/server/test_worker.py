@@ -14,10 +14,10 @@ import torch
 from typer.testing import CliRunner
 
 from common.config import Config, ConfigError
-from common.storage import json_lines
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
+from fedlmg_server.events import Estimated
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import estimate, launch, store, worker
 from fedlmg_server.synthesis.plan import split_into_batches
@@ -136,7 +136,7 @@ def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace, 
     worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
     worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
 
-    told = [event["sentence"] for event in json_lines.read(workspace.events) if event["kind"] == "estimate"]
+    told = [event.sentence for event in workspace.read_events() if isinstance(event, Estimated)]
     assert len(told) == 1
     assert re.fullmatch(r"8 guided images: about \d+ s on 1 processes, at most 0 MB", told[0])
 

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from common.config import Config
-from common.storage import json_lines
 from common.storage.atomic import write_json
 from fedlmg_server import pipeline
 from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import parallel
 from fedlmg_server.distillation.saved_model import load_model
+from fedlmg_server.events import PlanMade, StageFinished
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
@@ -41,7 +41,7 @@ def report(run: VirtualRun, with_baselines: bool) -> dict:
     """Writes the report of a finished run; returns its results."""
     score = {"quality": 0.5, "weight": 1.0, "reason": ""}
     write_json(run.workspace.model / "quality.json", {"mnist": score})
-    run.workspace.log("stage", name="synthesis", state="finished", seconds=1.0, images=80)
+    run.workspace.log(StageFinished(name="synthesis", seconds=1.0, images=80))
     set_compare(run, with_baselines)
     write_report(run, {"mnist": 0.5}, {}, {})
     return read_results(run)
@@ -122,5 +122,5 @@ def test_unguided_images_are_generated_for_baselines_alone(
 
     pipeline.synthesise(finished)
 
-    (plan,) = (event for event in json_lines.read(finished.workspace.events) if event["kind"] == "plan")
-    assert plan["methods"] == methods
+    (plan,) = (event for event in finished.workspace.read_events() if isinstance(event, PlanMade))
+    assert plan.methods == methods
