@@ -1,6 +1,7 @@
-"""Records that one program writes and another reads: frozen pydantic models whose errors are one sentence.
+"""Records that one program writes and another reads: frozen pydantic models with errors of one sentence.
 
-Nothing is converted: a number in quotes is no number, and true is not 1. Keys that a model does not know are ignored.
+Values are not converted: a number in quotes is no number, and true is not 1. Keys that a model does not know are
+ignored.
 """
 
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ class Contract(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     def to_json(self) -> dict[str, Any]:
+        """The record as a dictionary that the `json` module can write."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -29,7 +31,7 @@ Name = Annotated[str, AfterValidator(_check_name)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
-"""Any finite number that is not negative."""
+"""A finite number that is not negative."""
 
 
 PLAIN = {
@@ -41,13 +43,13 @@ PLAIN = {
     "valid string": "text",
     "valid list": "list",
 }
-"""pydantic's words -> ours."""
+"""Words in pydantic's messages -> the words in ours."""
 
 
-def explain(error: ValidationError, record: str) -> str:
-    """The first of a record's errors in one sentence: the key, the value found, what was expected.
+def explain_error(error: ValidationError, record: str) -> str:
+    """The first error of a record in one sentence: the key, the value that was found, and what was expected.
 
-    record: its name as the sentence's first words, such as `its manifest`.
+    record: the name of the record with which the sentence begins, such as `its manifest`.
     """
     first = error.errors(include_url=False, include_context=False)[0]
     key = ".".join(map(str, first["loc"]))
@@ -62,13 +64,13 @@ def explain(error: ValidationError, record: str) -> str:
         return f"{record} has the unknown key '{key}'"
     if not key:
         return f"{record} {reason}"
-    return f"{record} has '{key}' = {shown(first['input'])}: {reason}"
+    return f"{record} has '{key}' = {show_value(first['input'])}: {reason}"
 
 
-def shown(value: object) -> str:
-    """Any value from outside as a short text of plain characters."""
+def show_value(value: object) -> str:
+    """Any value from another party as a short ASCII text."""
     try:
         text = ascii(value)
-    except (RecursionError, ValueError):  # Nested too deeply, or a whole number of too many digits.
+    except (RecursionError, ValueError):  # The value is nested too deeply, or is an integer with too many digits.
         text = f"(a {type(value).__name__} too large to show)"
     return text if len(text) <= 80 else f"{text[:77]}..."

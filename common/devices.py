@@ -10,7 +10,7 @@ def default_device() -> torch.device:
 
 
 def device_of_process(local_rank: int) -> torch.device:
-    """The device of the process with this number on this machine: accelerators are dealt out in turn."""
+    """The device of process number `local_rank` on this machine; processes take the accelerators in turn."""
     device = default_device()
     if device.type == "cpu":
         return device
@@ -18,7 +18,7 @@ def device_of_process(local_rank: int) -> torch.device:
 
 
 def measure_free_memory(device: torch.device) -> int:
-    """Bytes that a new program can use on the device; on a device that does not tell, those of the machine."""
+    """The bytes of free memory on the device, or in the machine if the device does not report its memory."""
     module = torch.get_device_module(device)
     if hasattr(module, "mem_get_info"):
         return int(module.mem_get_info(device)[0])
@@ -26,7 +26,7 @@ def measure_free_memory(device: torch.device) -> int:
 
 
 def release_cached_memory() -> None:
-    """Give back what PyTorch keeps of an accelerator's memory for later tensors; other programs can then use it."""
+    """Free the accelerator memory that PyTorch keeps for later tensors, so that other programs can use it."""
     device = default_device()
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()

@@ -1,6 +1,6 @@
-"""What a client says about its upload: `manifest.json`, read and written here alone.
+"""What a client says about its upload: `manifest.json`. Only this module reads and writes it.
 
-A manifest comes from a stranger: whatever its text, `parse` returns a valid Manifest or raises a ManifestError.
+A manifest comes from another party. Whatever its text, `parse` returns a valid Manifest or raises a ManifestError.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
-from common.contracts import Amount, Contract, Count, Fraction, Name, explain, shown
+from common.contracts import Amount, Contract, Count, Fraction, Name, explain_error, show_value
 from common.names import is_sane_name
 from common.storage.atomic import write_json
 
@@ -18,11 +18,11 @@ SCHEMA = 1
 MOST_CLASSES = 100_000
 MOST_EPOCHS = 100_000
 MOST_POINTS = 2000
-"""Of a curve that is drawn."""
+"""The most points of a curve that is plotted."""
 
 
 class ManifestError(ValueError):
-    """One sentence on what is wrong with a manifest; `client` is the name that it gives, empty if that is no name."""
+    """One sentence on what is wrong with a manifest; `client` is its valid client name, or empty."""
 
     def __init__(self, reason: str, client: str = "") -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class ManifestError(ValueError):
 
 
 class Preprocessing(Contract):
-    """See `common/vision/preprocessing.py`."""
+    """The client's `PreprocessSpec` (see `common/vision/preprocessing.py`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,37 +40,39 @@ class Preprocessing(Contract):
 
 
 class Epoch(Contract):
+    """One epoch of the client's training."""
+
     epoch: Annotated[Count, Field(ge=1)]
     train_loss: float | None = None
-    """None where it is kept secret."""
+    """The mean training loss; None if the client keeps it secret."""
     validation_accuracy: Fraction | None = None
 
 
 class Training(Contract):
-    """An accuracy is None where there is no image to measure it on."""
+    """How the client trained. An accuracy is None if there were no images to measure it on."""
 
     num_examples: Count
     validation_accuracy: Fraction | None
     test_accuracy: Fraction | None
-    """As trained."""
+    """The accuracy of the model as trained."""
     test_accuracy_wire: Fraction | None = None
-    """As uploaded."""
+    """The accuracy of the model as uploaded, after its weights were rounded."""
     seconds: Amount = 0.0
     history: list[Epoch] = Field(max_length=MOST_EPOCHS)
 
     def losses(self) -> list[tuple[float, float]]:
-        """(epoch, training loss) of at most 2000 epochs, without those that are not told."""
+        """(epoch, training loss) of at most 2000 epochs, without epochs whose loss is None."""
         told = [(entry.epoch, entry.train_loss) for entry in self.history[:MOST_POINTS]]
         return [(epoch, loss) for epoch, loss in told if loss is not None]
 
     def validation_accuracies(self) -> list[tuple[float, float]]:
-        """(epoch, validation accuracy) of at most 2000 epochs, without those that were not measured."""
+        """(epoch, validation accuracy) of at most 2000 epochs, without epochs whose accuracy is None."""
         told = [(entry.epoch, entry.validation_accuracy) for entry in self.history[:MOST_POINTS]]
         return [(epoch, accuracy) for epoch, accuracy in told if accuracy is not None]
 
 
 class Privacy(Contract):
-    """The budget that private training kept to (see `fedlmg_client/private_training.py`)."""
+    """The privacy budget that the client's private training kept (see `fedlmg_client/private_training.py`)."""
 
     epsilon: Annotated[float, Field(ge=0, le=1e9)]
     delta: Fraction
@@ -98,12 +100,14 @@ def _check_schema(schema: int) -> int:
 
 
 class Manifest(Contract):
+    """The manifest of one upload."""
+
     schema_version: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema")
     client: Name
     architecture: str
     class_names: list[Name] = Field(min_length=1, max_length=MOST_CLASSES)
     class_counts: list[Count] = Field(max_length=MOST_CLASSES)
-    """Training images of each class."""
+    """The number of training images of each class."""
     preprocessing: Preprocessing
     training: Training
     privacy: Privacy | None = None
@@ -111,13 +115,13 @@ class Manifest(Contract):
     data: str
     """`folder`, or the virtual client whose data it is, such as `digits/mnist`."""
     sha256: str
-    """Of the weights (see `weights_digest`)."""
+    """The checksum of the weights (see `weights_digest`)."""
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
         repeated, times = Counter(self.class_names).most_common(1)[0]
         if times > 1:
-            raise ValueError(f"names the class {shown(repeated)} more than once")
+            raise ValueError(f"names the class {show_value(repeated)} more than once")
         if len(self.class_counts) != len(self.class_names):
             raise ValueError(
                 f"counts the images of {len(self.class_counts)} classes, but names {len(self.class_names)}"
@@ -125,14 +129,16 @@ class Manifest(Contract):
         return self
 
     def to_text(self) -> str:
+        """The manifest as JSON text."""
         return json.dumps(self.to_json())
 
 
 def parse(text: object) -> Manifest:
-    """
+    """The manifest in a JSON text.
+
     Raises
     ------
-    ManifestError: the text is not that of a manifest.
+    ManifestError: the text is not a valid manifest.
     """
     try:
         content = json.loads(text) if isinstance(text, str | bytes) else None
@@ -144,19 +150,20 @@ def parse(text: object) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         client = str(content.get("client", ""))
-        raise ManifestError(explain(error, "its manifest"), client if is_sane_name(client) else "") from None
+        raise ManifestError(explain_error(error, "its manifest"), client if is_sane_name(client) else "") from None
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of an upload's folder.
+    """The manifest in the folder of an upload.
 
     Raises
     ------
-    ManifestError: the file is not that of a manifest.
+    ManifestError: the file is not a valid manifest.
     OSError: there is no such file.
     """
     return parse((folder / "manifest.json").read_bytes())
 
 
 def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest to the folder of an upload."""
     write_json(folder / "manifest.json", manifest.to_json())

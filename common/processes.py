@@ -10,9 +10,9 @@ POLL_SECONDS = 1.0
 
 
 def num_processors() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     process = psutil.Process()
-    # macOS has no affinity.
+    # On macOS a process has no CPU affinity.
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 

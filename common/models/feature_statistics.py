@@ -46,6 +46,7 @@ class Moments:
         return Moments(self.mean[rows], self.variance[rows])
 
     def to(self, device: torch.device) -> "Moments":
+        """The moments on another device."""
         return Moments(self.mean.to(device), self.variance.to(device))
 
     def pooled(self) -> "Moments":

@@ -35,8 +35,10 @@ class PreprocessSpec:
         return self.normalize(self.resize(images))
 
     def to_json(self) -> dict[str, Any]:
+        """The spec as a dictionary for a JSON file."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "PreprocessSpec":
+        """Undo `to_json`."""
         return cls(int(content["image_size"]), tuple(content["mean"]), tuple(content["std"]))

@@ -12,10 +12,10 @@ def warm_up_then_cosine(step: int, num_steps: int, warm_up_steps: int) -> float:
 
 
 def make_scheduler(optimizer: Optimizer, num_steps: int, warm_up_steps: int, steps_done: int = 0) -> LambdaLR:
-    """A scheduler from the peak rates that the optimiser has now; call its `step()` after each step of the optimiser.
+    """A scheduler for an optimiser whose learning rates are now at their peak; call `step()` after each optimiser step.
 
-    steps_done: steps of the schedule that an earlier optimiser has taken.
+    steps_done: the steps of the schedule that an earlier optimiser took.
     """
-    # A training of no steps has a schedule, too: LambdaLR sets the first rate at once.
+    # LambdaLR computes the first rate at once, even for a training of no steps.
     num_steps = max(1, num_steps)
     return LambdaLR(optimizer, lambda step: warm_up_then_cosine(steps_done + step, num_steps, warm_up_steps))

@@ -12,7 +12,7 @@ from accelerate import init_empty_weights
 from common import labels
 from common.clients.data import virtual_index
 from common.config.run import Config, LocalTrainingConfig
-from common.contracts import shown
+from common.contracts import show_value
 from common.models import architectures, feature_statistics
 from common.upload import Upload, weights_digest
 
@@ -59,7 +59,7 @@ def _check_data_source(upload: Upload, config: Config) -> None:
     has_virtual_clients = bool(config.simulation.dataset or config.simulation.folders)
     is_virtual = has_virtual_clients and virtual_index(data, config) is not None
     if data != "folder" and not is_virtual:
-        raise Refused(f"its 'data' must be 'folder' or name a virtual client of this run, got {shown(data)}")
+        raise Refused(f"its 'data' must be 'folder' or name a virtual client of this run, got {show_value(data)}")
 
 
 def _check_architecture(upload: Upload, config: Config) -> None:
@@ -68,10 +68,11 @@ def _check_architecture(upload: Upload, config: Config) -> None:
     if architectures.is_builder(known):
         if known not in config.builders:
             raise Refused(
-                f"its architecture is the builder {shown(name)}; this server imports only builders in 'architectures'"
+                f"its architecture is the builder {show_value(name)}; this server imports only builders in "
+                "'architectures'"
             )
     elif known not in architectures.list_names():
-        raise Refused(f"its architecture {shown(name)} is unknown to this server: run the same version of FedLMG")
+        raise Refused(f"its architecture {show_value(name)} is unknown to this server: run the same version of FedLMG")
 
 
 def _check_shapes(upload: Upload, config: Config) -> None:
@@ -82,7 +83,7 @@ def _check_shapes(upload: Upload, config: Config) -> None:
     except Exception as error:  # A builder of the operator's may raise anything.
         raise Refused(f"its architecture cannot be built on this server: {error}") from None
     if different := sorted(set(expected) ^ set(upload.arrays)):
-        raise Refused(f"its weights do not match its architecture: the first difference is {shown(different[0])}")
+        raise Refused(f"its weights do not match its architecture: the first difference is {show_value(different[0])}")
     for key, tensor in upload.arrays.items():
         if tensor.shape != expected[key].shape:
             raise Refused(f"'{key}' must have shape {list(expected[key].shape)}, got {list(tensor.shape)}")
@@ -114,7 +115,9 @@ def _check_classifier(upload: Upload, config: Config) -> None:
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
     for layer, moments in upload.statistics.items():
         if layer not in known:
-            raise Refused(f"its feature statistics name the layer {shown(layer)}, which its classifier does not have")
+            raise Refused(
+                f"its feature statistics name the layer {show_value(layer)}, which its classifier does not have"
+            )
         for kind, tensor, largest in (
             ("means", moments.mean, LARGEST_WEIGHTS),
             ("variances", moments.variance, LARGEST_VARIANCES),

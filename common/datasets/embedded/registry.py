@@ -48,5 +48,5 @@ EMBEDDED = {
 
 
 def find_dataset(federation: str) -> Embedded:
-    """The images behind a federation's name; those without images of their own are digits."""
+    """The embedded dataset of this name; any other name gives the digits."""
     return EMBEDDED.get(federation, EMBEDDED["digits"])

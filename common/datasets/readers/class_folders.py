@@ -1,7 +1,7 @@
 """Layouts in which the folders' names are the labels.
 
 `class/image`                              torchvision's ImageFolder
-`train|validation|test/class/image`        the same with splits
+`train|validation|test/class/image`        class folders in split folders
 `domain/class/image`                       PACS (`kfold/`), Office-Home, DomainNet or NICO++ Common without their lists
 """
 

@@ -43,7 +43,7 @@ def build_pipeline(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    # With CLIP's own 0.02 (and factor 1), the denoiser cannot tell prompts apart at first that differ in one character.
+    # With CLIP's own 0.02 (and factor 1), the denoiser cannot tell prompts apart that differ in one character.
     torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=1.0)
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64),

@@ -141,6 +141,7 @@ def _covered(drawing: Image.Image) -> float:
 
 
 def render(packages: Path, out: Path) -> None:
+    """Write the sheets of all sets, and `concepts.json`, to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     by_letters, wanted, sheets = codes_by_letters(packages), concepts(packages), {}
     for name in SETS:
