@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedlmg_server.collection.admission import load
-
 from common.config import Config
 from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.collection.upload_checks import check
+from fedlmg_server.collection.validation import load
 
 
 def make_manifest(client: str = "site-a", class_names: Sequence[str] = ("cat", "dog"), **changes: object) -> Manifest:
