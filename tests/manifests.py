@@ -9,8 +9,8 @@ from common.config import Config
 from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_server.collection.upload_checks import check
-from fedlmg_server.collection.validation import load
+from fedlmg_server.collection.upload_checks import check_upload
+from fedlmg_server.collection.validation import load_upload
 
 
 def make_manifest(client: str = "site-a", class_names: Sequence[str] = ("cat", "dog"), **changes: object) -> Manifest:
@@ -42,4 +42,4 @@ def receive(folder: Path, upload: Upload, manifest: object, config: Config | Non
     upload.save(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     config = config or Config()
-    check(load(folder, config), config)
+    check_upload(load_upload(folder, config), config)

@@ -22,7 +22,7 @@ from common.config import Config
 from common.manifest import Manifest, ManifestError
 from common.names import is_sane_name
 from common.upload import Upload, is_whole, megabytes
-from fedlmg_server.collection.exchange import Exchange, ReplyError
+from fedlmg_server.collection.broadcast import Broadcast, ReplyError
 from fedlmg_server.collection.registry import Registry
 from fedlmg_server.events import ClientEvent, Loss, Progress
 from fedlmg_server.monitor.text import shorten
@@ -103,26 +103,26 @@ class FedLMG(Strategy):
         """
         num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
         self.clients = {}
-        exchange = Exchange(
+        broadcast = Broadcast(
             grid,
             lambda nodes: self._make_messages(self._make_question(), MessageType.TRAIN, self._select_nodes(nodes)),
             self._receive_upload,
-            lambda exchange: self._log_progress("uploads", exchange, num_expected),
+            lambda broadcast: self._log_progress("uploads", broadcast, num_expected),
             self.poll_seconds,
         )
-        self.clients = exchange.answered
+        self.clients = broadcast.answered
         # Uploads of an earlier run count as answers: their clients need not answer again, and nobody waits for them.
-        exchange.run(
+        broadcast.run(
             self.config.deadline_seconds,
-            is_enough=lambda exchange: len(exchange.answered) >= num_expected,
-            is_settled=lambda exchange: (
-                self._all_known(exchange) or len(self._find_held_uploads()) + len(exchange.failed) >= num_expected
+            is_enough=lambda broadcast: len(broadcast.answered) >= num_expected,
+            is_settled=lambda broadcast: (
+                self._all_known(broadcast) or len(self._find_held_uploads()) + len(broadcast.failed) >= num_expected
             ),
             grace_seconds=self.grace_seconds,
         )
-        for node, name in exchange.answered.items():
+        for node, name in broadcast.answered.items():
             self.workspace.remember_node(node, name)
-        self._note_missing(exchange, num_expected)
+        self._note_missing(broadcast, num_expected)
         if (num_held := len(self._find_held_uploads())) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(
@@ -130,10 +130,10 @@ class FedLMG(Strategy):
                 f"({reasons}): repeat the command, which keeps these uploads"
             )
 
-    def _note_missing(self, exchange: Exchange, num_expected: int) -> None:
+    def _note_missing(self, broadcast: Broadcast, num_expected: int) -> None:
         """Fill `missing` with clients that did not answer, and with expected clients that never connected."""
         known = self._registered | self.workspace.nodes
-        for node, (name, reason) in exchange.list_unanswered().items():
+        for node, (name, reason) in broadcast.list_unanswered().items():
             name = name or known.get(node, "")
             if name not in self.workspace.forgotten:
                 self._report_missing(name or f"node {node}", reason)
@@ -158,27 +158,27 @@ class FedLMG(Strategy):
         self.clients |= held
         return [node for node in nodes if node not in held and known.get(node) not in forgotten]
 
-    def _all_known(self, exchange: Exchange) -> bool:
+    def _all_known(self, broadcast: Broadcast) -> bool:
         """Whether no more clients can appear: in a simulation all virtual clients are connected from the start."""
-        return bool(self.is_simulated and (exchange.answered or exchange.failed))
+        return bool(self.is_simulated and (broadcast.answered or broadcast.failed))
 
     def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
         """Send the model to the clients that answered in EVALUATE messages; fill `evaluations` and `unevaluated`."""
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
-        exchange = Exchange(
+        broadcast = Broadcast(
             grid,
             lambda nodes: self._make_messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
             self._receive_evaluation,
-            lambda exchange: self._log_progress("evaluation", exchange, len(self.clients)),
+            lambda broadcast: self._log_progress("evaluation", broadcast, len(self.clients)),
             self.poll_seconds,
         )
-        exchange.run(
+        broadcast.run(
             self.config.deadline_seconds,
-            is_enough=lambda exchange: len(exchange.answered) + len(exchange.failed) >= len(self.clients),
+            is_enough=lambda broadcast: len(broadcast.answered) + len(broadcast.failed) >= len(self.clients),
         )
-        unanswered = exchange.list_unanswered()
+        unanswered = broadcast.list_unanswered()
         for node, name in self.clients.items():
-            if node not in exchange.answered:
+            if node not in broadcast.answered:
                 _, reason = unanswered.get(node, ("", "it did not reconnect"))
                 self.unevaluated[name] = reason
                 self.workspace.log(ClientEvent(name=name, state="failed", reason=f"no evaluation: {reason}"))
@@ -300,8 +300,8 @@ class FedLMG(Strategy):
             name = self._registered.get(node, "") if self.registry else str(error["client"])
             raise ReplyError(shorten(error["reason"]), name if is_sane_name(name) else "")
 
-    def _log_progress(self, stage: str, exchange: Exchange, total: int) -> None:
-        self.workspace.log(Progress(stage=stage, completed=len(exchange.answered), total=total, unit="clients"))
+    def _log_progress(self, stage: str, broadcast: Broadcast, total: int) -> None:
+        self.workspace.log(Progress(stage=stage, completed=len(broadcast.answered), total=total, unit="clients"))
 
     def _report_missing(self, name: str, reason: str) -> None:
         self.missing[name] = reason

@@ -22,34 +22,34 @@ LARGEST_VARIANCES = LARGEST_WEIGHTS**2
 WIRE_DTYPES = (torch.float16, torch.float32)
 
 
-class Refused(ValueError):
+class UploadError(ValueError):
     """An upload is not valid; the message is one sentence that says which client's upload it is, and why."""
 
 
-def check(upload: Upload, config: Config) -> None:
+def check_upload(upload: Upload, config: Config) -> None:
     """Check that the upload matches its manifest and this run's config.
 
     Raises
     ------
-    Refused: a check fails; the message names the client.
+    UploadError: a check fails; the message names the client.
     """
     try:
         for step in STEPS:
             step(upload, config)
-    except Refused as refusal:
-        raise Refused(f"client '{upload.client}': {refusal}") from None
+    except UploadError as error:
+        raise UploadError(f"client '{upload.client}': {error}") from None
 
 
 def _check_class_names(upload: Upload, config: Config) -> None:
     try:
         labels.check_distinct(upload.class_names, labels.parse_aliases(config.clients.class_aliases))
     except ValueError as error:
-        raise Refused(str(error)) from None
+        raise UploadError(str(error)) from None
 
 
 def _check_image_size(upload: Upload, config: Config) -> None:
     if (size := upload.preprocess.image_size) != config.training.image_size:
-        raise Refused(
+        raise UploadError(
             f"its classifier must take images of {config.training.image_size} pixels ('image-size'), got {size} pixels"
         )
 
@@ -59,7 +59,7 @@ def _check_data_source(upload: Upload, config: Config) -> None:
     has_virtual_clients = bool(config.simulation.dataset or config.simulation.folders)
     is_virtual = has_virtual_clients and virtual_index(data, config) is not None
     if data != "folder" and not is_virtual:
-        raise Refused(f"its 'data' must be 'folder' or name a virtual client of this run, got {show_value(data)}")
+        raise UploadError(f"its 'data' must be 'folder' or name a virtual client of this run, got {show_value(data)}")
 
 
 def _check_architecture(upload: Upload, config: Config) -> None:
@@ -67,12 +67,12 @@ def _check_architecture(upload: Upload, config: Config) -> None:
     known = architectures.base_architecture(name)
     if architectures.is_builder(known):
         if known not in config.builders:
-            raise Refused(
+            raise UploadError(
                 f"its architecture is the builder {show_value(name)}; this server imports only builders in "
                 "'architectures'"
             )
     elif known not in architectures.list_names():
-        raise Refused(f"its architecture {show_value(name)} is unknown to this server: run the same version of FedLMG")
+        raise UploadError(f"its architecture {show_value(name)} is unknown to this server: use one that it has")
 
 
 def _check_shapes(upload: Upload, config: Config) -> None:
@@ -81,20 +81,20 @@ def _check_shapes(upload: Upload, config: Config) -> None:
         with init_empty_weights():
             expected = architectures.build(name, len(upload.class_names), size, config.builders).state_dict()
     except Exception as error:  # A builder of the operator's may raise anything.
-        raise Refused(f"its architecture cannot be built on this server: {error}") from None
+        raise UploadError(f"its architecture cannot be built on this server: {error}") from None
     if different := sorted(set(expected) ^ set(upload.arrays)):
-        raise Refused(f"its weights do not match its architecture: the first difference is {show_value(different[0])}")
+        raise UploadError(f"its weights do not match its architecture, first at {show_value(different[0])}")
     for key, tensor in upload.arrays.items():
         if tensor.shape != expected[key].shape:
-            raise Refused(f"'{key}' must have shape {list(expected[key].shape)}, got {list(tensor.shape)}")
+            raise UploadError(f"'{key}' must have shape {list(expected[key].shape)}, got {list(tensor.shape)}")
         fitting = WIRE_DTYPES if expected[key].is_floating_point() else (expected[key].dtype,)
         if tensor.dtype not in fitting:
-            raise Refused(f"'{key}' must have dtype {' or '.join(map(str, fitting))}, got {tensor.dtype}")
+            raise UploadError(f"'{key}' must have dtype {' or '.join(map(str, fitting))}, got {tensor.dtype}")
 
 
 def _check_checksum(upload: Upload, config: Config) -> None:
     if weights_digest(upload.arrays) != upload.manifest.sha256:
-        raise Refused("checksum mismatch between weights and manifest: ask the client to upload again")
+        raise UploadError("checksum mismatch between weights and manifest: ask the client to upload again")
 
 
 def _check_weights(upload: Upload, config: Config) -> None:
@@ -102,7 +102,7 @@ def _check_weights(upload: Upload, config: Config) -> None:
         is_variance = key.endswith("running_var")
         _check_values(f"'{key}'", tensor, LARGEST_VARIANCES if is_variance else LARGEST_WEIGHTS)
         if is_variance and (tensor < 0).any():
-            raise Refused(f"a variance of '{key}' is negative")
+            raise UploadError(f"a variance of '{key}' is negative")
 
 
 def _check_classifier(upload: Upload, config: Config) -> None:
@@ -115,29 +115,29 @@ def _check_classifier(upload: Upload, config: Config) -> None:
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
     for layer, moments in upload.statistics.items():
         if layer not in known:
-            raise Refused(
-                f"its feature statistics name the layer {show_value(layer)}, which its classifier does not have"
+            raise UploadError(
+                f"its feature statistics name the layer {show_value(layer)}, but its classifier has no such layer"
             )
         for kind, tensor, largest in (
             ("means", moments.mean, LARGEST_WEIGHTS),
             ("variances", moments.variance, LARGEST_VARIANCES),
         ):
             if tensor.dtype != torch.float32 or tensor.dim() not in (1, 2, 3):
-                raise Refused(
+                raise UploadError(
                     f"the {kind} of '{layer}' must be float32 with 1 to 3 dimensions, got {tensor.dtype} with "
                     f"{tensor.dim()}"
                 )
             _check_values(f"its feature statistics, the {kind} of '{layer}'", tensor, largest)
         if (moments.variance < 0).any():
-            raise Refused(f"a variance of '{layer}' is negative")
+            raise UploadError(f"a variance of '{layer}' is negative")
 
 
 def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
     values = tensor.double()
     if not torch.isfinite(values).all():
-        raise Refused(f"{what}: all values must be finite, but some are not")
+        raise UploadError(f"{what}: all values must be finite, but some are not")
     if tensor.is_floating_point() and tensor.numel() and values.square().mean().sqrt() > largest:
-        raise Refused(f"{what}: the root mean square must be at most {largest:g}, but is larger")
+        raise UploadError(f"{what}: the root mean square must be at most {largest:g}, but is larger")
 
 
 @torch.no_grad()
@@ -150,18 +150,18 @@ def _check_forward(
         with feature_statistics.recording(classifier, layers) as recorded:
             logits = classifier(upload.preprocess(noise))
     except Exception as error:  # The operator's own builder may raise anything.
-        raise Refused(f"its classifier fails on noise: {error}") from None
+        raise UploadError(f"its classifier fails on noise: {error}") from None
     if not isinstance(logits, torch.Tensor) or logits.shape != (8, len(upload.class_names)):
-        raise Refused("its classifier must return one number for each class, but does not")
+        raise UploadError("its classifier must return one number for each class, but does not")
     if not torch.isfinite(logits).all():
-        raise Refused("its classifier's output on noise must be finite, but is not")
+        raise UploadError("its classifier's output on noise must be finite, but is not")
     if logits.std(0).max() <= 1e-7 * logits.abs().max():
-        raise Refused("its classifier returns the same output for every image")
+        raise UploadError("its classifier returns the same output for every image")
     if not upload.statistics:
         return  # Statistics are optional: without them, guidance uses only the classifier's output.
     for layer, seen in recorded.items():
         if layer not in upload.statistics:
-            raise Refused(f"its feature statistics lack the layer '{layer}'")
+            raise UploadError(f"its feature statistics lack the layer '{layer}'")
         sent = upload.statistics[layer]
         of_all = [seen.mean.shape[1]]
         wanted = [of_all]
@@ -170,7 +170,7 @@ def _check_forward(
             wanted += [[asked.num_clusters, *wanted[-1]]] if asked.num_clusters > 1 else []
         if list(sent.mean.shape) not in wanted or sent.mean.shape != sent.variance.shape:
             shapes = " or ".join(map(str, wanted))
-            raise Refused(
+            raise UploadError(
                 f"its feature statistics of '{layer}' must have the shape {shapes}, got {list(sent.mean.shape)} and "
                 f"{list(sent.variance.shape)}"
             )

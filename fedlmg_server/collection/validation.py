@@ -9,7 +9,7 @@ from common.config import Config
 from common.manifest import ManifestError
 from common.storage.atomic import write_json
 from common.upload import Upload, is_whole
-from fedlmg_server.collection.upload_checks import Refused, check
+from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from fedlmg_server.events import ClientEvent
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
@@ -19,9 +19,9 @@ def validate_uploads(run: Run) -> dict[str, str]:
     """Move every invalid upload to quarantine, so that `Run.uploads` has the valid ones; returns `read_rejections`."""
     for folder in sorted(filter(is_whole, run.workspace.uploads.glob("*"))):
         try:
-            check(load(folder, run.config), run.config)
-        except Refused as refusal:
-            quarantine(run.workspace, folder.name, str(refusal))
+            check_upload(load_upload(folder, run.config), run.config)
+        except UploadError as error:
+            quarantine(run.workspace, folder.name, str(error))
     return read_rejections(run.workspace)
 
 
@@ -34,28 +34,28 @@ def read_rejections(workspace: Workspace) -> dict[str, str]:
     }
 
 
-def load(folder: Path, config: Config) -> Upload:
+def load_upload(folder: Path, config: Config) -> Upload:
     """Read an upload.
 
     Raises
     ------
-    Refused: the upload cannot be read, or is larger than `max-upload-megabytes`; the message names the client.
+    UploadError: the upload cannot be read, or is larger than `max-upload-megabytes`; the message names the client.
     """
     most = config.clients.max_upload_megabytes
     try:
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         if size > most:
-            raise Refused(
+            raise UploadError(
                 f"client '{folder.name}': the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}: "
                 "raise that key, or let the client choose a smaller architecture"
             )
         return Upload.load(folder, config.builders)
-    except Refused:
+    except UploadError:
         raise
     except ManifestError as error:
-        raise Refused(f"client '{error.client or folder.name}': {error}") from None
+        raise UploadError(f"client '{error.client or folder.name}': {error}") from None
     except (ValueError, OSError) as error:
-        raise Refused(f"client '{folder.name}': the upload cannot be read ({error})") from None
+        raise UploadError(f"client '{folder.name}': the upload cannot be read ({error})") from None
 
 
 def quarantine(workspace: Workspace, client: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Every registered architecture is built, uploaded, restored, admitted and guides images, at every image size."""
+"""Every registered architecture is built, uploaded, restored, validated and guides images, at every image size."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from accelerate import init_empty_weights
 from common.config import Config
 from common.models import architectures
 from common.upload import Upload
-from fedlmg_server.collection.validation import check
+from fedlmg_server.collection.validation import check_upload
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, gradient
 from tests.conftest import make_upload
 
@@ -38,7 +38,7 @@ def test_an_upload_survives_the_wire_and_guides_images(name: str):
 
     restored = Upload.from_records(sent.to_records())
 
-    check(restored, Config())
+    check_upload(restored, Config())
     counters = {key: tensor for key, tensor in sent.arrays.items() if not tensor.dim()}
     torch.testing.assert_close({key: restored.arrays[key] for key in counters}, counters, rtol=0, atol=0)
     guidance = ClassifierGuidance.of_upload(

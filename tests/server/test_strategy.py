@@ -1,4 +1,4 @@
-"""The exchange of uploads over a grid that behaves as Flower's: replies by message id, errors from the SuperLink."""
+"""Uploads collected over a grid that behaves as Flower's: replies by message id, errors from the SuperLink."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import httpx
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fedlmg_server.collection.exchange import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
+from fedlmg_server.collection.broadcast import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
 from fedlmg_server.collection.strategy import FedLMG, QuorumError
 from tests.manifests import saying
 from tests.server.tiny_grid import (

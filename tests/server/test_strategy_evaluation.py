@@ -1,4 +1,4 @@
-"""The second exchange: the model goes out, accuracies come back."""
+"""Evaluation: the model goes to the clients, accuracies come back."""
 
 from collections.abc import Callable
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from fedlmg_server.collection.exchange import NODE_UNAVAILABLE
+from fedlmg_server.collection.broadcast import NODE_UNAVAILABLE
 from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     Answer,

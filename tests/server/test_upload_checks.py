@@ -11,7 +11,7 @@ import torch
 from common.config import Config
 from common.models.feature_statistics import Moments
 from common.upload import Upload
-from fedlmg_server.collection.upload_checks import Refused, check
+from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from tests import manifests
 from tests.conftest import make_upload
 from tests.manifests import receive
@@ -141,7 +141,7 @@ BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
     ),
     "other architecture": (
         saying(architecture="small_convnext"),
-        "do not match its architecture: the first difference is",
+        "do not match its architecture, first at",
     ),
     "weights of too large an architecture": (saying(architecture="vit_h_14"), "do not match its architecture"),
     "unsigned weights": (without("sha256"), "lacks 'sha256'"),
@@ -163,8 +163,8 @@ BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
     "too many epochs": (training(history=[{"epoch": 1}] * 100_001), "it must have at most 100000 items"),
 }
 BAD: dict[str, tuple[Spoil, str]] = {
-    "extra weights": (weights("../extra", lambda _: torch.zeros(1)), "the first difference is '../extra'"),
-    "weights missing": (lacks_weights, "the first difference is 'head.bias'"),
+    "extra weights": (weights("../extra", lambda _: torch.zeros(1)), "first at '../extra'"),
+    "weights missing": (lacks_weights, "first at 'head.bias'"),
     "weights of another shape": (weights("head.bias", lambda _: torch.zeros(7)), r"shape \[2\], got \[7\]"),
     "whole numbers as weights": (
         weights("head.bias", torch.Tensor.long),
@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     "negative running variance": (weights("stem.1.running_var", lambda variance: -variance - 1), "is negative"),
     "same answer to every image": (weights("head.weight", torch.zeros_like), "returns the same output for every image"),
     "tampered weights": (tampered, "checksum mismatch between weights and manifest"),
-    "statistics of an unknown layer": (unknown_layer, "the layer 'nowhere', which its classifier does not have"),
+    "statistics of an unknown layer": (unknown_layer, "the layer 'nowhere', but its classifier has no such layer"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
     "negative variance": (first_layer(lambda m: Moments(m.mean, -m.variance - 1)), "is negative"),
     "mean not finite": (first_layer(lambda m: Moments(m.mean * torch.nan, m.variance)), "all values must be finite"),
@@ -223,37 +223,37 @@ NAMELESS: dict[str, Say] = {
 
 
 def test_a_fit_upload_is_not_refused(fit: Upload):
-    check(fit, Config())
+    check_upload(fit, Config())
 
 
 def test_nobody_is_virtual_where_clients_have_folders_of_their_own(fit: Upload):
-    with pytest.raises(Refused, match="got 'digits/mnist'"):
-        check(manifests.saying(fit, data="digits/mnist"), Config.from_run_config({"dataset": ""}))
+    with pytest.raises(UploadError, match="got 'digits/mnist'"):
+        check_upload(manifests.saying(fit, data="digits/mnist"), Config.from_run_config({"dataset": ""}))
 
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_statistics_by_class_are_taken_where_the_run_asks_for_them(fit: Upload, taken: bool):
     config = Config.from_run_config({"statistics": "class" if taken else "global"})
     rows = {layer: by_class(moments, 2) for layer, moments in fit.statistics.items()}
-    refusal = nullcontext() if taken else pytest.raises(Refused, match=r"must have the shape \[24\], got")
+    refusal = nullcontext() if taken else pytest.raises(UploadError, match=r"must have the shape \[24\], got")
 
     with refusal:
-        check(replace(fit, statistics=rows), config)
+        check_upload(replace(fit, statistics=rows), config)
 
 
 @pytest.mark.parametrize("taken", ["class", "class/2", "class/4"])
 def test_statistics_by_cluster_are_taken_where_the_run_asks_for_as_many(fit: Upload, taken: str):
     config = Config.from_run_config({"statistics": taken})
     clusters = {layer: by_cluster(by_class(moments, 2), 2) for layer, moments in fit.statistics.items()}
-    refusal = nullcontext() if taken == "class/2" else pytest.raises(Refused, match="must have the shape")
+    refusal = nullcontext() if taken == "class/2" else pytest.raises(UploadError, match="must have the shape")
 
     with refusal:
-        check(replace(fit, statistics=clusters), config)
+        check_upload(replace(fit, statistics=clusters), config)
 
 
 @pytest.mark.parametrize(("say", "reason"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
 def test_a_manifest_that_is_none_is_refused_with_client_and_key(fit: Upload, tmp_path: Path, say: Say, reason: str):
-    with pytest.raises(Refused, match=reason) as refusal:
+    with pytest.raises(UploadError, match=reason) as refusal:
         receive(tmp_path / "site-a", fit, say(fit.manifest.to_json()))
 
     assert str(refusal.value).startswith("client 'site-a': ")
@@ -261,15 +261,15 @@ def test_a_manifest_that_is_none_is_refused_with_client_and_key(fit: Upload, tmp
 
 @pytest.mark.parametrize(("spoil", "reason"), BAD.values(), ids=BAD)
 def test_an_unfit_upload_is_refused_with_its_reason(fit: Upload, spoil: Spoil, reason: str):
-    with pytest.raises(Refused, match=reason) as refusal:
-        check(spoil(fit), Config())
+    with pytest.raises(UploadError, match=reason) as refusal:
+        check_upload(spoil(fit), Config())
 
     assert str(refusal.value).startswith("client 'site-a': ")
 
 
 @pytest.mark.parametrize("say", NAMELESS.values(), ids=NAMELESS)
 def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upload, tmp_path: Path, say: Say):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(UploadError) as refusal:
         receive(tmp_path / "site-a", fit, say(fit.manifest.to_json()))
 
     assert len(str(refusal.value)) < 250
@@ -282,16 +282,16 @@ def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Up
     upload = manifests.saying(upload, architecture=name)
     config = Config.from_run_config({"architectures": f"small_resnet, {name}"})
 
-    with pytest.raises(Refused, match="this server imports only builders in"):
-        check(upload, Config())
-    check(replace(upload, builders=config.builders), config)
+    with pytest.raises(UploadError, match="this server imports only builders in"):
+        check_upload(upload, Config())
+    check_upload(replace(upload, builders=config.builders), config)
 
 
 def test_withheld_statistics_are_taken(fit: Upload):
-    check(replace(fit, statistics={}), Config())
+    check_upload(replace(fit, statistics={}), Config())
 
 
 def test_group_norm_in_place_of_batch_norm_is_known():
     upload = make_upload("site-a", ["cat", "dog"], "small_shufflenet_v2+groupnorm")
 
-    check(upload, Config())
+    check_upload(upload, Config())

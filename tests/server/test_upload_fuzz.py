@@ -18,7 +18,7 @@ from common.manifest import ManifestError
 from common.models.feature_statistics import Moments, to_tensors
 from common.names import safe_name
 from common.upload import Upload
-from fedlmg_server.collection.upload_checks import Refused, check
+from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from tests.conftest import make_upload
 from tests.manifests import receive
 
@@ -95,7 +95,7 @@ def test_a_manifest_value_of_any_kind_is_refused_or_harmless(tmp_path: Path, key
     try:
         receive(tmp_path / "site-a", FIT, {**FIT.manifest.to_json(), key: value})
         reason = ""
-    except Refused as refusal:
+    except UploadError as refusal:
         reason = str(refusal)
 
     assert reason.startswith("client ") or (reason == "" and key in HARMLESS)
@@ -109,8 +109,8 @@ def test_another_tensor_in_place_of_weights_is_refused(key: str, tensor: torch.T
     arrays = {**FIT.arrays, key: tensor}
     changed = FIT.with_arrays(arrays)
 
-    with pytest.raises(Refused, match="client 'site-a': "):
-        check(changed, Config())
+    with pytest.raises(UploadError, match="client 'site-a': "):
+        check_upload(changed, Config())
 
 
 @QUICK
@@ -118,8 +118,8 @@ def test_another_tensor_in_place_of_weights_is_refused(key: str, tensor: torch.T
 def test_other_tensors_in_place_of_statistics_are_refused(layer: str, mean: torch.Tensor, variance: torch.Tensor):
     changed = replace(FIT, statistics={**FIT.statistics, layer: Moments(mean, variance)})
 
-    with pytest.raises(Refused, match="client 'site-a': "):
-        check(changed, Config())
+    with pytest.raises(UploadError, match="client 'site-a': "):
+        check_upload(changed, Config())
 
 
 @QUICK

@@ -18,7 +18,7 @@ PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
 """Flower's codes of temporary errors, after which a node is asked again; all other errors are final."""
 MOST_CRASHES = 3
 """A client that crashes this often is not asked again. A client that goes away and returns is always asked again."""
-MOST_REFUSALS = 50
+MOST_FAILURES = 50
 """If the SuperLink fails this many times in a row, the run ends."""
 MALFORMED = (KeyError, TypeError, ValueError, RecursionError)
 NO_ANSWER = "no answer by the deadline"
@@ -33,7 +33,7 @@ class ReplyError(ValueError):
 
 
 @dataclass
-class Exchange:
+class Broadcast:
     """One message to each node and one reply from each. Nodes are given by Flower's ids.
 
     Parameters
@@ -48,7 +48,7 @@ class Exchange:
     grid: Any
     messages: Callable[[list[int]], Iterable[Any]]
     receive: Callable[[Any, int], str]
-    on_change: Callable[["Exchange"], None] = lambda exchange: None
+    on_change: Callable[["Broadcast"], None] = lambda broadcast: None
     poll_seconds: float = 0.5
 
     pending: dict[str, int] = field(default_factory=dict)
@@ -61,14 +61,14 @@ class Exchange:
     """Node -> why it went away; it is asked again when Flower lists it again."""
     crashes: Counter = field(default_factory=Counter)
     """Node -> number of its crashes."""
-    refusals: int = 0
+    failures: int = 0
     """Number of calls in a row that failed inside the SuperLink."""
 
     def run(
         self,
         deadline_seconds: float,
-        is_enough: Callable[["Exchange"], bool],
-        is_settled: Callable[["Exchange"], bool] = lambda exchange: False,
+        is_enough: Callable[["Broadcast"], bool],
+        is_settled: Callable[["Broadcast"], bool] = lambda broadcast: False,
         grace_seconds: float = 0.0,
     ) -> None:
         """Send messages and receive replies until one of three conditions holds.
@@ -126,11 +126,11 @@ class Exchange:
         try:
             found = list(call(*arguments))
         except httpx.HTTPStatusError as error:
-            self.refusals += 1
-            if error.response.status_code < 500 or self.refusals > MOST_REFUSALS:
+            self.failures += 1
+            if error.response.status_code < 500 or self.failures > MOST_FAILURES:
                 raise
             return []
-        self.refusals = 0
+        self.failures = 0
         return found
 
     def _note_reply(self, node: int, reply: Any) -> None:
