@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.clients.node_config import NodeConfig
+from common.compat import QUIET_FLOWER
 from common.network import find_free_port
+from fedlmg_client.compat import ACTIVATION_REFUSED, CHUNK_SIZE_VARIABLE
 from fedlmg_client.status import Status
 
 DEFAULT_PORT = 9443
@@ -81,11 +83,9 @@ def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path)
     pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in node_config.items())
     command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.to_flags()]
     command += ["--port", str(find_free_port()), "--node-config", pairs]
-    switches = {
+    switches = QUIET_FLOWER | {
         "FLWR_HOME": str(cache / "flower"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
+        CHUNK_SIZE_VARIABLE: str(CHUNK_BYTES),
         # Flower starts its helper programs by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
@@ -105,7 +105,7 @@ def _stop(child: subprocess.Popen) -> None:
 def _explain_end(log_file: Path) -> str:
     """Why a SuperNode ended, from the last lines of its log."""
     text = log_file.read_text(errors="replace")
-    if "[code: 2004]" in text:
+    if ACTIVATION_REFUSED in text:
         return (
             "the server does not accept this client: either an earlier connection has not timed out yet, which "
             "takes a minute, or the server's operator has not registered this client's key"

@@ -8,13 +8,14 @@ import os
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import httpx
-from flwr.supercore.protobuf.client import ProtobufClient
-from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from common.processes import end_with_parent
+from fedlmg_client.compat import PULL_MESSAGES, PUSH_OBJECT, Request, wrap_requests
 from fedlmg_client.status import ConnectionChanged, PartSent, ReplySent, append_event
 
 WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
@@ -23,7 +24,6 @@ WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
 
 def watch_requests(cache: Path) -> None:
     """Retry requests that fail inside the server, and write events: changes of the connection, and replies sent."""
-    request = ProtobufClient._unary_unary
     lock, reason, replying = threading.Lock(), None, False
 
     def report_connection(now: str) -> None:
@@ -33,31 +33,34 @@ def watch_requests(cache: Path) -> None:
                 reason = now
                 append_event(cache, ConnectionChanged(reason=now))
 
-    def watched(self: ProtobufClient, **call: object) -> object:
-        nonlocal replying
-        for wait in (*WAITS_SECONDS, None):
-            try:
-                answer = request(self, **call)
-                break
-            except httpx.TransportError as error:
-                report_connection(explain_transport_error(error))
-                raise
-            except httpx.HTTPStatusError as error:
-                report_connection(explain_status_code(error.response.status_code))
-                if wait is None or error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+    def watch(request: Request) -> Request:
+        def watched(client: object, **call: Any) -> object:
+            nonlocal replying
+            for wait in (*WAITS_SECONDS, None):
+                try:
+                    answer = request(client, **call)
+                    break
+                except httpx.TransportError as error:
+                    report_connection(explain_transport_error(error))
                     raise
-                time.sleep(wait)
-        report_connection("")
-        if call["path"] == "/v1/fleet/push-object":
-            replying = True
-            append_event(cache, PartSent(bytes=len(call["request"].object_content)))
-        elif call["path"] == "/v1/fleet/pull-messages" and replying:
-            # A SuperNode asks for the next message only after it has sent its reply.
-            replying = False
-            append_event(cache, ReplySent())
-        return answer
+                except httpx.HTTPStatusError as error:
+                    report_connection(explain_status_code(error.response.status_code))
+                    if wait is None or error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
+                        raise
+                    time.sleep(wait)
+            report_connection("")
+            if call["path"] == PUSH_OBJECT:
+                replying = True
+                append_event(cache, PartSent(bytes=len(call["request"].object_content)))
+            elif call["path"] == PULL_MESSAGES and replying:
+                # A SuperNode asks for the next message only after it has sent its reply.
+                replying = False
+                append_event(cache, ReplySent())
+            return answer
 
-    ProtobufClient._unary_unary = watched
+        return watched
+
+    wrap_requests(watch)
 
 
 def explain_transport_error(error: httpx.TransportError) -> str:
@@ -79,7 +82,8 @@ def explain_status_code(code: int) -> str:
 def main() -> None:
     end_with_parent(os.getppid())
     watch_requests(Path(sys.argv.pop(1)))
-    flower_supernode()
+    (command,) = metadata.entry_points(group="console_scripts", name="flower-supernode")
+    command.load()()
 
 
 if __name__ == "__main__":

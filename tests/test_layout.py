@@ -17,15 +17,15 @@ TOP_LEVEL = {
     *("pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", "constraints.txt"),
 }
 FLOWER_FILES = {
-    *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/cli.py", "fedlmg_client/supernode.py"),
-    *("fedlmg_server/server_app.py", "fedlmg_server/collection/strategy.py", "fedlmg_server/cli.py"),
+    *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/compat.py"),
+    *("fedlmg_server/server_app.py", "fedlmg_server/collection/strategy.py", "fedlmg_server/flower/compat.py"),
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_FLOORS = (
-    {"events"},
+    {"events", "flower"},
     {"workspace"},
     {"run"},
-    {"diffusion", "flower"},
+    {"diffusion"},
     {"synthesis", "monitor"},
     {"collection", "distillation"},
     {"baselines", "deployment"},
@@ -107,6 +107,28 @@ def test_client_and_server_never_meet():
 def test_heavy_packages_stay_in_their_home(package: str, home: set[str] | str):
     assert importers(package), f"nothing imports {package} any longer: take it off this list"
     assert importers(package, allowed=home) == []
+
+
+PRIVATE_PARTS = re.compile(r"(^|\.)_(?!_)|^flwr\.(supercore|supernode|superlink|proto)\b")
+"""In the dotted name of what is imported: parts of a library that it does not document."""
+
+
+def private_names(path: str, tree: ast.Module) -> set[str]:
+    """Private parts of libraries that a file imports, and private attributes of others that it reads or sets."""
+    found = {name for name in imports(path, tree) if PRIVATE_PARTS.search(name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            found.add(ast.unparse(node))
+    return {name for name in found if not name.startswith(("self.", "cls."))} - {"os._exit"}
+
+
+def test_private_names_of_libraries_stand_in_compat():
+    files = {path: tree for path, tree in trees().items() if path.startswith(PACKAGES)}
+
+    using = {path for path, tree in files.items() if private_names(path, tree)}
+
+    assert {path for path in using if not path.endswith("/compat.py")} == set()
+    assert len(using) == 3, "private names of libraries are no longer found"
 
 
 def rooms_of_the_server() -> set[str]:

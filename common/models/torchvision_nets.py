@@ -15,6 +15,8 @@ from torch import nn
 from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MNASNet, ResNet, ShuffleNetV2
 from torchvision.models.maxvit import MaxVit
 
+from common.compat import accept_weights_without_version
+
 SMALL_IMAGE = 64
 """The largest image size in pixels for which the nets are changed."""
 SMALLEST_IMAGE = 28
@@ -39,7 +41,7 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
     extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
     if isinstance(net, MNASNet):
-        net.__class__ = _MNASNet
+        accept_weights_without_version(net)
     if image_size <= SMALL_IMAGE:
         _halve_less(net)
     return net
@@ -48,12 +50,6 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
 def patch_size(image_size: int) -> int:
     """The side in pixels of a small transformer's patches: the smallest that cuts the image into at most 8 x 8."""
     return next(size for size in range(max(1, image_size // 8), image_size + 1) if image_size % size == 0)
-
-
-class _MNASNet(MNASNet):  # type: ignore[misc]  # torchvision has no types
-    """An MNASNet that loads weights without PyTorch's version number, which safetensors and Flower do not keep."""
-
-    _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 def _halve_less(net: nn.Module) -> None:

@@ -3,9 +3,7 @@
 The strategy is Flower's and so are its messages; the virtual clients answer them in this process, one by one.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +12,6 @@ import torch.nn.functional as F
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore.task_identity import TaskIdentity
 
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
@@ -24,6 +21,7 @@ from common.vision.schedule import make_scheduler
 from fedlmg_server.baselines.averaging import shared_architecture
 from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.flower.compat import act_as_task, quiet_logger
 
 NUM_ROUNDS, LOCAL_EPOCHS = 20, 1
 """As in the paper, section 4.1."""
@@ -47,29 +45,11 @@ def train(run: VirtualRun, model: torch.nn.Module, strategy: Strategy, num_round
     """Every client trains `model`, whatever its own architecture is; it ends with the average's weights."""
     cost = Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
     grid = VirtualClients(run, model, cost, num_rounds)
-    with _as_a_task(), cost.timed("server"):
+    with act_as_task(), quiet_logger(), cost.timed("server"):
         arrays = strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds).arrays
     cost.server_seconds -= cost.client_seconds
     model.load_state_dict(arrays.to_torch_state_dict())
     return cost
-
-
-@contextmanager
-def _as_a_task() -> Iterator[None]:
-    """Flower makes messages inside a run's task alone, and a benchmark is none; nor need it hear of every round."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    names = ("_run_id", "_task_id", "_node_id")
-    before = [getattr(TaskIdentity, name) for name in names]
-    for name in names:
-        setattr(TaskIdentity, name, 1)
-    try:
-        yield
-    finally:
-        for name, value in zip(names, before, strict=True):
-            setattr(TaskIdentity, name, value)
-        logger.setLevel(level)
 
 
 def make_initial_model(run: VirtualRun) -> torch.nn.Module:

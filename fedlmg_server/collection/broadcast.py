@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED = 0, 3, 5, 8
+from fedlmg_server.flower.compat import CLIENT_APP_CRASHED, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, UNKNOWN
+
 PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
 """Flower's codes of temporary errors, after which a node is asked again; all other errors are final."""
 MOST_CRASHES = 3

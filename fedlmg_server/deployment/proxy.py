@@ -8,11 +8,12 @@ import shutil
 import subprocess
 
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
+from fedlmg_server.flower.compat import FLEET_API
 
 MAX_BODY = "16m"
 """Flower sends weights in chunks of 5 MB; nginx's default limit of 1 MB would reject them."""
 CONFIGURATION = """\
-# Written by `fedlmg server`. Clients reach /v1/fleet/ and nothing else.
+# Written by `fedlmg server`. Clients reach {fleet_api} and nothing else.
 daemon off;
 worker_processes auto;
 pid "{folder}/nginx.pid";
@@ -34,7 +35,7 @@ http {{
     ssl_certificate_key "{certificate_key}";
     ssl_protocols TLSv1.2 TLSv1.3;
     client_max_body_size {max_body};
-    location /v1/fleet/ {{
+    location {fleet_api} {{
       proxy_pass https://127.0.0.1:{superlink_port};
       proxy_http_version 1.1;
       proxy_request_buffering off;
@@ -62,6 +63,7 @@ def write_configuration(deployment: Deployment) -> None:
         certificate_key=deployment.certificate_key,
         authority=deployment.authority,
         max_body=MAX_BODY,
+        fleet_api=FLEET_API,
     )
     (deployment.nginx / "nginx.conf").write_text(text)
 

@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Callable
 
 import torch
+from accelerate.utils import concatenate
 from diffusers import DiffusionPipeline
-from torch.utils._pytree import tree_map
 
 from common.config import ConfigError
 
@@ -39,7 +39,7 @@ class Prompts:
 
     def __call__(self, class_names: list[str]) -> Arguments:
         prompts = ["" for _ in class_names] + [PROMPT.format(name.lower()) for name in class_names]
-        return tree_map(lambda *rows: torch.cat(rows), *(self._once(prompt) for prompt in prompts))
+        return concatenate([self._once(prompt) for prompt in prompts])
 
     @torch.no_grad()
     def _once(self, prompt: str) -> Arguments:
@@ -65,9 +65,11 @@ def stable_diffusion(pipeline: DiffusionPipeline) -> Prompts:
 
 
 def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
-    """Stable Diffusion XL: the states of both text encoders, the pooled state, and the image size without cropping."""
+    """Stable Diffusion XL: the states of both text encoders, the pooled state, and six numbers of size.
+
+    The numbers are the size of the image, where it was cropped (nowhere), and the requested size.
+    """
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    width = pipeline.text_encoder_2.config.projection_dim
     empty_is_zero = pipeline.config.force_zeros_for_empty_prompt
 
     def encode(prompt: str) -> Arguments:
@@ -76,8 +78,8 @@ def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
         )
         if prompt == "" and empty_is_zero:
             states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
-        sizes = pipeline._get_add_time_ids((side, side), (0, 0), (side, side), states.dtype, width)
-        added = {"text_embeds": pooled, "time_ids": sizes.to(pipeline.device)}
+        sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=states.dtype, device=pipeline.device)
+        added = {"text_embeds": pooled, "time_ids": sizes}
         return {"encoder_hidden_states": states, "added_cond_kwargs": added}
 
     return Prompts(encode, pipeline.tokenizer)

@@ -26,6 +26,7 @@ from fedlmg_server.diffusion import conditioning, location
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.pixel import PixelBackend
+from fedlmg_server.flower.compat import raise_recompile_limit
 
 FAMILIES = {
     "StableDiffusionPipeline": StableDiffusionPipeline,
@@ -84,7 +85,7 @@ def _compile(backend: LatentBackend | PixelBackend) -> None:
     Shapes are static, so an image depends on its batch size only. It depends neither on the batch sizes that a process
     met before nor on their number.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
+    raise_recompile_limit(MOST_SHAPES)
     parts = [backend.denoiser]
     if isinstance(backend, LatentBackend):
         parts += {id(vae): vae.decoder for vae in (backend.vae, backend.guidance_vae)}.values()

@@ -6,8 +6,8 @@ Stable Diffusion 1, 2 and XL, their few-step distillations, and DiT differ in th
 from typing import Any
 
 import torch
+from accelerate.utils import slice_tensors
 from diffusers import DiffusionPipeline
-from torch.utils._pytree import tree_map
 
 from fedlmg_server.diffusion.backend import (
     Prediction,
@@ -44,7 +44,7 @@ class LatentBackend:
         return noise_of_seeds(seeds, shape).to(self.device) * self.scheduler.init_noise_sigma
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Arguments, guidance_scale: float) -> Prediction:
-        with_class = tree_map(lambda rows: rows[len(x_t) :], condition)
+        with_class = slice_tensors(condition, slice(len(x_t), None))
         if width := self.denoiser.config.get("time_cond_proj_dim"):
             # A latent consistency model takes the guidance scale as an input, so one call is enough.
             scales = torch.full((len(x_t),), guidance_scale - 1.0, device=self.device)

@@ -15,9 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.compat import QUIET_FLOWER
+from fedlmg_server.flower.compat import LOST, NO_INSTALLATION
+
 POLL_SECONDS, PATIENCE_SECONDS = 60, 600
 """How often Flower is asked whether a run still lives, and for how long it may fail to answer."""
-LOST = ("No heartbeat received from the task", "Task failed with unknown error.")
 LOST_MEANS = (
     "the ServerApp was ended from outside (it or its SuperExec was killed, or the system clock jumped): "
     "repeat the command, which continues the run"
@@ -120,12 +122,7 @@ def find_executable(name: str) -> str:
 
 def make_environment(**extra: str) -> dict[str, str]:
     """This process's environment, but Flower sends no telemetry, checks for no updates and installs no dependencies."""
-    switches = {
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    switches = QUIET_FLOWER | NO_INSTALLATION | {"RAY_USAGE_STATS_ENABLED": "0"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return os.environ | switches | {"PATH": path} | extra
 

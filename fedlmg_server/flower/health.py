@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 
+from fedlmg_server.flower.compat import HEALTH
+
 POLL_SECONDS, TIMEOUT_SECONDS = 0.2, 2
 
 
@@ -19,7 +21,7 @@ def is_healthy(port: int, authority: Path | None = None) -> bool:
     try:
         # Calls to this machine never go through the proxy that the environment names.
         with httpx.Client(verify=verify, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-            return client.get(f"{scheme}://localhost:{port}/health").status_code == httpx.codes.OK
+            return client.get(f"{scheme}://localhost:{port}{HEALTH}").status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

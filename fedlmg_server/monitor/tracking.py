@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from common.config import Config, ConfigError
 from common.storage.event_log import EventTail
 from fedlmg_server.events import Loss, Progress, RunEvent, StageFinished, follow_events
+from fedlmg_server.flower.compat import list_trackers
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
@@ -66,14 +67,12 @@ def _name(kind: str, series: str) -> str:
 
 def _start_trackers(names: list[str], workspace: Workspace, config: Config) -> list:
     from accelerate import Accelerator
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    available = sorted(map(str, get_available_trackers()))
+    known, available = list_trackers()
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            known = ", ".join(LOGGER_TYPE_TO_CLASS)
+        if name not in known:
             raise ConfigError(
-                f"config key 'trackers' names '{name}', but known trackers are {known}: choose one of these"
+                f"config key 'trackers' names '{name}', but known trackers are {', '.join(known)}: choose one of these"
             )
         if name not in available:
             raise ConfigError(f"config key 'trackers' names '{name}', which is not installed: run `pip install {name}`")

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 from flwr.app import Message
-from flwr.supercore.task_identity import TaskIdentity
 
 from common.config import Config
 from common.models.feature_statistics import Moments
 from common.upload import Upload, weights_digest
 from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.flower.compat import act_as_task
 from fedlmg_server.workspace import Workspace
 from tests.manifests import make_manifest
 
@@ -53,9 +53,7 @@ def measure(clients: int, megabytes: float) -> float:
 
 def collect(clients: int, megabytes: float) -> float:
     """Peak resident memory, in MB, of collecting so many uploads."""
-    for name in ("_run_id", "_task_id", "_node_id"):
-        setattr(TaskIdentity, name, 1)
-    with tempfile.TemporaryDirectory() as folder:
+    with act_as_task(), tempfile.TemporaryDirectory() as folder:
         keys = {"dataset": "", "num-clients": clients, "min-clients": 1, "workspace": folder}
         config = Config.from_run_config(keys | {"deadline-seconds": 3600.0})
         strategy = FedLMG(config, Workspace.open(config, {}), lambda: None, poll_seconds=0.01, grace_seconds=0.0)

@@ -1,26 +1,26 @@
 """A client's answer to TRAIN: its upload, or the one sentence that says why there is none."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from common.upload import Upload
 from fedlmg_client.client_app import train_and_upload
+from fedlmg_server.flower.compat import act_as_task
 from tests.common.pictures import draw_classes
 
 RUN_CONFIG = {"dataset": "", "local-epochs": 1, "architectures": "small_resnet"}
 
 
 @pytest.fixture
-def node_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def node_config(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A client with three plain images of each of two classes, in a process that Flower has stamped."""
-    for identity in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, identity, 1)
     for split in ("train", "validation", "test"):
         draw_classes(tmp_path / "images" / split, count=3)
-    return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+    with act_as_task():
+        yield {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
 
 
 def answer(node_config: dict[str, str], megabytes: float) -> RecordDict:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.supercore.task_identity import TaskIdentity
 from PIL import Image
 
 from common.config import Config
@@ -17,6 +16,7 @@ from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.student import make_student
+from fedlmg_server.flower.compat import act_as_task
 from fedlmg_server.synthesis import scores
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images
@@ -42,11 +42,10 @@ def guidance(upload: Upload) -> ClassifierGuidance:
 
 
 @pytest.fixture
-def task(monkeypatch: pytest.MonkeyPatch) -> None:
+def task() -> Iterator[None]:
     """Flower stamps every message with the task, the run and the node of its process."""
-    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_node_id", SUPERLINK)
+    with act_as_task(node_id=SUPERLINK):
+        yield
 
 
 @pytest.fixture

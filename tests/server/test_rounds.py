@@ -15,6 +15,7 @@ from fedlmg_server.baselines import (
 )
 from fedlmg_server.baselines.outcome import bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.flower.compat import act_as_task
 from tests.server.tiny_federation import shown, virtual_run
 
 
@@ -71,7 +72,7 @@ def test_feddyn_moves_the_mean_by_what_clients_moved_before():
     strategy = feddyn.FedDyn(0.1, {"w"}, fraction_evaluate=0.0)
     strategy.before = {"w": np.zeros(1)}
     content = RecordDict({"arrays": ArrayRecord({"w": torch.ones(1)}), "metrics": MetricRecord({"num-examples": 1})})
-    with rounds._as_a_task():
+    with act_as_task():
         reply = Message(content, reply_to=Message(RecordDict(), 1, "train"))
 
     first, _ = strategy.aggregate_train(1, [reply])

@@ -27,6 +27,7 @@ from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
+from fedlmg_server.flower.compat import forget_origin
 
 
 class Autoencoding(torch.nn.Module):
@@ -89,8 +90,7 @@ def train(
         pipeline = StableDiffusionPipeline.from_pretrained(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
-        for part in (pipeline, pipeline.vae, pipeline.unet):
-            part.register_to_config(_name_or_path="")  # Otherwise the saved folder would name `start`.
+        forget_origin(pipeline, pipeline.vae, pipeline.unet)
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
     tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
