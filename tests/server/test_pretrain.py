@@ -33,7 +33,7 @@ def _few_samples() -> Iterator[None]:
 
 
 def test_the_largest_seed_samples():
-    images = SAMPLE(tiny_pipeline.build(channels=(16, 32)), ["cat"], per_class=1, seed=LARGEST_SEED)
+    images = SAMPLE(tiny_pipeline.build_pipeline(channels=(16, 32)), ["cat"], per_class=1, seed=LARGEST_SEED)
 
     assert images.isfinite().all()
 
