@@ -45,7 +45,7 @@ class EvaluationStarted(Event):
 class ModelStored(Event):
     kind: Literal["model"] = "model"
     accuracy: Fraction | None
-    """Of the returned model on this client's test images; None without such images."""
+    """Accuracy of the returned model on this client's test images; None without test images."""
 
 
 class Failed(Event):

@@ -51,9 +51,11 @@ def run(
         str | None,
         typer.Option(help="Folder on the server for the run's files. Default for `local`: runs/default."),
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Measure every baseline as well; twice the time.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also measure all baselines, which doubles the time.")
+    ] = False,
     trackers: Annotated[
-        str | None, typer.Option(help="Experiment trackers between commas: tensorboard, mlflow, wandb.")
+        str | None, typer.Option(help="Experiment trackers, separated by commas, such as `tensorboard,mlflow`.")
     ] = None,
     server: Annotated[
         Path | None,

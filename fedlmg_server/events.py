@@ -1,4 +1,4 @@
-"""What happens in a run, as events in its workspace: each kind is a class here, written and read by all others."""
+"""The events of a run, which are stored in its workspace; each kind of event is a class in this module."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,7 +33,7 @@ class ClientEvent(Event):
 
 
 class PlanMade(Event):
-    """How many images the run will generate by each of the methods that miss some."""
+    """How many images the run will generate with each method whose images are not complete yet."""
 
     kind: Literal["plan"] = "plan"
     images: Count
