@@ -211,7 +211,7 @@ def test_images_that_are_no_numbers_are_not_written(backend, run, upload, monkey
 
 
 def test_safety_checkers_answer_is_kept_with_the_score(backend, run, upload, monkeypatch):
-    monkeypatch.setattr(backend, "safe", lambda images: [False] * len(images))
+    monkeypatch.setattr(backend, "check_safety", lambda images: [False] * len(images))
 
     generate_for_client(backend, run, upload)
 
