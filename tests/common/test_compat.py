@@ -1,5 +1,9 @@
 """The undocumented parts of Flower and torchvision that client and server rely on are still what they were."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -7,6 +11,8 @@ from safetensors.torch import load, save
 
 from common.compat import QUIET_FLOWER, accept_weights_without_version
 from tests import flower_source
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("variable", list(QUIET_FLOWER))
@@ -29,3 +35,13 @@ def test_torchvision_still_rejects_an_mnasnet_without_a_version():
 
     with pytest.raises(ValueError, match="version"):
         net.load_state_dict(load(save(net.state_dict())))
+
+
+@pytest.mark.parametrize("module", ["common", "fedlmg_client", "fedlmg_server/flower"])
+def test_every_compat_says_with_which_versions_of_flower_it_was_tried(module: str):
+    table = re.findall(r"^\| (1\.\d+\.\d+) \| pass", (ROOT / "deploy" / "README.md").read_text(), re.M)
+
+    docstring = ast.get_docstring(ast.parse((ROOT / module / "compat.py").read_text())) or ""
+
+    assert table
+    assert f"Tried with Flower {' and '.join(table)}" in docstring
