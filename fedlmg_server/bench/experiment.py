@@ -37,8 +37,8 @@ class Experiment:
     published: dict[str, dict[str, float]]
     """Setting -> row -> accuracy in %."""
 
-    def over(self, keys: dict) -> "Experiment":
-        """The same with these run config keys over all others."""
+    def with_keys(self, keys: dict) -> "Experiment":
+        """The experiment with these run config keys in every setting, whatever it says itself."""
         return replace(
             self,
             settings={name: own | keys for name, own in self.settings.items()},

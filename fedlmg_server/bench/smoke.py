@@ -39,7 +39,7 @@ KEYS = {
 
 
 def data(layout: str, folder: Path) -> Path:
-    """A small data folder of one of `LAYOUTS`; drawn once."""
+    """A small data folder of one of `LAYOUTS`, made once."""
     if not (folder / "whole").exists():
         LAYOUTS[layout](folder)
         for label, name in enumerate(CLASSES):
@@ -55,7 +55,7 @@ def shrink(experiment: Experiment, folder: Path) -> Experiment:
 
     if not (folder / "model_index.json").exists():
         tiny_pipeline.build_pipeline().save_pretrained(folder)
-    small = experiment.over(KEYS | {"diffusion-model": str(folder.resolve())})
+    small = experiment.with_keys(KEYS | {"diffusion-model": str(folder.resolve())})
     settings = {name: keys | _fewer(Config.from_run_config(keys)) for name, keys in small.settings.items()}
     variants = {
         name: {key: value for key, value in keys.items() if key != "preset"} for name, keys in small.variants.items()

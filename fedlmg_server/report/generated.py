@@ -14,7 +14,7 @@ def summary(folder: Path, rejected: dict[str, dict[str, int]]) -> dict[str, int]
     """
     there = [score for file, score in scores.read_scores(folder).items() if (folder / file).exists()]
     return {
-        "drawn": len(there),
+        "generated": len(there),
         "read_as_asked": sum(score.agrees for score in there),
         "kept": len(there) - sum(count for reasons in rejected.values() for count in reasons.values()),
     }

@@ -1,6 +1,6 @@
 """Plots as SVG bytes that follow the reader's light or dark colours; no window system, no global state.
 
-Texts from clients are drawn as plain text: never as mathematics, control characters removed.
+Texts from clients are shown as plain text: never as mathematics, and without control characters.
 """
 
 import io

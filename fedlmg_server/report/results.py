@@ -50,7 +50,7 @@ def build(
     clients: name -> architecture, num_examples, upload_bytes, own_accuracy (on the client's own test images),
         aggregated_accuracy (the returned model on them) and, where measured, own_accuracy_all_clients; as a teacher,
         quality (0 chance, 1 perfect, None unknown), weight in [0, 1] and weight_reason (why not 1); images, numbers
-        of its synthetic images: drawn, read_as_asked by its classifier, kept for learning; membership, what the client
+        of its synthetic images: generated, read_as_asked by its classifier, kept to learn; membership, what the client
         says that its upload gives away: auc and tpr_at_1_percent_fpr; privacy, its budget: epsilon and delta.
     aggregated: aggregation, architecture, accuracy (mean over the clients' test sets).
     methods: name -> accuracy and per_client (client -> accuracy), or None where not measured.

@@ -28,9 +28,9 @@ def print_results(results: dict, report: Path, console: Console | None = None) -
             state = f"weight {client['weight']:.2f}" if client["weight"] else "left out"
             console.print(f"[yellow]{state}:[/] {make_safe_markup(name)}: {make_safe_markup(client['weight_reason'])}")
         images = client["images"]
-        if images and images["kept"] < FEW_KEPT * images["drawn"]:
+        if images and images["kept"] < FEW_KEPT * images["generated"]:
             console.print(
-                f"[yellow]few images:[/] {make_safe_markup(name)}: {images['kept']} of {images['drawn']} are "
+                f"[yellow]few images:[/] {make_safe_markup(name)}: {images['kept']} of {images['generated']} are "
                 "learned from; train its classifier longer, or lower 'min-confidence'"
             )
     outcomes = results.get("outcomes", {})

@@ -40,7 +40,7 @@ LARGEST_TRIED = 256
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=16, help="images drawn at once")
+    parser.add_argument("--batch", type=int, default=16, help="images generated at once")
     parser.add_argument("--compile", nargs="*", default=[], choices=PRESETS, help="presets to measure compiled, too")
     parser.add_argument("--tiny", action="store_true", help="a small pipeline, on any machine")
     arguments = parser.parse_args()
@@ -227,7 +227,7 @@ def largest_batch(backend: LatentBackend, guidance: ClassifierGuidance, config: 
 
 
 def fits(backend: LatentBackend, guidance: ClassifierGuidance, config: SynthesisConfig, batch: list) -> bool:
-    """Whether the memory suffices for a batch, which is drawn.
+    """Whether the memory suffices for a batch, which is generated.
 
     Raises
     ------

@@ -5,7 +5,7 @@ uv run python -m tests.bench.bench_privacy runs/seed-0 [runs/seed-1 ...] [--inve
 Membership: each client's training images against its test images, by the loss of its own upload, of the model that is
 given back, of one trained by FedAvg over 20 rounds in the same architecture, and of one trained on all real images
 together; and by the distance to the nearest synthetic image. The figures are means over the clients: pooled, the easy
-images of one client would hide what is told of another's. Inversion: images drawn from an upload's
+images of one client would hide what is told of another's. Inversion: images generated from an upload's
 BatchNorm statistics and labels alone, without any diffusion model (after DeepInversion, Yin et al., 2020).
 """
 
@@ -99,7 +99,7 @@ def averaged(run: VirtualRun) -> torch.nn.Module:
 
 
 def write_inversion(run: VirtualRun, path: Path) -> None:
-    """Above: a class's images drawn from the upload alone; below: the mean of the client's real ones."""
+    """Above: a class's images generated from the upload alone; below: the mean of the client's real ones."""
     upload = next(u for u in run.uploads if architectures.has_batch_norm(u.classifier()))
     images, data = invert(upload), run.train[upload.client]
     means = [data.images[data.labels == label].float().mean(0) / 255 for label in range(len(upload.class_names))]

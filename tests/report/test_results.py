@@ -66,7 +66,7 @@ def test_terminal_shows_figures_names_and_path():
 @pytest.mark.parametrize(("kept", "told"), [(159, True), (160, False)])
 def test_terminal_says_of_whom_few_images_are_learned_from(kept: int, told: bool):
     output, few = io.StringIO(), figures()
-    few["clients"]["mnist"]["images"] = {"drawn": 320, "read_as_asked": 320, "kept": kept}
+    few["clients"]["mnist"]["images"] = {"generated": 320, "read_as_asked": 320, "kept": kept}
 
     table.print_results(results.build(**few), Path("index.html"), Console(file=output, width=200))
 

@@ -24,7 +24,7 @@ def figures() -> dict:
             "mnist": client | {"own_accuracy": 0.91, "own_accuracy_all_clients": 0.4, "aggregated_accuracy": 0.873},
             HOSTILE: client
             | {"own_accuracy": 0.5, "aggregated_accuracy": 0.627}
-            | {"images": {"drawn": 4, "read_as_asked": 3, "kept": 2}},
+            | {"images": {"generated": 4, "read_as_asked": 3, "kept": 2}},
         },
         "aggregated": {"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
         "methods": {

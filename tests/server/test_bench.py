@@ -251,6 +251,6 @@ def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
 
     assert [(row.method, row.num_images) for row in found] == [("plain", 10), ("M = 0", 10)]
     assert again == found
-    # What is the run itself is not drawn twice.
+    # What is the run itself is not generated twice.
     assert [path.name for path in (tmp_path / "variants" / "skew").iterdir()] == [safe_name("M = 0")]
     assert json.loads((tmp_path / "rows" / "skew" / "plain" / "seed-0.json").read_text())["row"]["kept"] == 1.0

@@ -19,20 +19,20 @@ ROW = Measured(0, "guided", "mnist", "all", 20, 0.9, 0.8, 7.0, 0.01, 0.5, 0.6, 0
 
 
 def test_overlap_is_what_it_is_by_hand():
-    real, drawn = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5], [10.0]])
+    real, generated = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5], [10.0]])
 
-    found = evaluation_classifier.overlap(real, drawn, nearest=1)
+    found = evaluation_classifier.overlap(real, generated, nearest=1)
 
-    # Surroundings of 1, 1 and 2 around the real ones hold 0.5 twice; 9.5 around the drawn ones hold all that is real.
+    # Surroundings of 1, 1 and 2 around the real ones hold 0.5 twice; 9.5 around the generated ones hold all real ones.
     assert (found.precision, found.density, found.coverage, found.recall) == (0.5, 1.0, pytest.approx(2 / 3), 1.0)
 
 
 def test_a_set_of_one_image_is_precise_but_covers_little():
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(200, 8, generator=generator)
-    drawn = 1e-3 * torch.randn(50, 8, generator=generator)
+    generated = 1e-3 * torch.randn(50, 8, generator=generator)
 
-    found = evaluation_classifier.overlap(real, drawn)
+    found = evaluation_classifier.overlap(real, generated)
 
     assert found.precision == 1.0
     assert found.recall < 0.05 < found.coverage < 0.6
@@ -42,14 +42,14 @@ def test_kernel_distance_is_none_between_sets_of_a_kind_and_grows_with_the_shift
     generator = torch.Generator().manual_seed(0)
     real, alike, off = (torch.randn(300, 8, generator=generator) + shift for shift in (0.0, 0.0, 1.0))
 
-    near, far = (evaluation_classifier.kernel_distance(real, drawn)[0] for drawn in (alike, off))
+    near, far = (evaluation_classifier.kernel_distance(real, generated)[0] for generated in (alike, off))
 
     assert abs(near) < 0.1 * far
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
-    """Of a finished run, judged by a classifier that was trained for a short time."""
+    """Of a finished run, read by a classifier that was trained for a short time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_quality, "CLASSIFIER_EPOCHS", 2)
         return list(image_quality.measure(make_finished_run(tmp_path_factory.mktemp("finished"))))

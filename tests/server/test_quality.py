@@ -42,31 +42,31 @@ POISONED = {
 
 
 def test_client_trained_on_random_labels_is_left_out_with_a_reason():
-    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.3})
+    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.3})
 
-    assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
-    assert "near chance by every measure" in judged["c"].reason
+    assert [scored[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
+    assert "near chance by every measure" in scored["c"].reason
 
 
 def test_honest_client_of_a_domain_that_nobody_else_reads_keeps_its_weight():
-    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
+    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
 
-    assert judged["c"].weight == 1.0
+    assert scored["c"].weight == 1.0
 
 
 def test_client_without_validation_images_is_judged_by_the_others():
-    judged = scores(POISONED, {"a": None, "b": None, "c": None})
+    scored = scores(POISONED, {"a": None, "b": None, "c": None})
 
-    assert [judged[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
+    assert [scored[name].weight for name in "abc"] == [1.0, 1.0, 0.0]
 
 
 def test_images_that_others_can_read_do_not_save_a_client_that_reports_chance():
     readable = POISONED | {name: POISONED[name] | {"c": 0.9} for name in "ab"}
 
-    judged = scores(readable, {"a": 0.8, "b": 0.8, "c": 0.25})
+    scored = scores(readable, {"a": 0.8, "b": 0.8, "c": 0.25})
 
-    assert judged["c"].read_by_others > 0.5
-    assert judged["c"].weight == 0.0
+    assert scored["c"].read_by_others > 0.5
+    assert scored["c"].weight == 0.0
 
 
 def test_a_few_lucky_images_prove_nothing():
@@ -74,9 +74,9 @@ def test_a_few_lucky_images_prove_nothing():
 
 
 def test_weak_client_has_a_small_vote():
-    judged = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
+    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
 
-    assert judged["c"].weight == pytest.approx(above_chance(0.4, 4) / 0.3)
+    assert scored["c"].weight == pytest.approx(above_chance(0.4, 4) / 0.3)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_weak_client_has_a_small_vote():
 def test_everyone_keeps_full_weight(weighting: str, validation: float):
     chance = {name: dict.fromkeys("abc", 0.25) for name in "abc"}
 
-    judged = scores(chance, dict.fromkeys("abc", validation), weighting)
+    scored = scores(chance, dict.fromkeys("abc", validation), weighting)
 
-    assert {score.weight for score in judged.values()} == {1.0}
+    assert {score.weight for score in scored.values()} == {1.0}
 
 
 def test_client_with_no_class_in_common_falls_back_to_its_validation():
@@ -96,6 +96,6 @@ def test_client_with_no_class_in_common_falls_back_to_its_validation():
     uploads = [upload("a", 0.9), upload("b", 0.8, ["8", "9"])]
     readings = {name: torch.nn.functional.one_hot(LABELS, 6).float() for name in "ab"}
 
-    judged = score_teachers(uploads, synthetic, readings, "quality")
+    scored = score_teachers(uploads, synthetic, readings, "quality")
 
-    assert judged["b"] == TeacherScore(pytest.approx(0.6), None, None, pytest.approx(0.6))
+    assert scored["b"] == TeacherScore(pytest.approx(0.6), None, None, pytest.approx(0.6))

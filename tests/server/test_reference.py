@@ -23,15 +23,15 @@ def make_loop(backend, upload) -> ReferenceLoop:
 def test_preset_authors_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
     config = SynthesisConfig.of_preset("authors", **steps)
-    drawing = PlannedImage("dog", 1)
+    image = PlannedImage("dog", 1)
     exact = LatentBackend(
         backend.pipeline, families.make_scheduler(backend.pipeline, config.sampler), backend.condition
     )
-    generator = torch.Generator().manual_seed(~drawing.seed & (2**63 - 1))
+    generator = torch.Generator().manual_seed(~image.seed & (2**63 - 1))
 
-    theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([drawing.seed]), generator, **steps)
+    theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([image.seed]), generator, **steps)
     guidance = guide_by(upload, config, torch.device("cpu"))
-    ours = generate_batch(exact, guidance, [drawing], upload.class_names, config)
+    ours = generate_batch(exact, guidance, [image], upload.class_names, config)
 
     assert theirs.std() > 0.01
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
