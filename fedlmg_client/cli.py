@@ -205,7 +205,7 @@ def join(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = joining.Server(joining.add_default_port(host), _resolved(ca), _resolved(key), insecure)
     try:
-        joining.keep_joined(server, node_config, Path(node_config["cache-path"]), console)
+        joining.keep_joined(server, node_config, Path(str(node_config["cache-path"])), console)
     except OSError as error:
         raise print_failure(
             console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"

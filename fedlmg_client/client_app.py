@@ -39,17 +39,17 @@ def train_and_upload(message: Message, context: Context) -> Message:
     config = Config()
     try:
         config = Config.from_run_config(context.run_config)
-        question = message.content["config"]
+        question = message.content.config_records["config"]
         name = client_name(context.node_config, config)
         if name in json.loads(str(question.get("forgotten", "[]"))):
             raise ValueError("the server's operator removed this client from the run, so nothing was sent")
         records = make_upload(context.node_config, config)
-        _check_size(records, float(question["max-upload-megabytes"]))
+        _check_size(records, float(str(question["max-upload-megabytes"])))
     except (ValueError, OSError) as error:
         return _make_error_reply(error, message, context, config)
     finally:
         release_cached_memory()
-    if json.loads(question["have"]).get(name) == manifest.parse(records.config_records["manifest"]["json"]).sha256:
+    if json.loads(str(question["have"])).get(name) == manifest.parse(records.config_records["manifest"]["json"]).sha256:
         records = RecordDict({"manifest": records["manifest"]})
     append_event(cache_path(context.node_config, config), UploadStarted(bytes=sum(sizes(records).values())))
     return Message(records, reply_to=message)
@@ -89,8 +89,8 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         config = Config.from_run_config(context.run_config)
         data, cache = load_client_data(context.node_config, config), cache_path(context.node_config, config)
         append_event(cache, EvaluationStarted())
-        arrays = message.content["arrays"].to_torch_state_dict()
-        description = json.loads(message.content["config"]["model"])
+        arrays = message.content.array_records["arrays"].to_torch_state_dict()
+        description = json.loads(str(message.content.config_records["config"]["model"]))
         measured = evaluate_model(arrays, description, data, config)
         store_model(cache / "aggregated", arrays, description, measured)
     except (ValueError, OSError) as error:

@@ -42,7 +42,8 @@ def _features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     model.eval()
     with feature_statistics.recording(model, feature_statistics.tapped_layers(model)) as recorded:
         model(images)
-    layers, channels = [], 0
+    layers: list[torch.Tensor] = []
+    channels = 0
     for moments in recorded.values():
         channels += moments.mean.shape[1]
         if layers and channels > MOST_CHANNELS:

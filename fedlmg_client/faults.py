@@ -13,7 +13,8 @@ from common.upload import Upload
 
 def find_fault(data: ClientData, config: Config) -> str:
     """The client's fault, one of `common.config.simulation.FAULTS`; empty for a sound client."""
-    return faults_by_client(config.simulation).get(virtual_index(data.source, config), "")
+    index = virtual_index(data.source, config)
+    return "" if index is None else faults_by_client(config.simulation).get(index, "")
 
 
 def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:

@@ -40,7 +40,7 @@ def render(cache: Path) -> str:
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
         for name, line, column in zip(rows, counts, evaluation["correct"], strict=True)
     ]
-    validation = {entry.epoch: entry.validation_accuracy for entry in training.history}
+    validation: dict[float, float | None] = {entry.epoch: entry.validation_accuracy for entry in training.history}
     returned = evaluation["accuracy"] if any(map(sum, counts)) else None
     few = max(len(rows), len(model["class_names"])) <= MAX_CLASSES
     return load_template(TEMPLATE).render(

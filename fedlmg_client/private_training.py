@@ -11,6 +11,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,7 @@ def make_private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> 
 
 def take_private_step(
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,  # Opacus's, which has no types
     inputs: torch.Tensor,  # (B, 3, S, S), B may be 0
     targets: torch.Tensor,  # (B,)
 ) -> torch.Tensor:
@@ -172,11 +173,11 @@ def compute_gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, tar
 
     if not len(inputs):
         for parameter in model.parameters():
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]  # of Opacus
         return inputs.new_zeros(())
     gradients, losses = vmap(grad_and_value(loss_of), (None, 0, 0), randomness="different")(parameters, inputs, targets)
     for name, parameter in model.named_parameters():
-        parameter.grad_sample = gradients[name]
+        parameter.grad_sample = gradients[name]  # type: ignore[attr-defined]  # of Opacus
     return losses.mean()
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ def train(
     if config.initialisation:
         taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
         print(f"{client}: {taken}", flush=True)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     if budget:
         private_training.prepare_model(model, architecture, config.image_size)
     progress = _fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget)
@@ -119,7 +120,7 @@ def _fit(
         optimizer = private_training.make_private_optimizer(optimizer, budget)
     images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
-    progress = {"best": -1.0, "seconds": 0.0, "history": []}
+    progress: dict[str, Any] = {"best": -1.0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
         progress = load_training(checkpoint, model, optimizer)
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)

@@ -5,7 +5,7 @@ An evaluation classifier measures the samples. It is trained on held-out real im
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -33,8 +33,8 @@ class PublicImages:
     """Training and held-out images, uint8 (N, 3, h, w) with labels int64 (N,), and where they come from."""
 
     class_names: list[str]
-    train: TrainingSet
-    held_out: TrainingSet
+    train: LabeledImages
+    held_out: LabeledImages
     description: str
 
 
@@ -65,15 +65,11 @@ def load_public_images(data: str, image_size: int) -> PublicImages:
         train = federation.make_public_images(NUM_PUBLIC_IMAGES, seed=0)
         held_out = federation.make_public_images(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
         description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
-        return PublicImages(list(federation.class_names), _as_set(train), _as_set(held_out), description)
+        return PublicImages(list(federation.class_names), train, held_out, description)
     folder = folders.load(Path(data).expanduser(), image_size)
     train, held_out = folder.splits["train"], folder.splits["test"]
     description = f"{len(train)} images in {len(folder.class_names)} classes from the folder '{Path(data).name}'"
-    return PublicImages(folder.class_names, _as_set(train), _as_set(held_out), description)
-
-
-def _as_set(images: LabeledImages) -> TrainingSet:
-    return TrainingSet(images.images, images.labels)
+    return PublicImages(folder.class_names, train, held_out, description)
 
 
 def pretrain(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
@@ -109,14 +105,14 @@ def measure_quality(pipeline, images: PublicImages, seed: int) -> Quality:
 
 def _train_evaluation_classifier(
     images: PublicImages, seed: int
-) -> tuple[evaluation_classifier.EvaluationClassifier, float, TrainingSet]:
+) -> tuple[evaluation_classifier.EvaluationClassifier, float, LabeledImages]:
     """Train an evaluation classifier on five sixths of the held-out images.
 
     Returns the classifier, its accuracy on the remaining images in [0, 1], and these images.
     """
     count = len(images.held_out.labels) * 5 // 6
-    seen = replace(images.held_out, images=images.held_out.images[:count], labels=images.held_out.labels[:count])
-    rest = TrainingSet(images.held_out.images[count:], images.held_out.labels[count:])
+    seen = TrainingSet(images.held_out.images[:count], images.held_out.labels[:count])
+    rest = LabeledImages(images.held_out.images[count:], images.held_out.labels[count:])
     by = evaluation_classifier.train(seen, len(images.class_names), seed)
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 

@@ -5,7 +5,8 @@ import shutil
 
 from rich.console import Console
 
-from common.config.run import ClientsConfig, Config, ConfigError
+from common.config import Config, ConfigError
+from common.config.run import ClientsConfig
 from common.storage.atomic import write_json
 from fedlmg_server.deployment.settings import Deployment
 from fedlmg_server.flower import superlink
@@ -23,7 +24,7 @@ POLL_SECONDS = 5
 def run_locally(overrides: dict, console: Console) -> str:
     """Do a run with virtual clients; returns why it failed, or an empty string if it succeeded."""
     num_clients = Config.from_run_config(overrides).clients.num_clients
-    simulation = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
+    simulation: dict[str, object] = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
     if num_gpus := _num_gpus():
         simulation["client-resources-num-gpus"] = round(min(1.0, num_gpus / num_clients), 3)
     workspace = _open(overrides)

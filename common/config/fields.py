@@ -70,7 +70,8 @@ def accepted(field: FieldInfo) -> str:
     for item in field.metadata:
         if isinstance(item, Says):
             return item.words
-    kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(field.annotation, "a text")
+    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    kind = kinds.get(field.annotation, "a text")
     return " ".join([kind, *_bounds(field)])
 
 

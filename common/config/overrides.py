@@ -3,20 +3,21 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from common.config import Config, ConfigError
 
 PAIR = re.compile(r"([\w-]+)=('[^']*'|\"[^\"]*\"|\S+)")
 
 
-def read_overrides(file: Path | None, texts: list[str]) -> dict:
+def read_overrides(file: Path | None, texts: list[str]) -> dict[str, Any]:
     """Run config keys of a TOML file, and over them those of `key=value` texts, checked.
 
     Raises
     ------
     ConfigError: an unreadable file or text, an unknown key or an impossible value.
     """
-    overrides: dict = {}
+    overrides: dict[str, Any] = {}
     if file is not None:
         try:
             overrides |= tomllib.loads(file.read_text())
@@ -28,11 +29,11 @@ def read_overrides(file: Path | None, texts: list[str]) -> dict:
     return overrides
 
 
-def parse_pairs(text: str) -> dict:
+def parse_pairs(text: str) -> dict[str, Any]:
     """`key=value key='text'` as Flower reads it, except that text without blanks needs no quotes."""
     if PAIR.sub("", text).strip():
         raise ConfigError(f'--run-config "{text}" is not of the form "key=value key=\'text\'"')
-    pairs: dict = {}
+    pairs: dict[str, Any] = {}
     for key, value in PAIR.findall(text):
         try:
             pairs |= {key: tomllib.loads(f"value = {value}")["value"]}

@@ -136,7 +136,7 @@ class Config:
             raise ConfigError(f"unknown config key '{unknown[0]}'; did you mean '{nearest}'?")
         values = DATASETS.get(str(given.get("dataset")), {}) | PRESETS.get(str(given.get("preset")), {})
         values |= {key.replace("-", "_"): value for key, value in given.items()}
-        tables = {part: fill(table, _of(table, values)) for part, table in TABLES.items()}
+        tables: dict[str, Any] = {part: fill(table, _of(table, values)) for part, table in TABLES.items()}
         return fill(cls, _of(cls, values) | tables)
 
     def to_run_config(self) -> dict[str, Any]:

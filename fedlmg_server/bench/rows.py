@@ -59,8 +59,9 @@ class Summary:
 
     def against(self, base: "Summary") -> str:
         """Mean and standard deviation of the differences from `base`, in points, over the seeds that both have."""
-        found = {row.seed: row.accuracy for row in base.measured}
-        differences = (row.accuracy - found[row.seed] for row in self.measured if row.seed in found)
+        found = {row.seed: row.accuracy for row in base.rows if row.accuracy is not None}
+        measured = {row.seed: row.accuracy for row in self.rows if row.accuracy is not None}
+        differences = (accuracy - found[seed] for seed, accuracy in measured.items() if seed in found)
         return spread((100 * difference for difference in differences), sign="+")
 
 

@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Protocol
 
 from common.names import safe_name
 from common.storage.atomic import write_json
-from fedlmg_server.flower.connection import FlowerError
+from fedlmg_server.flower.connection import Connection, FlowerError
 
 KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
 """Parts of Flower's error messages."""
@@ -14,12 +13,6 @@ KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
 
 class RegistryError(ValueError):
     """The client cannot be added or removed; the message is one sentence for the operator."""
-
-
-class Connection(Protocol):
-    name: str
-
-    def run_flwr(self, *arguments: str) -> dict: ...
 
 
 class Registry:

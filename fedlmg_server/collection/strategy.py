@@ -33,11 +33,21 @@ class QuorumError(RuntimeError):
     """Too few uploads arrived by the deadline; the message gives the reason for each missing client."""
 
 
+def _read_number(metrics: MetricRecord, key: str) -> float:
+    value = metrics[key]
+    if isinstance(value, list):
+        raise ReplyError(f"'{key}' of the client's evaluation must be a number, got a list")
+    return float(value)
+
+
 class Aggregated(Protocol):
     """The model that `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
 
-    arrays: dict[str, torch.Tensor]
-    model_json: dict
+    @property
+    def arrays(self) -> dict[str, torch.Tensor]: ...
+
+    @property
+    def model_json(self) -> dict: ...
 
 
 class FedLMG(Strategy):
@@ -76,7 +86,7 @@ class FedLMG(Strategy):
         log(INFO, "\t├──> deadline for uploads, and for evaluations: %.0f s", self.config.deadline_seconds)
         log(INFO, "\t└──> workspace: %s", self.workspace.root)
 
-    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:
+    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:  # type: ignore[override]  # whatever else Flower passes
         """Collect the uploads, aggregate them, and evaluate the model: one communication round.
 
         The deadlines are those of the config; all arguments except `grid` are ignored.
@@ -282,9 +292,9 @@ class FedLMG(Strategy):
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
         self._raise_client_error(reply, node)
-        name, metrics = self.clients[node], reply.content["metrics"]
-        if metrics["num-examples"] > 0:
-            accuracy = float(metrics["accuracy"])
+        name, metrics = self.clients[node], reply.content.metric_records["metrics"]
+        if _read_number(metrics, "num-examples") > 0:
+            accuracy = _read_number(metrics, "accuracy")
             if not math.isfinite(accuracy):
                 raise ReplyError(f"the accuracy that the client measured must be a number, got {accuracy}", name)
             self.evaluations[name] = min(max(accuracy, 0.0), 1.0)

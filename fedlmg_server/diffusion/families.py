@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -37,7 +39,7 @@ FAMILIES = {
     "DDIMPipeline": DDIMPipeline,
 }
 """The class that `model_index.json` names -> the class with which the pipeline is opened."""
-CONDITIONING = {
+CONDITIONING: dict[type, Callable[[DiffusionPipeline], conditioning.Conditioning]] = {
     StableDiffusionPipeline: conditioning.stable_diffusion,
     StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
     DiTPipeline: conditioning.class_labels,
@@ -70,7 +72,7 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
     noise_schedule = make_scheduler(pipeline, config.sampler)
     pipeline.to(device)
     if not hasattr(pipeline, "vae"):
-        backend = PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
+        backend: PixelBackend | LatentBackend = PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
     else:
         conditions = CONDITIONING[type(pipeline)](pipeline)
         backend = LatentBackend(pipeline, noise_schedule, conditions, decoder and decoder.to(device))
@@ -166,7 +168,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
     """The requested sampler, on the noise schedule with which the model was trained."""
-    changes = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
+    changes: dict[str, Any] = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
     if sampler == "ddpm":
         changes["variance_type"] = "fixed_small"
     return SCHEDULERS[sampler].from_config(pipeline.scheduler.config, **changes)

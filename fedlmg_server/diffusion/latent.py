@@ -27,7 +27,7 @@ class LatentBackend:
         pipeline: DiffusionPipeline,
         scheduler: Any,
         conditioning: Conditioning,
-        guidance_decoder: torch.nn.Module | None = None,
+        guidance_decoder: Any = None,
     ):
         self.pipeline, self.scheduler, self.condition = pipeline, scheduler, conditioning
         self.device, self.dtype = pipeline.device, pipeline.dtype
@@ -78,6 +78,6 @@ class LatentBackend:
         return [not found for found in unsafe]
 
 
-def _decode(vae: torch.nn.Module, x_0: torch.Tensor) -> torch.Tensor:
+def _decode(vae: Any, x_0: torch.Tensor) -> torch.Tensor:
     images = vae.decode((x_0 / vae.config.scaling_factor).to(vae.dtype)).sample.float()
     return straight_through_clamp(images / 2 + 0.5)

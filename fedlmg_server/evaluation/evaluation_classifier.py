@@ -10,13 +10,12 @@ import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from common.config.run import DistillationConfig
-from common.models import architectures
+from common.models.small import SmallResNet
 from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
 
-ARCHITECTURE = "small_resnet"
 TRAINING = DistillationConfig(student_batch_size=128, student_learning_rate=0.2)
 EPOCHS = 12
 BATCH_SIZE = 256
@@ -27,7 +26,7 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class EvaluationClassifier:
-    classifier: torch.nn.Module
+    classifier: SmallResNet
     preprocess: PreprocessSpec
 
     def reads(self, images: torch.Tensor) -> torch.Tensor:
@@ -37,7 +36,8 @@ class EvaluationClassifier:
     @torch.no_grad()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """What the head reads: float32 (N, channels) of images uint8 (N, 3, h, w)."""
-        net = self.classifier.eval()
+        net = self.classifier
+        net.eval()
         parts = (net.stages(net.stem(self.preprocess(part.float() / 255))) for part in images.split(BATCH_SIZE))
         return torch.cat([part.mean((2, 3)) for part in parts])
 
@@ -45,7 +45,7 @@ class EvaluationClassifier:
 def train(real: TrainingSet, num_classes: int, seed: int, epochs: int = EPOCHS) -> EvaluationClassifier:
     """On real images of one size, whose labels index the classes."""
     torch.manual_seed(seed)
-    classifier = architectures.build(ARCHITECTURE, num_classes)
+    classifier = SmallResNet(num_classes)
     preprocess = PreprocessSpec(real.images.shape[-1])
     updates = max(1, epochs * len(real.images) // TRAINING.student_batch_size)
     trainer.train(classifier, real, preprocess, TRAINING, seed, updates)

@@ -7,9 +7,11 @@ The evaluation classifier is trained on all clients' real training images, so th
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from common.datasets.labeled_images import LabeledImages
 from common.labels.maps import to_global_indices
 from common.storage.atomic import write_bytes
 from common.upload import Upload
@@ -17,7 +19,6 @@ from common.vision.metrics import accuracy, predict
 from fedlmg_server.baselines import centralised
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.evaluation import evaluation_classifier
 from fedlmg_server.evaluation.evaluation_classifier import NEAREST, EvaluationClassifier
 from fedlmg_server.report.markdown import Column, as_csv, table
@@ -63,24 +64,24 @@ def measure(run: VirtualRun) -> Iterator[Measured]:
     generated = {name: _by_client(run, method) for method, name in METHODS.items()}
     for upload in run.uploads:
         test = run.test[upload.client]
-        held_out = TrainingSet(test.images[::2], test.labels[::2])
+        held_out = LabeledImages(test.images[::2], test.labels[::2])
         sets = {name: found[upload.client] for name, found in generated.items() if upload.client in found}
-        sets[REAL] = TrainingSet(test.images[1::2], test.labels[1::2])
+        sets[REAL] = LabeledImages(test.images[1::2], test.labels[1::2])
         for name, images in sets.items():
             yield from _compared(run, by, upload, name, held_out, images)
 
 
-def _by_client(run: VirtualRun, method: str) -> dict[str, TrainingSet]:
+def _by_client(run: VirtualRun, method: str) -> dict[str, LabeledImages]:
     """Client -> the images that are learned from; nothing where the run has generated none."""
     if not all(run.image_folder(upload, method).is_dir() for upload in run.uploads):
         return {}
     found = read_synthetic_set(run, method)
     rows = {client: torch.tensor([each == client for each in found.clients]) for client in dict.fromkeys(found.clients)}
-    return {client: TrainingSet(found.images[of], found.labels[of]) for client, of in rows.items()}
+    return {client: LabeledImages(found.images[of], found.labels[of]) for client, of in rows.items()}
 
 
 def _compared(
-    run: VirtualRun, by: EvaluationClassifier, upload: Upload, name: str, real: TrainingSet, generated: TrainingSet
+    run: VirtualRun, by: EvaluationClassifier, upload: Upload, name: str, real: LabeledImages, generated: LabeledImages
 ) -> Iterator[Measured]:
     classes = to_global_indices(upload.class_names, run.class_names)
     local = torch.full((len(run.class_names),), -1)
@@ -98,7 +99,7 @@ def _compared(
     for class_name, rows, real_rows in parts:
         if not rows.any():
             continue
-        distances = {}
+        distances: dict[str, Any] = {}
         if min(int(rows.sum()), int(real_rows.sum())) > NEAREST:
             features = of_real[real_rows], of_generated[rows]
             distances = {

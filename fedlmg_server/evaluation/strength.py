@@ -35,7 +35,7 @@ class Measured:
     """Multiplications and additions, without validation."""
     seconds: float
     upload_bytes: int
-    own_accuracy: float
+    own_accuracy: float | None
     """The uploaded classifier on its client's test images."""
     num_images: int
     """That it guided and the student learns from; this and the next three as in `image_quality`."""

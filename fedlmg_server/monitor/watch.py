@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -130,7 +130,7 @@ def watch_run(workspace: Path, console: Console) -> None:
 
 def render(state: State, now: float) -> Group:
     """Tables of stages, clients and losses, and how the run ended; `now` is in seconds since the epoch."""
-    parts = [_make_stage_table(state, now)]
+    parts: list[RenderableType] = [_make_stage_table(state, now)]
     if state.clients:
         parts.append(_make_client_table(state))
     if state.losses:

@@ -68,7 +68,7 @@ def _strip(images: dict[str, Image.Image], tile: int) -> Strip:
 
 
 def _images(folder: Path, count: int, hidden: Collection[Path]) -> dict[str, Image.Image]:
-    images = {}
+    images: dict[str, Image.Image] = {}
     for path in sorted(folder.glob("*.png"), key=_natural):
         if len(images) == count:
             break

@@ -95,7 +95,11 @@ def _bars(results: dict) -> dict | None:
 
 
 def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
-    panels = {"Clients: training loss": {}, "Clients: validation accuracy": {}, "Distillation: loss": {}}
+    panels: dict[str, dict[str, plots.Curve]] = {
+        "Clients: training loss": {},
+        "Clients: validation accuracy": {},
+        "Distillation: loss": {},
+    }
     for folder, said in list(_manifests(workspace))[:MAX_LINES]:
         name = names.get(folder, folder)
         panels["Clients: training loss"][name] = said.training.losses()
@@ -157,7 +161,9 @@ def _grids(workspace: Path, names: dict[str, str], min_confidence: float) -> Ite
 def _tiles(strips: list[montage.Strip | None], known: dict[str, Score], min_confidence: float) -> list[dict | None]:
     """For each class of one client its picture, and a sentence on each image in it; None where there is none."""
     return [
-        strip and {"png": strip.png, "lines": [_caption(known.get(file), min_confidence) for file in strip.files]}
+        None
+        if strip is None
+        else {"png": strip.png, "lines": [_caption(known.get(file), min_confidence) for file in strip.files]}
         for strip in strips
     ]
 

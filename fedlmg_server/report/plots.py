@@ -5,6 +5,7 @@ Texts from clients are shown as plain text: never as mathematics, and without co
 
 import io
 import warnings
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ INK, INK_DARK = "#1f2430", "#e4e7ee"
 PALETTE = ("#3b7dd8", "#e0863a", "#3a9d6e", "#c8508a", "#8a6fd1", "#b59a2b", "#2fa3b5", "#d1605e")
 FAMILIES = {"fedlmg": "#3b7dd8", "prompts-only": "#d99a4e", "centralised": "#3a9d6e", "": "#8b93a3"}
 """Bar colour by the start of a method's name."""
-STYLE = {
+STYLE: dict[Any, object] = {
     "svg.hashsalt": "fedlmg",
     "svg.fonttype": "none",
     "text.parse_math": False,

@@ -5,6 +5,7 @@ Accuracies are fractions in [0, 1]; `None` means not measured (a client that lef
 
 import math
 from collections import Counter
+from typing import Any
 
 SCHEMA = 1
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
@@ -23,7 +24,7 @@ TITLES = {
 TEACHER = {"quality": None, "weight": 1.0, "weight_reason": ""}
 """A client without a teacher score."""
 UNKNOWN = {"own_accuracy_all_clients": None, "images": None, "membership": None, "privacy": None}
-CONFUSION = {"class_names": [], "counts": [], "per_client": {}}
+CONFUSION: dict[str, Any] = {"class_names": [], "counts": [], "per_client": {}}
 CLIENT_ACCURACIES = ("own_accuracy", "own_accuracy_all_clients", "aggregated_accuracy")
 
 
@@ -170,12 +171,12 @@ def _require(section: dict, keys: tuple[str, ...], prefix: str) -> None:
             raise ValueError(f"results lack '{prefix}{key}'")
 
 
-def _accuracy(value: object, key: str) -> None:
+def _accuracy(value: Any, key: str) -> None:
     if value is not None and not (_is_number(value) and 0 <= value <= 1):
         raise ValueError(f"results: '{key}' is {value!r}; an accuracy is a fraction between 0 and 1")
 
 
-def _amount(value: object, key: str) -> None:
+def _amount(value: Any, key: str) -> None:
     if not (_is_number(value) and value >= 0 and math.isfinite(value)):
         raise ValueError(f"results: '{key}' is {value!r}; it must be a number, at least 0")
 

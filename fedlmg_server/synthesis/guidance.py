@@ -58,10 +58,10 @@ class ClassifierGuidance:
 
     def _forward(
         self, images: torch.Tensor, targets: torch.Tensor, clusters: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | float]:
-        """Logits (B, classes), and the statistics loss."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits (B, classes), and the statistics loss (B,); None if the client sent no statistics."""
         if not self.has_statistics:
-            return self.classifier(self.preprocess(images)), 0.0
+            return self.classifier(self.preprocess(images)), None
         with feature_statistics.recording(self.classifier, self.target_statistics) as recorded:
             logits = self.classifier(self.preprocess(images))
         clusters = torch.zeros_like(targets) if clusters is None else clusters
@@ -79,6 +79,8 @@ class ClassifierGuidance:
             if trace is not None:
                 _note(trace, "classification", classification)
                 _note(trace, "statistics", moments_loss)
+            if moments_loss is None:
+                return self.classification_weight * classification
             return self.classification_weight * classification + self.statistics_weight * moments_loss
 
         return loss
@@ -90,6 +92,8 @@ class ClassifierGuidance:
 
         def loss(images: torch.Tensor) -> torch.Tensor:
             moments_loss = self._forward(images, targets, clusters)[1]
+            if moments_loss is None:
+                raise ValueError("a client that sent no statistics has no statistics loss")
             if trace is not None:
                 _note(trace, "noise editing", moments_loss)
             return moments_loss
@@ -97,8 +101,8 @@ class ClassifierGuidance:
         return loss
 
 
-def _note(trace: Trace, kind: str, loss: torch.Tensor | float) -> None:
-    if isinstance(loss, torch.Tensor):
+def _note(trace: Trace, kind: str, loss: torch.Tensor | None) -> None:
+    if loss is not None:
         trace.setdefault(kind, []).append(loss.detach().mean())
 
 

@@ -1,5 +1,7 @@
 """How far images are from what a client's classifier saw. One value per image; nothing here knows of diffusion."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 
@@ -22,8 +24,8 @@ def statistics_loss(
 
     One value per image, (B,): the paper's batch of one.
     """
-    total = 0.0
+    distances: list[torch.Tensor] = []
     for name, seen in recorded.items():
-        total = total + torch.linalg.vector_norm(seen.mean - target[name].mean, dim=1)
-        total = total + torch.linalg.vector_norm(seen.variance - target[name].variance, dim=1)
-    return total
+        distances.append(torch.linalg.vector_norm(seen.mean - target[name].mean, dim=1))
+        distances.append(torch.linalg.vector_norm(seen.variance - target[name].variance, dim=1))
+    return reduce(torch.add, distances)

@@ -45,8 +45,7 @@ def sample(
     scheduler, x_t = backend.scheduler, x_T
     num_steps = len(scheduler.timesteps)
     for index, t in enumerate(scheduler.timesteps):
-        guided = loss is not None and index / num_steps < settings.guided_until and _has_signal(scheduler, t)
-        if guided:
+        if loss is not None and index / num_steps < settings.guided_until and _has_signal(scheduler, t):
             x_t, prediction = guide(backend, x_t, t, condition, settings, loss)
         else:
             prediction = _predict(backend, x_t, t, condition, settings)

@@ -1,14 +1,14 @@
 """The latents of a trained autoencoder: computed for many images, and standardised for the denoiser."""
 
+from typing import Any
+
 import torch
 
 ENCODE_BATCH_SIZE = 512
 
 
 @torch.no_grad()
-def standardise_latents(
-    vae: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def standardise_latents(vae: Any, mean: torch.Tensor, std: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Give every latent channel mean 0 and standard deviation 1 over posteriors `mean`, `std` (N, C, H, W).
 
     Returns the new means and standard deviations. The affine map is folded into the autoencoder's 1 x 1 convolutions,
@@ -30,7 +30,7 @@ def standardise_latents(
 
 
 @torch.no_grad()
-def encode_images(vae: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_images(vae: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and standard deviations of images uint8 (N, 3, h, w): unscaled, (N, C, H, W) each, on the CPU."""
     vae.eval()
     means, stds = [], []

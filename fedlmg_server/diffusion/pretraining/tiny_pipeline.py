@@ -9,6 +9,7 @@ cross-attention alone hardly learned the prompt (measured).
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -44,7 +45,8 @@ def build_pipeline(
         )
     )
     # With CLIP's own 0.02 (and factor 1), the denoiser cannot tell prompts apart that differ in one character.
-    torch.nn.init.normal_(text_encoder.get_input_embeddings().weight, std=1.0)
+    embedding: Any = text_encoder.get_input_embeddings()
+    torch.nn.init.normal_(embedding.weight, std=1.0)
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -97,7 +99,7 @@ def _character_tokenizer() -> CLIPTokenizer:
     tokens = ["<|startoftext|>", "<|endoftext|>", *CHARACTERS, *(f"{character}</w>" for character in CHARACTERS)]
     merges = ["#version: 0.2"]
     for word in PROMPT_WORDS:
-        *front, last = word
+        *front, last = list(word)
         joined, *pieces = [*front, f"{last}</w>"]
         for piece in pieces:
             merges.append(f"{joined} {piece}")

@@ -9,6 +9,7 @@ without an interruption. There is no augmentation, and captions contain only cla
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from fedlmg_server.flower.compat import forget_origin
 class Autoencoding(torch.nn.Module):
     """The autoencoder's loss on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
 
-    def __init__(self, vae: torch.nn.Module, kl_weight: float):
+    def __init__(self, vae: Any, kl_weight: float):
         super().__init__()
         self.vae, self.kl_weight = vae, kl_weight
 
@@ -153,7 +154,7 @@ def _optimise(
     name, num_steps, peak = phase
     accelerator, config, out = run
     checkpoint = out / "checkpoints" / f"{name}.safetensors"
-    objective.to(accelerator.device, memory_format=torch.channels_last).train()
+    objective.to(accelerator.device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75, foreach=True)
