@@ -1,6 +1,6 @@
 """How good a classifier is on labelled images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeGuard
 
 import torch
@@ -27,6 +27,12 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
     """The share, in [0, 1], of rows of (N, classes) whose label is among the `top` most probable classes."""
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).double().mean().item()
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are not None, or None if there is none; summed in the given order."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def count_confusions(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:

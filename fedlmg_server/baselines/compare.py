@@ -1,7 +1,7 @@
 """The methods that a run measures by itself, on the same uploads, images and seeds: what it returns, or every one."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 
 from common.datasets.labeled_images import LabeledImages
 from common.storage.atomic import write_json
-from common.vision.metrics import count_confusions, predict
+from common.vision.metrics import count_confusions, mean_of_known, predict
 from fedlmg_server.baselines import centralised, teachers_alone
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
@@ -74,7 +74,7 @@ def measure_untrained(
     matrix = {upload.client: {name: local[name][upload.client] for name in local} for upload in run.uploads}
     rows = {
         "local-own": _row({name: accuracies[name] for name, accuracies in local.items()}),
-        "local-all": _row({name: _mean(accuracies.values()) for name, accuracies in local.items()}),
+        "local-all": _row({name: mean_of_known(accuracies.values()) for name, accuracies in local.items()}),
         "ensemble": _row(ensemble),
     }
     return rows, matrix
@@ -151,9 +151,4 @@ def _write(run: VirtualRun, method: str, row: dict, history: list[dict]) -> dict
 
 
 def _row(per_client: dict[str, float]) -> dict:
-    return {"accuracy": _mean(per_client.values()), "per_client": per_client}
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+    return {"accuracy": mean_of_known(per_client.values()), "per_client": per_client}

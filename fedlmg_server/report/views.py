@@ -1,6 +1,7 @@
 """A run's large tables, cut to what a page can show; each says in a sentence what it leaves out."""
 
 from common.html_page import find_mistakes
+from common.vision.metrics import mean_of_known
 from fedlmg_server.report.results import CONFUSION
 
 MAX_COLUMNS = 12
@@ -32,7 +33,8 @@ def matrix(results: dict) -> dict | None:
     returned = {name: client["aggregated_accuracy"] for name, client in results["clients"].items()}
     chosen = {name: models[name] for name in list(models)[:MAX_MODELS]} | {AGGREGATED: returned}
     rows = [
-        (name, [accuracies.get(column) for column in columns], _mean(accuracies)) for name, accuracies in chosen.items()
+        (name, [accuracies.get(column) for column in columns], mean_of_known(accuracies.values()))
+        for name, accuracies in chosen.items()
     ]
     omitted = [
         left_out(len(columns), len(results["clients"]), "test sets"),
@@ -75,8 +77,3 @@ def confusion(results: dict) -> dict | None:
         "mistakes": find_mistakes(names, names, counts, list(range(len(names))), MAX_MISTAKES),
         "num_classes": len(names),
     }
-
-
-def _mean(accuracies: dict[str, float | None]) -> float | None:
-    known = [value for value in accuracies.values() if value is not None]
-    return sum(known) / len(known) if known else None

@@ -1,9 +1,8 @@
 """Measure a finished run; write its results, its page, and the card beside its model."""
 
-from collections.abc import Iterable
-
 from common.storage.atomic import write_bytes, write_json
 from common.upload import Upload
+from common.vision.metrics import mean_of_known
 from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
@@ -32,7 +31,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
             "aggregation": description["aggregation"],
             "architecture": description["architecture"],
             # In one order, for a sum's last bits depend on it, and clients answer as they come.
-            "accuracy": _mean(accuracy for _, accuracy in sorted(evaluations.items())),
+            "accuracy": mean_of_known(accuracy for _, accuracy in sorted(evaluations.items())),
         },
         methods=measured.rows,
         synthesis=_synthesis(run),
@@ -77,7 +76,7 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         "num_examples": training.num_examples,
         "upload_bytes": upload.num_bytes,
         "own_accuracy": training.test_accuracy,
-        "own_accuracy_all_clients": _mean(measured.matrix.get(upload.client, {}).values()),
+        "own_accuracy_all_clients": mean_of_known(measured.matrix.get(upload.client, {}).values()),
         "aggregated_accuracy": evaluations.get(upload.client),
         "membership": upload.manifest.membership and upload.manifest.membership.to_json(),
         "privacy": upload.manifest.privacy and upload.manifest.privacy.to_json(),
@@ -93,8 +92,3 @@ def _synthesis(run: Run) -> dict:
         "images_per_second": run.workspace.stage_images()["synthesis"] / max(seconds, 1e-9),
         "rejected": run.model_description["rejected"],
     }
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    values = list(values)
-    return sum(values) / len(values) if values else None
