@@ -31,7 +31,7 @@ def opened(folder: Path, **changes):
 DRAWINGS = plan_images(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
 
 
-@pytest.mark.parametrize("through_denoiser", [True, False])
+@pytest.mark.parametrize("through_denoiser", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_guided_images_do_not_depend_on_their_batch(folder, guidance, monkeypatch, through_denoiser):
     monkeypatch.setattr(synthesis, "OURS", replace(synthesis.OURS, through_denoiser=through_denoiser))
     backend, config = opened(folder)
@@ -97,7 +97,7 @@ def test_plain_weights_are_preferred_to_those_of_a_variant(tmp_path):
     backend, _ = opened(tmp_path)
 
     theirs = plain.unet.state_dict()
-    assert all(torch.equal(weights, theirs[name]) for name, weights in backend.denoiser.state_dict().items())
+    torch.testing.assert_close(dict(backend.denoiser.state_dict()), dict(theirs), rtol=0, atol=0)
 
 
 def test_weights_of_two_variants_are_not_chosen_from(tmp_path):

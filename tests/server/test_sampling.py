@@ -231,7 +231,7 @@ def test_guidance_of_no_step_is_plain_sampling(backend, guidance, start):
     ("preset", "sampler"),
     [
         ("default", "ddim"),
-        ("authors", "ddpm"),
+        pytest.param("authors", "ddpm", marks=pytest.mark.slow),
         pytest.param("default", "dpm-solver++", marks=pytest.mark.slow),
         pytest.param("default", "lcm", marks=pytest.mark.slow),
     ],

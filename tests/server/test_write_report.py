@@ -37,12 +37,17 @@ def _in_one_process() -> Iterator[None]:
         yield
 
 
-def report(run: VirtualRun, with_baselines: bool) -> dict:
-    """Writes the report of a finished run; returns its results."""
+def prepare(run: VirtualRun, with_baselines: bool) -> None:
+    """What the stages before the report leave behind."""
     score = {"quality": 0.5, "weight": 1.0, "reason": ""}
     write_json(run.workspace.model / "quality.json", {"mnist": score})
     run.workspace.log(StageFinished(name="synthesis", seconds=1.0, images=80))
     set_compare(run, with_baselines)
+
+
+def report(run: VirtualRun, with_baselines: bool) -> dict:
+    """Writes the report of a finished run; returns its results."""
+    prepare(run, with_baselines)
     write_report(run, {"mnist": 0.5}, {}, {})
     return read_results(run)
 
@@ -82,12 +87,12 @@ def test_the_returned_model_is_the_one_that_is_measured(runs):
 
 
 def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
-    report(finished, False)
+    prepare(finished, False)
     answers = {"c": 0.1, "a": 0.2, "b": 0.3}
 
     def mean(evaluations: dict[str, float]) -> float:
         write_report(finished, evaluations, {}, {})
-        return json.loads((finished.workspace.report / "results.json").read_text())["aggregated"]["accuracy"]
+        return read_results(finished)["aggregated"]["accuracy"]
 
     assert mean(answers) == mean(dict(reversed(answers.items()))) == (0.2 + 0.3 + 0.1) / 3
 
