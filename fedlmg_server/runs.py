@@ -1,6 +1,5 @@
 """`fedlmg run`: submit a run to Flower, on this machine or another, and follow it to its end."""
 
-import json
 import shutil
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from fedlmg_server.flower.connection import Connection, make_environment
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor.progress import Follower
 from fedlmg_server.report.table import print_results
+from fedlmg_server.results import read_results
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 5
@@ -110,8 +110,7 @@ def _run_here(
         with open(workspace.root / "flower.log", "a") as log:
             log.write(connection.fetch_log(run_id))
         return reason
-    results = json.loads((workspace.report / "results.json").read_text())
-    print_results(results, workspace.report / "index.html", console)
+    print_results(read_results(workspace.report), workspace.report / "index.html", console)
     return ""
 
 

@@ -22,7 +22,7 @@ FLOWER_FILES = {
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_FLOORS = (
-    {"events", "flower"},
+    {"events", "flower", "results"},
     {"workspace"},
     {"run"},
     {"diffusion"},

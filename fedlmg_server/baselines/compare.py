@@ -1,7 +1,7 @@
 """The methods that a run measures by itself, on the same uploads, images and seeds: what it returns, or every one."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.results import Confusion, MethodResult
 
 UNTRAINED = ("local-own", "local-all", "ensemble")
 """Methods that use the uploads as they are."""
@@ -30,14 +31,12 @@ TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for nam
 class Measurements:
     """Accuracies in [0, 1]; all empty where the clients' images are not at hand."""
 
-    rows: dict[str, dict] = field(default_factory=dict)
-    """Method -> `accuracy`, and `per_client`: client -> accuracy on its test images."""
+    rows: dict[str, MethodResult] = field(default_factory=dict)
     histories: dict[str, list[dict]] = field(default_factory=dict)
     """Trained method -> its loss by epoch."""
     matrix: dict[str, dict[str, float]] = field(default_factory=dict)
     """Client -> its own model's accuracy on each client's test images."""
-    confusion: dict | None = None
-    """Of the returned model, as `confusion_of_returned_model` returns it."""
+    confusion: Confusion | None = None
 
 
 def measure_what_is_returned(run: VirtualRun) -> Measurements:
@@ -62,7 +61,7 @@ def returned_method(run: VirtualRun) -> str:
 
 def measure_untrained(
     run: VirtualRun, tests: dict[str, LabeledImages] | None = None
-) -> tuple[dict[str, dict], dict[str, dict[str, float]]]:
+) -> tuple[dict[str, MethodResult], dict[str, dict[str, float]]]:
     """The rows `UNTRAINED`, and each client's own model's accuracy on every test set; `tests`: client -> images, the
     clients' own where not given."""
     local: dict[str, dict[str, float]] = {}
@@ -80,12 +79,8 @@ def measure_untrained(
     return rows, matrix
 
 
-def confusion_of_returned_model(run: VirtualRun) -> dict:
-    """What the returned model takes for what, on all test sets, and its accuracy by client and class.
-
-    Returns class_names; counts, (classes, classes), row true class, column predicted; per_client, client -> accuracy
-    of each class in [0, 1], None where the client has no test image of it.
-    """
+def confusion_of_returned_model(run: VirtualRun) -> Confusion:
+    """What the returned model takes for what, on all test sets, and its accuracy by client and class."""
     model = load_model(run)
     tables = {
         name: count_confusions(predict(model, run.preprocess, test.images), test.labels)
@@ -96,12 +91,12 @@ def confusion_of_returned_model(run: VirtualRun) -> dict:
         for name, table in tables.items()
     }
     counts = torch.stack(list(tables.values())).sum(0).tolist()
-    return {"class_names": run.class_names, "counts": counts, "per_client": per_client}
+    return Confusion(class_names=run.class_names, counts=counts, per_client=per_client)
 
 
 def measure_trained(
     run: VirtualRun, on_progress: Callable[[int], None] = lambda count: None
-) -> tuple[dict[str, dict], dict[str, list[dict]]]:
+) -> tuple[dict[str, MethodResult], dict[str, list[dict]]]:
     """Rows and loss histories of the methods `TRAINED`; finished ones are read from `report/methods`."""
     finished = {method: _read(run, method) for method in TRAINED}
     returned = returned_method(run)
@@ -116,7 +111,7 @@ def measure_trained(
         finished[method] = _write(run, method, _row(run.measure(model)), history)
         on_progress(1)
     results = {method: result for method, result in finished.items() if result}
-    rows = {method: result["row"] for method, result in results.items()}
+    rows = {method: MethodResult.model_validate(result["row"]) for method, result in results.items()}
     return rows, {method: result["history"] for method, result in results.items()}
 
 
@@ -144,11 +139,11 @@ def _read(run: VirtualRun, method: str) -> dict | None:
     return None
 
 
-def _write(run: VirtualRun, method: str, row: dict, history: list[dict]) -> dict:
-    result = {"made_from": run.checksums, "row": row, "history": history}
+def _write(run: VirtualRun, method: str, row: MethodResult, history: list[dict]) -> dict:
+    result = {"made_from": run.checksums, "row": row.to_json(), "history": history}
     write_json(_path(run, method), result)
     return result
 
 
-def _row(per_client: dict[str, float]) -> dict:
-    return {"accuracy": mean_of_known(per_client.values()), "per_client": per_client}
+def _row(per_client: Mapping[str, float | None]) -> MethodResult:
+    return MethodResult(accuracy=mean_of_known(per_client.values()), per_client=dict(per_client))

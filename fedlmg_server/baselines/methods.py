@@ -1,6 +1,5 @@
 """Every method by name: those that `fedlmg run` measures itself, and the baselines that only a benchmark runs."""
 
-import json
 from collections.abc import Callable
 
 from fedlmg_server.baselines import (
@@ -25,6 +24,7 @@ from fedlmg_server.baselines.outcome import (
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
+from fedlmg_server.results import Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "ensemble-by-quality": weighted_ensemble.by_quality,
@@ -51,11 +51,11 @@ def measure_method(method: str, run: VirtualRun) -> Outcome:
 
 
 def _of_the_run(method: str, run: VirtualRun) -> Outcome:
-    results = json.loads((run.workspace.report / "results.json").read_text())
-    if method in results["methods"]:
-        per_client = results["methods"][method]["per_client"]
+    results = read_results(run.workspace.report)
+    if method in results.methods:
+        per_client = results.methods[method].measured
     elif method in compare.UNTRAINED:
-        per_client = compare.measure_untrained(run)[0][method]["per_client"]
+        per_client = compare.measure_untrained(run)[0][method].measured
     elif method == compare.returned_method(run):
         per_client = run.measure(load_model(run))
     else:
@@ -63,9 +63,9 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
     return Outcome(per_client, _cost_in_run(method, results, run))
 
 
-def _cost_in_run(method: str, results: dict, run: VirtualRun) -> Cost:
+def _cost_in_run(method: str, results: Results, run: VirtualRun) -> Cost:
     """Every student takes as many updates, so that the run's one distillation stands for each of them."""
-    cost, stages = cost_of_uploads(run), results["stages"]
+    cost, stages = cost_of_uploads(run), results.stages
     if method in ("local-own", "local-all"):
         return Cost(epochs=cost.epochs, client_seconds=cost.client_seconds)
     if method == "ensemble":
@@ -77,7 +77,7 @@ def _cost_in_run(method: str, results: dict, run: VirtualRun) -> Cost:
         images = sum(data.images.numel() for data in run.train.values())
         count = sum(map(len, run.train.values()))
         return Cost(1, 0, images, cost.download_bytes, 0.0, cost.server_seconds, count)
-    cost.num_images = results["synthesis"]["num_images"]
+    cost.num_images = results.synthesis.num_images
     cost.server_seconds += stages["prompts-only" if method.startswith("prompts-only") else "synthesis"]
     if method == "prompts-only-fine-tuning":
         # Nothing of the clients is used but their classes' names.

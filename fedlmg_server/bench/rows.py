@@ -12,7 +12,7 @@ from common.storage.atomic import write_bytes
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.report import plots
 from fedlmg_server.report.markdown import DASH, line, spread
-from fedlmg_server.report.results import title_method
+from fedlmg_server.results import title_method
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"

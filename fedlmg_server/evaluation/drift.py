@@ -67,7 +67,7 @@ def measure(run: VirtualRun) -> Iterator[Shifted]:
     models = {compare.returned_method(run): load_model(run), "centralised": pooled}
     for shift, tests in shifted(run.test):
         untrained, _ = compare.measure_untrained(run, tests)
-        found = {method: untrained[method]["per_client"] for method in ("local-all", "ensemble")}
+        found = {method: untrained[method].measured for method in ("local-all", "ensemble")}
         found |= {method: run.measure(model, tests) for method, model in models.items()}
         for method, per_client in found.items():
             yield Shifted(run.config.seed, shift, method, per_client)

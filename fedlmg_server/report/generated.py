@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
+from fedlmg_server.results import ImageCounts
 from fedlmg_server.synthesis import scores, traces
 
 Curve = list[tuple[float, float]]
 
 
-def summary(folder: Path, rejected: dict[str, dict[str, int]]) -> dict[str, int]:
+def summary(folder: Path, rejected: dict[str, dict[str, int]]) -> ImageCounts:
     """Numbers of a client's synthetic images: generated, read as asked by its classifier, kept for learning.
 
     rejected: class -> reason -> number of images.
     """
     there = [score for file, score in scores.read_scores(folder).items() if (folder / file).exists()]
-    return {
-        "generated": len(there),
-        "read_as_asked": sum(score.agrees for score in there),
-        "kept": len(there) - sum(count for reasons in rejected.values() for count in reasons.values()),
-    }
+    return ImageCounts(
+        generated=len(there),
+        read_as_asked=sum(score.agrees for score in there),
+        kept=len(there) - sum(count for reasons in rejected.values() for count in reasons.values()),
+    )
 
 
 def loss_curves(folder: Path) -> dict[str, Curve]:

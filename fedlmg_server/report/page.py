@@ -14,7 +14,7 @@ from common.manifest import Manifest, ManifestError
 from common.names import safe_name
 from common.vision.metrics import read_curve
 from fedlmg_server.report import generated, montage, plots, views
-from fedlmg_server.report.results import best, check, points, rejections, title_method
+from fedlmg_server.results import Results, format_points, title_method
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 
@@ -30,25 +30,17 @@ LIMITS = (
 )
 
 
-def render(workspace: Path, results: dict) -> str:
+def render(workspace: Path, results: Results) -> str:
     """The page as HTML.
 
     Parameters
     ----------
     workspace: the run's folder; images, histories and reasons are shown where it has them.
-    results: as `results.build` returns it.
-
-    Raises
-    ------
-    ValueError: `results` is not what `results.build` returns.
     """
-    check(results)
     template = load_template(TEMPLATE)
-    names = {safe_name(name): name for name in [*results["clients"], *results["missing"]]}
+    names = {safe_name(name): name for name in [*results.clients, *results.missing]}
     return template.render(
-        points=points,
-        rejections=rejections,
-        best=best,
+        points=format_points,
         title_method=title_method,
         views=views,
         results=results,
@@ -56,23 +48,25 @@ def render(workspace: Path, results: dict) -> str:
         bars=_bars(results),
         curves=list(_curves(workspace, names)),
         step_curves=list(_step_curves(workspace, names)),
-        grids=list(_grids(workspace, names, results["config"].get("min-confidence", 0.0))),
+        grids=list(_grids(workspace, names, results.config.get("min-confidence", 0.0))),
         missing=_missing(workspace, results, names),
         versions=_mapping(_read_json(workspace / "run.json").get("versions")),
         limits=LIMITS,
     )
 
 
-def headline(results: dict) -> str:
+def headline(results: Results) -> str:
     """The result in a sentence: the aggregated model against the clients' own, in percentage points."""
-    accuracy, clients = results["aggregated"]["accuracy"], results["clients"]
+    accuracy, clients = results.aggregated.accuracy, results.clients
     if accuracy is None:
         return "The aggregated model has not been measured by any client yet."
-    elsewhere = [client["own_accuracy_all_clients"] for client in clients.values()]
-    own = [(client["aggregated_accuracy"], client["own_accuracy"]) for client in clients.values()]
+    elsewhere = [client.own_accuracy_all_clients for client in clients.values()]
+    own = [(client.aggregated_accuracy, client.own_accuracy) for client in clients.values()]
     changes = {
         "the clients' own models on the same images": [accuracy - old for old in elsewhere if old is not None],
-        "each client's own model on its own images": [new - old for new, old in own if None not in (new, old)],
+        "each client's own model on its own images": [
+            new - old for new, old in own if new is not None and old is not None
+        ],
     }
     right = format_percent(accuracy)
     start = f"One upload from each of {len(clients)} clients, one model: right on {right} % of their images"
@@ -84,8 +78,8 @@ def _more_or_fewer(difference: float) -> str:
     return f"{100 * abs(difference):.1f} points {'more' if difference >= 0 else 'fewer'}"
 
 
-def _bars(results: dict) -> dict | None:
-    measured = {title_method(n): m["accuracy"] for n, m in results["methods"].items() if m["accuracy"] is not None}
+def _bars(results: Results) -> dict | None:
+    measured = {title_method(n): m.accuracy for n, m in results.methods.items() if m.accuracy is not None}
     if not measured:
         return None
     alt = "Mean accuracy of each method in percent: " + ", ".join(
@@ -176,12 +170,12 @@ def _caption(score: Score | None, min_confidence: float) -> str:
     return f"{read}, {format_percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
 
 
-def _missing(workspace: Path, results: dict, names: dict[str, str]) -> dict[str, str]:
+def _missing(workspace: Path, results: Results, names: dict[str, str]) -> dict[str, str]:
     quarantined = {
         names.get(path.parent.name, path.parent.name): str(_read_json(path).get("reason", "no reason was kept"))
         for path in sorted(workspace.glob("quarantine/*/reason.json"))
     }
-    return quarantined | {name: str(reason) for name, reason in results["missing"].items()}
+    return quarantined | {name: str(reason) for name, reason in results.missing.items()}
 
 
 def _read_json(path: Path) -> dict:

@@ -2,7 +2,7 @@
 
 from common.html_page import find_mistakes
 from common.vision.metrics import mean_of_known
-from fedlmg_server.report.results import CONFUSION
+from fedlmg_server.results import Confusion, Results
 
 MAX_COLUMNS = 12
 MAX_MODELS = 24
@@ -11,9 +11,9 @@ MAX_MISTAKES = 8
 AGGREGATED = "aggregated model"
 
 
-def clients_shown(results: dict) -> list[str]:
+def clients_shown(results: Results) -> list[str]:
     """The clients that have a column of their own in wide tables."""
-    return list(results["clients"])[:MAX_COLUMNS]
+    return list(results.clients)[:MAX_COLUMNS]
 
 
 def left_out(shown: int, total: int, what: str) -> str:
@@ -21,55 +21,55 @@ def left_out(shown: int, total: int, what: str) -> str:
     return f"{shown} of {total} {what} shown; results.json has them all." if shown < total else ""
 
 
-def matrix(results: dict) -> dict | None:
+def matrix(results: Results) -> dict | None:
     """Accuracy of every model on every client's test images; the aggregated model comes last.
 
     Returns columns; rows, (model, accuracy by column, mean over all clients); omitted. None where not measured.
     """
-    models = results["matrix"]
+    models = results.matrix
     if not models:
         return None
     columns = clients_shown(results)
-    returned = {name: client["aggregated_accuracy"] for name, client in results["clients"].items()}
+    returned = {name: client.aggregated_accuracy for name, client in results.clients.items()}
     chosen = {name: models[name] for name in list(models)[:MAX_MODELS]} | {AGGREGATED: returned}
     rows = [
         (name, [accuracies.get(column) for column in columns], mean_of_known(accuracies.values()))
         for name, accuracies in chosen.items()
     ]
     omitted = [
-        left_out(len(columns), len(results["clients"]), "test sets"),
+        left_out(len(columns), len(results.clients), "test sets"),
         left_out(len(rows) - 1, len(models), "clients' models"),
     ]
     return {"columns": columns, "rows": rows, "omitted": " ".join(filter(None, omitted))}
 
 
-def classes(results: dict) -> dict:
+def classes(results: Results) -> dict:
     """Accuracy of the aggregated model by class, all test images together and client by client; hardest first if cut.
 
     Returns columns; rows, (class, test images, accuracy, accuracy by column); omitted.
     """
-    measured = results["confusion"] or CONFUSION
-    columns = [name for name in clients_shown(results) if name in measured["per_client"]]
+    measured = results.confusion or Confusion(class_names=[], counts=[], per_client={})
+    columns = [name for name in clients_shown(results) if name in measured.per_client]
     rows = []
-    for index, (name, counts) in enumerate(zip(measured["class_names"], measured["counts"], strict=True)):
-        by_client = [measured["per_client"][column][index] for column in columns]
+    for index, (name, counts) in enumerate(zip(measured.class_names, measured.counts, strict=True)):
+        by_client = [measured.per_client[column][index] for column in columns]
         rows.append((name, sum(counts), counts[index] / sum(counts) if sum(counts) else None, by_client))
     total = len(rows)
     if total > MAX_CLASSES:
         rows = sorted(rows, key=lambda row: 2.0 if row[2] is None else row[2])[:MAX_CLASSES]
     omitted = [
         left_out(len(rows), total, "classes, the hardest,"),
-        left_out(len(columns), len(measured["per_client"]), "clients"),
+        left_out(len(columns), len(measured.per_client), "clients"),
     ]
     return {"columns": columns, "rows": rows, "omitted": " ".join(filter(None, omitted))}
 
 
-def confusion(results: dict) -> dict | None:
+def confusion(results: Results) -> dict | None:
     """Mistakes, the most frequent first; and names and counts of the whole table where it has few classes."""
-    measured = results["confusion"]
+    measured = results.confusion
     if measured is None:
         return None
-    names, counts = measured["class_names"], measured["counts"]
+    names, counts = measured.class_names, measured.counts
     whole = len(names) <= MAX_CLASSES
     return {
         "names": names if whole else [],

@@ -8,7 +8,8 @@ from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
 from fedlmg_server.collection.validation import read_rejections
 from fedlmg_server.events import Progress
-from fedlmg_server.report import generated, model_card, page, results
+from fedlmg_server.report import generated, model_card, page
+from fedlmg_server.results import ClientResult, ModelResult, SynthesisResult, make_results, write_results
 from fedlmg_server.run import Run
 
 
@@ -23,16 +24,16 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
     """
     workspace, description = run.workspace, run.model_description
     measured = _measure(run)
-    content = results.build(
+    content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
         clients={upload.client: _client(run, upload, measured, evaluations) for upload in run.uploads},
-        aggregated={
-            "aggregation": description["aggregation"],
-            "architecture": description["architecture"],
+        aggregated=ModelResult(
+            aggregation=description["aggregation"],
+            architecture=description["architecture"],
             # In one order, for a sum's last bits depend on it, and clients answer as they come.
-            "accuracy": mean_of_known(accuracy for _, accuracy in sorted(evaluations.items())),
-        },
+            accuracy=mean_of_known(accuracy for _, accuracy in sorted(evaluations.items())),
+        ),
         methods=measured.rows,
         synthesis=_synthesis(run),
         stages=workspace.stage_seconds(),
@@ -44,7 +45,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
     )
     histories = measured.histories or {f"fedlmg-{description['aggregation']}": description["history"]}
     write_json(workspace.report / "histories.json", histories)
-    write_json(workspace.report / "results.json", content)
+    write_results(workspace.report, content)
     write_bytes(workspace.model / "MODEL_CARD.md", model_card.render(content, description["class_names"]).encode())
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
 
@@ -65,30 +66,30 @@ def _measure(run: Run) -> Measurements:
         return compare.measure_what_is_returned(virtual)
 
 
-def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, float]) -> dict:
+def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, float]) -> ClientResult:
     score, training = run.teacher_scores[upload.client], upload.manifest.training
     rejected = run.model_description["rejected"].get(upload.client, {})
-    return {
-        "quality": score["quality"],
-        "weight": score["weight"],
-        "weight_reason": score["reason"],
-        "architecture": upload.manifest.architecture,
-        "num_examples": training.num_examples,
-        "upload_bytes": upload.num_bytes,
-        "own_accuracy": training.test_accuracy,
-        "own_accuracy_all_clients": mean_of_known(measured.matrix.get(upload.client, {}).values()),
-        "aggregated_accuracy": evaluations.get(upload.client),
-        "membership": upload.manifest.membership and upload.manifest.membership.to_json(),
-        "privacy": upload.manifest.privacy and upload.manifest.privacy.to_json(),
-        "images": generated.summary(run.image_folder(upload), rejected),
-    }
+    return ClientResult(
+        quality=score["quality"],
+        weight=score["weight"],
+        weight_reason=score["reason"],
+        architecture=upload.manifest.architecture,
+        num_examples=training.num_examples,
+        upload_bytes=upload.num_bytes,
+        own_accuracy=training.test_accuracy,
+        own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
+        aggregated_accuracy=evaluations.get(upload.client),
+        membership=upload.manifest.membership,
+        privacy=upload.manifest.privacy,
+        images=generated.summary(run.image_folder(upload), rejected),
+    )
 
 
-def _synthesis(run: Run) -> dict:
+def _synthesis(run: Run) -> SynthesisResult:
     seconds = run.workspace.stage_seconds()["synthesis"]
-    return {
-        "num_images": run.num_images,
-        "seconds": seconds,
-        "images_per_second": run.workspace.stage_images()["synthesis"] / max(seconds, 1e-9),
-        "rejected": run.model_description["rejected"],
-    }
+    return SynthesisResult(
+        num_images=run.num_images,
+        seconds=seconds,
+        images_per_second=run.workspace.stage_images()["synthesis"] / max(seconds, 1e-9),
+        rejected=run.model_description["rejected"],
+    )

@@ -1,23 +1,25 @@
 import io
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from fedlmg_server.report import results, table
+from fedlmg_server import results
+from fedlmg_server.report import table
 from tests.report.tiny import HOSTILE, figures
 
 
 def test_methods_come_in_the_order_they_are_shown():
-    built = results.build(**figures())
+    built = results.make_results(**figures())
 
-    assert list(built["methods"]) == ["local-all", "fedlmg-fine-tuning", "fedavg", "centralised"]
+    assert list(built.methods) == ["local-all", "fedlmg-fine-tuning", "fedavg", "centralised"]
 
 
 def test_what_was_not_measured_is_none():
-    built = results.build(**figures())
+    built = results.make_results(**figures())
 
-    assert built["clients"][HOSTILE]["own_accuracy_all_clients"] is None
+    assert built.clients[HOSTILE].own_accuracy_all_clients is None
 
 
 @pytest.mark.parametrize(
@@ -27,8 +29,8 @@ def test_missing_key_is_named(section: str, key: str):
     bad = figures()
     del (bad["clients"]["mnist"] if section == "clients" else bad[section])[key]
 
-    with pytest.raises(ValueError, match=rf"results lack '{section}\..*{key}'"):
-        results.build(**bad)
+    with pytest.raises(ValueError, match=rf"results.json lacks '{section}\..*{key}'"):
+        results.make_results(**bad)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, 87.3, float("nan"), "0.5", True])
@@ -37,26 +39,26 @@ def test_accuracy_outside_zero_to_one_is_named(value: object):
     bad["methods"]["local-all"]["per_client"]["mnist"] = value
 
     with pytest.raises(ValueError, match=r"methods\.local-all\.per_client\.mnist"):
-        results.build(**bad)
+        results.make_results(**bad)
 
 
 def test_negative_seconds_are_named():
     bad = figures() | {"stages": {"upload": -1.0}}
 
     with pytest.raises(ValueError, match=r"stages\.upload"):
-        results.build(**bad)
+        results.make_results(**bad)
 
 
 def test_best_leaves_out_the_upper_bound():
-    built = results.build(**figures())
+    built = results.make_results(**figures())
 
-    assert results.best(built) == 0.75
+    assert built.best_accuracy() == 0.75
 
 
 def test_terminal_shows_figures_names_and_path():
     output = io.StringIO()
 
-    table.print_results(results.build(**figures()), Path("report/index.html"), Console(file=output, width=160))
+    table.print_results(results.make_results(**figures()), Path("report/index.html"), Console(file=output, width=160))
 
     shown = output.getvalue()
     assert all(text in shown for text in ("87.3", "95.2", HOSTILE, "no answer by the <deadline>"))
@@ -68,7 +70,7 @@ def test_terminal_says_of_whom_few_images_are_learned_from(kept: int, told: bool
     output, few = io.StringIO(), figures()
     few["clients"]["mnist"]["images"] = {"generated": 320, "read_as_asked": 320, "kept": kept}
 
-    table.print_results(results.build(**few), Path("index.html"), Console(file=output, width=200))
+    table.print_results(results.make_results(**few), Path("index.html"), Console(file=output, width=200))
 
     assert (f"mnist: {kept} of 320 are learned from" in output.getvalue()) == told
 
@@ -76,30 +78,55 @@ def test_terminal_says_of_whom_few_images_are_learned_from(kept: int, told: bool
 def test_terminal_gets_no_control_characters_from_clients():
     output, hostile = io.StringIO(), figures() | {"missing": {"late\x1b[2J": "[red]lost\x07"}}
 
-    table.print_results(results.build(**hostile), Path("index.html"), Console(file=output, width=160))
+    table.print_results(results.make_results(**hostile), Path("index.html"), Console(file=output, width=160))
 
     assert "late [2J" in output.getvalue()
     assert "[red]lost " in output.getvalue()
 
 
+def test_results_are_read_as_they_were_written(tmp_path: Path):
+    built = results.make_results(**figures())
+
+    results.write_results(tmp_path, built)
+
+    assert results.read_results(tmp_path) == built
+    assert results.read_results(tmp_path).to_json() == built.to_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"schema": 99}, "'schema' = 99: this version reads schema 1"),
+        ({"seed": True}, "'seed' = True: it must be a whole number"),
+        ({"clients": []}, r"'clients' = \[\]: it must be an object"),
+    ],
+)
+def test_a_file_that_holds_no_results_is_refused_with_its_key(tmp_path: Path, changes: dict, reason: str):
+    content = results.make_results(**figures()).to_json() | changes
+    (tmp_path / "results.json").write_text(json.dumps(content))
+
+    with pytest.raises(ValueError, match=f"^results.json has {reason}"):
+        results.read_results(tmp_path)
+
+
 def test_every_client_has_an_outcome():
     late = {"refused": {"broken": "a NaN"}, "unevaluated": {"mnist": "it went away"}}
 
-    made = results.build(**figures() | late)
+    made = results.make_results(**figures() | late)
 
-    assert {name: outcome["state"] for name, outcome in made["outcomes"].items()} == {
+    assert {name: outcome.state for name, outcome in made.outcomes.items()} == {
         "mnist": "not evaluated",
         HOSTILE: "answered",
         "late": "missing",
         "broken": "refused",
     }
-    assert made["missing"]["broken"] == made["outcomes"]["broken"]["reason"] == "a NaN"
+    assert made.missing["broken"] == made.outcomes["broken"].reason == "a NaN"
 
 
 def test_terminal_says_what_became_of_each_client():
     output = io.StringIO()
     figures_of_loss = figures() | {"unevaluated": {"mnist": "it went away"}}
 
-    table.print_results(results.build(**figures_of_loss), Path("index.html"), Console(file=output, width=160))
+    table.print_results(results.make_results(**figures_of_loss), Path("index.html"), Console(file=output, width=160))
 
     assert all(text in output.getvalue() for text in ("not evaluated  it went away", "missing        no answer"))

@@ -10,14 +10,15 @@ from common import manifest
 from common.html_page import format_percent
 from common.manifest import Epoch
 from common.names import safe_name
-from fedlmg_server.report import model_card, page, results
+from fedlmg_server import results
+from fedlmg_server.report import model_card, page
 from tests.manifests import make_manifest, make_training
 
 SCRIPTS = ["قطة", "猫", "🐈", "кошка", "γάτα", "แมว"]
 MAX_BYTES = 5_000_000
 
 
-def run_of(root: Path, clients: list[str], class_names: list[str]) -> dict:
+def run_of(root: Path, clients: list[str], class_names: list[str]) -> results.Results:
     """A made-up finished run, with one small image of each class for the first twenty clients."""
     for client in clients[:20]:
         for name in class_names:
@@ -29,7 +30,7 @@ def run_of(root: Path, clients: list[str], class_names: list[str]) -> dict:
         manifest.write(root / "uploads" / safe_name(client), make_manifest(client, class_names, training=training))
     figures = {"architecture": "small_resnet", "num_examples": 9, "upload_bytes": 1000, "own_accuracy": 0.5}
     size = len(class_names)
-    return results.build(
+    return results.make_results(
         seed=0,
         config={"min-confidence": 0.2},
         clients={client: figures | {"aggregated_accuracy": 0.75} for client in clients},

@@ -8,14 +8,14 @@ from PIL import Image
 from common import manifest
 from common.manifest import Epoch
 from common.names import safe_name
-from fedlmg_server.report import results
+from fedlmg_server import results
 from tests.manifests import make_manifest, make_training
 
 HOSTILE = "<b>$x_$</b>"
 
 
 def figures() -> dict:
-    """Keyword arguments of `results.build`."""
+    """Keyword arguments of `results.make_results`, as JSON."""
     client = {"architecture": "small_resnet", "num_examples": 40, "upload_bytes": 1_500_000}
     return {
         "seed": 3,
@@ -30,7 +30,6 @@ def figures() -> dict:
         "methods": {
             "centralised": {"accuracy": 0.952, "per_client": {"mnist": 0.97, HOSTILE: 0.934}},
             "fedlmg-fine-tuning": {"accuracy": 0.75, "per_client": {"mnist": 0.873, HOSTILE: 0.627}},
-            "dense": None,
             "fedavg": {"accuracy": 0.312, "per_client": {"mnist": 0.5}},
             "local-all": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
         },
@@ -49,7 +48,7 @@ def figures() -> dict:
     }
 
 
-def make_workspace(root: Path) -> dict:
+def make_workspace(root: Path) -> results.Results:
     """Write the run under `root`; returns its results."""
     for name, shade in (("mnist", 40), (HOSTILE, 200)):
         history = [Epoch(epoch=e, train_loss=2 / e, validation_accuracy=1 - 1 / e) for e in range(1, 4)]
@@ -68,7 +67,7 @@ def make_workspace(root: Path) -> dict:
     write_json(root / "quarantine" / "broken" / "reason.json", {"reason": "weights hold a NaN"})
     write_json(root / "report" / "histories.json", {"fedlmg-fine-tuning": [{"epoch": 1, "loss": 0.5}]})
     write_json(root / "run.json", {"versions": {"torch": "2.99.1"}})
-    return results.build(**figures())
+    return results.make_results(**figures())
 
 
 def write_json(path: Path, content: object) -> None:

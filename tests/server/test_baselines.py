@@ -26,6 +26,7 @@ from fedlmg_server.events import StageFinished
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
 from tests.server.tiny_federation import NAMES, SETTINGS, trained, two_colors, virtual_run
+from tests.server.tiny_results import write_finished
 
 
 def images_counted(upload: Upload, count: int) -> Upload:
@@ -60,10 +61,8 @@ def test_averages_do_not_apply_to_unlike_architectures(baseline):
 
 
 def cost_in_run(method: str, asked: VirtualRun) -> Cost:
-    results = {"methods": {method: {"per_client": {"a": 0.5, "b": 0.5}}}, "synthesis": {"num_images": 32}}
-    results["stages"] = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
-    asked.workspace.report.mkdir(parents=True)
-    (asked.workspace.report / "results.json").write_text(json.dumps(results))
+    stages = {"distillation": 5.0, "synthesis": 7.0, "prompts-only": 3.0}
+    write_finished(asked.workspace, {method: {"a": 0.5, "b": 0.5}}, stages, num_images=32)
     return methods.measure_method(method, asked).cost
 
 
@@ -93,8 +92,8 @@ def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(
 
     rows, matrix = compare.measure_untrained(virtual_run([uploads[0], wrong]))
 
-    assert rows["local-own"]["per_client"] == {"a": 1.0, "b": 0.0}
-    assert rows["local-all"]["per_client"] == {"a": 0.5, "b": 0.5}
+    assert rows["local-own"].per_client == {"a": 1.0, "b": 0.0}
+    assert rows["local-all"].per_client == {"a": 0.5, "b": 0.5}
     assert matrix == {"a": {"a": 1.0, "b": 1.0}, "b": {"a": 0.0, "b": 0.0}}
 
 

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from common.config import Config, ConfigError
 from common.datasets.readers import folders
 from common.names import safe_name
-from common.storage.atomic import write_json
 from fedlmg_server.baselines import methods
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome
 from fedlmg_server.bench import experiment, grid, rows, smoke
@@ -27,6 +26,7 @@ from fedlmg_server.report import plots
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 from tests.manifests import saying
+from tests.server.tiny_results import write_finished
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
 FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in ("digits-large.toml", "overlap.toml"))
@@ -156,7 +156,7 @@ def finished(tmp_path: Path):
         workspace = Workspace.open(Config.from_run_config(keys), grid.read_versions())
         upload = saying(make_upload("a", [str(digit) for digit in range(10)]), data="digits/mnist")
         upload.save(workspace.upload("a"))
-        write_json(workspace.report / "results.json", {"methods": {}, "stages": {}})
+        write_finished(workspace, {}, {})
         return ""
 
     return make

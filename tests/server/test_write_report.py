@@ -1,6 +1,5 @@
 """What a run measures of itself: with `compare` every method, without it only what it returns."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.events import PlanMade, StageFinished
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
+from fedlmg_server.results import Results, read_results
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying
@@ -45,11 +45,11 @@ def prepare(run: VirtualRun, with_baselines: bool) -> None:
     set_compare(run, with_baselines)
 
 
-def report(run: VirtualRun, with_baselines: bool) -> dict:
+def report(run: VirtualRun, with_baselines: bool) -> Results:
     """Writes the report of a finished run; returns its results."""
     prepare(run, with_baselines)
     write_report(run, {"mnist": 0.5}, {}, {})
-    return read_results(run)
+    return read_results(run.workspace.report)
 
 
 @pytest.fixture(scope="module")
@@ -61,29 +61,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, VirtualRun]:
     return found
 
 
-def read_results(run: VirtualRun) -> dict:
-    return json.loads((run.workspace.report / "results.json").read_text())
-
-
 def set_compare(run: Run, value: bool) -> None:
     run.config = Config.from_run_config(run.config.to_run_config() | {"compare": value})
 
 
 @pytest.mark.parametrize(("with_baselines", "methods"), [(False, RETURNED), (True, EVERY_METHOD)])
 def test_methods_are_those_that_were_asked_for(runs, with_baselines: bool, methods: list[str]):
-    assert list(read_results(runs[with_baselines])["methods"]) == methods
+    assert list(read_results(runs[with_baselines].workspace.report).methods) == methods
 
 
 def test_a_method_is_as_accurate_with_baselines_as_without(runs):
-    alone, among_all = (read_results(runs[key])["methods"] for key in (False, True))
+    alone, among_all = (read_results(runs[key].workspace.report).methods for key in (False, True))
 
     assert alone == {name: among_all[name] for name in RETURNED}
 
 
 def test_the_returned_model_is_the_one_that_is_measured(runs):
-    rows = read_results(runs[False])["methods"]
+    rows = read_results(runs[False].workspace.report).methods
 
-    assert rows["fedlmg-specific-teacher"]["per_client"] == runs[False].measure(load_model(runs[False]))
+    assert rows["fedlmg-specific-teacher"].per_client == runs[False].measure(load_model(runs[False]))
 
 
 def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
@@ -92,7 +88,7 @@ def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
 
     def mean(evaluations: dict[str, float]) -> float:
         write_report(finished, evaluations, {}, {})
-        return read_results(finished)["aggregated"]["accuracy"]
+        return read_results(finished.workspace.report).aggregated.accuracy
 
     assert mean(answers) == mean(dict(reversed(answers.items()))) == (0.2 + 0.3 + 0.1) / 3
 
@@ -100,7 +96,7 @@ def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
 @pytest.mark.parametrize("with_baselines", [False, True])
 def test_page_and_table_say_how_to_measure_baselines_where_there_are_none(runs, with_baselines: bool):
     path, output = runs[with_baselines].workspace.report / "index.html", StringIO()
-    print_results(read_results(runs[with_baselines]), path, Console(file=output, width=160))
+    print_results(read_results(path.parent), path, Console(file=output, width=160))
 
     page = path.read_text()
     assert ("fedlmg run --compare" in page, "fedlmg run --compare" in output.getvalue()) == (not with_baselines,) * 2
@@ -113,7 +109,7 @@ def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(finished
 
     results = report(finished, True)
 
-    assert (results["methods"], results["matrix"], results["confusion"]) == ({}, {}, None)
+    assert (results.methods, results.matrix, results.confusion) == ({}, {}, None)
 
 
 @pytest.mark.parametrize(("with_baselines", "methods"), [(False, []), (True, ["prompts-only"])])

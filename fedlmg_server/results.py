@@ -1,0 +1,234 @@
+"""The figures of a run: what `report/results.json` holds and every table and plot shows; written and read here alone.
+
+Accuracies are fractions in [0, 1]; None means not measured (a client that left, a baseline outside simulation).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from common.contracts import Amount, Contract, Count, Fraction, explain_error
+from common.manifest import Membership, Privacy
+from common.storage.atomic import write_json
+
+SCHEMA = 1
+FILE = "results.json"
+DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
+METHODS = (
+    *("local-own", "local-all", "ensemble"),
+    *(f"{source}-{distillation}" for source in ("prompts-only", "fedlmg") for distillation in DISTILLATIONS),
+    "centralised",
+)
+"""The order in which methods are shown; others come before `centralised`."""
+TITLES = {
+    "local-own": "local (own test set)",
+    "local-all": "local (all test sets)",
+    "centralised": "centralised (upper bound)",
+}
+"""Methods whose name alone does not say on which images or for what they stand."""
+
+
+class ImageCounts(Contract):
+    """Numbers of a client's synthetic images."""
+
+    generated: Count
+    read_as_asked: Count
+    """Read by the client's classifier as the class that was asked for."""
+    kept: Count
+    """Learned from."""
+
+
+class ClientResult(Contract):
+    architecture: str
+    num_examples: Count
+    upload_bytes: Count
+    own_accuracy: Fraction | None
+    """The client's own model on its own test images."""
+    own_accuracy_all_clients: Fraction | None = None
+    """The client's own model, mean over all clients' test images."""
+    aggregated_accuracy: Fraction | None
+    """The returned model on the client's test images."""
+    quality: Fraction | None = None
+    """As a teacher: 0 is chance, 1 is perfect."""
+    weight: Fraction = 1.0
+    """As a teacher."""
+    weight_reason: str = ""
+    """Why the weight is not 1."""
+    images: ImageCounts | None = None
+    membership: Membership | None = None
+    privacy: Privacy | None = None
+
+
+class ModelResult(Contract):
+    """The returned model."""
+
+    aggregation: str
+    architecture: str
+    accuracy: Fraction | None
+    """Mean over the clients' test images."""
+
+
+class MethodResult(Contract):
+    accuracy: Fraction | None
+    """Mean over the clients."""
+    per_client: dict[str, Fraction | None]
+    """Client -> accuracy on its test images."""
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """`per_client` without the clients where nothing was measured."""
+        return {client: accuracy for client, accuracy in self.per_client.items() if accuracy is not None}
+
+
+class SynthesisResult(Contract):
+    num_images: Count
+    seconds: Amount
+    images_per_second: Amount
+    rejected: dict[str, dict[str, dict[str, Count]]] = Field(default_factory=dict)
+    """Client -> class -> reason -> number of images."""
+
+
+class Outcome(Contract):
+    """What became of a client."""
+
+    state: Literal["answered", "not evaluated", "missing", "refused"]
+    reason: str
+
+
+class Confusion(Contract):
+    """What the returned model takes for what, on all test images."""
+
+    class_names: list[str]
+    counts: list[list[Count]]
+    """Row true class, column predicted."""
+    per_client: dict[str, list[Fraction | None]]
+    """Client -> accuracy of each class, None where the client has no test image of it."""
+
+
+def _check_schema(schema: int) -> int:
+    if schema != SCHEMA:
+        raise ValueError(f"this version reads schema {SCHEMA}: use the version that made the run")
+    return schema
+
+
+class Results(Contract):
+    schema_version: Annotated[int, AfterValidator(_check_schema)] = Field(alias="schema")
+    seed: int
+    config: dict[str, Any]
+    """The run's flat settings."""
+    clients: dict[str, ClientResult]
+    aggregated: ModelResult
+    methods: dict[str, MethodResult]
+    """Those that were measured, in the order they are shown."""
+    synthesis: SynthesisResult
+    stages: dict[str, Amount]
+    """Seconds of each."""
+    missing: dict[str, str]
+    """Client -> why no upload of it is in the model."""
+    outcomes: dict[str, Outcome]
+    matrix: dict[str, dict[str, Fraction | None]]
+    """Client -> its own model's accuracy on each client's test images."""
+    confusion: Confusion | None
+
+    def rejections(self, client: str) -> dict[str, int]:
+        """Reason -> number of a client's images that were rejected for it, over all classes."""
+        classes = self.synthesis.rejected.get(client, {})
+        return dict(sum((Counter(reasons) for reasons in classes.values()), Counter()))
+
+    def best_accuracy(self, client: str | None = None) -> float | None:
+        """Highest accuracy of any method, for one client or on average, except `centralised`, which sees real data."""
+        found = [method for name, method in self.methods.items() if name != "centralised"]
+        values = [method.accuracy if client is None else method.per_client.get(client) for method in found]
+        return max((value for value in values if value is not None), default=None)
+
+
+def make_results(
+    *,
+    seed: int,
+    config: Mapping[str, Any],
+    clients: Mapping[str, ClientResult],
+    aggregated: ModelResult,
+    methods: Mapping[str, MethodResult],
+    synthesis: SynthesisResult,
+    stages: Mapping[str, float],
+    missing: Mapping[str, str],
+    refused: Mapping[str, str] | None = None,
+    unevaluated: Mapping[str, str] | None = None,
+    matrix: Mapping[str, Mapping[str, float]] | None = None,
+    confusion: Confusion | None = None,
+) -> Results:
+    """The figures of a run, each as `Results` describes it.
+
+    missing, refused, unevaluated: client -> why no upload of it came; what is wrong with the one that came; why it did
+        not measure the returned model. Together with `clients` they make `outcomes`.
+
+    Raises
+    ------
+    ValueError: a value out of range; the message names the key.
+    """
+    refused, unevaluated = refused or {}, unevaluated or {}
+    states = {"answered": dict.fromkeys(clients, ""), "not evaluated": unevaluated}
+    states |= {"missing": missing, "refused": refused}
+    outcomes = {
+        name: {"state": state, "reason": reason}
+        for state, reasons in states.items()
+        for name, reason in reasons.items()
+    }
+    return _validate(
+        {
+            "schema": SCHEMA,
+            "seed": seed,
+            "config": dict(config),
+            "clients": dict(clients),
+            "aggregated": aggregated,
+            "methods": {name: methods[name] for name in sorted(methods, key=_place)},
+            "synthesis": synthesis,
+            "stages": dict(stages),
+            "missing": {**missing, **refused},
+            "outcomes": outcomes,
+            "matrix": {name: dict(row) for name, row in (matrix or {}).items()},
+            "confusion": confusion,
+        }
+    )
+
+
+def read_results(report: Path) -> Results:
+    """The figures in a run's `report` folder.
+
+    Raises
+    ------
+    ValueError: the file is not that of a run's figures; the message names the key.
+    OSError: there is no such file.
+    """
+    return _validate(json.loads((report / FILE).read_text()))
+
+
+def write_results(report: Path, results: Results) -> None:
+    write_json(report / FILE, results.to_json())
+
+
+def format_points(accuracy: float | None, reference: float | None) -> str:
+    """Difference in percentage points with its sign; a dash where either is not measured."""
+    if accuracy is None or reference is None:
+        return "\N{EN DASH}"
+    return f"{100 * (accuracy - reference):+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def title_method(method: str) -> str:
+    """The method's name as tables and plots show it."""
+    return TITLES.get(method, method)
+
+
+def _validate(content: object) -> Results:
+    try:
+        return Results.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(explain_error(error, FILE)) from None
+
+
+def _place(method: str) -> float:
+    return METHODS.index(method) if method in METHODS else len(METHODS) - 1.5
