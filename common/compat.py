@@ -20,4 +20,5 @@ def accept_weights_without_version(mnasnet: "Module") -> None:
     """
     from torch import nn
 
-    mnasnet._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, mnasnet)  # type: ignore[method-assign]
+    plain = MethodType(nn.Module._load_from_state_dict, mnasnet)
+    mnasnet._load_from_state_dict = plain  # type: ignore[method-assign]  # that is the purpose

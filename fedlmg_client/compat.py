@@ -24,4 +24,4 @@ def wrap_requests(wrap: Callable[[Request], Request]) -> None:
     """
     from flwr.supercore.protobuf.client import ProtobufClient
 
-    ProtobufClient._unary_unary = wrap(ProtobufClient._unary_unary)  # type: ignore[method-assign, assignment]  # on purpose
+    ProtobufClient._unary_unary = wrap(ProtobufClient._unary_unary)  # type: ignore[method-assign, assignment]  # that is the purpose

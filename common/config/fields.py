@@ -40,7 +40,7 @@ def key(name: str) -> str:
 
 def fields_of(table: type) -> dict[str, FieldInfo]:
     """Every field of a table of settings by its name; a table inside a table is no field."""
-    found = table.__pydantic_fields__  # type: ignore[attr-defined]
+    found = table.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic adds it
     return {name: field for name, field in found.items() if not is_dataclass(field.annotation)}
 
 

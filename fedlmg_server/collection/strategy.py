@@ -33,13 +33,6 @@ class QuorumError(RuntimeError):
     """Too few uploads arrived by the deadline; the message gives the reason for each missing client."""
 
 
-def _read_number(metrics: MetricRecord, key: str) -> float:
-    value = metrics[key]
-    if isinstance(value, list):
-        raise ReplyError(f"'{key}' of the client's evaluation must be a number, got a list")
-    return float(value)
-
-
 class Aggregated(Protocol):
     """The model that `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
 
@@ -86,7 +79,9 @@ class FedLMG(Strategy):
         log(INFO, "\t├──> deadline for uploads, and for evaluations: %.0f s", self.config.deadline_seconds)
         log(INFO, "\t└──> workspace: %s", self.workspace.root)
 
-    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object) -> Result:  # type: ignore[override]  # whatever else Flower passes
+    def start(  # type: ignore[override]  # Flower passes more, which is ignored
+        self, grid: Grid, initial_arrays: ArrayRecord | None = None, num_rounds: int = 1, **_: object
+    ) -> Result:
         """Collect the uploads, aggregate them, and evaluate the model: one communication round.
 
         The deadlines are those of the config; all arguments except `grid` are ignored.
@@ -316,3 +311,10 @@ class FedLMG(Strategy):
     def _report_missing(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))
+
+
+def _read_number(metrics: MetricRecord, key: str) -> float:
+    value = metrics[key]
+    if isinstance(value, list):
+        raise ReplyError(f"'{key}' of the client's evaluation must be a number, got a list")
+    return float(value)

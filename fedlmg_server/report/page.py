@@ -187,7 +187,3 @@ def _read_json(path: Path) -> dict:
 
 def _mapping(value: object) -> dict:
     return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list:
-    return value if isinstance(value, list) else []

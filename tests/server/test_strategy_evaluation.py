@@ -42,6 +42,16 @@ def test_an_accuracy_that_is_no_number_counts_for_nothing(make_strategy: Callabl
     assert strategy.unevaluated == {"mnist": "the accuracy that the client measured must be a number, got nan"}
 
 
+def test_an_evaluation_that_is_a_list_counts_for_nothing(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    script = {7: [uploads("mnist"), evaluates([0.5, 0.5])], 8: [uploads("printed"), evaluates(0.9)]}
+
+    strategy.start(TinyGrid(script))
+
+    assert strategy.evaluations == {"printed": 0.9}
+    assert "must be a number, got a list" in strategy.unevaluated["mnist"]
+
+
 def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
 
