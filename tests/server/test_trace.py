@@ -65,4 +65,4 @@ def test_what_is_rejected_is_not_kept(backend, upload: Upload, tmp_path: Path):
 
     counted = generated.summary(run.image_folder(upload), {upload.class_names[0]: {"unsafe": 1}})
 
-    assert (counted["generated"], counted["kept"]) == (2, 1)
+    assert (counted.generated, counted.kept) == (2, 1)
