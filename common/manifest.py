@@ -93,6 +93,19 @@ class Membership(Contract):
     """Number of held-out images."""
 
 
+class StudentCopy(Contract):
+    """A second classifier in the upload: the student's architecture, trained from the same kind of start."""
+
+    architecture: str
+    sha256: str
+    """The checksum of its weights (see `weights_digest`)."""
+    start: str
+    """The checksum of the general model that it started from."""
+    validation_accuracy: Fraction | None
+    seconds: Amount = 0.0
+    """Duration of its training."""
+
+
 def _check_schema(schema: int) -> int:
     if schema != SCHEMA:
         raise ValueError(f"this version reads schema {SCHEMA}, so both sides must run the same version of FedLMG")
@@ -116,6 +129,14 @@ class Manifest(Contract):
     """`folder`, or the virtual client whose data it is, such as `digits/mnist`."""
     sha256: str
     """The checksum of the weights (see `weights_digest`)."""
+    start: str = ""
+    """The checksum of the general model that the classifier started from; empty if it started from none."""
+    student_copy: StudentCopy | None = None
+
+    @property
+    def held_class_names(self) -> list[str]:
+        """The classes of which the client has training images: those that its images can be imitated of."""
+        return [name for name, count in zip(self.class_names, self.class_counts, strict=True) if count]
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:

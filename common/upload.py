@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,8 @@ from common.models import architectures
 from common.models.feature_statistics import FeatureStatistics, from_tensors, to_tensors
 from common.storage.tensors import read_tensors, write_tensors
 from common.vision.preprocessing import PreprocessSpec
+
+STUDENT_COPY = "student-copy.safetensors"
 
 
 def weights_digest(arrays: dict[str, torch.Tensor]) -> str:
@@ -31,6 +33,8 @@ class Upload:
     manifest: Manifest
     builders: frozenset[str] = frozenset()
     """Builders that the reader trusts; an upload that names another is not built (see `architectures.build`)."""
+    student_copy: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Full state dict of the manifest's `student_copy`, likewise; empty where the manifest names none."""
 
     @property
     def client(self) -> str:
@@ -39,6 +43,10 @@ class Upload:
     @property
     def class_names(self) -> list[str]:
         return list(self.manifest.class_names)
+
+    @property
+    def held_class_names(self) -> list[str]:
+        return self.manifest.held_class_names
 
     def spelling(self, class_names: list[str]) -> "Upload":
         """The same with its classes spelt as all clients' are."""
@@ -56,7 +64,7 @@ class Upload:
     @property
     def num_bytes(self) -> int:
         """Bytes of weights and statistics on the wire."""
-        tensors = [*self.arrays.values(), *to_tensors(self.statistics).values()]
+        tensors = [*self.arrays.values(), *to_tensors(self.statistics).values(), *self.student_copy.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def classifier(self, device: str | torch.device = "cpu") -> torch.nn.Module:
@@ -67,13 +75,16 @@ class Upload:
         return model.float().eval().requires_grad_(False).to(device)
 
     def to_records(self) -> RecordDict:
-        return RecordDict(
+        records = RecordDict(
             {
                 "arrays": ArrayRecord(self.arrays),
                 "statistics": ArrayRecord(to_tensors(self.statistics)),
                 "manifest": ConfigRecord({"json": self.manifest.to_text()}),
             }
         )
+        if self.student_copy:
+            records["student-copy"] = ArrayRecord(self.student_copy)
+        return records
 
     @classmethod
     def from_records(cls, records: RecordDict) -> "Upload":
@@ -84,10 +95,12 @@ class Upload:
         ValueError: the records are not those of an upload.
         """
         try:
+            student_copy = records.array_records.get("student-copy")
             return cls(
                 dict(records.array_records["arrays"].to_torch_state_dict()),
                 from_tensors(dict(records.array_records["statistics"].to_torch_state_dict())),
                 manifest.parse(records.config_records["manifest"]["json"]),
+                student_copy={} if student_copy is None else dict(student_copy.to_torch_state_dict()),
             )
         except ManifestError:
             raise
@@ -98,6 +111,8 @@ class Upload:
         """The manifest is written last: a folder with a manifest is whole."""
         write_tensors(folder / "model.safetensors", self.arrays)
         write_tensors(folder / "statistics.safetensors", to_tensors(self.statistics))
+        if self.student_copy:
+            write_tensors(folder / STUDENT_COPY, self.student_copy)
         manifest.write(folder, self.manifest)
 
     @classmethod
@@ -110,7 +125,9 @@ class Upload:
         """
         arrays, _ = read_tensors(folder / "model.safetensors")
         statistics, _ = read_tensors(folder / "statistics.safetensors")
-        return cls(arrays, from_tensors(statistics), manifest.read(folder), builders)
+        found = manifest.read(folder)
+        student_copy = read_tensors(folder / STUDENT_COPY)[0] if found.student_copy else {}
+        return cls(arrays, from_tensors(statistics), found, builders, student_copy)
 
 
 def sizes(records: RecordDict) -> dict[str, int]:

@@ -15,6 +15,7 @@ PAGE = Path("deploy/CONFIG.md")
 SETTINGS = {
     "The run": Config,
     "Clients": TABLES["clients"],
+    "General knowledge": TABLES["general"],
     "Local training": TABLES["training"],
     "Synthesis": TABLES["synthesis"],
     "Distillation": TABLES["distillation"],

@@ -1,6 +1,6 @@
 """What a client says of itself in its node config, and what every client decides about its own privacy."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
@@ -42,5 +42,9 @@ class NodeSettings(PrivacyConfig):
     it, the run's `architectures` say."""
     initialisation: str = ""
     """Initial weights: `imagenet`, or a file on the client. Without it, the run's `initialisation` says."""
+    warm_start: bool = True
+    """Start from the general model that the server offers. `false` starts from the client's own initial weights."""
+    upload: Literal["", "own", "student", "both"] = ""
+    """Classifiers that the client uploads with a warm start. Without it, the run's `upload` says."""
     partition_id: NonNegativeInt = 0
     """Number of a virtual client; Flower's simulation sets it."""

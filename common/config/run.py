@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from common import labels
 from common.config import former
 from common.config.fields import RULES, ConfigError, Count, Names, Text, fields_of, fill, key
+from common.config.general import GeneralConfig
 from common.config.options import Options
 from common.config.simulation import DATASETS, SimulationConfig
 from common.config.synthesis import PRESETS, SynthesisConfig
@@ -65,6 +66,10 @@ class LocalTrainingConfig:
     """Images in a batch of a client's training."""
     local_learning_rate: PositiveFloat = 0.05
     """Peak of a cosine schedule for SGD with momentum 0.9; nets without BatchNorm take AdamW at a fiftieth of it."""
+    upload: Literal["own", "student", "both"] = "both"
+    """With a warm start, the classifiers that a client uploads. `own`: one of its own architecture. `student`: one of
+    `student-architecture`, which can be merged. `both`: its own, and a copy that it trains of `student-architecture`.
+    A client's node config wins. In private training a client uploads its own alone."""
     statistics: Literal["global", "class", "class/2", "class/4", "class/8", "class/16"] = "class"
     """Feature statistics in the upload. `global`: of all images together (paper). `class`: of each class with 8 images
     or more (ours). `class/4`: of four clusters of alike images in each class, for clients whose images of one class
@@ -80,9 +85,10 @@ class LocalTrainingConfig:
 class DistillationConfig:
     """The aggregated model. Source: paper, Eqs. 11-13; the settings of the optimiser are ours."""
 
-    aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher"] = "specific-teacher"
-    """How the returned model learns from the images: from their labels alone, also from all clients' classifiers, or
-    also from the classifier that guided each image."""
+    aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher", "merge"] = "specific-teacher"
+    """How the returned model is made. `fine-tuning`: it learns from the images' labels alone; `multi-teacher`: also
+    from all clients' classifiers; `specific-teacher`: also from the classifier that guided each image. `merge`: the
+    clients' changes to the common start are added up (task arithmetic, arXiv 2212.04089)."""
     teacher_weighting: Literal["quality", "uniform"] = "quality"
     """`quality`: a client whose classifier is near chance level by every measure is excluded (ours). `uniform`: every
     client counts."""
@@ -108,6 +114,7 @@ class Config:
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     """Seed of everything random: the same settings, versions and seed give the same result."""
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
+    general: GeneralConfig = dataclasses.field(default_factory=GeneralConfig)
     training: LocalTrainingConfig = dataclasses.field(default_factory=LocalTrainingConfig)
     synthesis: SynthesisConfig = dataclasses.field(default_factory=SynthesisConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
@@ -152,6 +159,7 @@ class Config:
 
 TABLES: dict[str, type] = {
     "clients": ClientsConfig,
+    "general": GeneralConfig,
     "training": LocalTrainingConfig,
     "synthesis": SynthesisConfig,
     "distillation": DistillationConfig,

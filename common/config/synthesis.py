@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from common.config.fields import RULES, Count, Share, Text
+from common.config.fields import RULES, Count, Share, Text, fields_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise_editing_steps": 10,
         "noise_editing_strength": 0.1,
         "min_confidence": 0.0,
+        "warm_start": False,
     },
 }
 """Defaults of other keys by preset. `fast`: ours. `authors`: the authors' loop, with their sampler, steps and weights
@@ -101,7 +102,8 @@ class SynthesisConfig:
     @classmethod
     def of_preset(cls, preset: str, **changes: Any) -> "SynthesisConfig":
         """The settings of a preset, with some changed; the constructor itself takes each value as it is given."""
-        return cls(**{"preset": preset} | PRESETS[preset] | changes)
+        own = {name: value for name, value in PRESETS[preset].items() if name in fields_of(cls)}
+        return cls(**{"preset": preset} | own | changes)
 
     @property
     def method(self) -> GuidanceMethod:

@@ -1,0 +1,42 @@
+"""What the server knows without any client: general images, and the models that clients start from (ours)."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic.dataclasses import dataclass
+
+from common.config.fields import RULES, Count
+
+NUM_IMAGES = {"public": 20_000, "unguided": 3_000}
+"""Kind of general images -> how many there are at most, unless the config says otherwise."""
+
+
+@dataclass(frozen=True, config=RULES)
+class GeneralConfig:
+    """General knowledge: images of the run's classes that come from no client, and models that are trained on them."""
+
+    warm_start: bool = False
+    """Send every client a model of its own architecture to start from. The server trains it on general images, once for
+    each architecture, and keeps it in a cache. Clients that refuse it start from their own initial weights."""
+    general_images: Literal["public", "unguided"] = "public"
+    """Where general images come from. `public`: labelled images of the folder `public-images`, or else those that come
+    with the embedded data set; where there are none, as `unguided`. `unguided`: the diffusion model generates them from
+    the classes' names alone."""
+    public_images: str = ""
+    """Folder of labelled public images on the server, laid out as `fedlmg-client check` takes it. Classes are found by
+    name; images of other classes are ignored."""
+    num_general_images: NonNegativeInt = 0
+    """Most general images. 0 stands for 20,000 public ones, or 3,000 unguided ones."""
+    general_updates: Count = 1800
+    """Batches for which a general model is trained."""
+    looks: Literal["none", "digits", "photos", "microscopy"] = "digits"
+    """How the look of general and synthetic images is varied in training. `none`: small shifts, turns and zooms alone.
+    `digits`: also contrast, colour and resolution. `photos`: also hue, saturation, gamma, blur and mirror images.
+    `microscopy`: the same with stronger colours, turned by any quarter."""
+    replay_megabytes: NonNegativeFloat = 6.0
+    """Most MB (10**6 bytes) of general images that a client receives and trains on besides its own. 0 sends none."""
+
+    @property
+    def most_images(self) -> int:
+        """Most general images of the kind that `general_images` asks for."""
+        return self.num_general_images or NUM_IMAGES[self.general_images]
