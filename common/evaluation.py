@@ -1,0 +1,55 @@
+"""What a client measures on its own test images when the returned model arrives: five accuracies, all that it tells."""
+
+import json
+from typing import Self
+
+from flwr.app import ConfigRecord, RecordDict
+from pydantic import ValidationError
+
+from common.contracts import Contract, Count, Fraction, explain_error
+
+RECORD = "evaluation"
+
+
+class Evaluation(Contract):
+    """Accuracies in [0, 1] on the client's own test images; None: not measured, or the client declines to tell."""
+
+    num_examples: Count
+    """Test images; 0 if the client has none."""
+    returned: Fraction | None = None
+    """The returned model."""
+    own: Fraction | None = None
+    """The classifier that the client uploaded."""
+    general: Fraction | None = None
+    """The general model that the server made without any client."""
+    no_federation: Fraction | None = None
+    """The general model, fine-tuned by this client alone."""
+    personal: Fraction | None = None
+    """The returned model, fine-tuned by this client."""
+
+    @property
+    def gain(self) -> float | None:
+        """What the round was worth to this client: its personal model against the one without the federation."""
+        if self.personal is None or self.no_federation is None:
+            return None
+        return self.personal - self.no_federation
+
+    def to_records(self) -> RecordDict:
+        return RecordDict({RECORD: ConfigRecord({"json": json.dumps(self.to_json())})})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> Self:
+        """The evaluation in a client's reply.
+
+        Raises
+        ------
+        ValueError: the reply holds no valid evaluation; the message says what is wrong.
+        """
+        try:
+            content = json.loads(str(records.config_records[RECORD]["json"]))
+        except (KeyError, ValueError, RecursionError) as error:
+            raise ValueError(f"its evaluation is not JSON ({type(error).__name__}: {error})") from None
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(explain_error(error, "its evaluation")) from None
