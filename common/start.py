@@ -99,10 +99,15 @@ class Start:
             start = cls(names, PreprocessSpec.from_json(described["preprocessing"]), looks, models, replay)
         except (KeyError, TypeError, ValueError) as error:
             raise StartError(f"its records are not those of a start ({type(error).__name__}: {error})") from None
-        start._check()
+        start.check()
         return start
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """
+        Raises
+        ------
+        StartError: looks, replay images or labels that cannot be.
+        """
         images, labels = self.replay.images, self.replay.labels
         size = self.preprocess.image_size
         if self.looks not in PROFILES:

@@ -17,7 +17,8 @@ TOP_LEVEL = {
     *("pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", "constraints.txt"),
 }
 FLOWER_FILES = {
-    *("common/upload.py", "fedlmg_client/client_app.py", "fedlmg_client/compat.py"),
+    *(f"common/{name}.py" for name in ("answer", "evaluation", "start", "upload")),
+    *("fedlmg_client/client_app.py", "fedlmg_client/compat.py"),
     *("fedlmg_server/server_app.py", "fedlmg_server/collection/strategy.py", "fedlmg_server/flower/compat.py"),
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
