@@ -20,7 +20,7 @@ def say_worth(
     """
     if without is None or with_round is None:
         return ""
-    tenths = round(1000 * with_round) - round(1000 * without)
+    tenths = tenths_gained(without, with_round)
     before, after = format_percent(without), format_percent(with_round)
     images = f"{'your' if who == 'you' else 'its'} own images"
     if tenths > 0:
@@ -33,6 +33,11 @@ def say_worth(
     if everywhere[0] is not None and everywhere[1] is not None:
         said += f"; on everybody's images {format_percent(everywhere[0])} and {format_percent(everywhere[1])}"
     return f"{said}."
+
+
+def tenths_gained(without: float, with_round: float) -> int:
+    """Tenths of a percentage point by which the two differ as they are shown."""
+    return round(1000 * with_round) - round(1000 * without)
 
 
 def mean_of_pairs(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:

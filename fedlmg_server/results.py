@@ -20,13 +20,27 @@ FILE = "results.json"
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 METHODS = (
     *("local-own", "local-all", "ensemble"),
-    *(f"{source}-{distillation}" for source in ("prompts-only", "fedlmg") for distillation in DISTILLATIONS),
-    "centralised",
+    *("general", "general-same-seconds", "no-federation", "no-federation-all"),
+    *(f"prompts-only-{distillation}" for distillation in DISTILLATIONS),
+    "prompts-only-same-seconds",
+    *(f"fedlmg-{distillation}" for distillation in DISTILLATIONS),
+    *("fedlmg-merge", "personal", "personal-all"),
+    *("centralised-with-general", "centralised"),
 )
-"""The order in which methods are shown; others come before `centralised`."""
+"""The order in which methods are shown; others come before the upper bounds."""
+UPPER_BOUNDS = ("centralised-with-general", "centralised")
+"""Methods that see the clients' real images, so that they are never the best."""
 TITLES = {
     "local-own": "local (own test set)",
     "local-all": "local (all test sets)",
+    "general": "general (no client)",
+    "general-same-seconds": "general (no client, same seconds)",
+    "no-federation": "no federation (own test set)",
+    "no-federation-all": "no federation (all test sets)",
+    "prompts-only-same-seconds": "prompts-only (same seconds)",
+    "personal": "personal (own test set)",
+    "personal-all": "personal (all test sets)",
+    "centralised-with-general": "centralised with general (upper bound)",
     "centralised": "centralised (upper bound)",
 }
 """Methods whose name alone does not say on which images or for what they stand."""
@@ -50,8 +64,19 @@ class ClientResult(Contract):
     """The client's own model on its own test images."""
     own_accuracy_all_clients: Fraction | None = None
     """The client's own model, mean over all clients' test images."""
+    general_accuracy: Fraction | None = None
+    """The general model that the server made without any client, on the client's test images."""
+    no_federation_accuracy: Fraction | None = None
+    """The general model that the client fine-tuned alone, on its own test images: what it would have without the
+    round."""
+    no_federation_accuracy_all_clients: Fraction | None = None
+    """The same model, mean over all clients' test images."""
     aggregated_accuracy: Fraction | None
     """The returned model on the client's test images."""
+    personal_accuracy: Fraction | None = None
+    """The returned model that the client fine-tuned, on its own test images: what it has with the round."""
+    personal_accuracy_all_clients: Fraction | None = None
+    """The same model, mean over all clients' test images."""
     quality: Fraction | None = None
     """As a teacher: 0 is chance, 1 is perfect."""
     weight: Fraction = 1.0
@@ -92,6 +117,13 @@ class SynthesisResult(Contract):
     """Client -> class -> reason -> number of images."""
 
 
+class GeneralResult(Contract):
+    """The images from which the general models of a warm-started run learned."""
+
+    source: Literal["public", "unguided"]
+    num_images: Count
+
+
 class Outcome(Contract):
     """What became of a client."""
 
@@ -125,6 +157,8 @@ class Results(Contract):
     methods: dict[str, MethodResult]
     """Those that were measured, in the order they are shown."""
     synthesis: SynthesisResult
+    general: GeneralResult | None = None
+    """None: no warm start."""
     stages: dict[str, Amount]
     """Seconds of each."""
     missing: dict[str, str]
@@ -139,9 +173,18 @@ class Results(Contract):
         classes = self.synthesis.rejected.get(client, {})
         return dict(sum((Counter(reasons) for reasons in classes.values()), Counter()))
 
+    @property
+    def warm_started(self) -> bool:
+        """Whether any client measured a general model or what became of one."""
+        return any(
+            accuracy is not None
+            for client in self.clients.values()
+            for accuracy in (client.general_accuracy, client.no_federation_accuracy, client.personal_accuracy)
+        )
+
     def best_accuracy(self, client: str | None = None) -> float | None:
-        """Highest accuracy of any method, for one client or on average, except `centralised`, which sees real data."""
-        found = [method for name, method in self.methods.items() if name != "centralised"]
+        """Highest accuracy of any method but the `UPPER_BOUNDS`, for one client or on average."""
+        found = [method for name, method in self.methods.items() if name not in UPPER_BOUNDS]
         values = [method.accuracy if client is None else method.per_client.get(client) for method in found]
         return max((value for value in values if value is not None), default=None)
 
@@ -160,6 +203,7 @@ def make_results(
     unevaluated: Mapping[str, str] | None = None,
     matrix: Mapping[str, Mapping[str, float]] | None = None,
     confusion: Confusion | None = None,
+    general: GeneralResult | None = None,
 ) -> Results:
     """The figures of a run, each as `Results` describes it.
 
@@ -187,6 +231,7 @@ def make_results(
             "aggregated": aggregated,
             "methods": {name: methods[name] for name in sorted(methods, key=_place)},
             "synthesis": synthesis,
+            "general": general,
             "stages": dict(stages),
             "missing": {**missing, **refused},
             "outcomes": outcomes,
@@ -231,4 +276,4 @@ def _validate(content: object) -> Results:
 
 
 def _place(method: str) -> float:
-    return METHODS.index(method) if method in METHODS else len(METHODS) - 1.5
+    return METHODS.index(method) if method in METHODS else len(METHODS) - len(UPPER_BOUNDS) - 0.5

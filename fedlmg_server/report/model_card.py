@@ -2,17 +2,25 @@
 
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_printable
+from fedlmg_server.report import worth
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.views import left_out
-from fedlmg_server.results import Results, format_points
+from fedlmg_server.results import ClientResult, Results, format_points, title_method
 
 MAX_CLASSES, MAX_CLIENTS = 50, 50
+WARM = ("general model", "no federation", "personal model", "gain, points")
+"""Further headers in a warm-started run; the gain is of the personal model against no federation."""
+GENERAL_IMAGES = {
+    "public": "labelled public images",
+    "unguided": "images that the diffusion model made from the classes' names alone",
+}
 
 
 def render(results: Results, class_names: list[str]) -> str:
     """`MODEL_CARD.md` from the results of a run; texts of clients are escaped for Markdown."""
     model, clients = results.aggregated, results.clients
     names = ", ".join(map(_escape, class_names[:MAX_CLASSES]))
+    head = ("client", "training images", "own model", "this model", "points", *(WARM if results.warm_started else ()))
     rows = [
         (
             name,
@@ -20,19 +28,21 @@ def render(results: Results, class_names: list[str]) -> str:
             format_percent(client.own_accuracy),
             format_percent(client.aggregated_accuracy),
             format_points(client.aggregated_accuracy, client.own_accuracy),
+            *(_figures_of_a_start(client) if results.warm_started else ()),
         )
         for name, client in list(clients.items())[:MAX_CLIENTS]
     ]
-    methods = [(name, format_percent(method.accuracy)) for name, method in results.methods.items()]
+    methods = [(title_method(name), format_percent(method.accuracy)) for name, method in results.methods.items()]
     parts = [
         "# Model card",
         _escape(headline(results)),
         f"- Architecture: `{model.architecture}`, aggregation: {model.aggregation}, seed {results.seed}.",
         f"- Classes ({len(class_names)}): {names}{' ...' if len(class_names) > MAX_CLASSES else ''}",
-        f"- Trained on {results.synthesis.num_images} synthetic images; it has seen no client's image.",
+        f"- {_sources(results)}",
         "## Accuracy in percent, on each client's own test images",
-        _table(("client", "training images", "own model", "this model", "points"), rows),
+        _table(head, rows),
         left_out(len(rows), len(clients), "clients"),
+        _worth(results),
         *(
             ["## Methods of the same run, mean accuracy in percent", _table(("method", "mean"), methods)]
             * bool(methods)
@@ -45,6 +55,35 @@ def render(results: Results, class_names: list[str]) -> str:
         "\n".join(f"- {limit}" for limit in LIMITS),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _figures_of_a_start(client: ClientResult) -> tuple[str, ...]:
+    """The cells below `WARM`."""
+    return (
+        format_percent(client.general_accuracy),
+        format_percent(client.no_federation_accuracy),
+        format_percent(client.personal_accuracy),
+        format_points(client.personal_accuracy, client.no_federation_accuracy),
+    )
+
+
+def _worth(results: Results) -> str:
+    """A line for each client that told what the round was worth to it."""
+    told = list(worth.of_clients(results).items())[:MAX_CLIENTS]
+    return "\n".join(f"- {_escape(name)}: {sentence}" for name, sentence in told)
+
+
+def _sources(results: Results) -> str:
+    """Where the model's knowledge comes from, in a sentence or two."""
+    synthetic = f"{results.synthesis.num_images} synthetic images"
+    seen = "it has seen no client's image"
+    if results.general is None:
+        return f"Trained on {synthetic}; {seen}."
+    general = f"{results.general.num_images} {GENERAL_IMAGES[results.general.source]}"
+    return (
+        f"Its knowledge comes from {general}, from what {len(results.clients)} clients uploaded, and from {synthetic} "
+        f"that their models guided; {seen}."
+    )
 
 
 def _table(head: tuple[str, ...], rows: list[tuple]) -> str:

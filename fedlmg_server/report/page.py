@@ -13,8 +13,8 @@ from common.html_page import format_percent, load_template
 from common.manifest import Manifest, ManifestError
 from common.names import safe_name
 from common.vision.metrics import read_curve
-from fedlmg_server.report import generated, montage, plots, views
-from fedlmg_server.results import Results, format_points, title_method
+from fedlmg_server.report import generated, montage, plots, views, worth
+from fedlmg_server.results import UPPER_BOUNDS, Results, format_points, title_method
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 
@@ -25,8 +25,8 @@ LIMITS = (
     "One run with one seed: differences of a point or two are within its noise.",
     "Synthetic images follow the clients' feature statistics and classifiers. They are not copies of private images, "
     "but without differential privacy in the clients' training there is no formal promise about what they reveal.",
-    "Baselines and the upper bound need all test images in one place, so only a simulation measures them. "
-    "The upper bound trains the same student on all clients' real images.",
+    "Baselines and upper bounds need all test images in one place, so only a simulation measures them. "
+    "An upper bound trains the same student on all clients' real images.",
 )
 
 
@@ -42,7 +42,9 @@ def render(workspace: Path, results: Results) -> str:
     return template.render(
         points=format_points,
         title_method=title_method,
+        upper_bounds=UPPER_BOUNDS,
         views=views,
+        worth=worth,
         results=results,
         headline=headline(results),
         bars=_bars(results),
@@ -56,7 +58,8 @@ def render(workspace: Path, results: Results) -> str:
 
 
 def headline(results: Results) -> str:
-    """The result in a sentence: the aggregated model against the clients' own, in percentage points."""
+    """The result in a sentence: the aggregated model against the clients' own, in percentage points; and one on what
+    the round was worth, where clients told."""
     accuracy, clients = results.aggregated.accuracy, results.clients
     if accuracy is None:
         return "The aggregated model has not been measured by any client yet."
@@ -71,7 +74,8 @@ def headline(results: Results) -> str:
     right = format_percent(accuracy)
     start = f"One upload from each of {len(clients)} clients, one model: right on {right} % of their images"
     than = [f"{_more_or_fewer(sum(each) / len(each))} than {baseline}" for baseline, each in changes.items() if each]
-    return ", ".join([start, *than[:1]]) + "".join(f" and {words}" for words in than[1:]) + "."
+    compared = ", ".join([start, *than[:1]]) + "".join(f" and {words}" for words in than[1:]) + "."
+    return f"{compared} {worth.of_mean_client(results)}".strip()
 
 
 def _more_or_fewer(difference: float) -> str:

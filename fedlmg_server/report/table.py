@@ -9,16 +9,28 @@ from rich.table import Table
 
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_safe_markup
-from fedlmg_server.results import Outcome, Results, format_points, title_method
+from fedlmg_server.report import worth
+from fedlmg_server.results import UPPER_BOUNDS, ClientResult, Outcome, Results, format_points, title_method
 
 FEW_KEPT = 0.5
 """Share of a client's images below which the user is told."""
+COLD = ("own", "on all", "one model", "points")
+"""Headers of a client's figures. Points: the one model against the client's own."""
+WARM = ("own", "gene-\nral", "alone", "one\nmodel", "perso-\nnal", "gain", "on all")
+"""The same in a warm-started run, narrow enough for a terminal of 100 columns."""
+WARM_CAPTION = (
+    "alone: the general model, fine-tuned without the federation; gain: personal against alone; "
+    "on all: personal, on everybody's images"
+)
+MOST_SENTENCES = 12
+"""Of single clients on what the round was worth."""
 
 
 def print_results(results: Results, report: Path, console: Console | None = None) -> None:
     """Clients, methods, who is missing; ends with the report's path. Accuracies in percent, differences in points."""
     console = console or Console()
     console.print(_clients(results))
+    _print_worth(results, console)
     if results.methods:
         console.print(_methods(results))
         if "centralised" not in results.methods:
@@ -44,29 +56,67 @@ def print_results(results: Results, report: Path, console: Console | None = None
     console.print(f"Report: {escape(str(report))}", soft_wrap=True)
 
 
+def _print_worth(results: Results, console: Console) -> None:
+    """A sentence for the mean client, and for each client; of many, for those that gained nothing."""
+    if not (mean := worth.of_mean_client(results)):
+        return
+    console.print(f"[bold]{mean}[/]")
+    sentences, no_gain = worth.of_clients(results), worth.clients_without_gain(results)
+    shown = list(sentences) if len(sentences) <= MOST_SENTENCES else no_gain[:MOST_SENTENCES]
+    for name in shown:
+        color = "yellow" if name in no_gain else "green"
+        console.print(f"[{color}]{make_safe_markup(name)}:[/] {sentences[name]}")
+
+
 def _clients(results: Results) -> Table:
     aggregated = results.aggregated
     model = f"{aggregated.architecture} by {aggregated.aggregation}"
     table = Table(
-        title=f"Clients, accuracy in % (one model: {model})", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+        title=f"Clients, accuracy in % (one model: {model})",
+        caption=WARM_CAPTION if results.warm_started else None,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("client")
     table.add_column("own model")
-    for header in ("images", "MB", "own", "on all", "one model", "points"):
+    headers, figures = (WARM, _with_start) if results.warm_started else (COLD, _without_start)
+    for header in ("images", "MB", *headers):
         table.add_column(header, justify="right")
     for name, client in results.clients.items():
-        own, returned = client.own_accuracy, client.aggregated_accuracy
         table.add_row(
             make_safe_markup(name),
             make_safe_markup(client.architecture),
             str(client.num_examples),
             f"{client.upload_bytes / 1e6:.1f}",
-            format_percent(own),
-            format_percent(client.own_accuracy_all_clients),
-            f"[bold]{format_percent(returned)}[/]",
-            format_points(returned, own),
+            *figures(client),
         )
     return table
+
+
+def _without_start(client: ClientResult) -> tuple[str, ...]:
+    """The cells below `COLD`."""
+    own, returned = client.own_accuracy, client.aggregated_accuracy
+    return (
+        format_percent(own),
+        format_percent(client.own_accuracy_all_clients),
+        f"[bold]{format_percent(returned)}[/]",
+        format_points(returned, own),
+    )
+
+
+def _with_start(client: ClientResult) -> tuple[str, ...]:
+    """The cells below `WARM`."""
+    without, personal = client.no_federation_accuracy, client.personal_accuracy
+    return (
+        format_percent(client.own_accuracy),
+        format_percent(client.general_accuracy),
+        format_percent(without),
+        format_percent(client.aggregated_accuracy),
+        f"[bold]{format_percent(personal)}[/]",
+        format_points(personal, without),
+        format_percent(client.personal_accuracy_all_clients),
+    )
 
 
 def _outcomes(outcomes: dict[str, Outcome]) -> Table:
@@ -105,6 +155,5 @@ def _methods(results: Results) -> Table:
 
 def _cell(accuracy: float | None, highest: float | None, method: str) -> str:
     text = format_percent(accuracy)
-    return (
-        f"[bold green]{text}[/]" if accuracy is not None and accuracy == highest and method != "centralised" else text
-    )
+    is_best = accuracy is not None and accuracy == highest and method not in UPPER_BOUNDS
+    return f"[bold green]{text}[/]" if is_best else text

@@ -16,6 +16,11 @@ def clients_shown(results: Results) -> list[str]:
     return list(results.clients)[:MAX_COLUMNS]
 
 
+def mean_personal(results: Results) -> float | None:
+    """Accuracy of the clients' personal models on their own test images, mean over the clients that told."""
+    return mean_of_known(client.personal_accuracy for client in results.clients.values())
+
+
 def left_out(shown: int, total: int, what: str) -> str:
     """`12 of 180 clients shown; results.json has them all.`, or nothing where all are shown."""
     return f"{shown} of {total} {what} shown; results.json has them all." if shown < total else ""

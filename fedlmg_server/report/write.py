@@ -1,5 +1,6 @@
 """Measure a finished run; write its results, its page, and the card beside its model."""
 
+from common.evaluation import Evaluation
 from common.storage.atomic import write_bytes, write_json
 from common.upload import Upload
 from common.vision.metrics import mean_of_known
@@ -13,12 +14,14 @@ from fedlmg_server.results import ClientResult, ModelResult, SynthesisResult, ma
 from fedlmg_server.run import Run
 
 
-def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str], unevaluated: dict[str, str]) -> None:
+def write_report(
+    run: Run, evaluations: dict[str, Evaluation], missing: dict[str, str], unevaluated: dict[str, str]
+) -> None:
     """Write `report/` and `model/MODEL_CARD.md`. Where the clients are virtual, their test images are at hand: the
     report then has rows for the clients' own models, their ensemble and the returned model; with the config key
     `compare`, for every baseline.
 
-    evaluations: client -> the returned model's accuracy on its test images, in [0, 1], as the client measured it.
+    evaluations: client -> what it measured on its own test images.
     missing: client -> why no upload came.
     unevaluated: client -> why no evaluation came.
     """
@@ -32,7 +35,7 @@ def write_report(run: Run, evaluations: dict[str, float], missing: dict[str, str
             aggregation=description["aggregation"],
             architecture=description["architecture"],
             # In one order, for a sum's last bits depend on it, and clients answer as they come.
-            accuracy=mean_of_known(accuracy for _, accuracy in sorted(evaluations.items())),
+            accuracy=mean_of_known(evaluations[client].returned for client in sorted(evaluations)),
         ),
         methods=measured.rows,
         synthesis=_synthesis(run),
@@ -66,9 +69,10 @@ def _measure(run: Run) -> Measurements:
         return compare.measure_what_is_returned(virtual)
 
 
-def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, float]) -> ClientResult:
+def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation]) -> ClientResult:
     score, training = run.teacher_scores[upload.client], upload.manifest.training
     rejected = run.model_description["rejected"].get(upload.client, {})
+    told = evaluations.get(upload.client, Evaluation(num_examples=0))
     return ClientResult(
         quality=score["quality"],
         weight=score["weight"],
@@ -78,7 +82,10 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         upload_bytes=upload.num_bytes,
         own_accuracy=training.test_accuracy,
         own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
-        aggregated_accuracy=evaluations.get(upload.client),
+        general_accuracy=told.general,
+        no_federation_accuracy=told.no_federation,
+        aggregated_accuracy=told.returned,
+        personal_accuracy=told.personal,
         membership=upload.manifest.membership,
         privacy=upload.manifest.privacy,
         images=generated.summary(run.image_folder(upload), rejected),

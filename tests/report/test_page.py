@@ -11,7 +11,7 @@ from common.html_page import format_percent
 from fedlmg_server import results
 from fedlmg_server.report import model_card, montage, page
 from tests.manifests import make_manifest
-from tests.report.tiny import HOSTILE, figures, make_workspace, write_json
+from tests.report.tiny import HOSTILE, figures, make_workspace, warm_figures, write_json
 
 
 @pytest.fixture
@@ -165,3 +165,41 @@ def test_model_card_has_the_measured_table_and_escapes_names():
 
     assert "| mnist | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 |" in card
     assert r"\<b\>$x\_$\</b\>" in card
+
+
+def test_model_card_says_where_the_knowledge_comes_from():
+    cold, warm = (model_card.render(results.make_results(**each), ["cat"]) for each in (figures(), warm_figures()))
+
+    assert "comes from 20000 labelled public images, from what 2 clients uploaded, and from 8 synthetic images" in warm
+    assert "Trained on 8 synthetic images" in cold
+
+
+def test_model_card_of_a_warm_start_has_every_model_and_what_the_round_was_worth():
+    card = model_card.render(results.make_results(**warm_figures()), ["cat", "dog"])
+
+    assert "| mnist | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 | 70.0 | 81.2 | 83.4 | +2.2 |" in card
+    assert (
+        "- mnist: Without the round you would have 81.2 %, with it 83.4; on everybody's images 71.0 and 79.0." in card
+    )
+    assert "\n- <b>" not in card
+
+
+def test_page_of_a_warm_start_has_every_model_of_a_client(tmp_path: Path):
+    html = page.render(tmp_path, results.make_results(**warm_figures(mnist=0.8)))
+
+    cells = ["81.2", "62.7", "83.4", "+2.2", "79.0", "small_resnet", "40", "1.5"]
+    assert [HOSTILE, "50.0", "70.0", *cells] in rows(html)
+    assert HOSTILE not in html
+
+
+def test_page_says_what_the_round_was_worth(tmp_path: Path):
+    html = page.render(tmp_path, results.make_results(**warm_figures(mnist=0.8)))
+
+    assert (
+        "<li><b>mnist</b>: On your own images the round cost you 1.2 points: without it you would have 81.2 %" in html
+    )
+    assert "Without the round the mean client would have 81.2 %, with it 81.7" in html
+
+
+def test_page_without_a_warm_start_says_nothing_of_it(html: str):
+    assert not any(text in html for text in ("What the round was worth", "general model", "personal"))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fedlmg_server import results
 from fedlmg_server.report import table
-from tests.report.tiny import HOSTILE, figures
+from tests.report.tiny import HOSTILE, figures, warm_figures
 
 
 def test_methods_come_in_the_order_they_are_shown():
@@ -53,6 +53,34 @@ def test_best_leaves_out_the_upper_bound():
     built = results.make_results(**figures())
 
     assert built.best_accuracy() == 0.75
+
+
+@pytest.mark.parametrize("bound", results.UPPER_BOUNDS)
+def test_upper_bounds_come_last(bound: str):
+    many = figures()
+    for name in ("personal", "fedlmg-merge", "prompts-only-same-seconds", "no-federation", "general", bound):
+        many["methods"][name] = {"accuracy": 0.5, "per_client": {}}
+
+    shown = list(results.make_results(**many).methods)
+
+    before = ["local-all", "general", "no-federation", "prompts-only-same-seconds", "fedlmg-fine-tuning"]
+    assert shown[:8] == [*before, "fedlmg-merge", "personal", "fedavg"]
+    assert shown[8:] == [name for name in results.UPPER_BOUNDS if name in many["methods"]]
+
+
+def test_results_of_a_version_without_a_warm_start_are_read(tmp_path: Path):
+    results.write_results(tmp_path, results.make_results(**figures()))
+    old = json.loads((tmp_path / "results.json").read_text())
+    del old["general"]
+    for client in old["clients"].values():
+        for key in [key for key in client if key.startswith(("general", "no_federation", "personal"))]:
+            del client[key]
+    (tmp_path / "results.json").write_text(json.dumps(old))
+
+    read = results.read_results(tmp_path)
+
+    assert read == results.make_results(**figures())
+    assert not read.warm_started
 
 
 def test_terminal_shows_figures_names_and_path():
@@ -130,3 +158,48 @@ def test_terminal_says_what_became_of_each_client():
     table.print_results(results.make_results(**figures_of_loss), Path("index.html"), Console(file=output, width=160))
 
     assert all(text in output.getvalue() for text in ("not evaluated  it went away", "missing        no answer"))
+
+
+def shown_in_terminal(content: dict, width: int = 100) -> str:
+    output = io.StringIO()
+    table.print_results(results.make_results(**content), Path("index.html"), Console(file=output, width=width))
+    return output.getvalue()
+
+
+def test_terminal_says_what_the_round_was_worth():
+    shown = " ".join(shown_in_terminal(warm_figures(mnist=0.8)).split())
+
+    assert "Without the round the mean client would have 81.2 %, with it 81.7" in shown
+    assert f"{HOSTILE}: Without the round you would have 81.2 %, with it 83.4; on everybody's images 71.0" in shown
+    assert "mnist: On your own images the round cost you 1.2 points" in shown
+    assert "1 of 2 clients gained nothing on their own images." in shown
+
+
+def test_terminal_of_a_run_without_a_warm_start_says_nothing_of_it():
+    shown = shown_in_terminal(figures())
+
+    assert not any(text in shown for text in ("Without the round", "alone", "gain"))
+
+
+def test_of_many_clients_only_those_that_gained_nothing_have_a_sentence():
+    many = warm_figures()
+    client = many["clients"]["mnist"]
+    many["clients"] = {f"site-{number}": client for number in range(20)} | {"poor": client | {"personal_accuracy": 0.6}}
+
+    shown = shown_in_terminal(many)
+
+    assert "poor: On your own images the round cost you" in shown
+    assert "site-3: " not in shown
+
+
+def test_table_of_clients_fits_a_terminal_of_100_columns():
+    wide = warm_figures()
+    client = wide["clients"]["mnist"] | {"num_examples": 12_000, "upload_bytes": 12_300_000}
+    client |= {key: 1.0 for key in client if "accuracy" in key} | {"no_federation_accuracy": 0.812}
+    wide["clients"] = {"optdigits": client | {"architecture": "small_shufflenet_v2"}}
+
+    lines = shown_in_terminal(wide).splitlines()
+
+    row = next(line for line in lines if "optdigits" in line)
+    figures_of_client = ["100.0", "100.0", "81.2", "100.0", "100.0", "+18.8", "100.0"]
+    assert row.split() == ["optdigits", "small_shufflenet_v2", "12000", "12.3", *figures_of_client]

@@ -48,6 +48,17 @@ def figures() -> dict:
     }
 
 
+def warm_figures(**with_round: float) -> dict:
+    """The same of a warm-started run. Client -> accuracy of its personal model, if it is not 0.834; without the round
+    every client has 0.812."""
+    warm = figures()
+    told = {"general_accuracy": 0.7, "no_federation_accuracy": 0.812, "no_federation_accuracy_all_clients": 0.71}
+    for name, client in warm["clients"].items():
+        personal = {"personal_accuracy": with_round.get(name, 0.834), "personal_accuracy_all_clients": 0.79}
+        warm["clients"][name] = client | told | personal
+    return warm | {"general": {"source": "public", "num_images": 20_000}}
+
+
 def make_workspace(root: Path) -> results.Results:
     """Write the run under `root`; returns its results."""
     for name, shade in (("mnist", 40), (HOSTILE, 200)):

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from common.config import Config
+from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from fedlmg_server import pipeline
 from fedlmg_server.baselines import compare
@@ -48,7 +49,7 @@ def prepare(run: VirtualRun, with_baselines: bool) -> None:
 def report(run: VirtualRun, with_baselines: bool) -> Results:
     """Writes the report of a finished run; returns its results."""
     prepare(run, with_baselines)
-    write_report(run, {"mnist": 0.5}, {}, {})
+    write_report(run, {"mnist": Evaluation(num_examples=500, returned=0.5)}, {}, {})
     return read_results(run.workspace.report)
 
 
@@ -87,7 +88,8 @@ def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
     answers = {"c": 0.1, "a": 0.2, "b": 0.3}
 
     def mean(evaluations: dict[str, float]) -> float:
-        write_report(finished, evaluations, {}, {})
+        told = {name: Evaluation(num_examples=1, returned=accuracy) for name, accuracy in evaluations.items()}
+        write_report(finished, told, {}, {})
         return read_results(finished.workspace.report).aggregated.accuracy
 
     assert mean(answers) == mean(dict(reversed(answers.items()))) == (0.2 + 0.3 + 0.1) / 3
