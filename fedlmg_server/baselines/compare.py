@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from common.datasets.labeled_images import LabeledImages
+from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.vision.metrics import count_confusions, mean_of_known, predict
-from fedlmg_server.baselines import centralised, teachers_alone
+from fedlmg_server.baselines import centralised, fine_tuned, teachers_alone
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
@@ -37,21 +38,34 @@ class Measurements:
     matrix: dict[str, dict[str, float]] = field(default_factory=dict)
     """Client -> its own model's accuracy on each client's test images."""
     confusion: Confusion | None = None
+    kept: dict[str, fine_tuned.Matrix] = field(default_factory=dict)
+    """Kind of the clients' fine-tuned models -> their accuracies on every test set."""
 
 
-def measure_what_is_returned(run: VirtualRun) -> Measurements:
-    """Rows of the clients' own models, of their ensemble and of the returned model."""
+def measure_what_is_returned(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> Measurements:
+    """Rows of the clients' own models, of their ensemble, of the returned model, and of what a warm start adds.
+
+    evaluations: client -> what it measured itself.
+    """
     rows, matrix = measure_untrained(run)
-    rows = {name: rows[name] for name in ("local-own", "ensemble")}
-    rows[returned_method(run)] = _row(run.measure(load_model(run)))
-    return Measurements(rows, {}, matrix, confusion_of_returned_model(run))
+    kept = fine_tuned.measure(run, evaluations)
+    alone = {name: rows[name] for name in ("local-own", "ensemble")}
+    returned = {returned_method(run): _row(run.measure(load_model(run)))}
+    own = {name: _row(row) for name, row in fine_tuned.rows(kept).items() if name in fine_tuned.KINDS}
+    return Measurements(alone | own | returned, {}, matrix, confusion_of_returned_model(run), kept)
 
 
-def measure_everything(run: VirtualRun, on_progress: Callable[[int], None] = lambda count: None) -> Measurements:
+def measure_everything(
+    run: VirtualRun,
+    evaluations: Mapping[str, Evaluation],
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Measurements:
     """Rows of every method; `on_progress` hears of each number of students that are done."""
     rows, matrix = measure_untrained(run)
+    kept = fine_tuned.measure(run, evaluations)
     trained, histories = measure_trained(run, on_progress)
-    return Measurements(rows | trained, histories, matrix, confusion_of_returned_model(run))
+    every = {name: _row(row) for name, row in fine_tuned.rows(kept).items()}
+    return Measurements(rows | every | trained, histories, matrix, confusion_of_returned_model(run), kept)
 
 
 def returned_method(run: VirtualRun) -> str:
@@ -98,8 +112,8 @@ def measure_trained(
     run: VirtualRun, on_progress: Callable[[int], None] = lambda count: None
 ) -> tuple[dict[str, MethodResult], dict[str, list[dict]]]:
     """Rows and loss histories of the methods `TRAINED`; finished ones are read from `report/methods`."""
-    finished = {method: _read(run, method) for method in TRAINED}
     returned = returned_method(run)
+    finished = {method: _read(run, method) for method in dict.fromkeys((*TRAINED, returned))}
     if finished[returned] is None:
         history = run.model_description["history"]
         finished[returned] = _write(run, returned, _row(run.measure(load_model(run))), history)

@@ -26,7 +26,7 @@ def write_report(
     unevaluated: client -> why no evaluation came.
     """
     workspace, description = run.workspace, run.model_description
-    measured = _measure(run)
+    measured = _measure(run, evaluations)
     content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
@@ -53,7 +53,7 @@ def write_report(
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
 
 
-def _measure(run: Run) -> Measurements:
+def _measure(run: Run, evaluations: dict[str, Evaluation]) -> Measurements:
     if not has_virtual_clients(run):
         return Measurements()
     virtual, workspace, completed = VirtualRun.from_run(run), run.workspace, 0
@@ -65,11 +65,12 @@ def _measure(run: Run) -> Measurements:
 
     with workspace.stage("measurement"):
         if run.config.options.compare:
-            return compare.measure_everything(virtual, on_progress)
-        return compare.measure_what_is_returned(virtual)
+            return compare.measure_everything(virtual, evaluations, on_progress)
+        return compare.measure_what_is_returned(virtual, evaluations)
 
 
 def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation]) -> ClientResult:
+    everywhere = {kind: mean_of_known(matrix.get(upload.client, {}).values()) for kind, matrix in measured.kept.items()}
     score, training = run.teacher_scores[upload.client], upload.manifest.training
     rejected = run.model_description["rejected"].get(upload.client, {})
     told = evaluations.get(upload.client, Evaluation(num_examples=0))
@@ -84,8 +85,10 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
         general_accuracy=told.general,
         no_federation_accuracy=told.no_federation,
+        no_federation_accuracy_all_clients=everywhere.get("no-federation"),
         aggregated_accuracy=told.returned,
         personal_accuracy=told.personal,
+        personal_accuracy_all_clients=everywhere.get("personal"),
         membership=upload.manifest.membership,
         privacy=upload.manifest.privacy,
         images=generated.summary(run.image_folder(upload), rejected),

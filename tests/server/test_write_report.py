@@ -25,6 +25,7 @@ from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying
 from tests.server.conftest import make_finished_run
+from tests.server.tiny_federation import keep
 
 RETURNED = ["local-own", "ensemble", "fedlmg-specific-teacher"]
 EVERY_METHOD = [*compare.UNTRAINED, *compare.TRAINED]
@@ -127,3 +128,18 @@ def test_unguided_images_are_generated_for_baselines_alone(
 
     (plan,) = (event for event in finished.workspace.read_events() if isinstance(event, PlanMade))
     assert plan.methods == methods
+
+
+def test_models_that_a_client_keeps_have_rows_and_figures(finished: VirtualRun):
+    model = finished.uploads[0]
+    keep(finished, "mnist", model, model.class_names)
+    prepare(finished, False)
+
+    write_report(finished, {"mnist": Evaluation(num_examples=500, personal=0.25, no_federation=0.125)}, {}, {})
+
+    results = read_results(finished.workspace.report)
+    client = results.clients["mnist"]
+    # The model is the client's own.
+    assert results.methods["personal"].per_client == results.methods["local-own"].per_client
+    assert client.personal_accuracy_all_clients == client.own_accuracy_all_clients
+    assert (client.personal_accuracy, client.no_federation_accuracy) == (0.25, 0.125)

@@ -7,7 +7,10 @@ import torch
 
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
+from common.storage.atomic import write_json
+from common.storage.tensors import write_tensors
 from common.upload import Upload
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.trainer import TrainingSet
@@ -52,3 +55,11 @@ def shown(upload: Upload) -> LabeledImages:
     """Labels are in the union of the classes, which is sorted: bright comes first."""
     data = two_colors()
     return LabeledImages(data.images, 1 - data.labels)
+
+
+def keep(run: VirtualRun, client: str, model: Upload, class_names: list[str], kind: str = "personal") -> None:
+    """As a virtual client keeps its model."""
+    folder = run.workspace.root / "virtual-clients" / client / kind
+    write_tensors(folder / "model.safetensors", model.arrays)
+    description = {"architecture": model.manifest.architecture, "class_names": class_names}
+    write_json(folder / "model.json", description | {"preprocessing": PreprocessSpec().to_json()})

@@ -1,0 +1,58 @@
+"""`no-federation` and `personal`: models that each client fine-tuned and kept, the general and the returned one.
+
+They never leave the clients; a virtual client keeps them in the run's workspace, so that a simulation can measure them
+on everybody's images. `NAME` reads each client's own test set with its own model; `NAME-all` is the mean of all
+clients' models on it.
+"""
+
+from collections.abc import Mapping
+
+from common.evaluation import Evaluation
+from common.models import architectures
+from common.models.predictor import Classifier, ModelError, load_classifier
+from common.vision.metrics import mean_of_known
+from fedlmg_server.baselines.virtual_run import VirtualRun
+
+KINDS = ("no-federation", "personal")
+"""Folders in a client's cache."""
+
+Matrix = dict[str, dict[str, float]]
+"""Client -> its model's accuracy, in [0, 1], on each client's test images."""
+
+
+def measure(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> dict[str, Matrix]:
+    """Kind -> how its models read every test set, for the clients that measured theirs in this round: a model of an
+    earlier round may still lie in the cache of another."""
+    found = {}
+    for kind in KINDS:
+        told = {client: getattr(evaluation, kind.replace("-", "_")) for client, evaluation in evaluations.items()}
+        models = {
+            upload.client: load(run, upload.client, kind)
+            for upload in run.uploads
+            if told.get(upload.client) is not None
+        }
+        found[kind] = {client: run.measure_classifier(model) for client, model in models.items() if model}
+    return found
+
+
+def load(run: VirtualRun, client: str, kind: str) -> Classifier | None:
+    """A client's model of one of `KINDS`, if it is there whole."""
+    architecture = run.config.distillation.student_architecture
+    folder = run.workspace.root / "virtual-clients" / client / kind
+    if not (folder / "model.json").exists():
+        return None
+    try:
+        return load_classifier(folder, architecture if architectures.is_builder(architecture) else None)
+    except ModelError:
+        return None
+
+
+def rows(found: Mapping[str, Matrix]) -> dict[str, dict[str, float | None]]:
+    """Method -> accuracy on each client's test set; kinds that nobody has are left out."""
+    per_method: dict[str, dict[str, float | None]] = {}
+    for kind, matrix in found.items():
+        if matrix:
+            tests = dict.fromkeys(test for row in matrix.values() for test in row)
+            per_method[kind] = {test: matrix[test][test] if test in matrix else None for test in tests}
+            per_method[f"{kind}-all"] = {test: mean_of_known(row[test] for row in matrix.values()) for test in tests}
+    return per_method
