@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from common import labels, manifest
 from common.config import Config
-from common.manifest import Manifest, ManifestError
+from common.manifest import Manifest, ManifestError, StudentCopy
 from common.models import architectures
 from common.models.feature_statistics import FeatureStatistics, from_tensors, to_tensors
 from common.storage.tensors import read_tensors, write_tensors
@@ -56,6 +56,11 @@ class Upload:
         """The same with other weights, and their checksum."""
         checksum = weights_digest(arrays)
         return replace(self, arrays=arrays, manifest=self.manifest.model_copy(update={"sha256": checksum}))
+
+    def with_student_copy(self, arrays: dict[str, torch.Tensor], said: StudentCopy) -> "Upload":
+        """The same with a second classifier; `said` describes it, but for its checksum, which is computed."""
+        described = said.model_copy(update={"sha256": weights_digest(arrays)})
+        return replace(self, student_copy=arrays, manifest=self.manifest.model_copy(update={"student_copy": described}))
 
     @property
     def preprocess(self) -> PreprocessSpec:

@@ -152,6 +152,16 @@ def join(
     dp_epsilon: Annotated[
         float | None, typer.Option(help="Train with this differential-privacy budget (epsilon); 0 trains without.")
     ] = None,
+    upload: Annotated[
+        str,
+        typer.Option(help="With a warm start, what you upload: `own`, `student` or `both`. Default: as the run says."),
+    ] = "",
+    warm_start: Annotated[
+        bool, typer.Option(help="Start from the server's general model; without, from your own initial weights.")
+    ] = True,
+    share_evaluation: Annotated[
+        bool, typer.Option(help="Tell the server the accuracies of the models on your test images.")
+    ] = True,
     insecure: Annotated[
         bool, typer.Option(help="Connect without TLS: only on one machine, or in a network that you trust.")
     ] = False,
@@ -171,9 +181,11 @@ def join(
 
     if missing := [path for path in (_strip_part(data), ca, key) if path and not path.expanduser().exists()]:
         raise print_failure(console, f"{missing[0]} does not exist: correct the path")
-    given = {"name": name, "data-path": _absolute(data), "architecture": architecture}
+    given = {"name": name, "data-path": _absolute(data), "architecture": architecture, "upload": upload}
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
+    refused = {"warm-start": warm_start, "share-evaluation": share_evaluation}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
+    node_config |= {k: v for k, v in refused.items() if not v}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
     try:
         read_node_config(node_config)

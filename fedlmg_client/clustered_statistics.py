@@ -32,7 +32,7 @@ def gather(model: nn.Module, batches: Batches, num_classes: int, num_clusters: i
     groups = (clusters * num_classes + labels).split([len(labels) for _, labels in parts])
     grouped = ((images, group) for (images, _), group in zip(batches(), groups, strict=True))
     gathered = feature_statistics.gather_by_class(model, grouped, num_clusters * num_classes)
-    of_class = torch.stack([clusters[labels == number].max() for number in range(num_classes)]) + 1
+    of_class = torch.ones(num_classes, dtype=torch.int64).scatter_reduce(0, labels, clusters + 1, "amax")
     rows = torch.arange(num_clusters)[:, None] % of_class * num_classes + torch.arange(num_classes)
     return {name: Moments(moments.mean[rows], moments.variance[rows]) for name, moments in gathered.items()}
 

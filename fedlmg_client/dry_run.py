@@ -4,10 +4,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.clients.node_config import NodeConfig
+from common.clients.node_config import NodeConfig, read_node_config
 from common.config import Config
 from common.upload import sizes
-from fedlmg_client.client_app import make_upload
+from fedlmg_client.uploading import make_upload
 
 
 def show_upload(node_config: NodeConfig, config: Config, console: Console) -> int:
@@ -19,7 +19,7 @@ def show_upload(node_config: NodeConfig, config: Config, console: Console) -> in
     ------
     ValueError: the client's data or settings cannot be used.
     """
-    records = make_upload(node_config, config)
+    records = make_upload(node_config, config).to_records()
     parts = sizes(records)
     table = Table("part", "type", "shape", "bytes", title="What would be sent")
     for record, arrays in records.array_records.items():
@@ -31,4 +31,10 @@ def show_upload(node_config: NodeConfig, config: Config, console: Console) -> in
     console.print(escape(str(records["manifest"]["json"])), soft_wrap=True)
     total = sum(parts.values())
     console.print(f"{total} bytes in {len(parts)} parts; nothing was sent")
+    own = read_node_config(node_config)
+    if config.general.warm_start and own.warm_start and (own.upload or config.training.upload) == "both":
+        console.print(
+            "With the server's warm start, the upload also holds a copy of the student's architecture, "
+            f"'{config.distillation.student_architecture}', if this machine can train both in time: a server sends it"
+        )
     return total

@@ -1,5 +1,6 @@
 """Faults of virtual clients, which simulate broken and poisoned clients; a client with a folder has no fault."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -41,20 +42,27 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
     if not share or index is None:
         return upload
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-    arrays = {}
-    for name, tensor in upload.arrays.items():
+
+    def noisy(name: str, tensor: torch.Tensor) -> torch.Tensor:
         noise = torch.randn(tensor.shape, generator=generator)
-        noisy = tensor.is_floating_point() and tensor.numel() > 1 and ".running_" not in name
-        arrays[name] = (tensor + share * tensor.float().std() * noise).to(tensor.dtype) if noisy else tensor
-    return upload.with_arrays(arrays)
+        takes_noise = tensor.is_floating_point() and tensor.numel() > 1 and ".running_" not in name
+        return (tensor + share * tensor.float().std() * noise).to(tensor.dtype) if takes_noise else tensor
+
+    return _change(upload, noisy)
 
 
 def spoil_upload(fault: str, upload: Upload) -> Upload:
     """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches."""
     if fault != "nan-weights":
         return upload
-    arrays = {
-        name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
-        for name, tensor in upload.arrays.items()
-    }
-    return upload.with_arrays(arrays)
+    return _change(
+        upload, lambda _, tensor: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+    )
+
+
+def _change(upload: Upload, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Upload:
+    """Change each tensor, given its name, of every classifier in the upload."""
+    upload = upload.with_arrays({name: change(name, tensor) for name, tensor in upload.arrays.items()})
+    if not (said := upload.manifest.student_copy):
+        return upload
+    return upload.with_student_copy({name: change(name, each) for name, each in upload.student_copy.items()}, said)

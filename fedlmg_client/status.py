@@ -19,6 +19,8 @@ class Trained(Event):
     epoch: Count
     epochs: Count
     seconds_left: float
+    name: str = ""
+    """What is trained, if it is not the client's own classifier."""
 
 
 class UploadStarted(Event):
@@ -106,7 +108,9 @@ class Status:
             case Trained():
                 left = f"{event.seconds_left / 60:.0f} min" if event.seconds_left >= 100 else ""
                 left = left or f"{event.seconds_left:.0f} s"
-                self.stage = f"training epoch {event.epoch}/{event.epochs}, {left} left"
+                self.stage = (
+                    f"training {event.name and f'{event.name}, '}epoch {event.epoch}/{event.epochs}, {left} left"
+                )
             case UploadStarted():
                 self.stage, self.sent, self.total = "uploading", 0, event.bytes
             case PartSent():

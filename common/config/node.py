@@ -46,5 +46,7 @@ class NodeSettings(PrivacyConfig):
     """Start from the general model that the server offers. `false` starts from the client's own initial weights."""
     upload: Literal["", "own", "student", "both"] = ""
     """Classifiers that the client uploads with a warm start. Without it, the run's `upload` says."""
+    share_evaluation: bool = True
+    """Tell the server the accuracies of the models on the client's test images. `false` tells none."""
     partition_id: NonNegativeInt = 0
     """Number of a virtual client; Flower's simulation sets it."""

@@ -4,7 +4,6 @@ Every reply is written to the workspace as it arrives, so memory does not grow w
 """
 
 import json
-import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from logging import INFO
@@ -19,6 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from common import manifest
 from common.config import Config
+from common.evaluation import Evaluation
 from common.manifest import Manifest, ManifestError
 from common.names import is_sane_name
 from common.upload import Upload, is_whole, megabytes
@@ -287,12 +287,13 @@ class FedLMG(Strategy):
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
         self._raise_client_error(reply, node)
-        name, metrics = self.clients[node], reply.content.metric_records["metrics"]
-        if _read_number(metrics, "num-examples") > 0:
-            accuracy = _read_number(metrics, "accuracy")
-            if not math.isfinite(accuracy):
-                raise ReplyError(f"the accuracy that the client measured must be a number, got {accuracy}", name)
-            self.evaluations[name] = min(max(accuracy, 0.0), 1.0)
+        name = self.clients[node]
+        try:
+            evaluation = Evaluation.from_records(reply.content)
+        except ValueError as error:
+            raise ReplyError(str(error), name) from None
+        if evaluation.returned is not None:
+            self.evaluations[name] = evaluation.returned
         return name
 
     def _raise_client_error(self, reply: Message, node: int) -> None:
@@ -311,10 +312,3 @@ class FedLMG(Strategy):
     def _report_missing(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))
-
-
-def _read_number(metrics: MetricRecord, key: str) -> float:
-    value = metrics[key]
-    if isinstance(value, list):
-        raise ReplyError(f"'{key}' of the client's evaluation must be a number, got a list")
-    return float(value)

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from common.config import Config
 from common.upload import megabytes
 from fedlmg_client import cli, dry_run, join, keys, probe
-from fedlmg_client.client_app import make_upload
 from fedlmg_client.status import (
     ConnectionChanged,
     EvaluationStarted,
@@ -24,6 +23,7 @@ from fedlmg_client.status import (
     UploadStarted,
     append_event,
 )
+from fedlmg_client.uploading import make_upload
 from tests.common.pictures import draw_classes
 
 CONFIG = Config.from_run_config({"dataset": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
@@ -105,7 +105,7 @@ def test_a_join_does_not_show_what_happened_before_it(tmp_path: Path):
 def test_a_rehearsal_shows_the_upload_to_the_byte(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
     total = dry_run.show_upload(node_config, CONFIG, cli.console)
 
-    upload = make_upload(node_config, CONFIG)
+    upload = make_upload(node_config, CONFIG).to_records()
     assert total == round(megabytes(upload) * 1e6)
     assert f"{total} bytes" in capsys.readouterr().out
 

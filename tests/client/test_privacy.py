@@ -22,7 +22,7 @@ from common.models import architectures
 from common.models.predictor import Classifier
 from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_client import audit, client_app, private_training, training
+from fedlmg_client import audit, private_training, returned, training, uploading
 from fedlmg_client.cli import app
 from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
@@ -109,11 +109,11 @@ def test_a_model_that_gives_too_much_away_is_not_sent(folder_of_noise: dict[str,
     node = folder_of_noise | {"max-membership-auc": 0.01}
 
     with pytest.raises(ValueError, match=r"above the 'max-membership-auc' of 0\.01, so nothing was sent"):
-        client_app.make_upload(node, Config.from_run_config(FOLDER))
+        uploading.make_upload(node, Config.from_run_config(FOLDER))
 
 
 def test_what_the_budget_does_not_pay_for_stays_with_the_client(folder_of_noise: dict[str, str]):
-    records = client_app.make_upload(folder_of_noise | {"dp-epsilon": 8.0}, Config.from_run_config(FOLDER))
+    records = uploading.make_upload(folder_of_noise | {"dp-epsilon": 8.0}, Config.from_run_config(FOLDER)).to_records()
 
     manifest = json.loads(records["manifest"]["json"])
     assert manifest["privacy"]["epsilon"] == 8.0
@@ -140,7 +140,7 @@ def test_virtual_clients_decide_as_the_simulation_says():
 @pytest.mark.parametrize(("key", "value"), [("dp-epsilon", -1.0), ("max-membership-auc", "0.6")])
 def test_a_client_s_own_keys_are_checked(folder_of_noise: dict[str, str], key: str, value: object):
     with pytest.raises(ConfigError, match=key):
-        client_app.make_upload(folder_of_noise | {key: value}, Config.from_run_config(FOLDER))
+        uploading.make_upload(folder_of_noise | {key: value}, Config.from_run_config(FOLDER))
 
 
 def test_the_audit_of_a_finished_model_leaves_out_classes_that_it_does_not_know(folder_of_noise: dict[str, str]):
@@ -158,7 +158,7 @@ def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[st
         "class_names": ["cat", "dog"],
         "preprocessing": PreprocessSpec(16).to_json(),
     }
-    client_app.store_model(tmp_path / "model", model.state_dict(), spec, {})
+    returned.store_model(tmp_path / "model", model.state_dict(), spec, {})
 
     done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
 
@@ -168,7 +168,7 @@ def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[st
 
 def test_a_stop_that_cannot_be_measured_stops():
     with pytest.raises(ValueError, match="fewer than 20 training images"):
-        client_app._check_membership(None, 0.6)
+        uploading._check_membership(None, 0.6)
 
 
 def test_the_noise_is_what_the_budget_asks_for(data: ClientData, tmp_path: Path):

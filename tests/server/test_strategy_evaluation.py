@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from flwr.app import ConfigRecord, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MessageType, RecordDict
 
+from common.evaluation import Evaluation
 from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     RAISED,
@@ -39,7 +40,7 @@ def test_an_accuracy_that_is_no_number_counts_for_nothing(make_strategy: Callabl
     strategy.start(TinyGrid(script))
 
     assert strategy.evaluations == {"printed": 0.9}
-    assert strategy.unevaluated == {"mnist": "the accuracy that the client measured must be a number, got nan"}
+    assert strategy.unevaluated == {"mnist": "its evaluation has 'returned' = nan: it must be a finite number"}
 
 
 def test_an_evaluation_that_is_a_list_counts_for_nothing(make_strategy: Callable[..., FedLMG]):
@@ -49,13 +50,13 @@ def test_an_evaluation_that_is_a_list_counts_for_nothing(make_strategy: Callable
     strategy.start(TinyGrid(script))
 
     assert strategy.evaluations == {"printed": 0.9}
-    assert "must be a number, got a list" in strategy.unevaluated["mnist"]
+    assert "it must be a number" in strategy.unevaluated["mnist"]
 
 
 def test_a_client_without_test_images_has_no_accuracy(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 1})
 
-    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(0.0, num_examples=0)]}))
+    strategy.start(TinyGrid({7: [uploads("mnist"), evaluates(None, num_examples=0)]}))
 
     assert strategy.evaluations == {}
 
@@ -83,8 +84,8 @@ def test_a_client_whose_upload_is_held_is_not_asked_but_gets_the_model(make_stra
 
 def test_an_evaluation_counts_for_the_client_that_was_asked(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
-    metrics = MetricRecord({"accuracy": 0.1, "num-examples": 10})
-    claim = RecordDict({"metrics": metrics, "client": ConfigRecord({"name": "printed"})})
+    said = Evaluation(num_examples=10, returned=0.1).to_records()
+    claim = RecordDict({**said, "client": ConfigRecord({"name": "printed"})})
 
     strategy.start(TinyGrid({7: [uploads("mnist"), sends(claim)], 8: [uploads("printed"), evaluates(0.9)]}))
 

@@ -1,11 +1,12 @@
 """A grid that behaves as Flower's, and the answers that its nodes may give."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import httpx
 import torch
-from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from common.models import architectures
 from common.models.feature_statistics import batch_norm_moments
@@ -75,8 +76,10 @@ def sends(records: RecordDict) -> Answer:
     return lambda question: Message(records, reply_to=question)
 
 
-def evaluates(accuracy: float, num_examples: int = 10) -> Answer:
-    return sends(RecordDict({"metrics": MetricRecord({"accuracy": accuracy, "num-examples": num_examples})}))
+def evaluates(returned: object, num_examples: int = 10) -> Answer:
+    """A client that has measured the returned model, or says anything else in place of its accuracy."""
+    said = json.dumps({"num_examples": num_examples, "returned": returned})
+    return sends(RecordDict({"evaluation": ConfigRecord({"json": said})}))
 
 
 def fails(code: int, reason: str) -> Answer:

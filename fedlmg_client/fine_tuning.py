@@ -1,0 +1,82 @@
+"""Fine-tuning from a general model: own images beside replayed general ones, so that little of it is forgotten (ours).
+
+It serves the upload, the copy of the student's architecture, and personal models.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from common.models import architectures
+from common.start import Start
+from common.vision import looks
+from common.vision.preprocessing import PreprocessSpec
+
+REPLAY_BATCH = 32
+"""General images in a batch, beside the client's own."""
+SGD_LEARNING_RATE = 0.02
+"""Peak, for nets with BatchNorm; from scratch it is more than twice as high."""
+ADAMW_LEARNING_RATE = 5e-4
+"""Peak, for nets without BatchNorm."""
+
+
+def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """SGD with momentum for nets with BatchNorm, AdamW for others, at the peak of the learning rate."""
+    if architectures.has_batch_norm(model):
+        rate = SGD_LEARNING_RATE
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return torch.optim.AdamW(model.parameters(), ADAMW_LEARNING_RATE, weight_decay=0.05)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """General images that are shown beside the client's own."""
+
+    images: torch.Tensor = field(repr=False)
+    """uint8 (N, 3, S, S), N at least 1."""
+    targets: torch.Tensor = field(repr=False)
+    """Labels int64 (N,), or probabilities float32 (N, classes)."""
+    looks: str
+    """Profile by which they are varied (see `common/vision/looks.py`)."""
+
+    @classmethod
+    def of_start(cls, start: Start, device: torch.device) -> "Replay | None":
+        """A start's replay images with their labels; None if it has none."""
+        if not len(start.replay):
+            return None
+        images = start.preprocess.resize(start.replay.images)
+        return cls(images.to(device), start.replay.labels.to(device), start.looks)
+
+    def draw(self, preprocess: PreprocessSpec, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A random batch: inputs float32 (REPLAY_BATCH, 3, S, S), normalised, and their targets."""
+        rows = torch.randint(0, len(self.images), (REPLAY_BATCH,), generator=generator).to(self.images.device)
+        varied = looks.vary(self.images[rows].float() / 255, self.looks, generator)
+        return preprocess.normalize(varied), self.targets[rows]
+
+
+def compute_loss(
+    model: torch.nn.Module,
+    inputs: torch.Tensor,  # (B, 3, S, S), normalised
+    labels: torch.Tensor,  # int64 (B,)
+    replay: Replay | None,
+    preprocess: PreprocessSpec,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The cross-entropy, 0-dim, of own images and as many replayed ones as `REPLAY_BATCH`, in one forward pass."""
+    if replay is None:
+        return F.cross_entropy(model(inputs), labels)
+    replayed, targets = replay.draw(preprocess, generator)
+    logits = model(torch.cat([inputs, replayed]))
+    if targets.is_floating_point():
+        labels = F.one_hot(labels, targets.shape[1]).to(targets)
+    return F.cross_entropy(logits, torch.cat([labels, targets]))
+
+
+def digest_replay(start: Start) -> str:
+    """sha256 of what a start replays."""
+    digest = hashlib.sha256(start.looks.encode())
+    for tensor in (start.replay.images, start.replay.labels):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

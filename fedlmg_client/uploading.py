@@ -1,0 +1,60 @@
+"""One client's upload: from its settings, its images and the server's start to one or two trained classifiers."""
+
+from dataclasses import replace
+
+from common.clients.data import load_client_data, virtual_index
+from common.clients.node_config import NodeConfig, cache_path, privacy_of, read_node_config
+from common.config import Config
+from common.devices import default_device
+from common.manifest import Membership
+from common.start import Start
+from common.upload import Upload
+from fedlmg_client import faults, plan, student_copy, training
+from fedlmg_client.audit import FEWEST
+
+
+def make_upload(node_config: NodeConfig, config: Config, start: Start | None = None) -> Upload:
+    """Train a client's classifiers, or read those that were trained before.
+
+    With a start that fits, its classifiers know all classes of the run; without one, or where it does not fit, the
+    client trains from its own initial weights. Why it does not fit is printed.
+
+    Raises
+    ------
+    ValueError: data, architecture or initial weights cannot be used, or the membership AUC is above the client's limit.
+    """
+    data, cache = load_client_data(node_config, config), cache_path(node_config, config)
+    fault, index = faults.find_fault(data, config), virtual_index(data.source, config)
+    own, privacy = read_node_config(node_config), privacy_of(node_config, config)
+    settings = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
+    data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, settings)
+    answer = plan.make_answer(node_config, config, data, cache)
+    if start := plan.take_start(start, answer, data, config):
+        data, architecture = plan.relabel(data, start, config), answer.architecture
+    else:
+        architecture = plan.choose_architecture(node_config, config, data, cache)
+    device = default_device()
+    upload = training.train(data, architecture, settings, config.seed, data.name, cache, device, privacy, start)
+    _check_membership(upload.manifest.membership, privacy.max_membership_auc)
+    if upload.manifest.privacy:
+        # The privacy budget covers the weights only, so the audit's figures are not sent.
+        upload = replace(upload, manifest=upload.manifest.model_copy(update={"membership": None}))
+    student = config.distillation.student_architecture
+    if start and answer.upload == "both" and student != architecture and student in start.models:
+        copy = student_copy.train(data, student, settings, config.seed, cache, device, start, config.builders)
+        _check_membership(copy.membership, privacy.max_membership_auc)
+        upload = copy.add_to(upload)
+    return faults.spoil_upload(fault, faults.add_noise(upload, index, config))
+
+
+def _check_membership(found: Membership | None, most: float) -> None:
+    if not found and most < 1:
+        raise ValueError(
+            f"'max-membership-auc' is {most:g}, but the membership AUC cannot be measured with fewer than {FEWEST} "
+            f"training images or fewer than {FEWEST} held-out images, so nothing was sent: add images, or clear the key"
+        )
+    if found and found.auc > most:
+        raise ValueError(
+            f"the membership-inference AUC of the model is {found.auc:.2f}, above the 'max-membership-auc' of "
+            f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"
+        )
