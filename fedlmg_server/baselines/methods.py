@@ -11,6 +11,7 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
+    same_seconds,
     weighted_ensemble,
 )
 from fedlmg_server.baselines.outcome import (
@@ -27,6 +28,7 @@ from fedlmg_server.distillation.student import make_student
 from fedlmg_server.results import Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
+    "prompts-only-same-seconds": same_seconds.prompts_only,
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,
     "feddf": feddf.feddf,
@@ -39,6 +41,8 @@ BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
 }
 MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.TRAINED)
 NAMES = (*MEASURED_IN_RUN, *BASELINES)
+NEED_COMPARISON = (*compare.TRAINED, "prompts-only-same-seconds")
+"""Methods that need a run with `--compare`, unless they are what it returns."""
 
 
 def measure_method(method: str, run: VirtualRun) -> Outcome:

@@ -8,13 +8,18 @@ from typing import Self
 import torch
 
 from common.clients.data import virtual_data, virtual_index
-from common.config import ConfigError
+from common.config import Config, ConfigError
 from common.datasets.labeled_images import LabeledImages
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.models.predictor import Classifier
 from common.vision.metrics import accuracy, predict
+from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
+from fedlmg_server.workspace import Workspace
+
+SHARED = ("uploads", "general")
+"""Folders of a workspace that do not change with the settings of synthesis and distillation."""
 
 
 def has_virtual_clients(run: Run) -> bool:
@@ -57,6 +62,20 @@ class VirtualRun(Run):
         ConfigError: the folder is no workspace of a run, or a client is not virtual.
         """
         return cls.from_run(Run.reopen(folder, device))
+
+    def sharing_uploads(self, config: Config) -> Self:
+        """A run with the same uploads and general models, by a config that names another workspace.
+
+        Raises
+        ------
+        ConfigError: that workspace was made with another config.
+        """
+        other = type(self)(config, Workspace.open(config, read_versions()), self.device, self.public)
+        for name in SHARED:
+            here, there = self.workspace.root / name, other.workspace.root / name
+            if here.exists() and not there.exists():
+                there.symlink_to(here.resolve())
+        return other
 
     @cached_property
     def train(self) -> dict[str, LabeledImages]:

@@ -21,7 +21,7 @@ from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
 from fedlmg_server import pipeline
-from fedlmg_server.baselines import compare, methods
+from fedlmg_server.baselines import methods
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.bench import rows
@@ -120,9 +120,7 @@ class Cell:
         if Config.from_run_config(self.keys | own) != run.config:
             folder = self.out / "variants" / safe_name(self.setting) / safe_name(name) / f"seed-{run.config.seed}"
             config = Config.from_run_config(self.keys | own | {"workspace": str(folder.resolve()), "compare": False})
-            run = VirtualRun(config, Workspace.open(config, read_versions()))
-            if not run.workspace.uploads.exists():
-                run.workspace.uploads.symlink_to(self.run.workspace.uploads.resolve())
+            run = run.sharing_uploads(config)
         pipeline.synthesise(run)
         cost = cost_of_uploads(run)
         with cost.timed("server"):
@@ -134,9 +132,9 @@ class Cell:
         return _accuracies(per_client) | asdict(cost) | {"kept": len(synthetic.labels) / cost.num_images}
 
 
-def _needs_comparison(methods: list[str], config: Config) -> bool:
+def _needs_comparison(asked: list[str], config: Config) -> bool:
     """Whether the run itself has to measure some of these methods, besides the model that it returns."""
-    return bool(set(methods) & set(compare.TRAINED) - {f"fedlmg-{config.distillation.aggregation}"})
+    return bool(set(asked) & set(methods.NEED_COMPARISON) - {f"fedlmg-{config.distillation.aggregation}"})
 
 
 def _measure_method(name: str, run: VirtualRun) -> dict:

@@ -1,0 +1,88 @@
+"""As many unguided images as fit into the seconds of guided synthesis."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from common.config import Config
+from fedlmg_server.baselines import methods, same_seconds
+from fedlmg_server.baselines.outcome import DoesNotApply
+from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.events import StageFinished
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import launch, scores, store
+from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.workspace import Workspace
+from tests.server.tiny_federation import virtual_run
+
+SHADES = {"dark": 50, "bright": 200}
+
+
+@pytest.fixture
+def compared(uploads, tmp_path: Path) -> VirtualRun:
+    """Its guided images took 8 s, as many unguided ones 2 s; 16 images a class and client."""
+    run = virtual_run(uploads, tmp_path)
+    for upload in uploads:
+        upload.save(run.workspace.upload(upload.client))
+    for stage, seconds in (("synthesis", 8.0), ("prompts-only", 2.0)):
+        run.workspace.log(StageFinished(name=stage, seconds=seconds, images=64))
+    return run
+
+
+@contextmanager
+def draw_plain_shades(workspace: Workspace, world_size: int, asked: list[str]) -> Iterator[SimpleNamespace]:
+    """In place of the processes: every planned image has its class's shade."""
+    run = Run(Workspace.existing(workspace.root)[1], workspace, torch.device("cpu"))
+    for upload in run.load_uploads():
+        folder = run.image_folder(upload, *asked)
+        for image in store.planned_images(run, upload):
+            image.path(folder).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (SHADES[image.class_name],) * 3).save(image.path(folder))
+            scores.append_scores(folder / "scores-0.jsonl", [Score(image.file, image.class_name, 1.0, True)])
+    yield SimpleNamespace(wait=lambda *_: None)
+
+
+def test_four_times_as_fast_makes_four_times_as_many(compared: VirtualRun):
+    assert same_seconds.images_per_class(compared) == 4 * 16
+
+
+def test_a_run_without_unguided_images_is_sent_for_them(uploads, tmp_path: Path):
+    with pytest.raises(DoesNotApply, match="fedlmg run --compare"):
+        same_seconds.images_per_class(virtual_run(uploads, tmp_path))
+
+
+def test_the_student_learns_from_all_of_them(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
+
+    outcome = methods.measure_method("prompts-only-same-seconds", compared)
+
+    assert outcome.per_client == {"a": 1.0, "b": 1.0}
+    assert outcome.cost.num_images == 2 * 2 * 64
+    assert (outcome.cost.epochs, outcome.cost.upload_bytes) == (0, 0)
+
+
+def test_finished_images_are_not_drawn_again(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
+    first = methods.measure_method("prompts-only-same-seconds", compared)
+    monkeypatch.setattr(launch, "start_workers", lambda *_: pytest.fail("drawn again"))
+
+    again = methods.measure_method("prompts-only-same-seconds", compared)
+
+    assert again.per_client == first.per_client
+    assert again.cost.num_images == first.cost.num_images
+
+
+def test_another_workspace_shares_uploads_and_general_models(compared: VirtualRun, tmp_path: Path):
+    (tmp_path / "general").mkdir()
+    config = Config.from_run_config(compared.config.to_run_config() | {"workspace": str(tmp_path / "other")})
+
+    for _ in range(2):
+        other = compared.sharing_uploads(config)
+
+    assert [upload.client for upload in other.load_uploads()] == ["a", "b"]
+    assert (other.workspace.root / "general").resolve() == tmp_path / "general"
