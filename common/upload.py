@@ -158,11 +158,14 @@ def is_whole(folder: Path) -> bool:
     return (folder / "manifest.json").exists()
 
 
-def load_all(folder: Path, config: Config) -> Iterator[Upload]:
-    """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share."""
+def load_all(folder: Path, config: Config, class_names: list[str] | None = None) -> Iterator[Upload]:
+    """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share.
+
+    class_names: the classes of the run, whose spelling wins.
+    """
     folders = sorted(filter(is_whole, folder.glob("*")))
     names = {path.name: manifest.read(path).class_names for path in folders}
     aliases = labels.parse_aliases(config.clients.class_aliases)
-    spelt = labels.in_one_spelling(names, aliases)
+    spelt = labels.in_one_spelling({"": class_names or [], **names}, aliases)
     for path in folders:
         yield Upload.load(path, config.builders).spelling(spelt[path.name])

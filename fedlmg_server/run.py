@@ -39,7 +39,7 @@ class Run:
 
     def load_uploads(self) -> Iterator[Upload]:
         """Every upload in the workspace, one in memory at a time, class names in the spelling that all share."""
-        return load_all(self.workspace.uploads, self.config)
+        return load_all(self.workspace.uploads, self.config, self.workspace.fixed_class_names)
 
     @cached_property
     def uploads(self) -> list[Upload]:
@@ -48,8 +48,9 @@ class Run:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The union of the uploads' classes: what the model that goes back can tell apart."""
-        return union_of_names([upload.class_names for upload in self.uploads])
+        """The union of the uploads' classes, and of those that were fixed before: what the model that goes back can
+        tell apart."""
+        return union_of_names([self.workspace.fixed_class_names, *(upload.class_names for upload in self.uploads)])
 
     @cached_property
     def known_classes(self) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """The run's folder on the server: every stage reads what the stage before left here, and skips what is already there.
 
-run.json, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
+run.json, general/, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png, model/, report/,
+events.jsonl
 """
 
 import json
@@ -156,6 +157,20 @@ class Workspace:
         """Remove the images generated for one client, by every method."""
         for method in METHODS:
             shutil.rmtree(self.synthetic(client, method), ignore_errors=True)
+
+    @property
+    def general(self) -> Path:
+        """What the run knows without its clients: `class_names.json`, general models, replay images."""
+        return self.root / "general"
+
+    @property
+    def fixed_class_names(self) -> list[str]:
+        """The classes of the run, as the server fixed them before any client trained; empty where it did not."""
+        path = self.general / "class_names.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def fix_class_names(self, class_names: list[str]) -> None:
+        write_json(self.general / "class_names.json", class_names)
 
     @property
     def model(self) -> Path:

@@ -4,6 +4,8 @@ Imports PyTorch in functions only: the process that hands tests to the workers n
 """
 
 import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,12 +23,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure() -> None:
-    """Workers share the cores: one thread each, and for what they start."""
+    """A cache for this session alone. Workers share the cores: one thread each, and for what they start."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["FEDLMG_CACHE"] = tempfile.mkdtemp(prefix="fedlmg-cache-")
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         import torch
 
         torch.set_num_threads(1)
+
+
+def pytest_unconfigure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["FEDLMG_CACHE"], ignore_errors=True)
 
 
 def make_upload(client: str, class_names: list[str], architecture: str = "small_resnet", seed: int = 0) -> "Upload":

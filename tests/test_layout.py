@@ -28,6 +28,7 @@ SERVER_FLOORS = (
     {"run"},
     {"diffusion"},
     {"synthesis", "monitor"},
+    {"general"},
     {"collection", "distillation"},
     {"baselines", "deployment"},
     {"report"},

@@ -6,9 +6,10 @@ from pathlib import Path
 from common.config import Config, ConfigError
 from common.config.fields import fields_of, fill, key
 from common.config.node import NodeSettings, PrivacyConfig
+from common.storage.caches import cache_root
 
 NodeConfig = Mapping[str, str | int | float | bool]
-CACHES = Path.home() / ".cache" / "fedlmg"
+CACHES = cache_root()
 """Holds one cache folder for each client with images of its own, unless the client sets `cache-path`."""
 
 

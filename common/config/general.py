@@ -36,7 +36,6 @@ class GeneralConfig:
     replay_megabytes: NonNegativeFloat = 6.0
     """Most MB (10**6 bytes) of general images that a client receives and trains on besides its own. 0 sends none."""
 
-    @property
-    def most_images(self) -> int:
-        """Most general images of the kind that `general_images` asks for."""
-        return self.num_general_images or NUM_IMAGES[self.general_images]
+    def most_images(self, kind: str) -> int:
+        """Most general images of a kind, `public` or `unguided`: where there are no public ones, the others serve."""
+        return self.num_general_images or NUM_IMAGES[kind]

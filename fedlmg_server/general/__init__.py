@@ -1,0 +1,1 @@
+"""General images and general models: what the server knows without any client."""

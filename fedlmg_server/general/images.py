@@ -1,0 +1,135 @@
+"""General images: labelled images of the run's classes that come from no client."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from common.datasets.labeled_images import LabeledImages
+from common.datasets.readers import folders
+from common.labels import parse_aliases
+from common.labels.maps import find_indices
+from fedlmg_server.general import embedded, unguided
+from fedlmg_server.run import Run
+
+HELD_OUT_SHARE = 0.1
+"""Share of the images that is held out where a source has no held-out images of its own."""
+MOST_SHOWN = 5
+"""Classes that a note names."""
+
+
+@dataclass(frozen=True)
+class GeneralImages:
+    """Images of the run's size, uint8 (N, 3, image_size, image_size), labels in `general_class_names`."""
+
+    train: LabeledImages
+    held_out: LabeledImages
+    source: Literal["public", "unguided"]
+    notes: tuple[str, ...] = ()
+    """What the operator should know, one sentence each: which classes are ignored or missing."""
+
+    @property
+    def checksum(self) -> str:
+        """sha256 of images and labels."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.held_out):
+            digest.update(part.images.contiguous().numpy().data)
+            digest.update(part.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def general_class_names(run: Run) -> list[str]:
+    """The classes of general images and models: those that were fixed at the question, else those of the uploads."""
+    return run.workspace.fixed_class_names or run.class_names
+
+
+def load_general_images(run: Run) -> GeneralImages:
+    """The general images that the config asks for; unguided ones are generated first, where some are missing.
+
+    Raises
+    ------
+    FolderError: `public-images` is no folder of images.
+    ConfigError: unguided images are needed, and the diffusion model cannot be opened or does not know a class.
+    """
+    public = _load_public(run) if run.config.general.general_images == "public" else None
+    if public is not None and len(public.train):
+        return public
+    images = unguided.load_unguided_images(run, general_class_names(run))
+    train, held_out = _hold_out(images, run.config.seed)
+    return GeneralImages(train, held_out, "unguided", public.notes if public else ())
+
+
+def balanced_rows(labels: torch.Tensor, most: int, seed: int) -> torch.Tensor:
+    """At most `most` random rows, of every class as many as there are or as of the others: int64, sorted."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    ranks = _ranks(labels[order])
+    return order[ranks.argsort(stable=True)[:most]].sort().values
+
+
+def _ranks(labels: torch.Tensor) -> torch.Tensor:
+    """How many earlier rows have the label of each row."""
+    counts = torch.bincount(labels)
+    ranks = torch.empty_like(labels)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    ranks[labels.argsort(stable=True)] = torch.arange(len(labels)) - starts
+    return ranks
+
+
+def _hold_out(images: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages]:
+    """Training and held-out images; of each class a tenth is held out, and one image at least if it has two."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    labels = images.labels[order]
+    counts = torch.bincount(labels)
+    shares = (counts * HELD_OUT_SHARE).round().long().clamp(min=1).where(counts > 1, 0)
+    is_held_out = torch.empty(len(labels), dtype=torch.bool)
+    is_held_out[order] = _ranks(labels) < shares[labels]
+    return _choose(images, ~is_held_out), _choose(images, is_held_out)
+
+
+def _choose(images: LabeledImages, rows: torch.Tensor) -> LabeledImages:
+    return LabeledImages(images.images[rows], images.labels[rows])
+
+
+def _load_public(run: Run) -> GeneralImages | None:
+    """Labelled public images, perhaps none of the run's classes; None where the run has no source of any."""
+    settings, simulation = run.config.general, run.config.simulation
+    most = settings.most_images("public")
+    if settings.public_images:
+        per_class = max(1, most // len(general_class_names(run)))
+        path = Path(settings.public_images).expanduser()
+        folder = folders.load(path, run.config.training.image_size, allow_outside=True, most_per_class=per_class)
+        parts = [folder.splits["validation"], folder.splits["test"]]
+        held_out = LabeledImages(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+        return _match(run, folder.class_names, folder.splits["train"], held_out)
+    if simulation.dataset and not simulation.folders:
+        names, train, held_out = embedded.load_public_images(simulation.dataset, most)
+        return _match(run, names, train, held_out)
+    return None
+
+
+def _match(run: Run, names: list[str], train: LabeledImages, held_out: LabeledImages) -> GeneralImages:
+    """Images of the run's classes alone, found by name."""
+    class_names = general_class_names(run)
+    indices = find_indices(names, class_names, parse_aliases(run.config.clients.class_aliases))
+    parts = []
+    for part in (train, held_out):
+        labels = indices[part.labels]
+        known = labels >= 0
+        parts.append(LabeledImages(run.preprocess.resize(part.images[known]), labels[known]))
+    unknown = [name for name, index in zip(names, indices.tolist(), strict=True) if index < 0]
+    missing = [name for number, name in enumerate(class_names) if number not in indices]
+    notes = []
+    if unknown:
+        notes.append(f"public images of classes that no client has are ignored: {_list(unknown)}")
+    if missing:
+        notes.append(f"there are no public images of {_list(missing)}: the general models do not learn these classes")
+    if not len(parts[1]) and len(parts[0]):
+        parts = list(_hold_out(parts[0], run.config.seed))
+    return GeneralImages(parts[0], parts[1], "public", tuple(notes))
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:MOST_SHOWN]) + more
