@@ -1,11 +1,43 @@
-"""`centralised`: the same student trained as long on all clients' real training images, pooled. Simulation only."""
+"""`centralised`: the same student trained as long on all clients' real training images, pooled. Simulation only.
+
+`centralised-with-general`: on these and the general images; half of what the student sees is real.
+"""
 
 import torch
 
 from common.datasets.labeled_images import LabeledImages
+from common.labels import parse_aliases
+from common.labels.maps import find_indices
+from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.general.images import general_class_names, load_general_images
 
 
 def pool_images(splits: list[LabeledImages]) -> TrainingSet:
     """Every client's training images; labels index the union of their classes."""
-    return TrainingSet(torch.cat([split.images for split in splits]), torch.cat([split.labels for split in splits]))
+    pooled = _join(splits)
+    return TrainingSet(pooled.images, pooled.labels)
+
+
+def pool_with_general(run: VirtualRun) -> TrainingSet:
+    """The same and the run's general images, the fewer ones of the two repeated."""
+    real, general = _join(list(run.train.values())), load_general_images(run).train
+    aliases = parse_aliases(run.config.clients.class_aliases)
+    labels = find_indices(general_class_names(run), run.class_names, aliases)[general.labels]
+    known = labels >= 0
+    real = LabeledImages(run.preprocess.resize(real.images), real.labels)
+    general = LabeledImages(general.images[known], labels[known])
+    if not len(general):
+        return TrainingSet(real.images, real.labels)
+    most = max(len(real), len(general))
+    mixed = _join([_repeat(real, most), _repeat(general, most)])
+    return TrainingSet(mixed.images, mixed.labels)
+
+
+def _join(parts: list[LabeledImages]) -> LabeledImages:
+    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def _repeat(images: LabeledImages, count: int) -> LabeledImages:
+    rows = torch.arange(count) % len(images)
+    return LabeledImages(images.images[rows], images.labels[rows])

@@ -11,7 +11,8 @@ from common.datasets.labeled_images import LabeledImages
 from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.vision.metrics import count_confusions, mean_of_known, predict
-from fedlmg_server.baselines import centralised, fine_tuned, teachers_alone
+from fedlmg_server.baselines import centralised, fine_tuned, start, teachers_alone
+from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
@@ -21,11 +22,17 @@ from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.results import Confusion, MethodResult
+from fedlmg_server.run import Run
 
 UNTRAINED = ("local-own", "local-all", "ensemble")
 """Methods that use the uploads as they are."""
-TRAINED = (*(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS), "centralised")
-"""Methods with a student of their own."""
+STARTED = ("general", *(f"{kind}{tests}" for kind in fine_tuned.KINDS for tests in ("", "-all")))
+"""Methods of a warm-started run: the general model, and models that clients fine-tuned and kept."""
+TRAINED = (
+    *(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS),
+    *("centralised", "centralised-with-general"),
+)
+"""Methods with a student of their own; the last needs general images."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,11 @@ def measure_what_is_returned(run: VirtualRun, evaluations: Mapping[str, Evaluati
     evaluations: client -> what it measured itself.
     """
     rows, matrix = measure_untrained(run)
-    kept = fine_tuned.measure(run, evaluations)
+    kept, started = fine_tuned.measure(run, evaluations), measure_general(run)
     alone = {name: rows[name] for name in ("local-own", "ensemble")}
     returned = {returned_method(run): _row(run.measure(load_model(run)))}
     own = {name: _row(row) for name, row in fine_tuned.rows(kept).items() if name in fine_tuned.KINDS}
-    return Measurements(alone | own | returned, {}, matrix, confusion_of_returned_model(run), kept)
+    return Measurements(alone | started | own | returned, {}, matrix, confusion_of_returned_model(run), kept)
 
 
 def measure_everything(
@@ -62,13 +69,28 @@ def measure_everything(
 ) -> Measurements:
     """Rows of every method; `on_progress` hears of each number of students that are done."""
     rows, matrix = measure_untrained(run)
-    kept = fine_tuned.measure(run, evaluations)
+    kept, started = fine_tuned.measure(run, evaluations), measure_general(run)
     trained, histories = measure_trained(run, on_progress)
     every = {name: _row(row) for name, row in fine_tuned.rows(kept).items()}
-    return Measurements(rows | every | trained, histories, matrix, confusion_of_returned_model(run), kept)
+    return Measurements(rows | started | every | trained, histories, matrix, confusion_of_returned_model(run), kept)
 
 
-def returned_method(run: VirtualRun) -> str:
+def measure_general(run: VirtualRun) -> dict[str, MethodResult]:
+    """The row `general`, where the run has a general model of the student's architecture."""
+    try:
+        return {"general": _row(start.measure_general(run))}
+    except DoesNotApply:
+        return {}
+
+
+def trained_methods(run: Run) -> list[str]:
+    """Those of `TRAINED` that the run has images for, and what it returns."""
+    has_general = run.config.general.warm_start
+    fitting = [method for method in TRAINED if has_general or method != "centralised-with-general"]
+    return list(dict.fromkeys((*fitting, returned_method(run))))
+
+
+def returned_method(run: Run) -> str:
     """The method whose student goes back to the clients."""
     return f"fedlmg-{run.config.distillation.aggregation}"
 
@@ -113,7 +135,7 @@ def measure_trained(
 ) -> tuple[dict[str, MethodResult], dict[str, list[dict]]]:
     """Rows and loss histories of the methods `TRAINED`; finished ones are read from `report/methods`."""
     returned = returned_method(run)
-    finished = {method: _read(run, method) for method in dict.fromkeys((*TRAINED, returned))}
+    finished = {method: _read(run, method) for method in trained_methods(run)}
     if finished[returned] is None:
         history = run.model_description["history"]
         finished[returned] = _write(run, returned, _row(run.measure(load_model(run))), history)
@@ -139,6 +161,8 @@ def _training_sets(run: VirtualRun, methods: list[str]) -> dict[str, TrainingSet
                 sets[f"{images}-{name}"] = cache.training_set(name, run.teacher_weights)
     if "centralised" in methods:
         sets["centralised"] = centralised.pool_images(list(run.train.values()))
+    if "centralised-with-general" in methods:
+        sets["centralised-with-general"] = centralised.pool_with_general(run)
     return sets
 
 

@@ -201,7 +201,7 @@ def train_on_generated(run: VirtualRun, loss: Loss, show: Show, reweight: Reweig
                 reweight(ensemble, images, labels, epoch)
             student.learn(len(images), teach, student.updates_by(epoch), generator)
     cost.num_images = len(images)
-    cost.download_bytes = bytes_to_every_client(run, student.model)
+    cost.download_bytes += bytes_to_every_client(run, student.model)
     return Outcome(run.measure(student.model), cost)
 
 

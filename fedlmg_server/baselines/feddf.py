@@ -33,7 +33,7 @@ def feddf(run: VirtualRun) -> Outcome:
         model, config = _make_start(run), run.config
         trainer.train(model, data, run.preprocess, config.distillation, config.seed, run.num_updates)
     cost.num_images = len(images)
-    cost.download_bytes = bytes_to_every_client(run, model)
+    cost.download_bytes += bytes_to_every_client(run, model)
     return Outcome(run.measure(model), cost)
 
 

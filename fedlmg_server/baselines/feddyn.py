@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedlmg_server.baselines import rounds
-from fedlmg_server.baselines.averaging import shared_architecture
 from fedlmg_server.baselines.outcome import Outcome
+from fedlmg_server.baselines.start import general_model
 from fedlmg_server.baselines.virtual_run import VirtualRun
 
 ALPHA = 0.01
@@ -55,6 +56,19 @@ def many_rounds(run: VirtualRun) -> Outcome:
     ------
     DoesNotApply: unlike architectures.
     """
-    shared_architecture(run)
-    parameters = {name for name, _ in rounds.make_initial_model(run).named_parameters()}
-    return rounds.train_and_measure(run, FedDyn(ALPHA, parameters, **rounds.settings_for_all_clients(run)))
+    return _train(run, rounds.make_initial_model(run))
+
+
+def many_rounds_from_start(run: VirtualRun) -> Outcome:
+    """
+    Raises
+    ------
+    DoesNotApply: no warm start.
+    """
+    return _train(run, general_model(run))
+
+
+def _train(run: VirtualRun, model: torch.nn.Module) -> Outcome:
+    parameters = {name for name, _ in model.named_parameters()}
+    strategy = FedDyn(ALPHA, parameters, **rounds.settings_for_all_clients(run))
+    return rounds.train_and_measure(run, strategy, model)

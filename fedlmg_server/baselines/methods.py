@@ -12,6 +12,7 @@ from fedlmg_server.baselines import (
     fedprox,
     linear_probe,
     same_seconds,
+    start,
     weighted_ensemble,
 )
 from fedlmg_server.baselines.outcome import (
@@ -19,13 +20,14 @@ from fedlmg_server.baselines.outcome import (
     DoesNotApply,
     Outcome,
     bytes_of_sharing_uploads,
+    bytes_of_starts_to_personalise,
     bytes_to_every_client,
     cost_of_uploads,
 )
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
-from fedlmg_server.results import Results, read_results
+from fedlmg_server.results import UPPER_BOUNDS, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "prompts-only-same-seconds": same_seconds.prompts_only,
@@ -37,9 +39,13 @@ BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "fedavg-20-rounds": fedavg.many_rounds,
     "fedprox-20-rounds": fedprox.many_rounds,
     "feddyn-20-rounds": feddyn.many_rounds,
+    "fedavg-one-shot-from-start": fedavg.one_shot_from_start,
+    "fedavg-20-rounds-from-start": fedavg.many_rounds_from_start,
+    "fedprox-20-rounds-from-start": fedprox.many_rounds_from_start,
+    "feddyn-20-rounds-from-start": feddyn.many_rounds_from_start,
     "centralised-linear-probe": linear_probe.linear_probe,
 }
-MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.TRAINED)
+MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.STARTED, *compare.TRAINED)
 NAMES = (*MEASURED_IN_RUN, *BASELINES)
 NEED_COMPARISON = (*compare.TRAINED, "prompts-only-same-seconds")
 """Methods that need a run with `--compare`, unless they are what it returns."""
@@ -62,6 +68,12 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
         per_client = compare.measure_untrained(run)[0][method].measured
     elif method == compare.returned_method(run):
         per_client = run.measure(load_model(run))
+    elif method == "general":
+        per_client = start.measure_general(run)
+    elif method in compare.TRAINED and method not in compare.trained_methods(run):
+        raise DoesNotApply("the run has no general images: set 'warm-start'")
+    elif method in compare.STARTED:
+        raise DoesNotApply("no client measured such a model: set 'warm-start'")
     else:
         raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
     return Outcome(per_client, _cost_in_run(method, results, run))
@@ -70,20 +82,29 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
 def _cost_in_run(method: str, results: Results, run: VirtualRun) -> Cost:
     """Every student takes as many updates, so that the run's one distillation stands for each of them."""
     cost, stages = cost_of_uploads(run), results.stages
+    returned = bytes_to_every_client(run, make_student(run))
+    general = results.general.num_images if results.general else 0
     if method in ("local-own", "local-all"):
-        return Cost(epochs=cost.epochs, client_seconds=cost.client_seconds)
+        return Cost(epochs=cost.epochs, download_bytes=cost.download_bytes, client_seconds=cost.client_seconds)
     if method == "ensemble":
-        cost.download_bytes = bytes_of_sharing_uploads(run)
+        cost.download_bytes += bytes_of_sharing_uploads(run)
         return cost
-    cost.download_bytes = bytes_to_every_client(run, make_student(run))
-    cost.server_seconds = stages["distillation"]
-    if method == "centralised":
+    if method == "general":
+        return Cost(download_bytes=returned, server_seconds=cost.server_seconds, num_images=general)
+    if method.startswith("no-federation"):
+        sent = bytes_of_starts_to_personalise(run)
+        return Cost(download_bytes=sent, server_seconds=cost.server_seconds, num_images=general)
+    if method in UPPER_BOUNDS:
         images = sum(data.images.numel() for data in run.train.values())
-        count = sum(map(len, run.train.values()))
-        return Cost(1, 0, images, cost.download_bytes, 0.0, cost.server_seconds, count)
-    cost.num_images = results.synthesis.num_images
+        count = sum(map(len, run.train.values())) + (general if method != "centralised" else 0)
+        return Cost(1, 0, images, returned, 0.0, stages["distillation"], count)
+    cost.num_images = results.synthesis.num_images + general
+    cost.server_seconds += stages["distillation"]
     cost.server_seconds += stages["prompts-only" if method.startswith("prompts-only") else "synthesis"]
     if method == "prompts-only-fine-tuning":
         # Nothing of the clients is used but their classes' names.
-        cost.epochs, cost.upload_bytes, cost.client_seconds = 0, 0, 0.0
+        return Cost(1, 0, 0, returned, 0.0, cost.server_seconds, cost.num_images)
+    cost.download_bytes += returned
+    if method.startswith("personal"):
+        cost.download_bytes += bytes_of_starts_to_personalise(run)
     return cost

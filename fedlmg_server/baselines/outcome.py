@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from common.datasets.labeled_images import LabeledImages
+from common.names import safe_name
+from common.start import Start
+from common.storage.tensors import read_tensors
 from fedlmg_server.run import Run
 
 
@@ -53,8 +57,45 @@ def cost_of_uploads(run: Run) -> Cost:
         rounds=1,
         epochs=max((len(each.history) for each in training), default=0),
         upload_bytes=sum(upload.num_bytes for upload in run.uploads),
-        client_seconds=sum(each.seconds for each in training),
+        download_bytes=bytes_of_starts(run),
+        client_seconds=sum(each.seconds for each in training)
+        + sum(copy.seconds for upload in run.uploads if (copy := upload.manifest.student_copy)),
+        server_seconds=seconds_of_general(run),
     )
+
+
+def seconds_of_general(run: Run) -> float:
+    """Seconds of the run's stages that made general images and models; next to none where they were in the cache."""
+    return sum(seconds for stage, seconds in run.workspace.stage_seconds().items() if stage.startswith("general"))
+
+
+def bytes_of_starts(run: Run) -> int:
+    """Bytes that all clients were sent before they trained: general models and images to replay. The answers to the
+    question, some hundred bytes each, are not counted."""
+    student = run.config.distillation.student_architecture
+    architectures = ((upload.manifest.architecture, bool(upload.manifest.student_copy)) for upload in run.uploads)
+    return sum(_bytes_of_start(run, {own, student} if copies else {own}) for own, copies in architectures)
+
+
+def bytes_of_starts_to_personalise(run: Run) -> int:
+    """Bytes that all clients are sent beside the returned model: the student's general model and images to replay."""
+    return len(run.uploads) * _bytes_of_start(run, {run.config.distillation.student_architecture})
+
+
+def _bytes_of_start(run: Run, architectures: set[str]) -> int:
+    folder = run.workspace.root / "general"
+    if not run.config.general.warm_start or not (folder / "replay.safetensors").exists():
+        return 0
+    replay = read_tensors(folder / "replay.safetensors")[0]
+    files = {name: folder / f"{safe_name(name)}.safetensors" for name in architectures}
+    models = {name: _to_wire(read_tensors(file)[0]) for name, file in files.items() if file.exists()}
+    start = Start([], run.preprocess, "none", models, LabeledImages(replay["images"], replay["labels"]))
+    return start.num_bytes
+
+
+def _to_wire(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Floating point as it is sent."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
 
 
 def bytes_to_every_client(run: Run, model: torch.nn.Module) -> int:

@@ -29,20 +29,17 @@ ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 """As in the clients' own training."""
 
 
-def train_and_measure(run: VirtualRun, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Outcome:
-    """
-    Raises
-    ------
-    DoesNotApply: unlike architectures.
-    """
-    model = make_initial_model(run)
+def train_and_measure(
+    run: VirtualRun, strategy: Strategy, model: torch.nn.Module, num_rounds: int = NUM_ROUNDS
+) -> Outcome:
+    """Every client trains `model`, from its weights, whatever its own architecture is; everybody uses the average."""
     cost = train(run, model, strategy, num_rounds)
     cost.download_bytes += bytes_to_every_client(run, model)
     return Outcome(run.measure(model), cost)
 
 
 def train(run: VirtualRun, model: torch.nn.Module, strategy: Strategy, num_rounds: int = NUM_ROUNDS) -> Cost:
-    """Every client trains `model`, whatever its own architecture is; it ends with the average's weights."""
+    """`model` ends with the average's weights."""
     cost = Cost(rounds=num_rounds, epochs=num_rounds * LOCAL_EPOCHS)
     grid = VirtualClients(run, model, cost, num_rounds)
     with act_as_task(), quiet_logger(), cost.timed("server"):
@@ -53,7 +50,12 @@ def train(run: VirtualRun, model: torch.nn.Module, strategy: Strategy, num_round
 
 
 def make_initial_model(run: VirtualRun) -> torch.nn.Module:
-    """The clients' common architecture with a head for all classes, untrained."""
+    """The clients' common architecture with a head for all classes, untrained.
+
+    Raises
+    ------
+    DoesNotApply: unlike architectures.
+    """
     architecture, config = shared_architecture(run), run.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -24,7 +24,7 @@ def by_quality(run: VirtualRun) -> Outcome:
     for client, test in run.test.items():
         probabilities = teachers.predict_with_all(run, test.images)
         per_client[client] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels, weights)
-    cost.download_bytes = bytes_of_sharing_uploads(run)
+    cost.download_bytes += bytes_of_sharing_uploads(run)
     cost.num_images = store.count_images(run.workspace)
     cost.server_seconds += run.workspace.stage_seconds()["synthesis"]
     return Outcome(per_client, cost)

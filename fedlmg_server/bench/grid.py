@@ -126,7 +126,8 @@ class Cell:
         with cost.timed("server"):
             synthetic = read_synthetic_set(run)
             model = distil(run, synthetic).model
-        cost.num_images, cost.download_bytes = store.count_images(run.workspace), bytes_to_every_client(run, model)
+        cost.num_images = store.count_images(run.workspace)
+        cost.download_bytes += bytes_to_every_client(run, model)
         cost.server_seconds += run.workspace.stage_seconds()["synthesis"]
         per_client = run.measure(model)
         return _accuracies(per_client) | asdict(cost) | {"kept": len(synthetic.labels) / cost.num_images}

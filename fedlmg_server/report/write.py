@@ -57,11 +57,12 @@ def _measure(run: Run, evaluations: dict[str, Evaluation]) -> Measurements:
     if not has_virtual_clients(run):
         return Measurements()
     virtual, workspace, completed = VirtualRun.from_run(run), run.workspace, 0
+    total = len(compare.trained_methods(run))
 
     def on_progress(count: int) -> None:
         nonlocal completed
         completed += count
-        workspace.log(Progress(stage="measurement", completed=completed, total=len(compare.TRAINED), unit="models"))
+        workspace.log(Progress(stage="measurement", completed=completed, total=total, unit="models"))
 
     with workspace.stage("measurement"):
         if run.config.options.compare:

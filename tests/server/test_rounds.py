@@ -34,7 +34,8 @@ def test_rounds_count_a_model_each_way_for_every_client_and_round(uploads):
     asked = virtual_run(uploads)
     size = sum(len(array.data) for array in ArrayRecord(rounds.make_initial_model(asked).state_dict()).values())
 
-    cost = rounds.train_and_measure(asked, rounds_strategy(asked), num_rounds=2).cost
+    model = rounds.make_initial_model(asked)
+    cost = rounds.train_and_measure(asked, rounds_strategy(asked), model, num_rounds=2).cost
 
     # After the last round everybody gets the average.
     assert cost.upload_bytes == 4 * size

@@ -51,6 +51,17 @@ def virtual_run(uploads: list[Upload], folder: Path = Path("nowhere"), **setting
     return run
 
 
+def warm_run(uploads: list[Upload], folder: Path, general: Upload, **settings: object) -> VirtualRun:
+    """A warm-started run of these clients; its general model, for classes in the order of the run, has the weights of
+    `general`."""
+    run = virtual_run(uploads, folder, warm_start=True, **settings)
+    write_json(folder / "general" / "class_names.json", run.class_names)
+    write_tensors(folder / "general" / "small_resnet.safetensors", general.arrays)
+    replay = two_colors(8)
+    write_tensors(folder / "general" / "replay.safetensors", {"images": replay.images, "labels": replay.labels})
+    return run
+
+
 def shown(upload: Upload) -> LabeledImages:
     """Labels are in the union of the classes, which is sorted: bright comes first."""
     data = two_colors()
