@@ -1,82 +1,131 @@
-"""The returned model on the client: it is kept in the cache and measured on the client's own test images."""
+"""The returned model on the client: it is kept, made personal, and measured beside the client's other models."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from common import labels
 from common.clients.data import ClientData, load_client_data
-from common.clients.node_config import NodeConfig, cache_path
+from common.clients.node_config import NodeConfig, cache_path, privacy_of
 from common.config import Config
-from common.devices import default_device
 from common.evaluation import Evaluation
-from common.labels import maps
-from common.models import architectures
 from common.start import Start
 from common.storage.atomic import write_json
-from common.storage.tensors import write_tensors
-from common.vision.metrics import accuracy, count_confusions, predict
-from common.vision.preprocessing import PreprocessSpec
-from fedlmg_client.status import ModelStored, append_event
+from common.upload import Upload
+from fedlmg_client import faults, models, personalise
+from fedlmg_client.folders import ALONE, GENERAL, PERSONAL, RETURNED, find_upload
+from fedlmg_client.models import Model, evaluate
+from fedlmg_client.status import ModelStored, Trained, append_event
+
+SETTINGS = "settings.json"
+"""Beside the returned model: the run's settings, with which it can be made personal again."""
 
 
 def take(
     node_config: NodeConfig, config: Config, arrays: dict[str, torch.Tensor], description: dict, start: Start | None
 ) -> Evaluation:
-    """Keep and measure the returned model.
+    """Keep the returned model and what came with it, make it personal, and measure all models.
 
-    description: its architecture, class_names and preprocessing. start: what the server says besides, if anything.
+    description: its architecture, class_names and preprocessing. start: the general model of its architecture and
+    images to replay, if the server sent them.
 
     Raises
     ------
     ValueError: the model cannot be built from its description, or the data cannot be read.
     """
     data, cache = load_client_data(node_config, config), cache_path(node_config, config)
-    measured = evaluate_model(arrays, description, data, config)
-    store_model(cache / "aggregated", arrays, description, measured)
-    append_event(cache, ModelStored(accuracy=measured["accuracy"] if len(data.test) else None))
-    if not len(data.test):
-        return Evaluation(num_examples=0)
-    return Evaluation(num_examples=len(data.test), returned=measured["accuracy"])
+    data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
+    measure = partial(_measure, data=data, config=config)
+    model = Model.described(description, arrays)
+    model.save(cache / RETURNED, measure(model))
+    write_json(cache / RETURNED / SETTINGS, config.settings())
+    if start and start.models:
+        models.save_general(start, cache / GENERAL, measure(Model.of_start(start)))
+    else:
+        for folder in (GENERAL, ALONE):
+            (cache / folder / "model.json").unlink(missing_ok=True)
+    evaluation = compare(cache, data, config)
+    append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
+    if privacy_of(node_config, config).dp_epsilon:
+        # The privacy budget does not cover models that are fine-tuned without it, so nothing is told of them.
+        return evaluation.model_copy(update={"personal": None, "no_federation": None})
+    return evaluation
 
 
-def evaluate_model(arrays: dict[str, torch.Tensor], description: dict, data: ClientData, config: Config) -> dict:
-    """Measure the model on the client's test images; images of a class that the model lacks count as wrong.
+def compare(cache: Path, data: ClientData, config: Config, again: bool = False) -> Evaluation:
+    """Make what the cache holds personal, and measure every model on the client's test images.
 
-    Returns
-    -------
-    dict of
-        client: its name.
-        accuracy: in [0, 1]; 0 without test images.
-        class_names: the client's classes.
-        correct: for each class of the client, the model's index of that class, or -1 if the model lacks it.
-        confusion: counts of images; rows are the client's classes, columns the model's.
+    Models that were made from the same parts before are kept, unless they are to be made `again`. What cannot be made
+    is told, and is missing from the result.
+
+    Raises
+    ------
+    OSError, ValueError: the cache holds no returned model.
     """
-    class_names = list(description["class_names"])
-    preprocess = PreprocessSpec.from_json(description["preprocessing"])
-    model = architectures.build(description["architecture"], len(class_names), preprocess.image_size, config.builders)
-    model.load_state_dict(arrays)
-    indices = maps.find_indices(data.class_names, class_names, labels.parse_aliases(config.clients.class_aliases))
-    measured, table = 0.0, torch.zeros(len(data.class_names), len(class_names), dtype=torch.long)
-    if len(data.test):
-        probabilities = predict(model.float().to(default_device()), preprocess, data.test.images)
-        measured = accuracy(probabilities, indices[data.test.labels])
-        table = count_confusions(probabilities, data.test.labels, len(data.class_names))
-    return {
-        "client": data.name,
-        "accuracy": measured,
-        "class_names": data.class_names,
-        "correct": indices.tolist(),
-        "confusion": table.tolist(),
-    }
+    returned, start, own = Model.load(cache / RETURNED), models.load_general(cache / GENERAL), _load_own(cache, data)
+    measured = {"returned": _measure(returned, data, config)["accuracy"]}
+    if own and (upload := find_upload(cache)):
+        found = _measure(own, data, config)
+        write_json(upload / "evaluation.json", found)
+        measured["own"] = found["accuracy"]
+    tasks = {"personal": (PERSONAL, returned, "your personal model")}
+    if start:
+        general = Model.of_start(start)
+        measured["general"] = _measure(general, data, config)["accuracy"]
+        tasks["no_federation"] = (ALONE, general, "a model without the federation")
+    for key, (folder, base, name) in tasks.items():
+        try:
+            measured[key] = _personalise(base, own, data, start, config, cache / folder, name, again)
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
+            (cache / folder / "model.json").unlink(missing_ok=True)
+            print(f"{data.name}: {name} cannot be made: {error}", flush=True)
+    return Evaluation(num_examples=len(data.test), **(measured if len(data.test) else {}))
 
 
-def store_model(folder: Path, arrays: dict[str, torch.Tensor], description: dict, measured: dict) -> None:
-    """Write the model and its evaluation to `folder`.
+def _personalise(
+    base: Model,
+    own: Model | None,
+    data: ClientData,
+    start: Start | None,
+    config: Config,
+    folder: Path,
+    name: str,
+    again: bool,
+) -> float:
+    """Make one model, keep it in `folder`, and return its accuracy on the client's test images."""
+    digest = personalise.digest(base, own, data, start, config)
+    if (folder / "model.json").is_file() and not again:
+        if models.read_description(folder)["recipe"]["digest"] == digest:
+            return float(_measure(Model.load(folder), data, config)["accuracy"])
+        (folder / "model.json").unlink()
+    checkpoint = folder / f"{digest}.checkpoint.safetensors"
+    report = partial(_report, data.name, name, folder.parent)
+    made = personalise.personalise(base, own, data, start, config, checkpoint, report)
+    print(f"{data.name}: {name}: {made.describe()}", flush=True)
+    measured = _measure(made.model, data, config)
+    made.model.save(folder, measured, recipe=made.recipe() | {"digest": digest})
+    for file in folder.glob("*.checkpoint.safetensors"):
+        file.unlink()
+    return float(measured["accuracy"])
 
-    `model.json` is written last, so a folder that has one is complete. `evaluation.json` never leaves the client.
-    """
-    (folder / "model.json").unlink(missing_ok=True)
-    write_tensors(folder / "model.safetensors", arrays)
-    write_json(folder / "evaluation.json", measured)
-    write_json(folder / "model.json", description)
+
+def _report(client: str, name: str, cache: Path, epoch: int, epochs: int, seconds_left: float) -> None:
+    print(f"{client}: {name}, epoch {epoch}/{epochs}, {seconds_left:.0f} s left", flush=True)
+    append_event(cache, Trained(name=name, epoch=epoch, epochs=epochs, seconds_left=round(seconds_left, 1)))
+
+
+def _measure(model: Model, data: ClientData, config: Config) -> dict:
+    builders = config.builders | {model.architecture}
+    return evaluate(model, data, builders, labels.parse_aliases(config.clients.class_aliases))
+
+
+def _load_own(cache: Path, data: ClientData) -> Model | None:
+    """The classifier that was uploaded last, if it can be read."""
+    if not (folder := find_upload(cache)):
+        return None
+    try:
+        return Model.of_upload(Upload.load(folder))
+    except (OSError, ValueError) as error:
+        print(f"{data.name}: your own upload is left out, for it cannot be read: {error}", flush=True)
+        return None

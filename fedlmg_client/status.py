@@ -48,6 +48,8 @@ class ModelStored(Event):
     kind: Literal["model"] = "model"
     accuracy: Fraction | None
     """Accuracy of the returned model on this client's test images; None without test images."""
+    personal: Fraction | None = None
+    """Accuracy of the personal model likewise."""
 
 
 class Failed(Event):
@@ -123,7 +125,8 @@ class Status:
             case ModelStored():
                 accuracy = event.accuracy
                 measured = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} % on your test images"
-                self.stage = f"done: the model has arrived{measured}"
+                personal = "" if event.personal is None else f"; your personal model has {100 * event.personal:.1f} %"
+                self.stage = f"done: the model has arrived{measured}{personal}"
             case Failed():
                 self.stage = f"failed, and the server was informed: {event.reason}"
             case ConnectionChanged():

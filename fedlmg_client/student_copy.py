@@ -54,7 +54,7 @@ def train(
         return Copy(read_tensors(file)[0], StudentCopy.model_validate(content["said"]), found)
     torch.manual_seed(seed)
     model = start.build(architecture, builders).to(device).to(memory_format=torch.channels_last)
-    preprocess, name = PreprocessSpec(config.image_size), f"copy of {architecture}"
+    preprocess, name = PreprocessSpec(config.image_size), f"a copy of {architecture}"
     device = torch.device(device)
     progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, name)
     arrays = {key: packing.to_wire(tensor) for key, tensor in model.state_dict().items()}

@@ -22,8 +22,9 @@ from common.models import architectures
 from common.models.predictor import Classifier
 from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_client import audit, private_training, returned, training, uploading
+from fedlmg_client import audit, private_training, training, uploading
 from fedlmg_client.cli import app
+from fedlmg_client.models import Model
 from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
 
@@ -158,7 +159,7 @@ def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[st
         "class_names": ["cat", "dog"],
         "preprocessing": PreprocessSpec(16).to_json(),
     }
-    returned.store_model(tmp_path / "model", model.state_dict(), spec, {})
+    Model.described(spec, model.state_dict()).save(tmp_path / "model", {})
 
     done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
 

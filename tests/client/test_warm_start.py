@@ -254,7 +254,7 @@ def test_training_and_copy_cut_off_end_with_the_same_weights(
 ):
     start = make_start(*BOTH, num_replayed=num_replayed)
     whole = make_upload(node_config | {"cache-path": str(tmp_path / "whole")}, CONFIG, start)
-    for name in ("", "copy of small_resnet"):
+    for name in ("", "a copy of small_resnet"):
         with monkeypatch.context() as patch:
             patch.setattr(training, "_print_progress", lambda *found, name=name: found[-1] == name and _cut_off())
             with pytest.raises(CutOffError):
@@ -302,7 +302,7 @@ def test_the_progress_says_which_of_the_two_is_trained(node_config: dict[str, st
 
     said = capsys.readouterr().out
     assert "site-a: epoch 2/2" in said
-    assert "site-a: copy of small_resnet, epoch 2/2" in said
+    assert "site-a: a copy of small_resnet, epoch 2/2" in said
 
 
 def test_the_copy_counts_for_the_servers_cap(flower: None, node_config: dict[str, str]):

@@ -1,0 +1,157 @@
+"""Models that a client keeps: a net with its description, as a folder, and how it does on the client's test images."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from common.clients.data import ClientData
+from common.datasets.labeled_images import LabeledImages
+from common.devices import default_device
+from common.labels import maps
+from common.models import architectures
+from common.start import Start
+from common.storage.atomic import write_json
+from common.storage.tensors import read_tensors, write_tensors
+from common.upload import Upload
+from common.vision.metrics import accuracy, count_confusions, predict
+from common.vision.preprocessing import PreprocessSpec
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier with all that is needed to build it."""
+
+    architecture: str
+    class_names: list[str]
+    preprocess: PreprocessSpec
+    arrays: dict[str, torch.Tensor] = field(repr=False)
+    """Full state dict, in float32 or as it was sent."""
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any], arrays: dict[str, torch.Tensor]) -> Self:
+        """From a JSON object of architecture, class_names and preprocessing.
+
+        Raises
+        ------
+        ValueError: it lacks one of these.
+        """
+        try:
+            preprocess = PreprocessSpec.from_json(description["preprocessing"])
+            return cls(str(description["architecture"]), list(description["class_names"]), preprocess, arrays)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the description of the model is incomplete ({error})") from None
+
+    @classmethod
+    def of_upload(cls, upload: Upload) -> Self:
+        return cls(upload.manifest.architecture, upload.class_names, upload.preprocess, upload.arrays)
+
+    @classmethod
+    def of_start(cls, start: Start) -> Self:
+        """The general model of a start that has one."""
+        ((architecture, arrays),) = start.models.items()
+        return cls(architecture, list(start.class_names), start.preprocess, arrays)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """
+        Raises
+        ------
+        OSError, ValueError: the folder holds no model.
+        """
+        return cls.described(read_description(folder), read_tensors(folder / "model.safetensors")[0])
+
+    def save(self, folder: Path, measured: dict, **more: object) -> None:
+        """Write the model, its evaluation, and whatever else its description says.
+
+        `model.json` is written last, so a folder that has one is complete. `evaluation.json` never leaves the client.
+        """
+        (folder / "model.json").unlink(missing_ok=True)
+        write_tensors(folder / "model.safetensors", self.arrays)
+        write_json(folder / "evaluation.json", measured)
+        described = {
+            "architecture": self.architecture,
+            "class_names": self.class_names,
+            "preprocessing": self.preprocess.to_json(),
+        }
+        write_json(folder / "model.json", described | more)
+
+    def build(self, builders: Collection[str]) -> torch.nn.Module:
+        """The net in float32 and evaluation mode, on this machine's device.
+
+        Raises
+        ------
+        ValueError: the architecture is unknown or its weights do not fit.
+        """
+        size = self.preprocess.image_size
+        net = architectures.build(self.architecture, len(self.class_names), size, builders)
+        try:
+            net.load_state_dict(self.arrays)
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit '{self.architecture}' ({str(error).splitlines()[0]})") from None
+        return net.float().eval().to(default_device())
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` in the folder says of its model.
+
+    Raises
+    ------
+    OSError, ValueError: there is none, or it is no JSON object.
+    """
+    content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{folder / 'model.json'} must be a JSON object: remove the folder, and join again")
+    return content
+
+
+def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases: dict[str, str]) -> dict[str, Any]:
+    """Measure the model on the client's test images; images of a class that the model lacks count as wrong.
+
+    Returns
+    -------
+    dict of
+        client: its name.
+        accuracy: in [0, 1]; 0 without test images.
+        class_names: the client's classes.
+        correct: for each class of the client, the model's index of that class, or -1 if the model lacks it.
+        confusion: counts of images; rows are the client's classes, columns the model's.
+    """
+    net = model.build(builders)
+    indices = maps.find_indices(data.class_names, model.class_names, aliases)
+    measured, table = 0.0, torch.zeros(len(data.class_names), len(model.class_names), dtype=torch.long)
+    if len(data.test):
+        probabilities = predict(net, model.preprocess, data.test.images)
+        measured = accuracy(probabilities, indices[data.test.labels])
+        table = count_confusions(probabilities, data.test.labels, len(data.class_names))
+    return {
+        "client": data.name,
+        "accuracy": measured,
+        "class_names": data.class_names,
+        "correct": indices.tolist(),
+        "confusion": table.tolist(),
+    }
+
+
+def save_general(start: Start, folder: Path, measured: dict) -> None:
+    """Keep a start with one general model; `load_general` reads it."""
+    write_tensors(folder / "replay.safetensors", {"images": start.replay.images, "labels": start.replay.labels})
+    Model.of_start(start).save(folder, measured, looks=start.looks)
+
+
+def load_general(folder: Path) -> Start | None:
+    """The start that was kept; None if there is none.
+
+    Raises
+    ------
+    OSError, ValueError: its files cannot be read.
+    """
+    if not (folder / "model.json").is_file():
+        return None
+    model, looks = Model.load(folder), str(read_description(folder).get("looks", "none"))
+    replay, _ = read_tensors(folder / "replay.safetensors")
+    images = LabeledImages(replay["images"], replay["labels"])
+    return Start(model.class_names, model.preprocess, looks, {model.architecture: model.arrays}, images)

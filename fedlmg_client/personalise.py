@@ -1,0 +1,186 @@
+"""A personal model: the returned one, fine-tuned on the client's images and averaged with what it was (WiSE-FT, ours).
+
+Candidates are the model as it came, averages with its fine-tuned weights (arXiv 2109.01903), and the client's own
+upload, so that the accuracy on validation images never falls.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from common import labels
+from common.clients.data import ClientData
+from common.config import Config
+from common.datasets.labeled_images import LabeledImages
+from common.labels import maps
+from common.start import Start
+from common.upload import weights_digest
+from common.vision.metrics import accuracy, predict
+from fedlmg_client import fine_tuning
+from fedlmg_client.models import Model
+from fedlmg_client.personal_training import Report, fine_tune, make_replay
+
+ALPHAS = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the fine-tuned weights in the averages that are tried."""
+FIXED_ALPHA = 0.75
+FEWEST = 50
+"""Validation images with which a share is chosen; with fewer it is fixed."""
+LARGEST_FALL = 0.02
+"""The accuracy on general images may fall by at most this much against the model as it came."""
+
+Kind = Literal["fine-tuned", "unchanged", "own"]
+PREFERENCE: tuple[Kind, ...] = ("own", "unchanged", "fine-tuned")
+"""Of equally good candidates the last one is chosen."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that could become the personal one."""
+
+    kind: Kind
+    """`fine-tuned`: an average with the fine-tuned weights; `unchanged`: the model as it came; `own`: the client's
+    upload."""
+    alpha: float
+    """Share of the fine-tuned weights; 0 unless it is fine-tuned."""
+    validation: float | None
+    """Accuracy on the client's validation images, in [0, 1]; None: not measured."""
+    general: float | None
+    """Accuracy on replayed general images; None: not measured."""
+
+
+@dataclass(frozen=True)
+class Personalised:
+    """The model that was chosen."""
+
+    model: Model
+    chosen: Candidate
+    candidates: list[Candidate]
+    """All that were measured; empty if the recipe is fixed."""
+
+    def describe(self) -> str:
+        """In a sentence, what was chosen and why."""
+        return say_choice(self.recipe())
+
+    def recipe(self) -> dict[str, Any]:
+        """How it was made, for `model.json`."""
+        return asdict(self.chosen) | {"candidates": [asdict(each) for each in self.candidates]}
+
+
+def personalise(
+    base: Model,
+    own: Model | None,
+    data: ClientData,
+    start: Start | None,
+    config: Config,
+    checkpoint: Path,
+    report: Report,
+) -> Personalised:
+    """Fine-tune `base` on the client's images and choose among the candidates by its validation images.
+
+    An average is no candidate if its accuracy on the start's general images falls by more than `LARGEST_FALL`. With
+    fewer than `FEWEST` validation images the average with `FIXED_ALPHA` is taken unseen.
+
+    Parameters
+    ----------
+    own: the client's upload, if it is at hand.
+    start: gives the general images that are replayed, under the probabilities of `base`; None: nothing is replayed.
+    checkpoint: file that is written after each epoch, and from which an interrupted fine-tuning continues.
+    """
+    net = base.build(config.builders)
+    before = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+    known = _find(data.class_names, base.class_names, config)[data.train.labels]
+    train = LabeledImages(data.train.images[known >= 0], known[known >= 0])
+    unchanged = Candidate("unchanged", 0.0, None, None)
+    if not len(train):
+        return Personalised(base, unchanged, [])
+    replay = make_replay(net, base.preprocess, start)
+    fine_tune(net, train, base.preprocess, replay, config, checkpoint, report)
+    after = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+    def averaged(alpha: float) -> Model:
+        return replace(base, arrays={name: each.cpu() for name, each in interpolate(before, after, alpha).items()})
+
+    if len(data.validation) < FEWEST:
+        return Personalised(averaged(FIXED_ALPHA), Candidate("fine-tuned", FIXED_ALPHA, None, None), [])
+    candidates = []
+    for alpha in (0.0, *ALPHAS):
+        net.load_state_dict(interpolate(before, after, alpha))
+        kind: Kind = "fine-tuned" if alpha else "unchanged"
+        candidates.append(Candidate(kind, alpha, *_measure(net, base, data, start, config)))
+    if own:
+        built = own.build(config.builders | {own.architecture})
+        candidates.append(Candidate("own", 0.0, *_measure(built, own, data, start, config)))
+    chosen = choose(candidates)
+    if own and chosen.kind == "own":
+        return Personalised(own, chosen, candidates)
+    return Personalised(averaged(chosen.alpha) if chosen.alpha else base, chosen, candidates)
+
+
+def say_choice(recipe: Mapping[str, Any]) -> str:
+    """What became of a model, in a clause, from its recipe in `model.json`."""
+    if recipe["kind"] == "own":
+        said = "it is your own upload"
+    elif recipe["kind"] == "unchanged":
+        said = "it stays as it came"
+        if recipe["validation"] is None:
+            return f"{said}, for it knows no class of your training images"
+    else:
+        said = f"fine-tuned on your images, with {recipe['alpha']:.0%} of the change"
+    if recipe["validation"] is None:
+        return f"{said}: too few validation images to choose by, fewer than {FEWEST}"
+    return f"{said}: the best on your validation images, {recipe['validation']:.1%}"
+
+
+def choose(candidates: list[Candidate]) -> Candidate:
+    """The best on validation images among those that forget little; one of each kind but `fine-tuned` at most."""
+    (unchanged,) = (each for each in candidates if each.kind == "unchanged")
+
+    def forgets(candidate: Candidate) -> bool:
+        if candidate.kind != "fine-tuned" or candidate.general is None or unchanged.general is None:
+            return False
+        return candidate.general < unchanged.general - LARGEST_FALL
+
+    kept = [each for each in candidates if not forgets(each)]
+    return max(kept, key=lambda each: (each.validation or 0.0, PREFERENCE.index(each.kind), each.alpha))
+
+
+def interpolate(
+    before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], alpha: float
+) -> dict[str, torch.Tensor]:
+    """before + alpha * (after - before), BatchNorm's running moments included; counters are those of `after`."""
+    return {
+        name: tensor + alpha * (after[name] - tensor) if tensor.is_floating_point() else after[name]
+        for name, tensor in before.items()
+    }
+
+
+def digest(base: Model, own: Model | None, data: ClientData, start: Start | None, config: Config) -> str:
+    """A checksum that changes with everything that changes a personal model."""
+    settings = asdict(config.training) | {"seed": config.seed, "aliases": config.clients.class_aliases}
+    models = [[each.architecture, each.class_names, weights_digest(each.arrays)] for each in (base, own) if each]
+    replayed = fine_tuning.digest_replay(start) if start else ""
+    key = [settings, models, data.name, data.class_names, data.fingerprint, replayed]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+
+
+def _measure(
+    net: torch.nn.Module, model: Model, data: ClientData, start: Start | None, config: Config
+) -> tuple[float | None, float | None]:
+    """Accuracy on the client's validation images and on the start's general images; None without images."""
+    asked = [(data.validation, data.class_names)] + ([(start.replay, start.class_names)] if start else [])
+    found = [
+        accuracy(predict(net, model.preprocess, part.images), _find(names, model.class_names, config)[part.labels])
+        if len(part)
+        else None
+        for part, names in asked
+    ]
+    return found[0], found[1] if start else None
+
+
+def _find(local: list[str], names: list[str], config: Config) -> torch.Tensor:
+    return maps.find_indices(local, names, labels.parse_aliases(config.clients.class_aliases))

@@ -1,0 +1,222 @@
+"""A client's answer to EVALUATE: accuracies and nothing else; its models stay in its cache."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+
+from common.clients.data import load_client_data
+from common.config import Config
+from common.datasets.labeled_images import LabeledImages
+from common.evaluation import Evaluation
+from common.labels.maps import find_indices
+from common.models.predictor import load_classifier
+from common.start import Start
+from common.upload import Upload
+from common.vision.metrics import accuracy
+from fedlmg_client import models, personal_training, personalise, returned
+from fedlmg_client.client_app import take_and_evaluate
+from fedlmg_client.uploading import make_upload
+from fedlmg_server.flower.compat import act_as_task
+from tests.client.tiny_start import CLASSES, make_start
+from tests.common.pictures import draw_noise
+
+RUN_CONFIG = {
+    "dataset": "",
+    "image-size": 16,
+    "local-epochs": 2,
+    "local-batch-size": 4,
+    "architectures": "small_mlp",
+    "student-architecture": "small_resnet",
+    "warm-start": True,
+}
+CONFIG = Config.from_run_config(RUN_CONFIG)
+START = make_start("small_resnet")
+
+
+class CutOffError(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture
+def node_config(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A client that has uploaded, in a process that Flower has stamped: 6 training, 60 validation, 10 test images."""
+    for split, count in {"train": 3, "validation": 30, "test": 5}.items():
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(count):
+                draw_noise(tmp_path / "images" / split / name / f"{index}.png", 1000 * count + 100 * label + index)
+    node_config = {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+    make_upload(node_config, CONFIG, make_start("small_mlp", "small_resnet"))
+    with act_as_task():
+        yield node_config
+
+
+def reply(node_config: dict, start: Start | None = START, seed: int = 1) -> RecordDict:
+    described = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": START.preprocess.to_json()}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(make_start("small_resnet", seed=seed).models["small_resnet"]),
+            "config": ConfigRecord({"model": json.dumps(described)}),
+            **(start.to_records() if start else {}),
+        }
+    )
+    context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
+    return take_and_evaluate(Message(content, 7, MessageType.EVALUATE), context).content
+
+
+def evaluate(node_config: dict, start: Start | None = START, seed: int = 1) -> Evaluation:
+    return Evaluation.from_records(reply(node_config, start, seed))
+
+
+def cache_of(node_config: dict) -> Path:
+    return Path(node_config["cache-path"])
+
+
+def _cut_off(*_: object) -> None:
+    raise CutOffError
+
+
+def test_nothing_but_accuracies_leaves(node_config: dict[str, str]):
+    records = reply(node_config)
+
+    assert list(records) == ["evaluation"]
+    said = json.loads(records["evaluation"]["json"])
+    assert said.pop("num_examples") == 10
+    assert set(said) == {"returned", "own", "general", "no_federation", "personal"}
+    assert all(0 <= value <= 1 for value in said.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [("returned", "aggregated"), ("general", "general"), ("personal", "personal"), ("no_federation", "no-federation")],
+)
+def test_each_accuracy_is_that_of_the_model_in_its_folder(node_config: dict[str, str], key: str, folder: str):
+    said = evaluate(node_config)
+
+    model, data = load_classifier(cache_of(node_config) / folder), load_client_data(node_config, CONFIG)
+    right = find_indices(data.class_names, model.class_names, {})[data.test.labels]
+    assert getattr(said, key) == pytest.approx(accuracy(model(data.test.images), right))
+
+
+def test_own_is_what_was_uploaded(node_config: dict[str, str]):
+    said = evaluate(node_config)
+
+    (folder,) = cache_of(node_config).glob("*/upload")
+    assert said.own == Upload.load(folder).manifest.training.test_accuracy_wire
+
+
+def test_a_client_may_tell_nothing_and_still_has_its_models(node_config: dict[str, str]):
+    said = evaluate(node_config | {"share-evaluation": False})
+
+    assert said == Evaluation(num_examples=0)
+    assert (cache_of(node_config) / "personal" / "model.json").is_file()
+
+
+def test_what_the_privacy_budget_does_not_cover_is_not_told(node_config: dict[str, str]):
+    said = evaluate(node_config | {"dp-epsilon": 8.0})
+
+    assert (said.personal, said.no_federation) == (None, None)
+    assert None not in (said.returned, said.own, said.general)
+
+
+def test_without_a_start_there_is_a_personal_model_and_no_general_one(node_config: dict[str, str]):
+    evaluate(node_config)
+
+    said = evaluate(node_config, start=None)
+
+    assert (said.general, said.no_federation) == (None, None)
+    assert said.personal is not None
+    assert {path.parent.name for path in cache_of(node_config).glob("*/model.json")} == {"aggregated", "personal"}
+
+
+def test_without_an_upload_the_rest_is_measured(node_config: dict[str, str], tmp_path: Path):
+    said = evaluate(node_config | {"cache-path": str(tmp_path / "other")})
+
+    assert said.own is None
+    assert said.personal is not None
+
+
+def test_without_test_images_nothing_is_measured(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    data = load_client_data(node_config, CONFIG)
+    nothing = LabeledImages(data.test.images[:0], data.test.labels[:0])
+    monkeypatch.setattr(returned, "load_client_data", lambda *_: replace(data, test=nothing))
+
+    assert evaluate(node_config) == Evaluation(num_examples=0)
+
+
+def test_a_finished_personal_model_is_not_made_again(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    first = evaluate(node_config)
+    monkeypatch.setattr(personalise, "fine_tune", _cut_off)
+
+    assert evaluate(node_config) == first
+
+
+def test_another_returned_model_is_made_personal_anew(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    evaluate(node_config)
+    monkeypatch.setattr(personalise, "fine_tune", _cut_off)
+
+    with pytest.raises(CutOffError):
+        evaluate(node_config, seed=2)
+    assert not (cache_of(node_config) / "personal" / "model.json").exists()
+
+
+def test_an_interrupted_one_is_continued(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(returned, "_report", _cut_off)
+        with pytest.raises(CutOffError):
+            evaluate(node_config)
+    told = []
+    monkeypatch.setattr(returned, "_report", lambda client, name, cache, epoch, *_: told.append((name, epoch)))
+
+    evaluate(node_config)
+
+    assert told == [("your personal model", 2), *(("a model without the federation", epoch) for epoch in (1, 2))]
+    assert list(cache_of(node_config).glob("*/*.checkpoint.safetensors")) == []
+
+
+def test_what_cannot_be_made_is_told_and_the_others_are_measured(
+    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(personalise, "fine_tune", fails)
+
+    said = evaluate(node_config)
+
+    assert "your personal model cannot be made: out of memory" in capsys.readouterr().out
+    assert (said.personal, said.no_federation) == (None, None)
+    assert said.returned is not None
+
+
+def test_a_model_that_cannot_be_built_is_told_to_the_server(node_config: dict[str, str]):
+    content = RecordDict({"arrays": ArrayRecord({}), "config": ConfigRecord({"model": "{}"})})
+    context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
+
+    answer = take_and_evaluate(Message(content, 7, MessageType.EVALUATE), context).content
+
+    assert answer["error"]["reason"] == "the description of the model is incomplete ('preprocessing')"
+
+
+def test_the_start_is_kept_as_it_came(node_config: dict[str, str]):
+    evaluate(node_config)
+
+    kept = models.load_general(cache_of(node_config) / "general")
+
+    assert kept.digest("small_resnet") == START.digest("small_resnet")
+    assert (kept.class_names, kept.looks, kept.preprocess) == (START.class_names, START.looks, START.preprocess)
+    assert torch.equal(kept.replay.images, START.replay.images)
+
+
+def test_general_images_are_replayed_for_both_models(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    made, make = [], personal_training.make_replay
+    monkeypatch.setattr(personalise, "make_replay", lambda *given: made.append(make(*given)) or made[-1])
+
+    evaluate(node_config)
+
+    assert [len(replay.images) for replay in made] == [8, 8]
+    assert not torch.equal(made[0].targets, made[1].targets)
