@@ -19,8 +19,8 @@ from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.evaluation import evaluation_classifier
+from fedlmg_server.trainer import TrainingSet
 
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000

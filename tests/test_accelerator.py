@@ -17,10 +17,10 @@ from fedlmg_client import training
 from fedlmg_server.diffusion import families
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.student import make_student
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.plan import plan_images
+from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.server import tiny_pipelines
 

@@ -23,7 +23,7 @@ FLOWER_FILES = {
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_FLOORS = (
-    {"events", "flower", "results"},
+    {"events", "flower", "results", "trainer"},
     {"workspace"},
     {"run"},
     {"diffusion"},

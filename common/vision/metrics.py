@@ -1,5 +1,6 @@
 """How good a classifier is on labelled images."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TypeGuard
 
@@ -27,6 +28,16 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
     """The share, in [0, 1], of rows of (N, classes) whose label is among the `top` most probable classes."""
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).double().mean().item()
+
+
+def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
+    """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1).
+
+    Of `num_images` images, less two standard errors of guessing, so that a few lucky ones prove nothing.
+    """
+    chance = 1 / max(num_classes, 2)
+    luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
+    return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:

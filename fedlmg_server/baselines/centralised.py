@@ -9,8 +9,8 @@ from common.datasets.labeled_images import LabeledImages
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.general.images import general_class_names, load_general_images
+from fedlmg_server.trainer import TrainingSet
 
 
 def pool_images(splits: list[LabeledImages]) -> TrainingSet:

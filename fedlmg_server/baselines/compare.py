@@ -20,9 +20,9 @@ from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.results import Confusion, MethodResult
 from fedlmg_server.run import Run
+from fedlmg_server.trainer import TrainingSet
 
 UNTRAINED = ("local-own", "local-all", "ensemble")
 """Methods that use the uploads as they are."""

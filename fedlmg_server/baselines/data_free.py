@@ -13,11 +13,11 @@ from torch import nn
 
 from common.labels.maps import to_global_indices
 from common.models import feature_statistics
-from common.vision.augmentation import augment, vary_look
+from common.vision.looks import vary
 from common.vision.schedule import make_scheduler
+from fedlmg_server import trainer
 from fedlmg_server.baselines.outcome import Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.synthesis.losses import statistics_loss
 
@@ -163,7 +163,7 @@ class Student:
         for _ in range(self.update, until):
             images, targets = teach(torch.randperm(num_images, generator=generator)[: settings.student_batch_size])
             self.model.train()
-            shown = vary_look(augment(images, generator, scale=trainer.STUDENT_SCALE), generator)
+            shown = vary(images, self.run.config.general.looks, generator)
             log_probabilities = self.model(preprocess.normalize(shown)).log_softmax(1)
             loss = F.kl_div(log_probabilities, targets, reduction="batchmean")
             self.optimizer.zero_grad()

@@ -8,12 +8,13 @@ follows the mean of the clients' probabilities, as the authors of FedLMG ran it.
 import torch
 
 from common.datasets.embedded import registry
+from fedlmg_server import trainer
 from fedlmg_server.baselines.averaging import average_uploads, shared_architecture
 from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation import teachers, trainer
+from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.student import make_student
-from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.trainer import TrainingSet
 
 MOST_IMAGES = 20_000
 SEED_OF_PRETRAINING = 0

@@ -4,10 +4,10 @@ The authors' code trains its upper bound in this way. Simulation only.
 """
 
 from common.models import pretrained
+from fedlmg_server import trainer
 from fedlmg_server.baselines import centralised
 from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation import trainer
 from fedlmg_server.distillation.student import make_student
 
 

@@ -11,8 +11,8 @@ from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome, bytes_t
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.synthesis import launch, store
+from fedlmg_server.trainer import TrainingSet
 
 METHOD = "prompts-only"
 """The stage and the folder of unguided images."""

@@ -9,9 +9,9 @@ from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.quality import TeacherScore, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
+from fedlmg_server.trainer import OnEpoch, TrainingSet
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 

@@ -11,8 +11,8 @@ import torch
 
 from common.processes import num_processors
 from fedlmg_server.distillation.student import train_student
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.run import Run
+from fedlmg_server.trainer import TrainingSet
 
 Trained = tuple[dict[str, torch.Tensor], list[dict]]
 """A student's weights on the CPU, and its loss history."""

@@ -7,7 +7,6 @@ client. Only who is near chance by all of them is left out. A client that no oth
 validation accuracy is not found out.
 """
 
-import math
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
@@ -15,6 +14,7 @@ import torch
 
 from common.labels.maps import mark_known
 from common.upload import Upload
+from common.vision.metrics import above_chance
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 
 NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
@@ -54,16 +54,6 @@ def score_teachers(
     if weighting == "uniform" or not any(score.weight for score in scores.values()):
         return {client: replace(score, weight=1.0, reason="") for client, score in scores.items()}
     return scores
-
-
-def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
-    """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1).
-
-    Of `num_images` images, less two standard errors of guessing, so that a few lucky ones prove nothing.
-    """
-    chance = 1 / max(num_classes, 2)
-    luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
-    return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 
 def _score(upload: Upload, readings: dict[tuple[str, str], float]) -> TeacherScore:

@@ -7,9 +7,9 @@ import torch
 from common.config import ConfigError
 from common.models import architectures, pretrained
 from common.storage.tensors import read_tensors
-from fedlmg_server.distillation import trainer
-from fedlmg_server.distillation.trainer import OnEpoch, TrainingSet
+from fedlmg_server import trainer
 from fedlmg_server.run import Run
+from fedlmg_server.trainer import OnEpoch, TrainingSet
 
 
 def make_student(run: Run) -> torch.nn.Module:
@@ -52,7 +52,8 @@ def train_student(
 ) -> tuple[torch.nn.Module, list[dict]]:
     """Train one student on `data`; returns it and its loss history."""
     model = make_student(run)
+    config = run.config
     history = trainer.train(
-        model, data, run.preprocess, run.config.distillation, run.config.seed, run.num_updates, on_epoch
+        model, data, run.preprocess, config.distillation, config.seed, run.num_updates, on_epoch, config.general.looks
     )
     return model, history

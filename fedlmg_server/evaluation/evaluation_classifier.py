@@ -13,8 +13,8 @@ from common.config.run import DistillationConfig
 from common.models.small import SmallResNet
 from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_server.distillation import trainer
-from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server import trainer
+from fedlmg_server.trainer import TrainingSet
 
 TRAINING = DistillationConfig(student_batch_size=128, student_learning_rate=0.2)
 EPOCHS = 12

@@ -12,14 +12,15 @@ from common.config.run import Config, ConfigError, DistillationConfig
 from common.labels import maps
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
-from fedlmg_server.distillation import parallel, teachers, trainer
+from fedlmg_server import trainer
+from fedlmg_server.distillation import parallel, teachers
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.trainer import TrainingSet
 from fedlmg_server.run import Run
+from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 

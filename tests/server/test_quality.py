@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from common.upload import Upload
-from fedlmg_server.distillation.quality import TeacherScore, above_chance, score_teachers
+from common.vision.metrics import above_chance
+from fedlmg_server.distillation.quality import TeacherScore, score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying

@@ -11,9 +11,9 @@ from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
 from common.upload import Upload
 from common.vision.preprocessing import PreprocessSpec
+from fedlmg_server import trainer
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation import trainer
-from fedlmg_server.distillation.trainer import TrainingSet
+from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 

@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from common.config.run import DistillationConfig
-from common.vision.augmentation import augment, vary_look
+from common.models.architectures import has_batch_norm
+from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 
 OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-STUDENT_SCALE = 0.3
-"""How much larger or smaller an image is shown to the student: clients differ in how much of a frame a digit fills."""
+ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
+"""Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,20 @@ def train(
     seed: int,
     num_updates: int,
     on_epoch: OnEpoch = lambda entry: None,
+    looks: str = "digits",
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` per epoch.
 
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
-    The number of updates, not of epochs, is given, so that baselines with fewer images train as long.
+    The number of updates, not of epochs, is given, so that baselines with fewer images train as long. `looks`: profile
+    by which the images' look is varied.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     images = preprocess.resize(data.images).to(device)
     labels = None if data.labels is None else data.labels.to(device)
     teacher = None if data.teacher is None else soften(data.teacher, config.temperature).to(device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.student_learning_rate,
-        momentum=MOMENTUM,
-        nesterov=True,
-        weight_decay=WEIGHT_DECAY,
-    )
+    optimizer = make_optimizer(model, config.student_learning_rate)
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
     scheduler = make_scheduler(optimizer, num_updates, warm_up)
@@ -63,8 +60,7 @@ def train(
         if update % per_epoch == 0:
             order = torch.randperm(len(images), generator=generator)
         rows = order[(update % per_epoch) * batch_size :][:batch_size]
-        moved = augment(images[rows].float() / 255, generator, scale=STUDENT_SCALE)
-        inputs = preprocess.normalize(vary_look(moved, generator))
+        inputs = preprocess.normalize(vary(images[rows].float() / 255, looks, generator))
         asked = None if labels is None else labels[rows]
         taught = None if teacher is None else teacher[rows]
         loss = distillation_loss(model(inputs), asked, taught, config)
@@ -79,6 +75,16 @@ def train(
             on_epoch(history[-1])
     model.eval()
     return history
+
+
+def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """SGD with momentum; for a net without BatchNorm AdamW at a hundredth of the learning rate."""
+    if not has_batch_norm(model):
+        rate = learning_rate * ADAMW_LEARNING_RATE_FACTOR
+        return torch.optim.AdamW(model.parameters(), rate, weight_decay=ADAMW_WEIGHT_DECAY)
+    return torch.optim.SGD(
+        model.parameters(), learning_rate, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+    )
 
 
 def distillation_loss(
