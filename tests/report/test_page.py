@@ -203,3 +203,13 @@ def test_page_says_what_the_round_was_worth(tmp_path: Path):
 
 def test_page_without_a_warm_start_says_nothing_of_it(html: str):
     assert not any(text in html for text in ("What the round was worth", "general model", "personal"))
+
+
+def test_sentences_of_many_clients_are_folded(tmp_path: Path):
+    many = warm_figures()
+    many["clients"] = {f"site-{number}": many["clients"]["mnist"] for number in range(13)}
+
+    html = page.render(tmp_path, results.make_results(**many))
+
+    folded = html[html.index("<summary>A sentence for each of 13 clients</summary>") :]
+    assert folded[: folded.index("</details>")].count("Without the round you would have") == 13
