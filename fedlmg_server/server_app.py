@@ -8,7 +8,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import Config
-from common.evaluation import Evaluation
 from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.events import RunFailed, RunFinished
@@ -31,11 +30,7 @@ def main(grid: Grid, context: Context) -> None:
             with tracking.track_run(run.workspace, config):
                 strategy = FedLMG(config, run.workspace, partial(pipeline.aggregate, run))
                 strategy.start(grid)
-                evaluations = {
-                    name: Evaluation(num_examples=0, returned=accuracy)
-                    for name, accuracy in strategy.evaluations.items()
-                }
-                write_report(run, evaluations, strategy.missing, strategy.unevaluated)
+                write_report(run, strategy.evaluations, strategy.missing, strategy.unevaluated)
         except Exception as error:
             with suppress(OSError):
                 run.workspace.log(RunFailed(reason=explain_failure(error)))

@@ -69,8 +69,8 @@ class FedLMG(Strategy):
         """Node -> client name, for the clients that answered."""
         self.missing: dict[str, str] = {}
         """Client name, or node if the name is unknown -> why the upload did not arrive."""
-        self.evaluations: dict[str, float] = {}
-        """Client name -> accuracy of the aggregated model on the client's test images, in [0, 1]."""
+        self.evaluations: dict[str, Evaluation] = {}
+        """Client name -> what the client measured on its test images; clients without any are left out."""
         self.unevaluated: dict[str, str] = {}
         """Client name -> why the evaluation of a client that answered did not arrive."""
 
@@ -187,8 +187,14 @@ class FedLMG(Strategy):
                 _, reason = unanswered.get(node, ("", "it did not reconnect"))
                 self.unevaluated[name] = reason
                 self.workspace.log(ClientEvent(name=name, state="failed", reason=f"no evaluation: {reason}"))
-        accuracies = self.evaluations.values()
+        accuracies = self._returned_accuracies.values()
         return MetricRecord({"accuracy": sum(accuracies) / len(accuracies)} if accuracies else {})
+
+    @property
+    def _returned_accuracies(self) -> dict[str, float]:
+        """Client name -> accuracy of the returned model on the client's test images."""
+        told = {name: evaluation.returned for name, evaluation in self.evaluations.items()}
+        return {name: accuracy for name, accuracy in told.items() if accuracy is not None}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -217,7 +223,7 @@ class FedLMG(Strategy):
         for reply in replies:
             if reply.has_content():
                 self._receive_evaluation(reply, reply.metadata.src_node_id)
-        return MetricRecord(dict(self.evaluations))
+        return MetricRecord({**self._returned_accuracies})
 
     def _make_messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
         ttl = self.config.deadline_seconds
@@ -292,8 +298,8 @@ class FedLMG(Strategy):
             evaluation = Evaluation.from_records(reply.content)
         except ValueError as error:
             raise ReplyError(str(error), name) from None
-        if evaluation.returned is not None:
-            self.evaluations[name] = evaluation.returned
+        if evaluation.num_examples:
+            self.evaluations[name] = evaluation
         return name
 
     def _raise_client_error(self, reply: Message, node: int) -> None:
