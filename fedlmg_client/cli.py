@@ -1,4 +1,4 @@
-"""`fedlmg-client`: check a folder of images, join a federation, and use and audit the returned model.
+"""`fedlmg-client`: check a folder of images, join a federation, and use the models that come of it.
 
 Modules that need PyTorch are imported inside the commands, so that a waiting client needs little memory.
 """
@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.models import commands
-from common.storage.atomic import write_bytes
 from common.terminal import print_failure
+from fedlmg_client import model_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -96,28 +95,6 @@ def audit_images(
     except (ValueError, OSError) as error:
         raise print_failure(console, error) from None
     console.print(f"{report.describe()}. A picture of the nearest pairs is in {escape(str(out))}", soft_wrap=True)
-
-
-@app.command()
-def audit(
-    data: Annotated[Path, typer.Argument(help="Your images, given as for `check`.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of a model. Default: the newest returned model.")] = None,
-    builder: commands.Builder = None,
-) -> None:
-    """Measure how well a model tells your training images from others (membership inference).
-
-    Your own upload is always audited before it is sent.
-    """
-    from common.models import predictor
-    from fedlmg_client import audit as auditing
-
-    try:
-        found = auditing.audit_folder(
-            predictor.load_classifier(model or _find_returned_model(), builder), data.expanduser()
-        )
-    except ValueError as error:
-        raise print_failure(console, error) from None
-    console.print(auditing.describe_membership(found), soft_wrap=True)
 
 
 @app.command()
@@ -237,50 +214,14 @@ def _resolved(path: Path | None) -> Path | None:
     return path and path.expanduser().resolve()
 
 
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of a model. Default: the newest returned model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
-    builder: commands.Builder = None,
-) -> None:
-    """Classify images with the returned model: print path, class and confidence of each image."""
-    commands.predict(model or _find_returned_model(), images, as_json, builder)
-
-
-def _find_returned_model() -> Path:
-    """The folder of the model that came back last."""
-    from common.clients.node_config import CACHES
-
-    if not (found := sorted(CACHES.glob("*/aggregated/model.json"), key=lambda path: path.stat().st_mtime)):
-        raise print_failure(console, f"there is no returned model in {CACHES} yet: name a model's folder with --model")
-    return found[-1].parent
-
-
-@app.command()
-def report(
-    cache: Annotated[
-        Path,
-        typer.Argument(help="The client's cache folder, usually ~/.cache/fedlmg/NAME.", metavar="CACHE"),
-    ],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: `report.html` in CACHE.")] = None,
-) -> None:
-    """Write an HTML page about this client: its own model, the returned model, and that model's confusions."""
-    from fedlmg_client import page
-
-    out = out or cache / "report.html"
-    try:
-        write_bytes(out, page.render(cache.expanduser()).encode())
-    except (page.PageError, OSError) as error:
-        raise print_failure(console, error) from None
-    except (KeyError, TypeError) as error:
-        raise print_failure(
-            console, f"the files in {cache} are incomplete ({error}): join again, or name another cache folder"
-        ) from None
-    console.print(f"Report: {escape(str(out))}", soft_wrap=True)
-
-
-app.command()(commands.export)
+for command in (
+    model_commands.predict,
+    model_commands.report,
+    model_commands.export,
+    model_commands.personalise,
+    model_commands.audit,
+):
+    app.command()(command)
 
 
 if __name__ == "__main__":

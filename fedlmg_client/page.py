@@ -1,77 +1,125 @@
-"""A client's own report page: its model and the returned model, and nothing about other clients."""
+"""A client's own report page: what the round was worth to it and how its models do, and nothing about other clients."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from common import manifest
 from common.html_page import find_mistakes, format_percent, load_template
 from common.manifest import ManifestError
+from common.worth import say_worth
+from fedlmg_client.folders import ALONE, GENERAL, PERSONAL, RETURNED, find_model, find_upload
+from fedlmg_client.personalise import say_choice
 
 MAX_CLASSES = 30
 MAX_MISTAKES = 8
 
 TEMPLATE = Path("fedlmg_client/pages/client.html.j2")
+NAMES = {"personal": "your personal model", "returned": "the returned model", "own": "your own model"}
+"""Word of the option `--model` -> how the page calls that model."""
+
+MEASURED = {"returned": RETURNED, "personal": PERSONAL, "general": GENERAL, "no-federation": ALONE}
+TILES = {
+    "own": "your own model",
+    "general": "the server's general model",
+    "no-federation": "that, trained by you alone",
+    "returned": "the returned model",
+    "personal": "your personal model",
+}
+NOT_MEASURED = "This client has no test images, so the returned model was not measured."
 
 
 class PageError(ValueError):
     """The cache folder lacks what the page shows; the message is one sentence for the user."""
 
 
-def render(cache: Path) -> str:
+def render(cache: Path, word: str = "") -> str:
     """Render the page as HTML from the client's cache folder.
+
+    word: the model that is shown class by class, one of `NAMES`; by default the personal one, or else the returned one.
 
     Raises
     ------
-    PageError: the client has not measured a returned model yet, or its own upload is missing.
+    PageError: the client has not measured a returned model yet, its own upload is missing, or it lacks that model.
     """
-    evaluation = _read_json(
-        cache / "aggregated" / "evaluation.json", "this client has not measured a returned model yet"
-    )
-    model = _read_json(cache / "aggregated" / "model.json", "there is no returned model")
-    uploads = sorted(cache.glob("*/upload/manifest.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not uploads:
+    missing = "this client has not measured a returned model yet"
+    returned = _read_json(cache / RETURNED / "evaluation.json", missing)
+    if not (folder := find_upload(cache)):
         raise PageError(f"{cache} holds no upload of this client: name the client's cache folder")
     try:
-        upload = manifest.read(uploads[-1].parent)
+        upload = manifest.read(folder)
     except (OSError, ManifestError) as error:
-        raise PageError(f"{uploads[-1]} cannot be read: {error}") from None
-    training, rows, counts = upload.training, evaluation["class_names"], evaluation["confusion"]
+        raise PageError(f"{folder / 'manifest.json'} cannot be read: {error}") from None
+    training, is_measured = upload.training, any(map(sum, returned["confusion"]))
+    found = {name: cache / each for name, each in MEASURED.items() if (cache / each / "model.json").is_file()}
+    accuracies = {name: _accuracy(each) if is_measured else None for name, each in found.items()}
+    accuracies["own"] = _accuracy(folder) if (folder / "evaluation.json").is_file() else training.test_accuracy
+    word = word or ("personal" if "personal" in found else "returned")
+    shown, columns = _read_shown(cache, word)
+    rows, counts, correct = shown["class_names"], shown["confusion"], shown["correct"]
     classes = [
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
-        for name, line, column in zip(rows, counts, evaluation["correct"], strict=True)
+        for name, line, column in zip(rows, counts, correct, strict=True)
     ]
     validation: dict[float, float | None] = {entry.epoch: entry.validation_accuracy for entry in training.history}
-    returned = evaluation["accuracy"] if any(map(sum, counts)) else None
-    few = max(len(rows), len(model["class_names"])) <= MAX_CLASSES
+    few = max(len(rows), len(columns)) <= MAX_CLASSES
     return load_template(TEMPLATE).render(
-        name=evaluation["client"],
-        headline=_headline(training.test_accuracy, returned),
-        own=training.test_accuracy,
-        returned=returned,
+        name=returned["client"],
+        headline=_headline(accuracies) if is_measured else NOT_MEASURED,
+        tiles=[(accuracies[name], title) for name, title in TILES.items() if name in accuracies],
+        choice=_say_choice(found.get("personal")),
+        shown=NAMES[word],
         num_train=training.num_examples,
         num_test=sum(map(sum, counts)),
         architecture=upload.architecture,
+        copy=upload.student_copy and upload.student_copy.architecture,
         classes=classes if few else sorted(classes, key=lambda each: (each[2] is None, each[2]))[:MAX_CLASSES],
         omitted="" if few else f"The {MAX_CLASSES} hardest of {len(classes)} classes.",
-        wrong=find_mistakes(rows, model["class_names"], counts, evaluation["correct"], MAX_MISTAKES),
+        wrong=find_mistakes(rows, columns, counts, correct, MAX_MISTAKES),
         rows=rows,
-        columns=model["class_names"],
+        columns=columns,
         counts=counts if few else [],
         private=upload.privacy is not None,
         epochs=[(epoch, loss, validation.get(epoch)) for epoch, loss in training.losses()],
     )
 
 
-def _headline(own: float | None, returned: float | None) -> str:
+def _headline(accuracies: dict[str, float | None]) -> str:
+    """What the round was worth; without a personal model, the returned one against the client's own."""
+    own, returned = accuracies["own"], accuracies.get("returned")
+    if worth := say_worth(accuracies.get("no-federation", own), accuracies.get("personal")):
+        return worth
     if own is None or returned is None:
-        return "This client has no test images, so the returned model was not measured."
+        return NOT_MEASURED
     more = f"{100 * abs(returned - own):.1f} points {'more' if returned >= own else 'less'}"
     own_images = f"an accuracy of {format_percent(returned)} % on your test images"
     return f"The returned model has {own_images}, {more} than your own model."
 
 
-def _read_json(path: Path, problem: str) -> dict:
+def _say_choice(personal: Path | None) -> str:
+    """What became the personal model, in a sentence; empty without one."""
+    if not personal:
+        return ""
+    recipe = _read_json(personal / "model.json", "the personal model is incomplete")["recipe"]
+    return f"Your personal model: {say_choice(recipe)}."
+
+
+def _read_shown(cache: Path, word: str) -> tuple[dict[str, Any], list[str]]:
+    """The evaluation of the model that is shown, and the model's classes."""
+    if not (folder := find_model(cache, word)):
+        raise PageError(f"{cache} does not hold {NAMES[word]}: join again, or leave out --model")
+    described = folder / ("manifest.json" if word == "own" else "model.json")
+    columns = _read_json(described, "it should describe the model")["class_names"]
+    return _read_json(folder / "evaluation.json", f"{NAMES[word]} has not been measured yet"), columns
+
+
+def _accuracy(folder: Path) -> float:
+    return float(_read_json(folder / "evaluation.json", "the model has not been measured yet")["accuracy"])
+
+
+def _read_json(path: Path, problem: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         raise PageError(f"{path} cannot be read: {problem}") from None
+    return content

@@ -1,5 +1,6 @@
 """The returned model on the client: it is kept, made personal, and measured beside the client's other models."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
             (cache / folder / "model.json").unlink(missing_ok=True)
             print(f"{data.name}: {name} cannot be made: {error}", flush=True)
     return Evaluation(num_examples=len(data.test), **(measured if len(data.test) else {}))
+
+
+def compare_again(cache: Path, folder: Path) -> Evaluation:
+    """Make the models in a cache personal again, with the images of a folder and the settings of the last round.
+
+    Raises
+    ------
+    OSError, ValueError: the cache holds no returned model, or the images cannot be read.
+    """
+    try:
+        settings = json.loads((cache / RETURNED / SETTINGS).read_text(encoding="utf-8"))
+        name = json.loads((cache / RETURNED / "evaluation.json").read_text(encoding="utf-8"))["client"]
+    except FileNotFoundError:
+        raise ValueError(
+            "it holds no returned model: wait until the model has arrived, or name another cache"
+        ) from None
+    config = Config.from_run_config(settings)
+    return compare(cache, load_client_data({"name": name, "data-path": str(folder)}, config), config, again=True)
 
 
 def _personalise(

@@ -26,9 +26,7 @@ CHECKED_IMAGES = 400
 """The most images on which an exported model is checked."""
 
 console = Console(stderr=True)
-ModelPath = Annotated[
-    Path, typer.Argument(help="A finished workspace, its folder `model`, or the folder `aggregated` of a client.")
-]
+ModelPath = Annotated[Path, typer.Argument(help="A finished workspace, its folder `model`, or a client's cache.")]
 Builder = Annotated[
     str | None, typer.Option(help="package.module:function that builds the model, if the architecture is your own.")
 ]

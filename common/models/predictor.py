@@ -2,7 +2,7 @@
 
 from common.models.predictor import load_classifier
 
-model = load_classifier("runs/default")  # or a folder `model`, or the folder `aggregated` of a client
+model = load_classifier("runs/default")  # or a folder `model`, a client's cache, or its folder `personal`
 for path, label, confidence in model.predict(["one.jpg", "two.png"]):
     print(path, label, confidence)
 """
@@ -72,7 +72,9 @@ class Classifier(torch.nn.Module):
 
 
 def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
-    """Load a model in float32 to the CPU, from its folder, from a workspace, or from a client's cache.
+    """Load a model in float32 to the CPU, from its folder, a workspace, a client's cache, or the folder of an upload.
+
+    A client's cache gives the personal model, or else the returned one.
 
     builder: the `package.module:function` that may be imported, if the architecture is the user's own.
 
@@ -81,12 +83,12 @@ def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
     ModelError: there is no model, the model is incomplete, or another builder is needed.
     """
     path = Path(path).expanduser()
-    folders = (path, path / "model", path / "aggregated", path.parent)
-    folder = next((folder for folder in folders if (folder / "model.json").is_file()), None)
-    if folder is None:
+    others = (path / "model", path / "personal", path / "aggregated", path.parent)
+    files = [path / "model.json", path / "manifest.json", *(folder / "model.json" for folder in others)]
+    if not (file := next(filter(Path.is_file, files), None)):
         raise ModelError(f"{path} holds no model.json: name a finished workspace or its folder `model`")
     try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = json.loads(file.read_text(encoding="utf-8"))
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
         network = architectures.build(
             description["architecture"],
@@ -94,8 +96,8 @@ def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
             preprocessing.image_size,
             [builder] if builder else (),
         )
-        network.load_state_dict(read_tensors(folder / "model.safetensors")[0])
+        network.load_state_dict(read_tensors(file.parent / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from None
+        raise ModelError(f"the model in {file.parent} cannot be loaded: {reason}") from None
     return Classifier(network.float(), list(description["class_names"]), preprocessing).eval()

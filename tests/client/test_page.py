@@ -58,7 +58,7 @@ def test_files_that_are_not_whole_are_told_in_a_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["report", str(cache)])
 
     assert result.exit_code == 1
-    assert "are incomplete ('class_names')" in result.output
+    assert "are incomplete ('confusion')" in result.output
 
 
 def test_a_folder_that_is_no_cache_is_refused_in_a_sentence(tmp_path: Path):
