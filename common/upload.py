@@ -25,6 +25,12 @@ def weights_digest(arrays: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(save({name: tensor.contiguous() for name, tensor in sorted(arrays.items())})).hexdigest()
 
 
+def to_wire(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy to the CPU; floating-point tensors become float16, integer and 0-dim tensors keep their dtype."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor.clone()
+
+
 @dataclass(frozen=True)
 class Upload:
     arrays: dict[str, torch.Tensor]

@@ -10,7 +10,7 @@ from common.datasets.labeled_images import LabeledImages
 from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.models import feature_statistics
 from common.models.feature_statistics import FeatureStatistics
-from common.upload import Upload, weights_digest
+from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, clustered_statistics
@@ -75,12 +75,6 @@ def _gather_statistics(
     if config.num_clusters == 1:
         return feature_statistics.gather_by_class(model, batches(), num_classes)
     return clustered_statistics.gather(model, batches, num_classes, config.num_clusters)
-
-
-def to_wire(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy to the CPU; floating-point tensors become float16, integer and 0-dim tensors keep their dtype."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor.clone()
 
 
 def measure_accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:

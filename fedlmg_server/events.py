@@ -48,6 +48,13 @@ class Estimated(Event):
     sentence: str
 
 
+class Note(Event):
+    """Something that the operator should know, in a sentence."""
+
+    kind: Literal["note"] = "note"
+    text: str
+
+
 class Progress(Event):
     kind: Literal["progress"] = "progress"
     stage: str
@@ -76,7 +83,9 @@ class RunFailed(Event):
     reason: str
 
 
-RunEvent = StageStarted | StageFinished | ClientEvent | PlanMade | Estimated | Progress | Loss | RunFinished | RunFailed
+RunEvent = (
+    StageStarted | StageFinished | ClientEvent | PlanMade | Estimated | Note | Progress | Loss | RunFinished | RunFailed
+)
 KINDS: TypeAdapter[RunEvent] = TypeAdapter(
     Annotated[
         Annotated[StageStarted | StageFinished, Field(discriminator="state")]
@@ -84,6 +93,7 @@ KINDS: TypeAdapter[RunEvent] = TypeAdapter(
         | ClientEvent
         | PlanMade
         | Estimated
+        | Note
         | Progress
         | Loss,
         Field(discriminator="kind"),

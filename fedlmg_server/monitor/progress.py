@@ -9,6 +9,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from fedlmg_server.events import (
     ClientEvent,
     Estimated,
+    Note,
     PlanMade,
     Progress,
     RunEvent,
@@ -65,6 +66,8 @@ class Follower:
                 self._progress.console.print(f"  plan: {event.images} images of {event.classes} classes{sets}")
             case Estimated():
                 self._progress.console.print(f"  {event.sentence}", soft_wrap=True)
+            case Note():
+                self._progress.console.print(f"  {make_safe_markup(event.text)}", soft_wrap=True)
             case Progress():
                 amount = f"{event.completed}/{event.total} {event.unit}"
                 task = self._task(event.stage)

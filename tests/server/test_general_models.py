@@ -1,0 +1,195 @@
+"""General models and starts: trained once, kept across runs, offered only where they have learned something."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import Config, ConfigError
+from common.datasets.labeled_images import LabeledImages
+from common.start import Start
+from common.storage.caches import cache_root
+from common.upload import weights_digest
+from fedlmg_server.events import Note, Progress
+from fedlmg_server.general import models, starts, training
+from fedlmg_server.general.images import GeneralImages
+from fedlmg_server.general.models import general_checksums, load_general_model, make_general_models
+from fedlmg_server.general.starts import load_replay, make_start
+from fedlmg_server.run import Run
+from fedlmg_server.workspace import Workspace
+from tests.server.tiny_federation import two_colors
+
+CPU = torch.device("cpu")
+NAMES = ["small_mlp", "small_resnet"]
+
+
+@pytest.fixture(autouse=True)
+def images(monkeypatch: pytest.MonkeyPatch) -> GeneralImages:
+    """Dark and bright images, which a few updates tell apart."""
+    shrunk = LabeledImages(two_colors().images[:, :, ::2, ::2].contiguous(), two_colors().labels)
+    found = GeneralImages(shrunk, shrunk, "public", ("a note on classes",))
+    for module in (models, starts):
+        monkeypatch.setattr(module, "load_general_images", lambda run: found)
+    return found
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    monkeypatch.setenv("FEDLMG_CACHE", str(tmp_path / "cache"))
+
+    def make(name: str = "run", **changes: object) -> Run:
+        settings = {"workspace": str(tmp_path / name), "general-updates": 8, "image-size": 16}
+        config = Config.from_run_config(settings | {key.replace("_", "-"): value for key, value in changes.items()})
+        workspace = Workspace.open(config, {})
+        workspace.fix_class_names(["dark", "bright"])
+        return Run(config, workspace, CPU)
+
+    return make
+
+
+def cached() -> list[Path]:
+    return sorted((cache_root() / "general" / "models").glob("*.safetensors"))
+
+
+def test_a_general_model_tells_the_classes_apart(make_run, images: GeneralImages):
+    run = make_run(general_updates=40)
+    made = make_general_models(run, ["small_resnet"])["small_resnet"]
+
+    model = load_general_model(run, "small_resnet")
+
+    with torch.no_grad():
+        answers = model(run.preprocess(images.train.images.float() / 255)).argmax(1)
+    assert (answers == images.train.labels).double().mean().item() == made.accuracy > 0.9
+    assert made.is_offered
+
+
+@pytest.mark.slow
+def test_models_are_trained_side_by_side_as_one_by_one(make_run):
+    alone = {name: make_general_models(make_run(name), [name])[name] for name in NAMES}
+    for path in cached():
+        path.unlink()
+
+    together = make_general_models(make_run("both"), NAMES)
+
+    assert {name: weights_digest(model.weights) for name, model in together.items()} == {
+        name: weights_digest(model.weights) for name, model in alone.items()
+    }
+
+
+def test_progress_tells_the_updates_of_all_models(make_run):
+    run = make_run()
+
+    make_general_models(run, ["small_mlp"])
+
+    told = [event for event in run.workspace.read_events() if isinstance(event, Progress)]
+    assert [(event.completed, event.total, event.unit) for event in told][-1] == (8, 8, "updates")
+
+
+def test_another_run_takes_the_model_from_the_cache(make_run, monkeypatch: pytest.MonkeyPatch):
+    first = make_general_models(make_run("first"), ["small_mlp"])["small_mlp"]
+    monkeypatch.setattr(training.Job, "run", None)
+
+    second = make_general_models(make_run("second"), ["small_mlp"])["small_mlp"]
+
+    assert weights_digest(second.weights) == weights_digest(first.weights)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"looks": "none"}, {"seed": 1}, {"general_updates": 9}, {"class": "grey"}, {"image": 255}, {"recipe": 2}],
+)
+def test_whatever_a_model_depends_on_makes_another(
+    make_run, changed: dict, images: GeneralImages, monkeypatch: pytest.MonkeyPatch
+):
+    make_general_models(make_run(), ["small_mlp"])
+    run = make_run(
+        "other", **{key: value for key, value in changed.items() if key in ("looks", "seed", "general_updates")}
+    )
+    if "class" in changed:
+        run.workspace.fix_class_names(["dark", "grey"])
+    if "image" in changed:
+        images.train.images[0, 0, 0, 0] = 255
+    if "recipe" in changed:
+        monkeypatch.setattr(training, "RECIPE", 2)
+
+    make_general_models(run, ["small_mlp"])
+
+    assert len(cached()) == 2
+
+
+def test_a_run_keeps_its_models_whatever_becomes_of_the_cache(make_run, monkeypatch: pytest.MonkeyPatch):
+    run = make_run()
+    make_general_models(run, ["small_mlp"])
+    cached()[0].unlink()
+    monkeypatch.setattr(models, "load_general_images", None)
+
+    assert list(make_general_models(run, ["small_mlp"])) == ["small_mlp"]
+
+
+def test_a_builder_of_the_operator_s_gets_a_general_model(make_run):
+    name = "tests.server.tiny_builder:build"
+
+    made = make_general_models(make_run(student_architecture=name), [name])
+
+    assert list(made) == [name]
+
+
+@pytest.mark.parametrize("name", ["no_such_net", "small_resnet+nothing"])
+def test_an_architecture_that_cannot_be_built_is_told_and_left_out(make_run, name: str):
+    run = make_run()
+
+    made = make_general_models(run, [name, "small_mlp+groupnorm"])
+
+    notes = [event.text for event in run.workspace.read_events() if isinstance(event, Note)]
+    assert list(made) == ["small_mlp+groupnorm"]
+    assert notes[0] == "a note on classes"
+    assert notes[1].startswith(f"there is no general model of '{name}', so its clients train from scratch: ")
+
+
+def test_a_model_near_chance_is_told_and_not_offered(make_run, images: GeneralImages):
+    run = make_run()
+    images.train.labels[:] = torch.randint(0, 2, (64,), generator=torch.Generator().manual_seed(0))
+
+    start = make_start(run, ["small_mlp"])
+
+    assert start.models == {}
+    assert any("near chance" in event.text for event in run.workspace.read_events() if isinstance(event, Note))
+
+
+def test_a_run_without_a_general_model_says_so(make_run):
+    with pytest.raises(ConfigError, match="no general model of 'small_mlp'"):
+        load_general_model(make_run(), "small_mlp")
+
+
+def test_a_start_holds_the_models_of_the_workspace_and_survives_the_wire(make_run):
+    run = make_run(general_updates=40)
+    start = make_start(run, ["small_mlp"])
+
+    received = Start.from_records(start.to_records())
+
+    assert received is not None
+    assert general_checksums(run) == {received.digest("small_mlp"): "small_mlp"}
+    assert all(tensor.dtype == torch.float16 for tensor in received.models["small_mlp"].values())
+    built, loaded = received.build("small_mlp"), load_general_model(run, "small_mlp")
+    assert weights_digest(built.state_dict()) == weights_digest(loaded.state_dict())
+
+
+def test_replay_keeps_to_its_bound_and_is_balanced(make_run):
+    replay = load_replay(make_run(replay_megabytes=0.01))
+
+    assert len(replay) == 10_000 // (3 * 16 * 16)
+    assert abs(torch.bincount(replay.labels).diff().item()) <= 1
+
+
+def test_no_megabytes_are_no_replay(make_run):
+    assert len(make_start(make_run(replay_megabytes=0.0), []).replay) == 0
+
+
+def test_replay_is_the_same_for_all_clients(make_run, images: GeneralImages, monkeypatch: pytest.MonkeyPatch):
+    run = make_run()
+    first = load_replay(run)
+    monkeypatch.setattr(starts, "load_general_images", lambda run: replace(images, train=images.held_out))
+
+    assert torch.equal(load_replay(run).images, first.images)
