@@ -1,9 +1,10 @@
 """General images: labelled images of the run's classes that come from no client."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -11,11 +12,14 @@ from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
+from common.storage.atomic import write_json
 from fedlmg_server.general import embedded, unguided
 from fedlmg_server.run import Run
 
 HELD_OUT_SHARE = 0.1
 """Share of the images that is held out where a source has no held-out images of its own."""
+SUMMARY = "images.json"
+"""File in the workspace's folder `general`."""
 MOST_SHOWN = 5
 """Classes that a note names."""
 
@@ -46,13 +50,26 @@ def general_class_names(run: Run) -> list[str]:
 
 
 def load_general_images(run: Run) -> GeneralImages:
-    """The general images that the config asks for; unguided ones are generated first, where some are missing.
+    """The general images that the config asks for; unguided ones are generated first, where some are missing. The
+    workspace keeps where they come from and how many they are (see `summarise`).
 
     Raises
     ------
     FolderError: `public-images` is no folder of images.
     ConfigError: unguided images are needed, and the diffusion model cannot be opened or does not know a class.
     """
+    images = _load(run)
+    write_json(run.workspace.general / SUMMARY, {"source": images.source, "num_images": len(images.train)})
+    return images
+
+
+def summarise(run: Run) -> dict[str, Any] | None:
+    """`source` and `num_images` of the training images that were loaded last; None if none were loaded."""
+    path = run.workspace.general / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _load(run: Run) -> GeneralImages:
     public = _load_public(run) if run.config.general.general_images == "public" else None
     if public is not None and len(public.train):
         return public

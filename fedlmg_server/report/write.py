@@ -9,8 +9,9 @@ from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
 from fedlmg_server.collection.validation import read_rejections
 from fedlmg_server.events import Progress
+from fedlmg_server.general.images import summarise
 from fedlmg_server.report import generated, model_card, page
-from fedlmg_server.results import ClientResult, ModelResult, SynthesisResult, make_results, write_results
+from fedlmg_server.results import ClientResult, GeneralResult, ModelResult, SynthesisResult, make_results, write_results
 from fedlmg_server.run import Run
 
 
@@ -39,6 +40,7 @@ def write_report(
         ),
         methods=measured.rows,
         synthesis=_synthesis(run),
+        general=_general(run),
         stages=workspace.stage_seconds(),
         missing=missing,
         refused=read_rejections(workspace),
@@ -94,6 +96,11 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         privacy=upload.manifest.privacy,
         images=generated.summary(run.image_folder(upload), rejected),
     )
+
+
+def _general(run: Run) -> GeneralResult | None:
+    summary = summarise(run) if run.config.general.warm_start else None
+    return None if summary is None else GeneralResult.model_validate(summary)
 
 
 def _synthesis(run: Run) -> SynthesisResult:

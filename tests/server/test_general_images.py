@@ -16,7 +16,7 @@ from common.datasets.embedded import registry
 from common.storage.caches import cache_root
 from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.general import embedded, unguided
-from fedlmg_server.general.images import balanced_rows, general_class_names, load_general_images
+from fedlmg_server.general.images import balanced_rows, general_class_names, load_general_images, summarise
 from fedlmg_server.general.unguided import Plan
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
@@ -54,6 +54,15 @@ def public(tmp_path: Path) -> Path:
 def pipeline(tmp_path: Path) -> str:
     train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), tmp_path / "pipeline")
     return str(tmp_path / "pipeline")
+
+
+def test_workspace_keeps_where_general_images_come_from(make_run, public: Path):
+    run = make_run(("one", "two"), public_images=str(public))
+
+    before, images = summarise(run), load_general_images(run)
+
+    assert before is None
+    assert summarise(run) == {"source": "public", "num_images": len(images.train)}
 
 
 def test_embedded_public_images_are_those_of_the_run_s_classes(make_run):

@@ -20,7 +20,7 @@ from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.events import PlanMade, StageFinished
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
-from fedlmg_server.results import Results, read_results
+from fedlmg_server.results import GeneralResult, Results, read_results
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying
@@ -129,6 +129,20 @@ def test_unguided_images_are_generated_for_baselines_alone(
 
     (plan,) = (event for event in finished.workspace.read_events() if isinstance(event, PlanMade))
     assert plan.methods == methods
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_warm_start_s_general_images_are_told(finished: VirtualRun, warm: bool):
+    write_json(finished.workspace.general / "images.json", {"source": "public", "num_images": 60})
+    prepare(finished, False)
+    finished.config = Config.from_run_config(finished.config.to_run_config() | {"warm-start": warm})
+
+    write_report(finished, {}, {}, {})
+
+    general = read_results(finished.workspace.report).general
+    assert general == (GeneralResult(source="public", num_images=60) if warm else None)
+    card = (finished.workspace.model / "MODEL_CARD.md").read_text()
+    assert ("comes from 60 labelled public images" in card) == warm
 
 
 def test_models_that_a_client_keeps_have_rows_and_figures(finished: VirtualRun):
