@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages
 from common.names import safe_name
 from common.start import Start
-from common.storage.tensors import read_tensors
+from fedlmg_server.general.models import REPLAY
+from fedlmg_server.general.starts import load_replay
+from fedlmg_server.general.training import GeneralModel
 from fedlmg_server.run import Run
 
 
@@ -83,19 +84,13 @@ def bytes_of_starts_to_personalise(run: Run) -> int:
 
 
 def _bytes_of_start(run: Run, architectures: set[str]) -> int:
-    folder = run.workspace.root / "general"
-    if not run.config.general.warm_start or not (folder / "replay.safetensors").exists():
+    folder = run.workspace.general
+    if not run.config.general.warm_start or not (folder / REPLAY).exists():
         return 0
-    replay = read_tensors(folder / "replay.safetensors")[0]
     files = {name: folder / f"{safe_name(name)}.safetensors" for name in architectures}
-    models = {name: _to_wire(read_tensors(file)[0]) for name, file in files.items() if file.exists()}
-    start = Start([], run.preprocess, "none", models, LabeledImages(replay["images"], replay["labels"]))
-    return start.num_bytes
-
-
-def _to_wire(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Floating point as it is sent."""
-    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    models = {name: GeneralModel.read(file) for name, file in files.items() if file.exists()}
+    weights = {name: model.weights for name, model in models.items() if model.is_offered}
+    return Start([], run.preprocess, run.config.general.looks, weights, load_replay(run)).num_bytes
 
 
 def bytes_to_every_client(run: Run, model: torch.nn.Module) -> int:

@@ -1,16 +1,14 @@
 """`general`: what the server knew before any client trained."""
 
-import json
-
 import torch
 
+from common.config import ConfigError
 from common.models.predictor import Classifier
-from common.names import safe_name
-from common.storage.tensors import read_tensors
 from fedlmg_server.baselines.averaging import shared_architecture
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation.student import build_classifier
+from fedlmg_server.general.images import general_class_names
+from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 
 
@@ -21,14 +19,13 @@ def general_classifier(run: Run, architecture: str) -> Classifier:
     ------
     DoesNotApply: the run has none of this architecture.
     """
-    folder = run.workspace.root / "general"
-    weights, names_file = folder / f"{safe_name(architecture)}.safetensors", folder / "class_names.json"
-    if not run.config.general.warm_start or not weights.exists():
-        raise DoesNotApply(f"the run has no general model of '{architecture}': set 'warm-start'")
-    names = json.loads(names_file.read_text())
-    model = build_classifier(run, architecture, len(names))
-    model.load_state_dict(read_tensors(weights)[0])
-    return Classifier(model.float().to(run.device).eval(), names, run.preprocess)
+    if not run.config.general.warm_start:
+        raise DoesNotApply("the run has no general models: set 'warm-start'")
+    try:
+        model = load_general_model(run, architecture)
+    except ConfigError as error:
+        raise DoesNotApply(str(error)) from None
+    return Classifier(model, general_class_names(run), run.preprocess)
 
 
 def measure_general(run: VirtualRun) -> dict[str, float]:

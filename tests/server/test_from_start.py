@@ -7,14 +7,14 @@ import torch
 
 from common.datasets.labeled_images import LabeledImages
 from common.manifest import StudentCopy
-from common.upload import Upload
+from common.upload import Upload, to_wire
 from fedlmg_server.baselines import averaging, centralised, compare, fedavg, feddyn, fedprox, methods, rounds, start
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_of_starts, bytes_of_starts_to_personalise
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.general.images import GeneralImages
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
-from tests.server.tiny_federation import NAMES, trained, two_colors, virtual_run, warm_run
+from tests.server.tiny_federation import NAMES, keep_general, trained, two_colors, virtual_run, warm_run
 from tests.server.tiny_results import write_finished
 
 MANY_ROUNDS = [fedavg.many_rounds_from_start, fedprox.many_rounds_from_start, feddyn.many_rounds_from_start]
@@ -35,6 +35,11 @@ def with_copy(client: str, weights: Upload, images: int, began_as: str = "genera
     return upload.with_student_copy(weights.arrays, said)
 
 
+def in_half_precision(upload: Upload) -> dict[str, torch.Tensor]:
+    """Its weights, rounded as general models are kept."""
+    return {name: to_wire(value).to(value.dtype) for name, value in upload.arrays.items()}
+
+
 def wire_bytes(upload: Upload) -> int:
     """Of its weights in float16."""
     return sum(value.numel() * (2 if value.is_floating_point() else 8) for value in upload.arrays.values())
@@ -44,7 +49,7 @@ def test_general_model_is_measured_by_its_own_class_names(uploads, general, tmp_
     run = warm_run(uploads, tmp_path, general)
 
     assert start.measure_general(run) == {"a": 0.0, "b": 0.0}
-    (tmp_path / "general" / "class_names.json").write_text('["dark", "bright"]')
+    keep_general(run, general, NAMES)
     assert start.measure_general(run) == {"a": 1.0, "b": 1.0}
 
 
@@ -63,7 +68,7 @@ def test_rounds_begin_with_the_general_model(baseline, uploads, general, tmp_pat
 
     baseline(warm_run(uploads, tmp_path, general))
 
-    torch.testing.assert_close(dict(began[0]), general.arrays, rtol=0, atol=0)
+    torch.testing.assert_close(dict(began[0]), in_half_precision(general), rtol=0, atol=0)
 
 
 def test_clients_of_unlike_nets_train_the_student_s_in_rounds_from_a_start(uploads, general, tmp_path: Path):
@@ -71,7 +76,7 @@ def test_clients_of_unlike_nets_train_the_student_s_in_rounds_from_a_start(uploa
 
     model = start.general_model(warm_run(unlike, tmp_path, general))
 
-    torch.testing.assert_close(dict(model.state_dict()), general.arrays, rtol=0, atol=0)
+    torch.testing.assert_close(dict(model.state_dict()), in_half_precision(general), rtol=0, atol=0)
 
 
 def test_one_shot_average_from_a_start_is_of_copies_weighted_by_images(tmp_path: Path):

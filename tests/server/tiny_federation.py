@@ -9,10 +9,11 @@ from common.config import Config
 from common.datasets.labeled_images import LabeledImages
 from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
-from common.upload import Upload
+from common.upload import Upload, to_wire
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.general.training import GeneralModel
 from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -52,14 +53,22 @@ def virtual_run(uploads: list[Upload], folder: Path = Path("nowhere"), **setting
 
 
 def warm_run(uploads: list[Upload], folder: Path, general: Upload, **settings: object) -> VirtualRun:
-    """A warm-started run of these clients; its general model, for classes in the order of the run, has the weights of
-    `general`."""
+    """A warm-started run of these clients; its general model has the weights of `general`, for the run's classes, and
+    its replay are 8 images."""
     run = virtual_run(uploads, folder, warm_start=True, **settings)
-    write_json(folder / "general" / "class_names.json", run.class_names)
-    write_tensors(folder / "general" / "small_resnet.safetensors", general.arrays)
-    replay = two_colors(8)
-    write_tensors(folder / "general" / "replay.safetensors", {"images": replay.images, "labels": replay.labels})
+    keep_general(run, general, run.class_names)
+    replay, names = two_colors(8), "\n".join(run.class_names)
+    images = {"images": replay.images, "labels": replay.labels}
+    write_tensors(folder / "general" / "replay.safetensors", images, {"class_names": names})
     return run
+
+
+def keep_general(run: VirtualRun, general: Upload, class_names: list[str]) -> None:
+    """Fix the run's classes, and keep weights as its general model of them."""
+    run.workspace.fix_class_names(class_names)
+    weights = {name: to_wire(value) for name, value in general.arrays.items()}
+    model = GeneralModel("small_resnet", class_names, weights, accuracy=1.0, num_held_out=100)
+    model.write(run.workspace.general / "small_resnet.safetensors")
 
 
 def shown(upload: Upload) -> LabeledImages:
