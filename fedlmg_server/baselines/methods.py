@@ -30,6 +30,7 @@ from fedlmg_server.distillation.student import make_student
 from fedlmg_server.results import UPPER_BOUNDS, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
+    "general-same-seconds": same_seconds.general,
     "prompts-only-same-seconds": same_seconds.prompts_only,
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,

@@ -1,21 +1,31 @@
-"""`prompts-only-same-seconds`: what the server could have learned from unguided images in the same time.
+"""What the server could have learned without guidance, or without any client, in the seconds that the run took it.
 
-An unguided image takes a fraction of a guided one's seconds, so that equal numbers of images flatter guidance. Here the
-student takes as many updates as every other, on as many unguided images as fit into the seconds of guided synthesis.
+`prompts-only-same-seconds`: an unguided image takes a fraction of a guided one's seconds, so that equal numbers of
+images flatter guidance. Here the student takes as many updates as every other, on as many unguided images as fit into
+the seconds of guided synthesis.
+
+`general-same-seconds`: the general model of the student's architecture, trained for as many more seconds as synthesis
+and distillation took.
 """
 
+import time
 from functools import partial
 
 from common.config import Config
+from common.models.predictor import Classifier
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome, bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation.student import train_student
+from fedlmg_server.distillation.student import build_classifier, train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
+from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
+from fedlmg_server.general.training import Job
 from fedlmg_server.synthesis import launch, store
 from fedlmg_server.trainer import TrainingSet
 
 METHOD = "prompts-only"
 """The stage and the folder of unguided images."""
+PROBE = 20
+"""Batches by which the speed of training is measured."""
 
 
 def prompts_only(run: VirtualRun) -> Outcome:
@@ -37,6 +47,52 @@ def prompts_only(run: VirtualRun) -> Outcome:
     cost.num_images = len(synthetic.labels)
     cost.download_bytes = bytes_to_every_client(run, model)
     return Outcome(run.measure(model), cost)
+
+
+def general(run: VirtualRun) -> Outcome:
+    """
+    Raises
+    ------
+    DoesNotApply: the run has no general images, or took the server no time.
+    """
+    stages = run.workspace.stage_seconds()
+    seconds = stages.get("synthesis", 0.0) + stages.get("distillation", 0.0)
+    if not run.config.general.warm_start or not seconds:
+        raise DoesNotApply("the run has no general images to train on: set 'warm-start'")
+    images, cost = load_general_images(run), Cost()
+    more = round(seconds / seconds_of_update(run, images))
+    with cost.timed("server"):
+        made = _job(run, run.config.general.general_updates + more).run(images)
+    cost.num_images = len(images.train)
+    model = build_classifier(run, made.architecture, len(made.class_names))
+    model.load_state_dict(made.weights)
+    model.eval()
+    cost.download_bytes = bytes_to_every_client(run, model)
+    return Outcome(run.measure_classifier(Classifier(model, made.class_names, run.preprocess)), cost)
+
+
+def seconds_of_update(run: VirtualRun, images: GeneralImages) -> float:
+    """Seconds of one batch of a general model's training on this machine, without what a training takes besides."""
+    seconds = []
+    for num_updates in (PROBE, PROBE, 3 * PROBE):
+        started = time.monotonic()
+        _job(run, num_updates).run(images)
+        seconds.append(time.monotonic() - started)
+    # The first one also warms the machine up.
+    return max((seconds[2] - seconds[1]) / (2 * PROBE), 1e-4)
+
+
+def _job(run: VirtualRun, num_updates: int) -> Job:
+    return Job(
+        architecture=run.config.distillation.student_architecture,
+        class_names=tuple(general_class_names(run)),
+        preprocess=run.preprocess,
+        looks=run.config.general.looks,
+        seed=run.config.seed,
+        num_updates=num_updates,
+        builders=run.config.builders,
+        device=run.device,
+    )
 
 
 def images_per_class(run: VirtualRun) -> int:

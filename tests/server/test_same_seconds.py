@@ -14,11 +14,13 @@ from fedlmg_server.baselines import methods, same_seconds
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.events import StageFinished
+from fedlmg_server.general.images import GeneralImages
+from fedlmg_server.general.training import Job
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, scores, store
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.workspace import Workspace
-from tests.server.tiny_federation import virtual_run
+from tests.server.tiny_federation import shown, virtual_run
 
 SHADES = {"dark": 50, "bright": 200}
 
@@ -86,3 +88,30 @@ def test_another_workspace_shares_uploads_and_general_models(compared: VirtualRu
 
     assert [upload.client for upload in other.load_uploads()] == ["a", "b"]
     assert (other.workspace.root / "general").resolve() == tmp_path / "general"
+
+
+@pytest.mark.parametrize(("seconds_of_update", "updates"), [(0.5, 26), (1.0, 18)])
+def test_the_general_model_is_trained_for_the_server_s_seconds(
+    seconds_of_update: float, updates: int, compared: VirtualRun, monkeypatch: pytest.MonkeyPatch
+):
+    trained = []
+    compared.config = Config.from_run_config(
+        compared.config.to_run_config() | {"warm-start": True, "general-updates": 10}
+    )
+    data = GeneralImages(shown(compared.uploads[0]), shown(compared.uploads[0]), "public")
+    monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
+    monkeypatch.setattr(same_seconds, "seconds_of_update", lambda *_: seconds_of_update)
+    run_job = Job.run
+    monkeypatch.setattr(Job, "run", lambda job, *given: trained.append(job.num_updates) or run_job(job, *given))
+
+    outcome = methods.measure_method("general-same-seconds", compared)
+
+    # Synthesis took 8 s.
+    assert trained == [updates]
+    assert set(outcome.per_client) == {"a", "b"}
+    assert (outcome.cost.rounds, outcome.cost.num_images) == (0, 64)
+
+
+def test_general_same_seconds_needs_general_images(compared: VirtualRun):
+    with pytest.raises(DoesNotApply, match="set 'warm-start'"):
+        same_seconds.general(compared)
