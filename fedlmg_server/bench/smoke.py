@@ -35,6 +35,8 @@ KEYS = {
     "student-initialisation": "",
     "student-epochs": 1,
     "guidance-decoder": "",
+    "num-general-images": 200,
+    "general-updates": 10,
 }
 
 
