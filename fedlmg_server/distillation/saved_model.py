@@ -30,6 +30,12 @@ def save_model(run: Run, distilled: Distilled) -> None:
         "history": distilled.history,
         "rejected": distilled.rejected,
     }
+    if merged := distilled.merged:
+        description["merge"] = {
+            "scale": merged.scale,
+            "accuracies": {str(scale): round(value, 4) for scale, value in merged.accuracies.items()},
+            "left_out": merged.left_out,
+        }
     write_json(folder / "model.json", description)
 
 

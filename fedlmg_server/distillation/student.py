@@ -8,12 +8,13 @@ from common.config import ConfigError
 from common.models import architectures, pretrained
 from common.storage.tensors import read_tensors
 from fedlmg_server import trainer
+from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import OnEpoch, TrainingSet
 
 
 def make_student(run: Run) -> torch.nn.Module:
-    """The untrained student, initialised as the config asks.
+    """The student before it is trained: as `student-initialisation` asks, else with a warm start the general model.
 
     Raises
     ------
@@ -39,6 +40,8 @@ def make_student(run: Run) -> torch.nn.Module:
         own = model.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
         model.load_state_dict(fitting, strict=False)
+    elif run.config.general.warm_start:
+        model.load_state_dict(load_general_model(run, architecture).state_dict())
     return model.to(run.device)
 
 

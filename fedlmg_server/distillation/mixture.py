@@ -1,0 +1,31 @@
+"""Synthetic and general images in one training set, so that a student keeps general knowledge while it learns (ours)."""
+
+import torch
+
+from common.datasets.labeled_images import LabeledImages
+from fedlmg_server.trainer import TrainingSet
+
+GUIDED_SHARE = 0.5
+"""Share of each batch, in the mean, that is synthetic."""
+
+
+def mix(synthetic: TrainingSet, general: LabeledImages) -> TrainingSet:
+    """Synthetic images, repeated until they are `GUIDED_SHARE` of the set, and general images with their labels alone.
+
+    Both have images of one size, uint8 (N, 3, h, w). A general image has no teacher: its row of probabilities is zero.
+    """
+    if synthetic.labels is None:
+        raise ValueError("synthetic images that are mixed with general ones must have labels")
+    count = len(general)
+    wanted = round(count * GUIDED_SHARE / (1 - GUIDED_SHARE))
+    # An epoch shows each general image once. With few general images every synthetic image is still there once.
+    rows = torch.arange(max(wanted, len(synthetic.images))) % len(synthetic.images)
+    teacher = None
+    if synthetic.teacher is not None:
+        nobody = torch.zeros(count, synthetic.teacher.shape[1], dtype=synthetic.teacher.dtype)
+        teacher = torch.cat([synthetic.teacher[rows], nobody])
+    return TrainingSet(
+        torch.cat([synthetic.images[rows], general.images]),
+        torch.cat([synthetic.labels[rows], general.labels]),
+        teacher,
+    )
