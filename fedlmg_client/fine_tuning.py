@@ -18,7 +18,7 @@ REPLAY_BATCH = 32
 """General images in a batch, beside the client's own."""
 SGD_LEARNING_RATE = 0.02
 """Peak, for nets with BatchNorm; from scratch it is more than twice as high."""
-ADAMW_LEARNING_RATE = 5e-4
+ADAMW_LEARNING_RATE = 2e-3
 """Peak, for nets without BatchNorm."""
 
 

@@ -16,12 +16,14 @@ OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
 """Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
+ENTRIES_OF_PART = 20
+"""Entries in the history of a training that sees less than an epoch."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
     """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices, or None: learned from the teacher alone;
-    teacher: float (N, classes) or None."""
+    teacher: float (N, classes) or None; a row of zeros stands for an image without a teacher."""
 
     images: torch.Tensor
     labels: torch.Tensor | None
@@ -38,7 +40,8 @@ def train(
     on_epoch: OnEpoch = lambda entry: None,
     looks: str = "digits",
 ) -> list[dict[str, float]]:
-    """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` per epoch.
+    """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` after each
+    epoch, or after parts of one where it sees less than an epoch.
 
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that baselines with fewer images train as long. `looks`: profile
@@ -52,6 +55,7 @@ def train(
     optimizer = make_optimizer(model, config.student_learning_rate)
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
+    per_entry = per_epoch if per_epoch <= num_updates else max(1, num_updates // ENTRIES_OF_PART)
     scheduler = make_scheduler(optimizer, num_updates, warm_up)
     model.to(memory_format=torch.channels_last).train()
     history: list[dict[str, float]] = []
@@ -69,8 +73,9 @@ def train(
         optimizer.step()
         scheduler.step()
         losses.append(loss.detach())
-        if (update + 1) % per_epoch == 0:
-            history.append({"epoch": len(history) + 1, "loss": round(torch.stack(losses).mean().item(), 5)})
+        if (update + 1) % per_entry == 0:
+            epoch = len(history) + 1 if per_entry == per_epoch else round((update + 1) / per_epoch, 3)
+            history.append({"epoch": epoch, "loss": round(torch.stack(losses).mean().item(), 5)})
             losses.clear()
             on_epoch(history[-1])
     model.eval()
@@ -102,6 +107,7 @@ def distillation_loss(
 
 
 def soften(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities (N, classes) at a temperature; classes at 0 stay at 0."""
+    """Probabilities (N, classes) at a temperature; classes at 0 stay at 0, and so do rows of zeros."""
     powered = probabilities ** (1 / temperature)
-    return powered / powered.sum(1, keepdim=True)
+    total = powered.sum(1, keepdim=True)
+    return powered / total.where(total > 0, 1)

@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from fedlmg_server.distillation.quality import above_chance
+from common.vision.metrics import above_chance
 
 State = dict[str, torch.Tensor]
 """A state dict on the CPU, floating point in float32."""

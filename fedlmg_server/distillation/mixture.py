@@ -1,4 +1,4 @@
-"""Synthetic and general images in one training set, so that a student keeps general knowledge while it learns (ours)."""
+"""Synthetic and general images in one training set, so that a student keeps general knowledge (ours)."""
 
 import torch
 

@@ -1,0 +1,104 @@
+"""The merge of classifiers that started from one model: what is added, how much, and what is left out."""
+
+import pytest
+import torch
+
+from fedlmg_server.distillation.merge import MOST_LOSS, SCALES, Member, add_differences, merge
+
+START = {
+    "weight": torch.tensor([1.0, 2.0]),
+    "running_var": torch.tensor([4.0]),
+    "num_batches_tracked": torch.tensor(7),
+}
+
+
+def member(client: str, weight: list[float], variance: float = 4.0, share: float = 1.0) -> Member:
+    state = {
+        "weight": torch.tensor(weight),
+        "running_var": torch.tensor([variance]),
+        "num_batches_tracked": torch.tensor(9),
+    }
+    return Member(client, state, share)
+
+
+def always(accuracy: float):
+    return lambda state: accuracy
+
+
+def test_scale_of_one_is_the_average():
+    merged = add_differences(START, [member("a", [2.0, 2.0]), member("b", [1.0, 4.0])], 1.0)
+
+    assert torch.equal(merged["weight"], torch.tensor([1.5, 3.0]))
+
+
+def test_difference_counts_by_its_weight():
+    merged = add_differences(START, [member("a", [2.0, 2.0], share=3.0), member("b", [1.0, 6.0], share=1.0)], 1.0)
+
+    assert torch.equal(merged["weight"], torch.tensor([1.75, 3.0]))
+
+
+def test_merge_of_one_member_at_scale_one_is_the_member():
+    merged = add_differences(START, [member("a", [5.0, -1.0], 9.0)], 1.0)
+
+    assert torch.allclose(merged["weight"], torch.tensor([5.0, -1.0]))
+    assert torch.allclose(merged["running_var"], torch.tensor([9.0]))
+
+
+def test_extrapolated_variance_stays_positive():
+    merged = add_differences(START, [member("a", [1.0, 2.0], 0.5)], 3.0)
+
+    assert 0 < merged["running_var"].item() < 0.5
+
+
+def test_counter_of_batches_is_the_starts():
+    merged = add_differences(START, [member("a", [1.0, 2.0])], 1.0)
+
+    assert merged["num_batches_tracked"] == 7
+
+
+def test_largest_scale_is_taken_that_keeps_general_knowledge():
+    """Accuracy falls by a point for each half of the first weight's growth."""
+
+    def measure(state: dict) -> float:
+        return 0.9 - 0.02 * (state["weight"][0].item() - 1.0)
+
+    merged = merge(START, [member("a", [2.0, 2.0])], measure, 10)
+
+    assert merged.scale == max(scale for scale in SCALES if 0.02 * scale <= MOST_LOSS + 1e-9)
+    assert merged.state["weight"][0].item() == pytest.approx(1 + merged.scale)
+
+
+def test_start_comes_back_where_any_difference_costs_too_much():
+    def measure(state: dict) -> float:
+        return 0.9 if state["weight"][0] == 1.0 or state["weight"][0] == 2.0 else 0.5
+
+    merged = merge(START, [member("a", [2.0, 2.0])], measure, 10)
+
+    assert merged.scale == 0
+    assert torch.equal(merged.state["weight"], START["weight"])
+
+
+def test_member_far_from_the_others_is_left_out():
+    honest = [member(name, [1.1, 2.0]) for name in "abc"]
+
+    merged = merge(START, [*honest, member("far", [50.0, 2.0])], always(0.9), 10)
+
+    assert list(merged.left_out) == ["far"]
+    assert merged.state["weight"][0].item() == pytest.approx(1 + 0.1 * SCALES[-1])
+
+
+def test_member_that_lost_general_knowledge_is_left_out():
+    def measure(state: dict) -> float:
+        return 0.1 if state["weight"][1] == 3.0 else 0.9
+
+    merged = merge(START, [member("a", [1.1, 2.0]), member("poisoned", [1.1, 3.0])], measure, 10)
+
+    assert list(merged.left_out) == ["poisoned"]
+
+
+def test_merge_of_nobody_that_can_be_trusted_says_why():
+    def measure(state: dict) -> float:
+        return 0.9 if torch.equal(state["weight"], START["weight"]) else 0.1
+
+    with pytest.raises(ValueError, match=r"no client's classifier can be merged \(a: on general images"):
+        merge(START, [member("a", [9.0, 2.0])], measure, 10)
