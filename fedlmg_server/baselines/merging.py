@@ -113,7 +113,7 @@ def _trim(change: torch.Tensor) -> torch.Tensor:
 
 
 def _fisher_information(run: VirtualRun, state: State) -> dict[str, torch.Tensor]:
-    """Parameter -> mean square of the gradient of the log-likelihood of the classifier's own answers, image by image."""
+    """Parameter -> mean square, over images, of the gradient of the log-likelihood of the classifier's own answer."""
     model = _build(run)
     model.load_state_dict(state)
     model.eval()

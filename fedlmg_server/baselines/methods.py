@@ -11,6 +11,7 @@ from fedlmg_server.baselines import (
     feddyn,
     fedprox,
     linear_probe,
+    merging,
     same_seconds,
     start,
     weighted_ensemble,
@@ -44,6 +45,10 @@ BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "fedavg-20-rounds-from-start": fedavg.many_rounds_from_start,
     "fedprox-20-rounds-from-start": fedprox.many_rounds_from_start,
     "feddyn-20-rounds-from-start": feddyn.many_rounds_from_start,
+    "merge-average": merging.average,
+    "merge-fisher": merging.fisher,
+    "merge-ties": merging.ties,
+    "merge-greedy-soup": merging.greedy_soup,
     "centralised-linear-probe": linear_probe.linear_probe,
 }
 MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.STARTED, *compare.TRAINED)
