@@ -101,7 +101,7 @@ def _build(run: VirtualRun) -> torch.nn.Module:
 def _measure(run: VirtualRun, state: State) -> Outcome:
     model, cost = _build(run), cost_of_uploads(run)
     model.load_state_dict(state)
-    cost.download_bytes = bytes_to_every_client(run, model)
+    cost.download_bytes += bytes_to_every_client(run, model)
     return Outcome(run.measure(model.eval()), cost)
 
 

@@ -51,7 +51,9 @@ BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "merge-greedy-soup": merging.greedy_soup,
     "centralised-linear-probe": linear_probe.linear_probe,
 }
-MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.STARTED, *compare.TRAINED)
+MERGED = "fedlmg-merge"
+"""Measured by a run that returns it."""
+MEASURED_IN_RUN = (*compare.UNTRAINED, *compare.STARTED, *compare.TRAINED, MERGED)
 NAMES = (*MEASURED_IN_RUN, *BASELINES)
 NEED_COMPARISON = (*compare.TRAINED, "prompts-only-same-seconds")
 """Methods that need a run with `--compare`, unless they are what it returns."""
@@ -78,6 +80,8 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
         per_client = start.measure_general(run)
     elif method in compare.TRAINED and method not in compare.trained_methods(run):
         raise DoesNotApply("the run has no general images: set 'warm-start'")
+    elif method == MERGED:
+        raise DoesNotApply("the run returns another model: set 'aggregation' to 'merge'")
     elif method in compare.STARTED:
         raise DoesNotApply("no client measured such a model: set 'warm-start'")
     else:

@@ -2,7 +2,7 @@
 
 `prompts-only-same-seconds`: an unguided image takes a fraction of a guided one's seconds, so that equal numbers of
 images flatter guidance. Here the student takes as many updates as every other, on as many unguided images as fit into
-the seconds of guided synthesis.
+the seconds of guided synthesis, in a warm-started run beside general images as the other students.
 
 `general-same-seconds`: the general model of the student's architecture, trained for as many more seconds as synthesis
 and distillation took.
@@ -15,6 +15,7 @@ from common.config import Config
 from common.models.predictor import Classifier
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome, bytes_to_every_client
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.student import build_classifier, train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
@@ -42,9 +43,12 @@ def prompts_only(run: VirtualRun) -> Outcome:
     generate(longer)
     cost = Cost(rounds=1, server_seconds=longer.workspace.stage_seconds().get(METHOD, 0.0))
     synthetic = read_synthetic_set(longer, METHOD)
+    data, cost.num_images = TrainingSet(synthetic.images, synthetic.labels), len(synthetic.labels)
+    if run.config.general.warm_start:
+        images = load_general_images(run).train
+        data, cost.num_images = mix(data, images), cost.num_images + len(images)
     with cost.timed("server"):
-        model, _ = train_student(run, TrainingSet(synthetic.images, synthetic.labels))
-    cost.num_images = len(synthetic.labels)
+        model, _ = train_student(run, data)
     cost.download_bytes = bytes_to_every_client(run, model)
     return Outcome(run.measure(model), cost)
 

@@ -134,6 +134,14 @@ def test_personal_models_cost_the_whole_round(uploads, general, tmp_path: Path):
     assert (personal.upload_bytes, personal.server_seconds) == (returned.upload_bytes, 12.0)
 
 
+def test_a_merge_is_measured_where_it_is_returned(uploads, general, tmp_path: Path):
+    run = warm_run(uploads, tmp_path, general)
+    write_finished(run.workspace, {}, {})
+
+    with pytest.raises(DoesNotApply, match="set 'aggregation' to 'merge'"):
+        methods.measure_method("fedlmg-merge", run)
+
+
 def test_what_no_client_kept_does_not_apply(uploads, general, tmp_path: Path):
     run = warm_run(uploads, tmp_path, general)
     write_finished(run.workspace, {}, {})

@@ -68,6 +68,22 @@ def test_the_student_learns_from_all_of_them(compared: VirtualRun, monkeypatch: 
     assert (outcome.cost.epochs, outcome.cost.upload_bytes) == (0, 0)
 
 
+def test_after_a_warm_start_the_student_also_sees_general_images(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    warm = {"warm-start": True, "student-initialisation": "average"}
+    compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
+    data = GeneralImages(shown(compared.uploads[0]), shown(compared.uploads[0]), "public")
+    monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
+    monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
+    train = same_seconds.train_student
+    monkeypatch.setattr(same_seconds, "train_student", lambda run, data: seen.append(data) or train(run, data))
+
+    outcome = methods.measure_method("prompts-only-same-seconds", compared)
+
+    assert len(seen[0].images) == 2 * 2 * 64 + 64
+    assert outcome.cost.num_images == 2 * 2 * 64 + 64
+
+
 def test_finished_images_are_not_drawn_again(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
     first = methods.measure_method("prompts-only-same-seconds", compared)
