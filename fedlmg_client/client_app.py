@@ -40,8 +40,9 @@ def train_and_upload(message: Message, context: Context) -> Message:
     """Reply with the upload, or with its manifest alone if the server already holds these weights.
 
     The message's `config` record holds `have`, a JSON object of client name -> sha256 of the weights that the server
-    holds; `forgotten`, a JSON list of clients that must send nothing; `max-upload-megabytes`, the largest upload. With
-    a warm start the message also holds the records of a `Start` (see `common/start.py`).
+    holds; `forgotten`, a JSON list of clients that must send nothing; `max-upload-megabytes`, the largest upload; and
+    `refused`, why this client must not train, if it must not. With a warm start the message also holds the records of
+    a `Start` (see `common/start.py`).
     """
     config = Config()
     try:
@@ -50,6 +51,8 @@ def train_and_upload(message: Message, context: Context) -> Message:
         name = client_name(context.node_config, config)
         if name in json.loads(str(question.get("forgotten", "[]"))):
             raise ValueError("the server's operator removed this client from the run, so nothing was sent")
+        if refused := str(question.get("refused", "")):
+            raise ValueError(f"the server refuses this client, so nothing was trained: {refused}")
         records = make_upload(context.node_config, config, _read_start(message, name)).to_records()
         _check_size(records, float(str(question["max-upload-megabytes"])))
     except (ValueError, OSError) as error:

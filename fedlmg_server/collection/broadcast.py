@@ -1,4 +1,4 @@
-"""Send one message to each node and receive one reply from each; nodes that were away or crashed are asked again.
+"""Send messages to each node until it has given its last reply; nodes that were away or crashed are asked again.
 
 Replies are pulled one at a time, so that only one is in memory. The grid is Flower's Grid, or any object with its
 methods `get_node_ids`, `push_messages` and `pull_messages`.
@@ -41,14 +41,14 @@ class Broadcast:
     ----------
     grid: Flower's Grid.
     messages: makes the messages for a list of nodes.
-    receive: takes a reply and its node, and returns the client's name. It raises ReplyError, or another error in
-        `MALFORMED`, if the reply cannot be used.
+    receive: takes a reply and its node, and returns the client's name, or None if the node is to be asked again, by
+        another message. It raises ReplyError, or another error in `MALFORMED`, if the reply cannot be used.
     on_change: called with this object after each reply and each failure.
     """
 
     grid: Any
     messages: Callable[[list[int]], Iterable[Any]]
-    receive: Callable[[Any, int], str]
+    receive: Callable[[Any, int], str | None]
     on_change: Callable[["Broadcast"], None] = lambda broadcast: None
     poll_seconds: float = 0.5
 
@@ -136,7 +136,8 @@ class Broadcast:
 
     def _note_reply(self, node: int, reply: Any) -> None:
         try:
-            self.answered[node] = self.receive(reply, node)
+            if (name := self.receive(reply, node)) is not None:
+                self.answered[node] = name
         except ReplyError as error:
             self.failed[node] = (error.client, str(error))
         except MALFORMED as error:

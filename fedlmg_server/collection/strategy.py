@@ -1,13 +1,14 @@
 """FedLMG as a Flower strategy: one communication round with two messages to each client, TRAIN and EVALUATE.
 
+With a warm start there is a message before, QUERY, whose answers decide what each client gets to start from.
+
 Every reply is written to the workspace as it arrives, so memory does not grow with the number of clients.
 """
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator
 from logging import INFO
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -16,17 +17,19 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from common import manifest
 from common.config import Config
 from common.evaluation import Evaluation
-from common.manifest import Manifest, ManifestError
-from common.names import is_sane_name
-from common.upload import Upload, is_whole, megabytes
 from fedlmg_server.collection.broadcast import Broadcast, ReplyError
-from fedlmg_server.collection.registry import Registry
-from fedlmg_server.events import ClientEvent, Loss, Progress
-from fedlmg_server.monitor.text import shorten
+from fedlmg_server.collection.identity import Identity
+from fedlmg_server.collection.messages import add_start, make_messages, make_task
+from fedlmg_server.collection.missing import explain_missing
+from fedlmg_server.collection.question import Question
+from fedlmg_server.collection.uploads import find_held, receive_upload
+from fedlmg_server.events import ClientEvent, Progress
 from fedlmg_server.workspace import Workspace
+
+QUESTION_SHARE = 0.5
+"""Largest share of the deadline that goes to the question; the training gets the rest."""
 
 
 class QuorumError(RuntimeError):
@@ -63,7 +66,11 @@ class FedLMG(Strategy):
         grace_seconds: float = 5.0,
     ) -> None:
         self.config, self.workspace, self.aggregate_fn = config.clients, workspace, aggregate_fn
-        self.registry, self.is_simulated = config.options.client_registry, bool(config.simulation.dataset)
+        self.identity, self.is_simulated = (
+            Identity(config.options.client_registry, workspace),
+            bool(config.simulation.dataset),
+        )
+        self.question = Question(config, workspace, self.identity) if config.general.warm_start else None
         self.poll_seconds, self.grace_seconds = poll_seconds, grace_seconds
         self.clients: dict[int, str] = {}
         """Node -> client name, for the clients that answered."""
@@ -91,8 +98,7 @@ class FedLMG(Strategy):
         QuorumError: fewer than `min-clients` uploads arrived by the deadline.
         """
         self.summary()
-        with self.workspace.stage("uploads"):
-            self.collect(grid)
+        self.collect(grid)
         model = self.aggregate_fn()
         arrays = ArrayRecord(model.arrays)
         with self.workspace.stage("evaluation"):
@@ -100,63 +106,78 @@ class FedLMG(Strategy):
         return Result(arrays=arrays, evaluate_metrics_clientapp={1: metrics})
 
     def collect(self, grid: Grid) -> None:
-        """Send TRAIN messages and store the uploads in the workspace; fill `clients` and `missing`.
+        """Ask the clients, and store their uploads in the workspace; fill `clients` and `missing`.
 
         Raises
         ------
         QuorumError: the workspace holds fewer than `min-clients` uploads at the deadline.
+        FolderError, ConfigError, RuntimeError: with a warm start, there are no general images.
         """
         num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
-        self.clients = {}
         broadcast = Broadcast(
             grid,
-            lambda nodes: self._make_messages(self._make_question(), MessageType.TRAIN, self._select_nodes(nodes)),
-            self._receive_upload,
-            lambda broadcast: self._log_progress("uploads", broadcast, num_expected),
+            self._ask,
+            self._receive,
+            lambda broadcast: self._log_answers(broadcast, num_expected),
             self.poll_seconds,
         )
         self.clients = broadcast.answered
-        # Uploads of an earlier run count as answers: their clients need not answer again, and nobody waits for them.
-        broadcast.run(
-            self.config.deadline_seconds,
-            is_enough=lambda broadcast: len(broadcast.answered) >= num_expected,
-            is_settled=lambda broadcast: (
-                self._all_known(broadcast) or len(self._find_held_uploads()) + len(broadcast.failed) >= num_expected
-            ),
-            grace_seconds=self.grace_seconds,
-        )
+        seconds_left = self.config.deadline_seconds
+        if self.question:
+            seconds_left -= self._ask_before(broadcast, self.question, num_expected)
+        with self.workspace.stage("uploads"):
+            # Uploads of an earlier run count as answers: their clients need not answer again, and nobody waits for
+            # them.
+            broadcast.run(
+                seconds_left,
+                is_enough=lambda broadcast: len(broadcast.answered) >= num_expected,
+                is_settled=lambda broadcast: (
+                    self._all_known(broadcast) or len(find_held(self.workspace)) + len(broadcast.failed) >= num_expected
+                ),
+                grace_seconds=self.grace_seconds,
+            )
+        if self.question:
+            self.question.prepare()
         for node, name in broadcast.answered.items():
             self.workspace.remember_node(node, name)
-        self._note_missing(broadcast, num_expected)
-        if (num_held := len(self._find_held_uploads())) < self.config.min_clients:
+        answered = {node: answer.client for node, answer in self.question.answers.items()} if self.question else {}
+        known = self.identity.registered | self.workspace.nodes | answered
+        self.missing |= explain_missing(broadcast, known, self.workspace, num_expected, self.is_simulated)
+        for name, reason in self.missing.items():
+            self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))
+        if (num_held := len(find_held(self.workspace))) < self.config.min_clients:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.missing.items())
             raise QuorumError(
                 f"'min-clients' is {self.config.min_clients}, but only {num_held} of {num_expected} uploads arrived "
                 f"({reasons}): repeat the command, which keeps these uploads"
             )
 
-    def _note_missing(self, broadcast: Broadcast, num_expected: int) -> None:
-        """Fill `missing` with clients that did not answer, and with expected clients that never connected."""
-        known = self._registered | self.workspace.nodes
-        for node, (name, reason) in broadcast.list_unanswered().items():
-            name = name or known.get(node, "")
-            if name not in self.workspace.forgotten:
-                self._report_missing(name or f"node {node}", reason)
-        num_absent = max(0, num_expected - len(self._find_held_uploads()) - len(self.missing))
-        heard_of = {*self._find_held_uploads(), *self.missing, *self.workspace.forgotten}
-        absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
-        if nameless := num_absent - len(absent):
-            absent.append(f"{nameless} more")
-        few = (
-            "Flower simulates too few virtual clients: start the run with `flwr run` --federation-config "
-            f'"num-supernodes={num_expected}"'
-        )
-        for name in absent:
-            self._report_missing(name, few if self.is_simulated else "never connected")
+    def _ask_before(self, broadcast: Broadcast, question: Question, num_expected: int) -> float:
+        """Wait for answers to the question, and make general models; returns how many seconds clients had."""
+        started = time.monotonic()
+        with self.workspace.stage("question"):
+            broadcast.run(
+                self.config.deadline_seconds * QUESTION_SHARE,
+                is_enough=lambda broadcast: self._count_heard(question.answers) >= num_expected,
+                is_settled=lambda broadcast: (
+                    self._all_known(broadcast)
+                    or self._count_heard({*question.answers, *question.refused, *broadcast.failed}) >= num_expected
+                ),
+                grace_seconds=self.grace_seconds,
+            )
+        seconds = time.monotonic() - started
+        question.prepare()
+        return seconds
+
+    def _count_heard(self, nodes: Iterable[int]) -> int:
+        """Number of these nodes and of clients whose uploads are held already."""
+        answers = self.question.answers if self.question else {}
+        named = {answers[node].client for node in nodes if node in answers}
+        return len(set(nodes)) + len(find_held(self.workspace).keys() - named)
 
     def _select_nodes(self, nodes: list[int]) -> list[int]:
         """The nodes to ask: all but removed clients and clients whose upload is held, which count as answers."""
-        have, known, forgotten = self._find_held_uploads(), self.workspace.nodes, self.workspace.forgotten
+        have, known, forgotten = find_held(self.workspace), self.workspace.nodes, self.workspace.forgotten
         held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
         # If two nodes had the same name, both are asked, and their replies decide.
         held = {node: name for node, name in held.items() if name not in self.clients.values()}
@@ -165,11 +186,14 @@ class FedLMG(Strategy):
 
     def _all_known(self, broadcast: Broadcast) -> bool:
         """Whether no more clients can appear: in a simulation all virtual clients are connected from the start."""
-        return bool(self.is_simulated and (broadcast.answered or broadcast.failed))
+        heard = broadcast.answered or broadcast.failed or (self.question and self.question.answers)
+        return self.is_simulated and bool(heard)
 
     def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
         """Send the model to the clients that answered in EVALUATE messages; fill `evaluations` and `unevaluated`."""
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
+        if self.question:
+            add_start(content, self.question.start_of_returned())
         broadcast = Broadcast(
             grid,
             lambda nodes: self._make_messages(content, MessageType.EVALUATE, [n for n in nodes if n in self.clients]),
@@ -200,7 +224,7 @@ class FedLMG(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """A message for each connected node. `arrays` and `config` are not sent: there is no global model yet."""
-        return self._make_messages(self._make_question(), MessageType.TRAIN, grid.get_node_ids())
+        return self._make_messages(self._make_task(), MessageType.TRAIN, grid.get_node_ids())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -225,74 +249,42 @@ class FedLMG(Strategy):
                 self._receive_evaluation(reply, reply.metadata.src_node_id)
         return MetricRecord({**self._returned_accuracies})
 
+    def _ask(self, nodes: list[int]) -> Iterator[Message]:
+        """The next message for each node that is to be asked something now."""
+        for node in self._select_nodes(nodes):
+            if self.question is None:
+                yield from self._make_messages(self._make_task(), MessageType.TRAIN, [node])
+            elif node in self.question.refused:
+                _, reason = self.question.refused[node]
+                yield from self._make_messages(self._make_task(reason), MessageType.TRAIN, [node])
+            elif node not in self.question.answers:
+                yield from self._make_messages(RecordDict(), MessageType.QUERY, [node])
+            elif self.question.is_over:
+                task = add_start(self._make_task(), self.question.start_of(node))
+                yield from self._make_messages(task, MessageType.TRAIN, [node])
+
     def _make_messages(self, content: RecordDict, message_type: str, nodes: Iterable[int]) -> list[Message]:
-        ttl = self.config.deadline_seconds
-        return [Message(content, node, message_type, ttl=ttl, group_id="1") for node in nodes]
+        return make_messages(content, message_type, nodes, self.config.deadline_seconds)
 
-    def _make_question(self) -> RecordDict:
-        """The TRAIN message's content: which uploads the server holds, which clients were removed, the size limit."""
-        most = self.config.max_upload_megabytes
-        lists = {"have": json.dumps(self._find_held_uploads()), "forgotten": json.dumps(self.workspace.forgotten)}
-        return RecordDict({"config": ConfigRecord({**lists, "max-upload-megabytes": most})})
+    def _make_task(self, refused: str = "") -> RecordDict:
+        return make_task(self.workspace, self.config.max_upload_megabytes, refused)
 
-    @property
-    def _registered(self) -> dict[int, str]:
-        """Node -> name of registered clients. The file is read each time: clients may be added while a run waits."""
-        return Registry(Path(self.registry)).read_names() if self.registry else {}
-
-    def _find_held_uploads(self) -> dict[str, str]:
-        """Client name -> sha256 of the weights, for every upload in the workspace."""
-        folders = self.workspace.uploads.iterdir() if self.workspace.uploads.is_dir() else ()
-        held = {}
-        for folder in filter(is_whole, folders):
-            # An upload that this version cannot read is asked for again.
-            with suppress(ManifestError):
-                found = manifest.read(folder)
-                held[found.client] = found.sha256
-        return held
+    def _receive(self, reply: Message, node: int) -> str | None:
+        """Take a node's answer to the question, and return None, or its upload, and return the client's name."""
+        if self.question and node in self.question.refused:
+            name, reason = self.question.refused[node]
+            raise ReplyError(reason, name)
+        if self.question and node not in self.question.answers:
+            self.question.receive(reply, node, self.clients.values())
+            return None
+        return self._receive_upload(reply, node)
 
     def _receive_upload(self, reply: Message, node: int) -> str:
-        """Write a node's upload to the workspace, and return the client's name."""
-        self._raise_client_error(reply, node)
-        size, most = megabytes(reply.content), self.config.max_upload_megabytes
-        if size > most:
-            raise ReplyError(f"the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}")
-        received = self._read_manifest(reply, node)
-        name, digest = received.client, received.sha256
-        if self.registry and (owner := self._registered.get(node)) != name:
-            known = f"its key is registered as '{owner}'" if owner else "its key is not registered"
-            raise ReplyError(f"the client calls itself '{name}', but {known}", owner or "")
-        if name in self.clients.values():
-            raise ReplyError(
-                f"two clients call themselves '{name}': give each client its own 'name' in the node config", name
-            )
-        if name in self.workspace.forgotten:
-            raise ReplyError("the operator removed this client from the run", name)
-        if "arrays" in reply.content:
-            upload = Upload.from_records(reply.content)
-            if self._find_held_uploads().get(name, digest) != digest:
-                # The client has trained again, so images that its earlier classifier guided are out of date.
-                (self.workspace.upload(name) / "manifest.json").unlink()
-                self.workspace.remove_images(name)
-            upload.save(self.workspace.upload(name))
-        elif self._find_held_uploads().get(name) != digest:
-            raise ReplyError(
-                "the client sent a manifest without weights, but the server does not hold its weights", name
-            )
-        self.workspace.log(ClientEvent(name=name, state="answered"))
-        for epoch, loss in received.training.losses():
-            self.workspace.log(Loss(series=f"training, {name}", step=epoch, value=loss))
-        return name
-
-    def _read_manifest(self, reply: Message, node: int) -> Manifest:
-        try:
-            return manifest.parse(reply.content.config_records["manifest"]["json"])
-        except ManifestError as error:
-            name = self._registered.get(node, "") if self.registry else error.client
-            raise ReplyError(str(error), name) from None
+        most = self.config.max_upload_megabytes
+        return receive_upload(reply, node, self.workspace, self.identity, self.clients.values(), most)
 
     def _receive_evaluation(self, reply: Message, node: int) -> str:
-        self._raise_client_error(reply, node)
+        self.identity.raise_client_error(reply, node)
         name = self.clients[node]
         try:
             evaluation = Evaluation.from_records(reply.content)
@@ -302,19 +294,12 @@ class FedLMG(Strategy):
             self.evaluations[name] = evaluation
         return name
 
-    def _raise_client_error(self, reply: Message, node: int) -> None:
-        """Raise ReplyError if the reply is a client's error message, which is in the record `error`.
-
-        With a registry, the client's name comes from its key, so no client can report an error in another's name.
-        """
-        if "error" in reply.content:
-            error = reply.content["error"]
-            name = self._registered.get(node, "") if self.registry else str(error["client"])
-            raise ReplyError(shorten(error["reason"]), name if is_sane_name(name) else "")
+    def _log_answers(self, broadcast: Broadcast, total: int) -> None:
+        if self.question and not self.question.is_over:
+            completed = self._count_heard(self.question.answers)
+            self.workspace.log(Progress(stage="question", completed=completed, total=total, unit="clients"))
+        else:
+            self._log_progress("uploads", broadcast, total)
 
     def _log_progress(self, stage: str, broadcast: Broadcast, total: int) -> None:
         self.workspace.log(Progress(stage=stage, completed=len(broadcast.answered), total=total, unit="clients"))
-
-    def _report_missing(self, name: str, reason: str) -> None:
-        self.missing[name] = reason
-        self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))

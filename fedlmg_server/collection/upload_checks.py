@@ -62,8 +62,13 @@ def _check_data_source(upload: Upload, config: Config) -> None:
         raise UploadError(f"its 'data' must be 'folder' or name a virtual client of this run, got {show_value(data)}")
 
 
-def _check_architecture(upload: Upload, config: Config) -> None:
-    name = upload.manifest.architecture
+def check_architecture(name: str, config: Config) -> None:
+    """Check that this server may build an architecture.
+
+    Raises
+    ------
+    UploadError: it may not.
+    """
     known = architectures.base_architecture(name)
     if architectures.is_builder(known):
         if known not in config.builders:
@@ -73,6 +78,10 @@ def _check_architecture(upload: Upload, config: Config) -> None:
             )
     elif known not in architectures.list_names():
         raise UploadError(f"its architecture {show_value(name)} is unknown to this server: use one that it has")
+
+
+def _check_architecture(upload: Upload, config: Config) -> None:
+    check_architecture(upload.manifest.architecture, config)
 
 
 def _check_shapes(upload: Upload, config: Config) -> None:

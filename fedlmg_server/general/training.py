@@ -117,13 +117,13 @@ class Job:
 
 def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> Iterator[tuple[Job, GeneralModel | str]]:
     """Each job and its model, as they finish; for one that fails, why."""
-    if len(jobs) == 1 or any(job.device.type != "cpu" for job in jobs):
+    workers = min(len(jobs), num_processors())
+    if workers == 1 or any(job.device.type != "cpu" for job in jobs):
         for job in jobs:
             yield job, _try(job, images, on_updates)
         return
     context = get_context("spawn")
     done, told = context.Value("q", 0), 0
-    workers = min(len(jobs), num_processors())
     with ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(done,)) as pool:
         running = {pool.submit(_run_in_process, job, images): job for job in jobs}
         while running:

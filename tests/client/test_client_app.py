@@ -23,8 +23,8 @@ def node_config(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
 
 
-def answer(node_config: dict[str, str], megabytes: float) -> RecordDict:
-    question = RecordDict({"config": ConfigRecord({"have": "{}", "max-upload-megabytes": megabytes})})
+def answer(node_config: dict[str, str], megabytes: float, **more: str) -> RecordDict:
+    question = RecordDict({"config": ConfigRecord({"have": "{}", "max-upload-megabytes": megabytes, **more})})
     context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
     return train_and_upload(Message(question, 7, MessageType.TRAIN), context).content
 
@@ -40,6 +40,16 @@ def test_an_upload_above_the_servers_cap_is_said_and_not_sent(node_config: dict[
 
     assert list(reply) == ["error"]
     assert "the server accepts at most 0.1 MB" in reply["error"]["reason"]
+
+
+def test_a_client_that_the_server_refuses_trains_nothing_and_says_why(
+    node_config: dict[str, str], capsys: pytest.CaptureFixture
+):
+    reply = answer(node_config, 10.0, refused="its architecture is unknown")
+
+    assert reply["error"]["reason"].endswith("nothing was trained: its architecture is unknown")
+    assert "its architecture is unknown" in capsys.readouterr().out
+    assert not list((Path(node_config["cache-path"])).glob("*/upload"))
 
 
 @pytest.mark.parametrize("source", ["missing.safetensors", "imagenet"])

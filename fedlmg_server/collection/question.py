@@ -1,0 +1,145 @@
+"""The question before the training: what clients answer, who is refused, and what each gets to start from."""
+
+from collections.abc import Collection
+
+from accelerate import init_empty_weights
+from flwr.app import Message
+
+from common import labels
+from common.answer import Answer, read_answer
+from common.config import Config, ConfigError
+from common.datasets.embedded import registry
+from common.labels import class_key
+from common.models import architectures
+from common.start import Start
+from fedlmg_server.collection.broadcast import ReplyError
+from fedlmg_server.collection.identity import Identity
+from fedlmg_server.collection.upload_checks import UploadError, check_architecture
+from fedlmg_server.diffusion import location
+from fedlmg_server.events import Note
+from fedlmg_server.general.models import make_general_models
+from fedlmg_server.general.starts import make_start
+from fedlmg_server.run import Run
+from fedlmg_server.workspace import Workspace
+
+
+class Question:
+    """Answers by node, and what follows from them. The run's classes are fixed once, in the workspace."""
+
+    def __init__(self, config: Config, workspace: Workspace, identity: Identity) -> None:
+        self.config, self.workspace, self.identity = config, workspace, identity
+        self.aliases = labels.parse_aliases(config.clients.class_aliases)
+        self.answers: dict[int, Answer] = {}
+        """Node -> answer, of the clients that may train."""
+        self.refused: dict[int, tuple[str, str]] = {}
+        """Node -> client name (empty if unknown) and why the client must not train."""
+        self.is_over = False
+        """Whether clients are sent their starts; one that appears later is asked nevertheless."""
+        self._starts: dict[tuple[str, ...], Start] = {}
+
+    def receive(self, reply: Message, node: int, others: Collection[str]) -> None:
+        """Keep a client's answer; one that is no reason to train is kept in `refused`.
+
+        others: names of clients whose uploads have arrived.
+
+        Raises
+        ------
+        ReplyError: the reply holds no answer.
+        """
+        self.identity.raise_client_error(reply, node)
+        try:
+            answer = read_answer(reply.content)
+        except ValueError as error:
+            raise ReplyError(str(error), self.identity.name_of(node, "")) from None
+        try:
+            self.identity.check(answer.client, node, others)
+            self._check(answer)
+        except ReplyError as error:
+            self.refused[node] = error.client, str(error)
+        else:
+            self.answers[node] = answer
+
+    def _check(self, answer: Answer) -> None:
+        """What would otherwise come out when the client has trained."""
+        try:
+            check_architecture(answer.architecture, self.config)
+            labels.check_distinct(answer.class_names, self.aliases)
+            location.check_classes(self.config.synthesis.diffusion_model, self._spell(answer))
+            size = self.config.training.image_size
+            with init_empty_weights():
+                architectures.build(answer.architecture, len(answer.class_names), size, self.config.builders)
+        except (UploadError, ConfigError, ValueError) as error:
+            raise ReplyError(str(error), answer.client) from None
+
+    @property
+    def _known_names(self) -> list[str]:
+        """Classes whose spelling wins over the clients'."""
+        if names := self.workspace.fixed_class_names:
+            return names
+        model = self.config.synthesis.diffusion_model
+        return list(registry.find_dataset(model).class_names) if model in location.EMBEDDED else []
+
+    def _spell(self, answer: Answer) -> list[str]:
+        spaces = {"": self._known_names, answer.client: answer.class_names}
+        return labels.in_one_spelling(spaces, self.aliases)[answer.client]
+
+    def fix_class_names(self) -> None:
+        """Fix the run's classes as the union of all that were answered so far, unless they are fixed already."""
+        if not self.workspace.fixed_class_names and self.answers:
+            answered = {answer.client: answer.class_names for answer in self.answers.values()}
+            spelt = labels.in_one_spelling({"": self._known_names, **answered}, self.aliases)
+            self.workspace.fix_class_names(labels.union_of_names([spelt[client] for client in answered]))
+
+    def prepare(self) -> None:
+        """From now on clients get their starts: fix the run's classes, and make the general models that the answers
+        ask for.
+
+        Raises
+        ------
+        FolderError, ConfigError, RuntimeError: there are no general images.
+        """
+        self.is_over = True
+        self.fix_class_names()
+        if self.workspace.fixed_class_names:
+            asked = [name for answer in self.answers.values() for name in self._wanted(answer)]
+            make_general_models(self._run, [self.student, *asked])
+
+    @property
+    def student(self) -> str:
+        return self.config.distillation.student_architecture
+
+    @property
+    def _run(self) -> Run:
+        return Run(self.config, self.workspace)
+
+    def _wanted(self, answer: Answer) -> list[str]:
+        """Architectures of the general models that a client is sent."""
+        if not answer.warm_start:
+            return []
+        own = [answer.architecture] if answer.upload != "student" else []
+        return list(dict.fromkeys(own + ([self.student] if answer.upload != "own" else [])))
+
+    def start_of(self, node: int) -> Start | None:
+        """What a client that answered gets to start from; None if it wants nothing, if no general model is good
+        enough, or if it holds a class that is none of the run's, which the run's events tell."""
+        answer = self.answers[node]
+        if not (wanted := self._wanted(answer)):
+            return None
+        self.fix_class_names()
+        known = {class_key(name, self.aliases) for name in self.workspace.fixed_class_names}
+        if strange := [name for name in answer.class_names if class_key(name, self.aliases) not in known]:
+            text = f"'{answer.client}' came late and holds the class '{strange[0]}', which no other client has"
+            self.workspace.log(Note(text=f"{text}: it trains from scratch"))
+            return None
+        start = self._make_start(wanted)
+        return start if start.models else None
+
+    def start_of_returned(self) -> Start | None:
+        """What goes to the clients with the returned model: the general model of its architecture, and replay images;
+        None if no client was there whose classes could be asked."""
+        return self._make_start([self.student]) if self.workspace.fixed_class_names else None
+
+    def _make_start(self, wanted: list[str]) -> Start:
+        if tuple(wanted) not in self._starts:
+            self._starts[tuple(wanted)] = make_start(self._run, wanted)
+        return self._starts[tuple(wanted)]

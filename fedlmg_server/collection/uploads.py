@@ -1,0 +1,66 @@
+"""Uploads as they arrive: each is checked for its size and its sender, and written to the workspace."""
+
+from collections.abc import Collection
+from contextlib import suppress
+
+from flwr.app import Message
+
+from common import manifest
+from common.manifest import Manifest, ManifestError
+from common.upload import Upload, is_whole, megabytes
+from fedlmg_server.collection.broadcast import ReplyError
+from fedlmg_server.collection.identity import Identity
+from fedlmg_server.events import ClientEvent, Loss
+from fedlmg_server.workspace import Workspace
+
+
+def find_held(workspace: Workspace) -> dict[str, str]:
+    """Client name -> sha256 of the weights, for every upload in the workspace."""
+    folders = workspace.uploads.iterdir() if workspace.uploads.is_dir() else ()
+    held = {}
+    for folder in filter(is_whole, folders):
+        # An upload that this version cannot read is asked for again.
+        with suppress(ManifestError):
+            found = manifest.read(folder)
+            held[found.client] = found.sha256
+    return held
+
+
+def receive_upload(
+    reply: Message, node: int, workspace: Workspace, identity: Identity, others: Collection[str], most: float
+) -> str:
+    """Write a node's upload to the workspace, and return the client's name.
+
+    others: names of clients that have answered. most: largest upload in MB (10**6 bytes).
+
+    Raises
+    ------
+    ReplyError: the reply cannot be used.
+    ValueError: its records are not those of an upload.
+    """
+    identity.raise_client_error(reply, node)
+    if (size := megabytes(reply.content)) > most:
+        raise ReplyError(f"the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}")
+    received = _read_manifest(reply, node, identity)
+    name, digest, held = received.client, received.sha256, find_held(workspace)
+    identity.check(name, node, others)
+    if "arrays" in reply.content:
+        upload = Upload.from_records(reply.content)
+        if held.get(name, digest) != digest:
+            # The client has trained again, so images that its earlier classifier guided are out of date.
+            (workspace.upload(name) / "manifest.json").unlink()
+            workspace.remove_images(name)
+        upload.save(workspace.upload(name))
+    elif held.get(name) != digest:
+        raise ReplyError("the client sent a manifest without weights, but the server does not hold its weights", name)
+    workspace.log(ClientEvent(name=name, state="answered"))
+    for epoch, loss in received.training.losses():
+        workspace.log(Loss(series=f"training, {name}", step=epoch, value=loss))
+    return name
+
+
+def _read_manifest(reply: Message, node: int, identity: Identity) -> Manifest:
+    try:
+        return manifest.parse(reply.content.config_records["manifest"]["json"])
+    except ManifestError as error:
+        raise ReplyError(str(error), identity.name_of(node, error.client)) from None
