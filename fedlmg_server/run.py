@@ -65,7 +65,7 @@ class Run:
     @property
     def num_images(self) -> int:
         """Images that the plan asks for."""
-        return self.config.synthesis.images_per_class * sum(len(upload.class_names) for upload in self.uploads)
+        return self.config.synthesis.images_per_class * sum(len(upload.held_class_names) for upload in self.uploads)
 
     @property
     def num_updates(self) -> int:

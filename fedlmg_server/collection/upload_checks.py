@@ -14,6 +14,7 @@ from common.clients.data import virtual_index
 from common.config.run import Config, LocalTrainingConfig
 from common.contracts import show_value
 from common.models import architectures, feature_statistics
+from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload, weights_digest
 
 LARGEST_WEIGHTS = 1e4
@@ -84,16 +85,25 @@ def _check_architecture(upload: Upload, config: Config) -> None:
     check_architecture(upload.manifest.architecture, config)
 
 
+def _check_class_counts(upload: Upload, config: Config) -> None:
+    if not any(upload.manifest.class_counts):
+        raise UploadError("its manifest counts no training image of any class")
+
+
 def _check_shapes(upload: Upload, config: Config) -> None:
-    name, size = upload.manifest.architecture, config.training.image_size
+    _check_shapes_of(upload.manifest.architecture, upload.arrays, upload, config)
+
+
+def _check_shapes_of(name: str, arrays: dict[str, torch.Tensor], upload: Upload, config: Config) -> None:
+    size = config.training.image_size
     try:
         with init_empty_weights():
             expected = architectures.build(name, len(upload.class_names), size, config.builders).state_dict()
     except Exception as error:  # A builder of the operator's may raise anything.
         raise UploadError(f"its architecture cannot be built on this server: {error}") from None
-    if different := sorted(set(expected) ^ set(upload.arrays)):
+    if different := sorted(set(expected) ^ set(arrays)):
         raise UploadError(f"its weights do not match its architecture, first at {show_value(different[0])}")
-    for key, tensor in upload.arrays.items():
+    for key, tensor in arrays.items():
         if tensor.shape != expected[key].shape:
             raise UploadError(f"'{key}' must have shape {list(expected[key].shape)}, got {list(tensor.shape)}")
         fitting = WIRE_DTYPES if expected[key].is_floating_point() else (expected[key].dtype,)
@@ -102,16 +112,44 @@ def _check_shapes(upload: Upload, config: Config) -> None:
 
 
 def _check_checksum(upload: Upload, config: Config) -> None:
-    if weights_digest(upload.arrays) != upload.manifest.sha256:
+    _check_checksum_of(upload.arrays, upload.manifest.sha256)
+
+
+def _check_checksum_of(arrays: dict[str, torch.Tensor], sha256: str) -> None:
+    if weights_digest(arrays) != sha256:
         raise UploadError("checksum mismatch between weights and manifest: ask the client to upload again")
 
 
 def _check_weights(upload: Upload, config: Config) -> None:
-    for key, tensor in upload.arrays.items():
+    _check_weights_of(upload.arrays)
+
+
+def _check_weights_of(arrays: dict[str, torch.Tensor]) -> None:
+    for key, tensor in arrays.items():
         is_variance = key.endswith("running_var")
         _check_values(f"'{key}'", tensor, LARGEST_VARIANCES if is_variance else LARGEST_WEIGHTS)
         if is_variance and (tensor < 0).any():
             raise UploadError(f"a variance of '{key}' is negative")
+
+
+def _check_student_copy(upload: Upload, config: Config) -> None:
+    """The second classifier passes what the first one does, and has the student's architecture."""
+    said, arrays = upload.manifest.student_copy, upload.student_copy
+    if said is None:
+        if arrays:
+            raise UploadError("it holds a copy of the student that its manifest does not name")
+        return
+    if said.architecture != (student := config.distillation.student_architecture):
+        raise UploadError(f"its copy of the student must be a '{student}', got {show_value(said.architecture)}")
+    try:
+        _check_shapes_of(student, arrays, upload, config)
+        _check_weights_of(arrays)
+        _check_checksum_of(arrays, said.sha256)
+        model = architectures.build(student, len(upload.class_names), upload.preprocess.image_size, config.builders)
+        model.load_state_dict(arrays)
+        _run_on_noise(upload, model.float().eval(), ())
+    except UploadError as error:
+        raise UploadError(f"its copy of the student: {error}") from None
 
 
 def _check_classifier(upload: Upload, config: Config) -> None:
@@ -150,9 +188,8 @@ def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
 
 
 @torch.no_grad()
-def _check_forward(
-    upload: Upload, classifier: torch.nn.Module, layers: Collection[str], asked: LocalTrainingConfig
-) -> None:
+def _run_on_noise(upload: Upload, classifier: torch.nn.Module, layers: Collection[str]) -> FeatureStatistics:
+    """Moments of the layers' inputs; the classifier's output must be one that can be used."""
     size = upload.preprocess.image_size
     noise = torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
@@ -166,6 +203,13 @@ def _check_forward(
         raise UploadError("its classifier's output on noise must be finite, but is not")
     if logits.std(0).max() <= 1e-7 * logits.abs().max():
         raise UploadError("its classifier returns the same output for every image")
+    return recorded
+
+
+def _check_forward(
+    upload: Upload, classifier: torch.nn.Module, layers: Collection[str], asked: LocalTrainingConfig
+) -> None:
+    recorded = _run_on_noise(upload, classifier, layers)
     if not upload.statistics:
         return  # Statistics are optional: without them, guidance uses only the classifier's output.
     for layer, seen in recorded.items():
@@ -186,6 +230,6 @@ def _check_forward(
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
-    *(_check_class_names, _check_image_size, _check_data_source, _check_architecture),
-    *(_check_shapes, _check_weights, _check_checksum, _check_classifier),
+    *(_check_class_names, _check_class_counts, _check_image_size, _check_data_source, _check_architecture),
+    *(_check_shapes, _check_weights, _check_checksum, _check_classifier, _check_student_copy),
 )

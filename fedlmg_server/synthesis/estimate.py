@@ -37,7 +37,7 @@ class Estimate:
 def count_planned_images(run: Run) -> int:
     """As `Run.num_images`, by the uploads' manifests alone: no weights are read."""
     folders = filter(is_whole, run.workspace.uploads.iterdir())
-    num_classes = sum(len(manifest.read(folder).class_names) for folder in folders)
+    num_classes = sum(len(manifest.read(folder).held_class_names) for folder in folders)
     return run.config.synthesis.images_per_class * num_classes
 
 
@@ -60,8 +60,8 @@ def time_probe(backend: DiffusionBackend, run: Run, upload: Upload, total: int, 
     config = run.config.synthesis
     guidance = guide_by(upload, config, backend.device)
     generate = WithinMemory(lambda batch: generate_batch(backend, guidance, batch, upload.class_names, config))
-    per_class = -(-PROBE_IMAGES // len(upload.class_names))
-    batch = plan.plan_images(run.config.seed, upload.client, upload.class_names, per_class)[:PROBE_IMAGES]
+    per_class = -(-PROBE_IMAGES // len(upload.held_class_names))
+    batch = plan.plan_images(run.config.seed, upload.client, upload.held_class_names, per_class)[:PROBE_IMAGES]
     generate(batch if config.compile else batch[:1])
     started = time.monotonic()
     images = generate(batch).cpu()

@@ -23,7 +23,7 @@ MODULE = "fedlmg_server.synthesis.worker"
 
 def num_processes(run: Run) -> int:
     """One for each accelerator, else one for each processor core; no more than there are batches."""
-    num_batches = sum(plan.num_batches(upload.class_names, run.config.synthesis) for upload in run.uploads)
+    num_batches = sum(plan.num_batches(upload.held_class_names, run.config.synthesis) for upload in run.uploads)
     return min(torch.accelerator.device_count() or num_processors(), num_batches)
 
 

@@ -20,7 +20,7 @@ from fedlmg_server.workspace import Workspace
 
 def planned_images(run: Run, upload: Upload) -> list[PlannedImage]:
     """The images of one client, in the plan's order."""
-    return plan_images(run.config.seed, upload.client, upload.class_names, run.config.synthesis.images_per_class)
+    return plan_images(run.config.seed, upload.client, upload.held_class_names, run.config.synthesis.images_per_class)
 
 
 def are_saved(images: list[PlannedImage], folder: Path) -> bool:

@@ -38,7 +38,7 @@ def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
             # The next client's first batch is the next process's, so that none gets the odd batch of every client.
             share = ((rank - dealt) % world_size, world_size)
             generate_for_client(backend, run, upload, method, share)
-            dealt += plan.num_batches(upload.class_names, config)
+            dealt += plan.num_batches(upload.held_class_names, config)
 
 
 def main() -> None:
