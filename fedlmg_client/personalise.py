@@ -1,11 +1,12 @@
 """A personal model: the returned one, fine-tuned on the client's images and averaged with what it was (WiSE-FT, ours).
 
-Candidates are the model as it came, averages with its fine-tuned weights (arXiv 2109.01903), and the client's own
-upload, so that the accuracy on validation images never falls.
+Candidates are the model as it came and averages with its fine-tuned weights (arXiv 2109.01903), so that the accuracy on
+validation images never falls, and the client's own upload, where that is clearly better.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,8 +35,11 @@ LARGEST_FALL = 0.02
 """The accuracy on general images may fall by at most this much against the model as it came."""
 
 Kind = Literal["fine-tuned", "unchanged", "own"]
-PREFERENCE: tuple[Kind, ...] = ("own", "unchanged", "fine-tuned")
-"""Of equally good candidates the last one is chosen."""
+MARGIN = 2
+"""Standard errors by which the client's upload must beat the others on validation images: its best epoch was chosen on
+these, so its accuracy on them flatters it."""
+MOST_JUDGED = 1000
+"""General images on which a candidate is measured."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def personalise(
     if own:
         built = own.build(config.builders | {own.architecture})
         candidates.append(Candidate("own", 0.0, *_measure(built, own, data, start, config)))
-    chosen = choose(candidates)
+    chosen = choose(candidates, len(data.validation))
     if own and chosen.kind == "own":
         return Personalised(own, chosen, candidates)
     return Personalised(averaged(chosen.alpha) if chosen.alpha else base, chosen, candidates)
@@ -136,17 +140,31 @@ def say_choice(recipe: Mapping[str, Any]) -> str:
     return f"{said}: the best on your validation images, {recipe['validation']:.1%}"
 
 
-def choose(candidates: list[Candidate]) -> Candidate:
-    """The best on validation images among those that forget little; one of each kind but `fine-tuned` at most."""
-    (unchanged,) = (each for each in candidates if each.kind == "unchanged")
+def choose(candidates: list[Candidate], num_validation: int) -> Candidate:
+    """The best on validation images among those that forget little; of equals, the one that forgets or changes least.
+
+    candidates: one is `unchanged`, and at most one is `own`.
+    """
+    own = [each for each in candidates if each.kind == "own"]
+    others = [each for each in candidates if each.kind != "own"]
+    (unchanged,) = (each for each in others if each.kind == "unchanged")
 
     def forgets(candidate: Candidate) -> bool:
-        if candidate.kind != "fine-tuned" or candidate.general is None or unchanged.general is None:
+        if candidate.general is None or unchanged.general is None:
             return False
         return candidate.general < unchanged.general - LARGEST_FALL
 
-    kept = [each for each in candidates if not forgets(each)]
-    return max(kept, key=lambda each: (each.validation or 0.0, PREFERENCE.index(each.kind), each.alpha))
+    kept = [each for each in others if not forgets(each)]
+    best = max(kept, key=lambda each: (each.validation or 0.0, each.general or 0.0, -each.alpha))
+    return own[0] if own and _clearly_beats(own[0], best, num_validation) else best
+
+
+def _clearly_beats(own: Candidate, best: Candidate, num_validation: int) -> bool:
+    """Whether it is better by more than chance: the share is estimated with two successes and two failures added."""
+    if own.validation is None or best.validation is None:
+        return False
+    share = (own.validation * num_validation + 2) / (num_validation + 4)
+    return own.validation - best.validation > MARGIN * math.sqrt(share * (1 - share) / num_validation)
 
 
 def interpolate(
@@ -172,7 +190,10 @@ def _measure(
     net: torch.nn.Module, model: Model, data: ClientData, start: Start | None, config: Config
 ) -> tuple[float | None, float | None]:
     """Accuracy on the client's validation images and on the start's general images; None without images."""
-    asked = [(data.validation, data.class_names)] + ([(start.replay, start.class_names)] if start else [])
+    asked = [(data.validation, data.class_names)]
+    if start:
+        rows = slice(None, None, -(-len(start.replay) // MOST_JUDGED) or 1)
+        asked.append((LabeledImages(start.replay.images[rows], start.replay.labels[rows]), start.class_names))
     found = [
         accuracy(predict(net, model.preprocess, part.images), _find(names, model.class_names, config)[part.labels])
         if len(part)

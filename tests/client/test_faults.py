@@ -6,6 +6,7 @@ import torch
 from common.clients.data import load_client_data
 from common.config import Config
 from common.config.run import LARGEST_SEED
+from common.manifest import StudentCopy
 from common.upload import weights_digest
 from fedlmg_client import faults
 from tests.conftest import make_upload
@@ -36,6 +37,21 @@ def test_nan_weights_are_signed():
 
     assert broken.arrays["head.weight"].isnan().all()
     assert broken.manifest.sha256 != sound.manifest.sha256
+
+
+@pytest.mark.parametrize("spoil", ["nan-weights", "noise"])
+def test_the_copy_of_the_student_is_spoilt_as_well(spoil: str):
+    said = StudentCopy(architecture="small_resnet", sha256="", start="0", validation_accuracy=None)
+    sound = make_upload("a", ["0", "1"])
+    sound = sound.with_student_copy(dict(sound.arrays), said)
+
+    if spoil == "noise":
+        broken = faults.add_noise(sound, 0, Config.from_run_config({"parameter-noise": 0.1}))
+    else:
+        broken = faults.spoil_upload(spoil, sound)
+
+    assert not torch.equal(broken.student_copy["head.weight"], sound.student_copy["head.weight"])
+    assert broken.manifest.student_copy.sha256 == weights_digest(broken.student_copy)
 
 
 def test_few_epochs_is_one():

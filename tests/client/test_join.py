@@ -75,10 +75,18 @@ def line_after(cache: Path, *events: StatusEvent) -> str:
     [
         ([], "waiting for the server"),
         ([Trained(epoch=3, epochs=20, seconds_left=600)], "training epoch 3/20, 10 min left"),
+        (
+            [Trained(epoch=3, epochs=20, seconds_left=9, name="a copy of small_resnet")],
+            "training a copy of small_resnet, epoch 3/20, 9 s left",
+        ),
         ([UploadStarted(bytes=44_000_000), PartSent(bytes=41_000_000)], "uploading 41.0 of 44.0 MB"),
         ([UploadStarted(bytes=9), ReplySent()], "uploaded, waiting for the model"),
         ([EvaluationStarted()], "measuring the returned model"),
         ([ModelStored(accuracy=0.5)], "done: the model has arrived, accuracy 50.0 % on your test images"),
+        (
+            [ModelStored(accuracy=0.5, personal=0.625)],
+            "done: the model has arrived, accuracy 50.0 % on your test images; your personal model has 62.5 %",
+        ),
         ([ConnectionChanged(reason="down")], "waiting for the server; down, trying again"),
         ([ConnectionChanged(reason="down"), ConnectionChanged(reason="")], "waiting for the server"),
     ],
@@ -152,6 +160,39 @@ def test_what_could_never_join_is_told_at_once(
 
     assert result.exit_code == 1
     assert sentence in result.output
+
+
+def joined_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *options: str) -> dict:
+    """The node config with which `join` would connect."""
+    given: list[dict] = []
+    monkeypatch.setattr(join, "keep_joined", lambda server, node_config, *_: given.append(node_config))
+    (tmp_path / "images").mkdir()
+
+    result = CliRunner().invoke(cli.app, ["join", "localhost", "--data", str(tmp_path / "images"), *options])
+
+    assert result.exit_code == 0, result.output
+    return given[0]
+
+
+def test_a_client_says_what_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    options = ["--upload", "own", "--no-warm-start", "--no-share-evaluation"]
+
+    given = joined_with(monkeypatch, tmp_path, *options)
+
+    assert (given["upload"], given["warm-start"], given["share-evaluation"]) == ("own", False, False)
+
+
+def test_unless_told_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert set(joined_with(monkeypatch, tmp_path)) == {"data-path", "cache-path"}
+
+
+def test_another_upload_than_there_is_is_told(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+
+    result = CliRunner().invoke(cli.app, ["join", "localhost", "--data", str(tmp_path / "images"), "--upload", "all"])
+
+    assert result.exit_code == 1
+    assert "'own', 'student' or 'both', got 'all'" in " ".join(result.output.split())
 
 
 def test_predict_without_a_returned_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -61,19 +61,20 @@ OWN = Candidate("own", 0.0, 0.7, 0.3)
     ("others", "best"),
     [
         ([fine_tuned(0.5, 0.9), fine_tuned(1.0, 0.8)], 0),
-        ([fine_tuned(0.5, 0.9), fine_tuned(1.0, 0.9), fine_tuned(0.25, 0.9)], 1),
+        ([fine_tuned(0.5, 0.9, 0.79), fine_tuned(1.0, 0.9, 0.8), fine_tuned(0.25, 0.9, 0.79)], 1),
+        ([fine_tuned(0.5, 0.9), fine_tuned(0.25, 0.9), fine_tuned(1.0, 0.9)], 1),
         ([fine_tuned(0.5, 0.9, 0.781), fine_tuned(1.0, 0.95, 0.779)], 0),
-        ([OWN, fine_tuned(0.25, 0.7)], 1),
-        ([OWN, fine_tuned(0.25, 0.69)], 2),
-        ([replace(OWN, validation=0.71), fine_tuned(0.25, 0.7)], 0),
+        ([fine_tuned(0.25, 0.7)], 1),
         ([fine_tuned(1.0, 0.9, None)], 0),
+        ([fine_tuned(0.5, 0.9), replace(OWN, validation=0.95)], 0),
+        ([fine_tuned(0.5, 0.9), replace(OWN, validation=0.97)], 1),
     ],
-    ids=["best", "larger share", "floor", "fine-tuned first", "unchanged before own", "own", "no general images"],
+    ids=["best", "forgets least", "changes least", "floor", "unchanged", "no general images", "by chance", "clearly"],
 )
 def test_the_best_on_validation_images_that_forgets_little_is_chosen(others: list[Candidate], best: int):
     candidates = [*others, UNCHANGED]
 
-    assert personalise.choose(candidates) is candidates[best]
+    assert personalise.choose(candidates, 100) is candidates[best]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -82,9 +83,17 @@ def test_validation_never_falls(seed: int):
     averages = [fine_tuned(alpha, *pair) for alpha, pair in zip(personalise.ALPHAS, drawn[2:], strict=True)]
     unchanged, own = Candidate("unchanged", 0.0, *drawn[0]), Candidate("own", 0.0, *drawn[1])
 
-    chosen = personalise.choose([unchanged, own, *averages])
+    chosen = personalise.choose([unchanged, own, *averages], 10_000)
 
-    assert chosen.validation >= max(unchanged.validation, own.validation)
+    assert chosen.validation >= max(unchanged.validation, own.validation - 0.01)
+
+
+def test_many_validation_images_tell_the_own_upload_sooner_from_chance():
+    candidates = [replace(OWN, validation=0.93), fine_tuned(0.5, 0.9), UNCHANGED]
+
+    chosen = [personalise.choose(candidates, count).kind for count in (100, 1000)]
+
+    assert chosen == ["fine-tuned", "own"]
 
 
 def test_weights_and_running_moments_are_averaged_and_counters_are_not():
