@@ -4,23 +4,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from torchvision.transforms.v2.functional import to_pil_image
 
 from common.config import Config
 from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from fedlmg_server import pipeline
-from fedlmg_server.baselines import compare
+from fedlmg_server.baselines import compare, start
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import parallel
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.events import PlanMade, StageFinished
+from fedlmg_server.general.models import make_general_models
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
-from fedlmg_server.results import GeneralResult, Results, read_results
+from fedlmg_server.results import UPPER_BOUNDS, GeneralResult, Results, read_results
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying
@@ -143,6 +146,24 @@ def test_a_warm_start_s_general_images_are_told(finished: VirtualRun, warm: bool
     assert general == (GeneralResult(source="public", num_images=60) if warm else None)
     card = (finished.workspace.model / "MODEL_CARD.md").read_text()
     assert ("comes from 60 labelled public images" in card) == warm
+
+
+def test_a_warm_started_run_is_compared_with_what_needs_no_client(finished: VirtualRun, tmp_path: Path):
+    for number, label in enumerate(finished.test["mnist"].labels[:60].tolist()):
+        file = tmp_path / "public" / str(label) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(finished.test["mnist"].images[number]).save(file)
+    keys = {"warm-start": True, "compare": True, "public-images": str(tmp_path / "public"), "general-updates": 2}
+    finished.config = Config.from_run_config(finished.config.to_run_config() | keys)
+    make_general_models(finished, ["small_resnet"])
+    prepare(finished, True)
+
+    write_report(finished, {"mnist": Evaluation(num_examples=500, returned=0.5)}, {}, {})
+
+    results = read_results(finished.workspace.report)
+    assert list(results.methods) == [*compare.UNTRAINED, "general", *compare.TRAINED[:-2], *UPPER_BOUNDS]
+    assert results.methods["general"].per_client == start.measure_general(finished)
+    assert results.general.source == "public"
 
 
 def test_models_that_a_client_keeps_have_rows_and_figures(finished: VirtualRun):
