@@ -53,7 +53,7 @@ def train_and_upload(message: Message, context: Context) -> Message:
             raise ValueError("the server's operator removed this client from the run, so nothing was sent")
         if refused := str(question.get("refused", "")):
             raise ValueError(f"the server refuses this client, so nothing was trained: {refused}")
-        records = make_upload(context.node_config, config, _read_start(message, name)).to_records()
+        records = make_upload(context.node_config, config, _read_start(message, context, name)).to_records()
         _check_size(records, float(str(question["max-upload-megabytes"])))
     except (ValueError, OSError) as error:
         return _make_error_reply(error, message, context, config)
@@ -79,7 +79,9 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
         append_event(cache, EvaluationStarted())
         arrays = message.content.array_records["arrays"].to_torch_state_dict()
         description = json.loads(str(message.content.config_records["config"]["model"]))
-        evaluation = returned.take(context.node_config, config, arrays, description, _read_start(message, name))
+        evaluation = returned.take(
+            context.node_config, config, arrays, description, _read_start(message, context, name)
+        )
     except (ValueError, OSError) as error:
         return _make_error_reply(error, message, context, config)
     finally:
@@ -89,13 +91,14 @@ def take_and_evaluate(message: Message, context: Context) -> Message:
     return Message(evaluation.to_records(), reply_to=message)
 
 
-def _read_start(message: Message, name: str) -> Start | None:
+def _read_start(message: Message, context: Context, name: str) -> Start | None:
     """The start in a message; one that is none is told, and the client goes on without."""
     try:
-        return Start.from_records(message.content)
+        start = Start.from_records(message.content)
     except StartError as error:
         print(f"{name}: the server's start cannot be read: {error}", flush=True)
         return None
+    return start and plan.limit_replay(start, read_node_config(context.node_config).max_replay_megabytes, name)
 
 
 def _check_size(records: RecordDict, most: float) -> None:

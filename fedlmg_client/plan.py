@@ -105,6 +105,20 @@ def _select_models(start: Start, answer: Answer, data: ClientData, config: Confi
     return replace(start, models=fitting)
 
 
+def limit_replay(start: Start, megabytes: float, client: str) -> Start:
+    """The same with at most so many MB (10**6 bytes) of replay images, evenly chosen; it prints how many are left."""
+    images, labels = start.replay.images, start.replay.labels
+    most = int(megabytes * 1e6 / max(1, images[:1].numel()))
+    if most >= len(labels):
+        return start
+    print(
+        f"{client}: keeps {most} of {len(labels)} replay images, for 'max-replay-megabytes' is {megabytes:g}",
+        flush=True,
+    )
+    rows = torch.arange(most) * len(labels) // max(1, most)
+    return replace(start, replay=LabeledImages(images[rows], labels[rows]))
+
+
 def relabel(data: ClientData, start: Start, config: Config) -> ClientData:
     """The same images with labels in the start's classes, all of which the data's classes must be."""
     indices = _find_classes(data, start, config)

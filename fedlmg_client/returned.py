@@ -1,6 +1,7 @@
 """The returned model on the client: it is kept, made personal, and measured beside the client's other models."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,21 +38,29 @@ def take(
     """
     data, cache = load_client_data(node_config, config), cache_path(node_config, config)
     data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
-    measure = partial(_measure, data=data, config=config)
     model = Model.described(description, arrays)
-    model.save(cache / RETURNED, measure(model))
+    model.save(cache / RETURNED, _measure(model, data, config))
     write_json(cache / RETURNED / SETTINGS, config.settings())
-    if start and start.models:
-        models.save_general(start, cache / GENERAL, measure(Model.of_start(start)))
-    else:
-        for folder in (GENERAL, ALONE):
-            (cache / folder / "model.json").unlink(missing_ok=True)
+    _keep_general(start, model.architecture, cache, data, config)
     evaluation = compare(cache, data, config)
     append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
     if privacy_of(node_config, config).dp_epsilon:
         # The privacy budget does not cover models that are fine-tuned without it, so nothing is told of them.
         return evaluation.model_copy(update={"personal": None, "no_federation": None})
     return evaluation
+
+
+def _keep_general(start: Start | None, architecture: str, cache: Path, data: ClientData, config: Config) -> None:
+    """Keep the general model of that architecture and the images to replay; without them, none of an earlier round."""
+    try:
+        if start and (arrays := start.models.get(architecture)):
+            start = replace(start, models={architecture: arrays})
+            models.save_general(start, cache / GENERAL, _measure(Model.of_start(start), data, config))
+            return
+    except ValueError as error:
+        print(f"{data.name}: the server's general model is left out: {error}", flush=True)
+    for folder in (GENERAL, ALONE):
+        (cache / folder / "model.json").unlink(missing_ok=True)
 
 
 def compare(cache: Path, data: ClientData, config: Config, again: bool = False) -> Evaluation:

@@ -46,6 +46,9 @@ class NodeSettings(PrivacyConfig):
     """Start from the general model that the server offers. `false` starts from the client's own initial weights."""
     upload: Literal["", "own", "student", "both"] = ""
     """Classifiers that the client uploads with a warm start. Without it, the run's `upload` says."""
+    max_replay_megabytes: NonNegativeFloat = 100.0
+    """Most MB (10**6 bytes) of general images that the client keeps of those that the server sends for replay; of more
+    it keeps an even part. 0 keeps none."""
     share_evaluation: bool = True
     """Tell the server the accuracies of the models on the client's test images. `false` tells none."""
     partition_id: NonNegativeInt = 0

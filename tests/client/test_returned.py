@@ -202,6 +202,33 @@ def test_a_model_that_cannot_be_built_is_told_to_the_server(node_config: dict[st
     assert answer["error"]["reason"] == "the description of the model is incomplete ('preprocessing')"
 
 
+@pytest.mark.parametrize("name", ["small_mlp", "small_resnet"])
+def test_a_general_model_that_cannot_be_used_is_left_out(node_config: dict[str, str], name: str):
+    broken = replace(START, models={name: make_start("small_mlp").models["small_mlp"]})
+
+    said = evaluate(node_config, broken)
+
+    assert (said.general, said.no_federation) == (None, None)
+    assert said.personal is not None
+
+
+def test_of_two_general_models_that_of_the_returned_architecture_is_kept(node_config: dict[str, str]):
+    evaluate(node_config, make_start("small_mlp", "small_resnet"))
+
+    assert list(models.load_general(cache_of(node_config) / "general").models) == ["small_resnet"]
+
+
+def test_more_replay_than_the_client_keeps_is_cut_and_told(
+    node_config: dict[str, str], capsys: pytest.CaptureFixture[str]
+):
+    evaluate(node_config | {"max-replay-megabytes": 0.003})
+
+    kept = models.load_general(cache_of(node_config) / "general").replay
+    assert "site-a: keeps 3 of 8 replay images" in capsys.readouterr().out
+    assert torch.equal(kept.images, START.replay.images[[0, 2, 5]])
+    assert torch.equal(kept.labels, START.replay.labels[[0, 2, 5]])
+
+
 def test_the_start_is_kept_as_it_came(node_config: dict[str, str]):
     evaluate(node_config)
 
