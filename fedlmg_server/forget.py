@@ -19,7 +19,9 @@ from fedlmg_server.workspace import Workspace
 def forget_client(run: Run, client: str) -> None:
     """Delete everything that came from the client or was made from it, then distil and report again.
 
-    The new model is byte for byte the model of a run without this client. If a call is interrupted, call again.
+    The new model is byte for byte the model of a run without this client, but after a warm start: there it still knows
+    classes that only this client named, because the others' classifiers were made for them. If a call is interrupted,
+    call again.
 
     The old model is deleted at once, even if too few clients remain to make a new one. The cache of a virtual client is
     in the workspace, so it is deleted too. A real client keeps the files on its own machine.

@@ -6,10 +6,13 @@ Each stage reads what the stage before left in the workspace and skips what is a
 import difflib
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from common.config import Config, ConfigError
+from common.datasets.readers import folders
+from common.datasets.readers.listing import FolderError
 from common.models import architectures
 from common.storage.tensors import read_tensors
 from fedlmg_server.baselines.virtual_run import has_virtual_clients
@@ -33,13 +36,18 @@ class Aggregated:
 
 
 def check_config(config: Config) -> None:
-    """Before any client trains: what would otherwise fail only after all images are generated.
+    """Before any client is asked: what would otherwise fail later.
 
     Raises
     ------
-    ConfigError: no such diffusion model or architecture.
+    ConfigError: no such diffusion model, architecture or folder of public images.
     """
     location.find_pipeline(config.synthesis.diffusion_model)
+    if folder := config.general.public_images:
+        try:
+            folders.find_listing(Path(folder).expanduser().absolute())
+        except (FolderError, OSError) as error:
+            raise ConfigError(f"config key 'public-images': {error}") from None
     for key, text in (
         ("architectures", config.training.architectures),
         ("student-architecture", config.distillation.student_architecture),

@@ -19,14 +19,23 @@ def load_public_images(dataset: str, num_images: int) -> tuple[list[str], Labele
     return names, _load(dataset, num_images, "public"), _load(dataset, NUM_HELD_OUT, "public-held-out")
 
 
+def is_cached(dataset: str, num_images: int) -> bool:
+    """Whether `load_public_images` need not make the training images."""
+    return _file(dataset, num_images, "public").exists()
+
+
+def _file(dataset: str, num_images: int, purpose: str) -> Path:
+    parts = [registry.find_dataset(dataset).name, num_images, purpose, _source_checksum()]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return cache_root() / "general" / "images" / f"{key}.safetensors"
+
+
 def _load(dataset: str, num_images: int, purpose: str) -> LabeledImages:
-    made = registry.find_dataset(dataset)
-    key = hashlib.sha256(json.dumps([made.name, num_images, purpose, _source_checksum()]).encode()).hexdigest()[:32]
-    path = cache_root() / "general" / "images" / f"{key}.safetensors"
+    path = _file(dataset, num_images, purpose)
     if path.exists():
         tensors, _ = read_tensors(path)
         return LabeledImages(tensors["images"], tensors["labels"])
-    images = made.make_public_images(num_images, 0, purpose)
+    images = registry.find_dataset(dataset).make_public_images(num_images, 0, purpose)
     write_tensors(path, {"images": images.images, "labels": images.labels})
     return images
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,8 +122,9 @@ def _load_public(run: Run) -> GeneralImages | None:
         held_out = LabeledImages(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
         return _match(run, folder.class_names, folder.splits["train"], held_out)
     if simulation.dataset and not simulation.folders:
-        names, train, held_out = embedded.load_public_images(simulation.dataset, most)
-        return _match(run, names, train, held_out)
+        is_made = embedded.is_cached(simulation.dataset, most)
+        with nullcontext() if is_made else run.workspace.stage(unguided.STAGE):
+            return _match(run, *embedded.load_public_images(simulation.dataset, most))
     return None
 
 

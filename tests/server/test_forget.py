@@ -12,10 +12,13 @@ from common.config import Config, ConfigError
 from fedlmg_server import pipeline
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.forget import forget_client
+from fedlmg_server.general.models import make_general_models
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, worker
 from fedlmg_server.workspace import Workspace
+from tests.common.pictures import draw_classes
 from tests.conftest import make_upload
+from tests.manifests import saying
 
 CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}
 SETTINGS = {
@@ -146,3 +149,24 @@ def test_a_workspace_may_wait_for_more_clients_than_before(tmp_path: Path):
     Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "num-clients": 4}), {})
 
     assert json.loads((tmp_path / "run.json").read_text())["config"]["num-clients"] == 4
+
+
+def test_after_a_warm_start_a_forgotten_client_s_images_and_upload_go_but_its_class_stays(
+    tmp_path: Path, pipeline_folder: Path
+):
+    draw_classes(tmp_path / "public", ("cat", "dog"), count=6)
+    warm = {"warm-start": True, "public-images": str(tmp_path / "public"), "general-updates": 1}
+    settings = SETTINGS | warm | {"workspace": str(tmp_path / "run"), "diffusion-model": str(pipeline_folder)}
+    config = Config.from_run_config(settings)
+    run = Run(config, Workspace.open(config, {}))
+    run.workspace.fix_class_names(["cat", "dog", "fox"])
+    make_general_models(run, ["small_resnet"])
+    for client, counts in {"site-a": [9, 9, 0], "site-b": [0, 9, 9], "site-c": [9, 0, 0]}.items():
+        saying(make_upload(client, ["cat", "dog", "fox"]), class_counts=counts).save(run.workspace.upload(client))
+    pipeline.aggregate(run)
+
+    forget_client(Run.reopen(run.workspace.root), "site-b")
+
+    left = {path.parent.name for path in run.workspace.root.glob("synthetic/*/*")}
+    assert left == {"site-a", "site-c"}
+    assert Run.reopen(run.workspace.root).model_description["class_names"] == ["cat", "dog", "fox"]

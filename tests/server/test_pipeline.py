@@ -31,6 +31,7 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
     [
         ("student-architecture", "resnt18", "names 'resnt18', no architecture; the nearest is resnet18"),
         ("architectures", "small_resnet,small_mpl", "names 'small_mpl', no architecture; the nearest is small_mlp"),
+        ("public-images", "/nowhere", "config key 'public-images': there is no folder /nowhere"),
         ("diffusion-model", "/nowhere/at all", "an existing folder or a hub id, got '/nowhere/at all'"),
     ],
 )
