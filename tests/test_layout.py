@@ -20,7 +20,10 @@ FLOWER_FILES = {
     *(f"common/{name}.py" for name in ("answer", "evaluation", "start", "upload")),
     *("fedlmg_client/client_app.py", "fedlmg_client/compat.py"),
     *("fedlmg_server/server_app.py", "fedlmg_server/flower/compat.py"),
-    *(f"fedlmg_server/collection/{name}.py" for name in ("strategy", "question", "messages", "uploads", "identity")),
+    *(
+        f"fedlmg_server/collection/{name}.py"
+        for name in ("uploads", "identity", "strategy", "collecting", "question", "messages")
+    ),
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_FLOORS = (

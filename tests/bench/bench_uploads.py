@@ -57,7 +57,7 @@ def collect(clients: int, megabytes: float) -> float:
         keys = {"dataset": "", "num-clients": clients, "min-clients": 1, "workspace": folder}
         config = Config.from_run_config(keys | {"deadline-seconds": 3600.0})
         strategy = FedLMG(config, Workspace.open(config, {}), lambda: None, poll_seconds=0.01, grace_seconds=0.0)
-        strategy.collect(Line(clients, megabytes))
+        strategy.collection.run(Line(clients, megabytes))
         assert len(list(Path(folder).glob("uploads/*/manifest.json"))) == clients
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 

@@ -66,7 +66,7 @@ def test_each_client_gets_the_models_that_it_will_train(make_warm, upload: str, 
     strategy = make_warm(**{"num-clients": 1})
     grid = TinyGrid({7: [answers("mnist", upload=upload), uploads("mnist")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     start = start_for(grid, 7)
     assert start is not None
@@ -78,7 +78,7 @@ def test_the_run_s_classes_are_those_of_all_clients(make_warm):
     script = {7: [answers("a", ["Dog", "fox"]), uploads("a")], 8: [answers("b", ["cat", "dog"]), uploads("b")]}
     grid = TinyGrid(script)
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     starts = [start_for(grid, 7), start_for(grid, 8)]
     assert [start.class_names for start in starts if start] == [["Dog", "cat", "fox"]] * 2
@@ -88,7 +88,7 @@ def test_the_run_s_classes_are_those_of_all_clients(make_warm):
 def test_a_client_that_refuses_a_start_gets_none(make_warm):
     grid = TinyGrid({7: [answers("mnist", warm_start=False), uploads("mnist")]})
 
-    make_warm(**{"num-clients": 1}).collect(grid)
+    make_warm(**{"num-clients": 1}).collection.run(grid)
 
     assert start_for(grid, 7) is None
 
@@ -97,7 +97,7 @@ def test_models_near_chance_are_not_sent(make_warm, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(training, "NEAR_CHANCE", 1.1)
     grid, strategy = TinyGrid({7: [answers("mnist"), uploads("mnist")]}), make_warm(**{"num-clients": 1})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert start_for(grid, 7) is None
     assert any("near chance" in note for note in notes(strategy))
@@ -115,7 +115,7 @@ def test_what_cannot_work_is_told_before_anybody_trains(make_warm, said: dict, r
     strategy = make_warm(**{"min-clients": 1})
     grid = TinyGrid({7: [answers("mnist", **said), uploads("mnist")], 8: [answers("printed"), uploads("printed")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert strategy.missing["mnist"].startswith(reason)
     assert sent(grid, 7)[0].content["config"]["refused"] == strategy.missing["mnist"]
@@ -127,7 +127,7 @@ def test_classes_that_the_diffusion_model_cannot_draw_are_told(make_warm, tmp_pa
     strategy = make_warm(**{"diffusion-model": "digits", "public-images": str(tmp_path / "public-digits")})
     script = {7: [answers("zoo"), uploads("zoo")], 8: [answers("mnist", ["0", "1"]), uploads("mnist")]}
 
-    strategy.collect(TinyGrid(script))
+    strategy.collection.run(TinyGrid(script))
 
     assert "was not trained on 'cat'" in strategy.missing["zoo"]
     assert strategy.workspace.fixed_class_names == ["0", "1"]
@@ -138,7 +138,7 @@ def test_a_latecomer_is_asked_and_gets_a_start(make_warm):
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["DOG"]), uploads("late")]}
     grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     start = start_for(grid, 8)
     assert start is not None
@@ -150,7 +150,7 @@ def test_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["cat", "fox"]), uploads("late")]}
     grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert (start_for(grid, 8), stored(strategy)) == (None, ["late", "mnist"])
     assert notes(strategy)[-1].startswith("'late' came late and holds the class 'fox', which no other client has")
@@ -159,15 +159,15 @@ def test_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
 def test_a_server_killed_before_the_training_goes_on_with_the_same_start(make_warm, tmp_path: Path):
     killed = make_warm(**{"num-clients": 1})
     killed.workspace.fix_class_names(["cat", "dog"])
-    assert killed.question is not None
-    killed.question.answers[7] = Answer(client="a", architecture="small_mlp", class_names=["cat", "dog"])
-    killed.question.prepare()
-    first = killed.question.start_of(7)
+    assert killed.collection.question is not None
+    killed.collection.question.answers[7] = Answer(client="a", architecture="small_mlp", class_names=["cat", "dog"])
+    killed.collection.question.prepare()
+    first = killed.collection.question.start_of(7)
     shutil.rmtree(cache_root())
     shutil.rmtree(tmp_path / "public")
     grid = TinyGrid({7: [answers("a"), uploads("a")]})
 
-    make_warm(**{"num-clients": 1}).collect(grid)
+    make_warm(**{"num-clients": 1}).collection.run(grid)
 
     again = start_for(grid, 7)
     assert first is not None
@@ -181,7 +181,7 @@ def test_a_client_whose_upload_is_held_is_not_asked(make_warm):
     strategy.workspace.remember_node(7, "mnist")
     grid = TinyGrid({7: []})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert grid.pushed == []
     assert strategy.clients == {7: "mnist"}
@@ -190,7 +190,7 @@ def test_a_client_whose_upload_is_held_is_not_asked(make_warm):
 def test_who_does_not_answer_holds_up_nobody(make_warm):
     strategy = make_warm(**{"deadline-seconds": 1.0})
 
-    strategy.collect(TinyGrid({7: [silent], 8: [answers("printed"), uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [silent], 8: [answers("printed"), uploads("printed")]}))
 
     assert (stored(strategy), strategy.missing) == (["printed"], {"node 7": "no answer by the deadline"})
 
@@ -198,7 +198,7 @@ def test_who_does_not_answer_holds_up_nobody(make_warm):
 def test_who_answers_but_does_not_train_is_missing_by_name(make_warm):
     strategy = make_warm()
 
-    strategy.collect(TinyGrid({7: [answers("mnist"), silent], 8: [answers("printed"), uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [answers("mnist"), silent], 8: [answers("printed"), uploads("printed")]}))
 
     assert strategy.missing == {"mnist": "no answer by the deadline"}
 
@@ -213,7 +213,7 @@ def test_who_answers_but_does_not_train_is_missing_by_name(make_warm):
 def test_who_cannot_answer_is_missing_with_the_reason(make_warm, reply: tiny_grid.Answer, missing: dict[str, str]):
     strategy = make_warm()
 
-    strategy.collect(TinyGrid({7: [reply], 8: [answers("printed"), uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [reply], 8: [answers("printed"), uploads("printed")]}))
 
     assert strategy.missing == missing
 
@@ -222,7 +222,7 @@ def test_nonsense_for_an_answer_is_a_failure_of_its_node_alone(make_warm):
     strategy = make_warm()
     nonsense = RecordDict({"answer": ConfigRecord({"json": '{"client": 3}'})})
 
-    strategy.collect(TinyGrid({7: [sends(nonsense)], 8: [answers("printed"), uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [sends(nonsense)], 8: [answers("printed"), uploads("printed")]}))
 
     assert strategy.missing["node 7"].startswith("its answer ")
 
@@ -231,7 +231,7 @@ def test_a_client_answers_under_the_name_of_its_key_alone(make_warm, registry: s
     strategy = make_warm(**{"client-registry": registry})
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("mnist"), uploads("mnist")]}
 
-    strategy.collect(TinyGrid(script))
+    strategy.collection.run(TinyGrid(script))
 
     assert strategy.missing == {"printed": "the client calls itself 'mnist', but its key is registered as 'printed'"}
 
@@ -241,7 +241,7 @@ def test_a_forgotten_client_is_refused_and_not_missing(make_warm):
     (strategy.workspace.root / "forgotten.json").write_text('["mnist"]')
     grid = TinyGrid({7: [answers("mnist"), uploads("mnist")], 8: [answers("printed"), uploads("printed")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert (stored(strategy), strategy.missing) == (["printed"], {})
     assert all("refused" in message.content["config"] for message in sent(grid, 7))
@@ -262,7 +262,7 @@ def test_the_model_returns_with_the_general_one_and_replay(make_warm):
 def test_progress_and_seconds_of_the_question_are_told(make_warm):
     strategy = make_warm(**{"num-clients": 1})
 
-    strategy.collect(TinyGrid({7: [answers("mnist"), uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [answers("mnist"), uploads("mnist")]}))
 
     told = [e for e in strategy.workspace.read_events() if isinstance(e, Progress) and e.stage == "question"]
     assert [(event.completed, event.total, event.unit) for event in told] == [(1, 1, "clients")]
@@ -273,7 +273,7 @@ def test_without_a_warm_start_nobody_is_asked_or_sent_more_than_the_task(make_st
     strategy = make_strategy(**{"num-clients": 1})
     grid = TinyGrid({7: [uploads("mnist")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     (message,) = grid.pushed
     assert message.metadata.message_type == MessageType.TRAIN

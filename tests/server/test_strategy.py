@@ -8,7 +8,8 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from fedlmg_server.collection.broadcast import CLIENT_APP_CRASHED, NODE_UNAVAILABLE
-from fedlmg_server.collection.strategy import FedLMG, QuorumError
+from fedlmg_server.collection.collecting import QuorumError
+from fedlmg_server.collection.strategy import FedLMG
 from tests.manifests import saying
 from tests.server.tiny_grid import (
     RAISED,
@@ -26,7 +27,7 @@ from tests.server.tiny_grid import (
 def test_every_upload_reaches_the_workspace(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
 
     assert stored(strategy) == ["mnist", "printed"]
 
@@ -34,7 +35,7 @@ def test_every_upload_reaches_the_workspace(make_strategy: Callable[..., FedLMG]
 def test_error_from_the_superlink_is_laid_to_the_node_that_was_asked(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [fails(RAISED, "Traceback\nValueError: no images")], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [fails(RAISED, "Traceback\nValueError: no images")], 8: [uploads("printed")]}))
 
     assert strategy.missing == {"node 7": "ValueError: no images"}
 
@@ -43,7 +44,7 @@ def test_a_clients_own_reason_is_kept_under_its_name(make_strategy: Callable[...
     strategy = make_strategy()
     record = RecordDict({"error": ConfigRecord({"client": "hospital", "reason": "there is no folder /data"})})
 
-    strategy.collect(TinyGrid({7: [sends(record)], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [sends(record)], 8: [uploads("printed")]}))
 
     assert strategy.missing == {"hospital": "there is no folder /data"}
 
@@ -53,7 +54,7 @@ def test_a_node_that_was_away_is_asked_again_when_it_returns(make_strategy: Call
     script = {7: [fails(NODE_UNAVAILABLE, "node is gone"), uploads("mnist")], 8: [uploads("printed")]}
     grid = TinyGrid(script, online=lambda polls: {8} if 1 < polls < 10 else {7, 8})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert (stored(strategy), strategy.missing) == (["mnist", "printed"], {})
 
@@ -62,7 +63,7 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
     strategy = make_strategy(**{"deadline-seconds": 5.0})
     grid = TinyGrid({7: [fails(CLIENT_APP_CRASHED, "killed")] * 9, 8: [uploads("printed")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert (strategy.missing, len(grid.pushed)) == ({"node 7": "killed"}, 4)
 
@@ -70,7 +71,7 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
 def test_a_superlink_that_fails_now_and_then_is_asked_again(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"deadline-seconds": 5.0})
 
-    strategy.collect(BusyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
+    strategy.collection.run(BusyGrid({7: [uploads("mnist")], 8: [uploads("printed")]}))
 
     assert stored(strategy) == ["mnist", "printed"]
 
@@ -80,14 +81,14 @@ def test_a_superlink_that_refuses_ends_the_run(make_strategy: Callable[..., FedL
     grid.status = 403
 
     with pytest.raises(httpx.HTTPStatusError, match="403"):
-        make_strategy().collect(grid)
+        make_strategy().collection.run(grid)
 
 
 def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"deadline-seconds": 5.0})
     script = {7: [uploads("mnist")], 8: [uploads("printed")]}
 
-    strategy.collect(TinyGrid(script, online=lambda polls: {7} if polls < 5 else {7, 8}))
+    strategy.collection.run(TinyGrid(script, online=lambda polls: {7} if polls < 5 else {7, 8}))
 
     assert stored(strategy) == ["mnist", "printed"]
 
@@ -95,7 +96,7 @@ def test_a_node_that_connects_late_is_asked(make_strategy: Callable[..., FedLMG]
 def test_a_simulation_of_fewer_clients_does_not_wait_for_more(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(dataset="digits", **{"deadline-seconds": 60.0})
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")]}))
 
     (reason,) = strategy.missing.values()
     assert '--federation-config "num-supernodes=2"' in reason
@@ -104,7 +105,7 @@ def test_a_simulation_of_fewer_clients_does_not_wait_for_more(make_strategy: Cal
 def test_no_answer_by_the_deadline_is_a_reason(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [silent], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [silent], 8: [uploads("printed")]}))
 
     assert strategy.missing == {"node 7": "no answer by the deadline"}
 
@@ -113,13 +114,13 @@ def test_a_missed_quorum_names_how_many_and_why(make_strategy: Callable[..., Fed
     strategy = make_strategy(**{"min-clients": 2})
 
     with pytest.raises(QuorumError, match=r"only 1 of 2 uploads arrived.*node 7: no answer by the deadline"):
-        strategy.collect(TinyGrid({7: [silent], 8: [uploads("printed")]}))
+        strategy.collection.run(TinyGrid({7: [silent], 8: [uploads("printed")]}))
 
 
 def test_a_client_that_never_connected_is_missing(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({8: [uploads("printed")]}))
 
     assert strategy.missing == {"1 more": "never connected"}
 
@@ -128,7 +129,7 @@ def test_a_malformed_reply_is_a_failure_of_its_node_alone(make_strategy: Callabl
     strategy = make_strategy()
     nonsense = RecordDict({"manifest": ConfigRecord({"json": "[]"})})
 
-    strategy.collect(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
 
     assert (list(strategy.missing), stored(strategy)) == (["node 7"], ["printed"])
 
@@ -138,7 +139,7 @@ def test_the_cap_is_announced_and_an_upload_above_it_is_not_stored(make_strategy
     grid = TinyGrid({7: [uploads("mnist")]})
 
     with pytest.raises(QuorumError, match=r"'max-upload-megabytes' allows 0\.1"):
-        strategy.collect(grid)
+        strategy.collection.run(grid)
 
     assert grid.pushed[0].content["config"]["max-upload-megabytes"] == 0.1
     assert stored(strategy) == []
@@ -148,7 +149,7 @@ def test_a_reply_nested_too_deeply_is_a_failure_of_its_node_alone(make_strategy:
     strategy = make_strategy()
     nonsense = RecordDict({"manifest": ConfigRecord({"json": "[" * 200_000})})
 
-    strategy.collect(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [sends(nonsense)], 8: [uploads("printed")]}))
 
     assert (list(strategy.missing), stored(strategy)) == (["node 7"], ["printed"])
 
@@ -159,7 +160,7 @@ def test_a_held_upload_is_offered_and_its_manifest_is_an_answer(make_strategy: C
     held.save(strategy.workspace.upload("mnist"))
     grid = TinyGrid({7: [sends(RecordDict({"manifest": held.to_records()["manifest"]}))]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert json.loads(grid.pushed[0].content["config"]["have"]) == {"mnist": held.manifest.sha256}
     assert strategy.clients == {7: "mnist"}
@@ -169,7 +170,7 @@ def test_a_manifest_without_weights_that_nobody_holds_is_refused(make_strategy: 
     strategy = make_strategy()
     manifest = RecordDict({"manifest": make_upload("mnist").to_records()["manifest"]})
 
-    strategy.collect(TinyGrid({7: [sends(manifest)], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [sends(manifest)], 8: [uploads("printed")]}))
 
     assert "without weights" in strategy.missing["mnist"]
 
@@ -182,6 +183,6 @@ def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: 
     image.parent.mkdir(parents=True)
     image.touch()
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")]}))
 
     assert not image.exists()

@@ -21,7 +21,7 @@ from tests.server.tiny_grid import (
 def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
 
     assert "two clients call themselves 'mnist'" in strategy.missing["mnist"]
 
@@ -29,7 +29,7 @@ def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[...
 def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], registry: str):
     strategy = make_strategy(**{"client-registry": registry})
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")], 8: [uploads("optdigits")]}))
 
     assert stored(strategy) == ["mnist"]
     assert strategy.missing == {
@@ -40,7 +40,7 @@ def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callabl
 def test_a_key_that_is_not_registered_is_refused(make_strategy: Callable[..., FedLMG], registry: str):
     strategy = make_strategy(**{"client-registry": registry})
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 9: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")], 9: [uploads("printed")]}))
 
     assert stored(strategy) == ["mnist"]
     assert "its key is not registered" in strategy.missing["node 9"]
@@ -53,7 +53,7 @@ def says(client: str, reason: str) -> Answer:
 def test_a_registered_client_speaks_for_itself_alone(make_strategy: Callable[..., FedLMG], registry: str):
     strategy = make_strategy(**{"client-registry": registry})
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [says("mnist", "our images are forged")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")], 8: [says("mnist", "our images are forged")]}))
 
     assert strategy.missing == {"printed": "our images are forged"}
 
@@ -61,7 +61,9 @@ def test_a_registered_client_speaks_for_itself_alone(make_strategy: Callable[...
 def test_a_clients_reason_is_short_and_moves_no_cursor(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")], 8: [says("site\x1b[2J", "\x1b[31mno disk" + "!" * 30_000)]}))
+    strategy.collection.run(
+        TinyGrid({7: [uploads("mnist")], 8: [says("site\x1b[2J", "\x1b[31mno disk" + "!" * 30_000)]})
+    )
 
     (name,) = strategy.missing
     assert name == "node 8"
@@ -75,7 +77,7 @@ def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: 
         {7: [uploads("mnist")], 8: [fails(NODE_UNAVAILABLE, "lost")]}, online=lambda polls: {7, 8} if polls < 2 else {7}
     )
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert re.fullmatch(r"unavailable since \d{4}-\d\d-\d\d [\d:]{8} \(lost\)", strategy.missing["printed"])
 
@@ -83,7 +85,7 @@ def test_a_registered_client_that_is_away_is_named_with_the_time(make_strategy: 
 def test_a_registered_client_that_never_connected_is_named(make_strategy: Callable[..., FedLMG], registry: str):
     strategy = make_strategy(**{"client-registry": registry})
 
-    strategy.collect(TinyGrid({7: [uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")]}))
 
     assert strategy.missing == {"printed": "never connected"}
 
@@ -92,7 +94,7 @@ def test_a_registered_client_that_never_connected_is_named(make_strategy: Callab
 def test_a_reply_under_no_proper_name_is_not_stored(make_strategy: Callable[..., FedLMG], name: str):
     strategy = make_strategy()
 
-    strategy.collect(TinyGrid({7: [uploads(name)], 8: [uploads("printed")]}))
+    strategy.collection.run(TinyGrid({7: [uploads(name)], 8: [uploads("printed")]}))
 
     assert "a name must be printable" in strategy.missing["node 7"]
     assert stored(strategy) == ["printed"]
@@ -104,7 +106,7 @@ def test_a_forgotten_client_is_neither_asked_nor_taken(make_strategy: Callable[.
     strategy.workspace.remember_node(7, "mnist")
     grid = TinyGrid({7: [], 8: [uploads("printed")], 9: [uploads("optdigits")]})
 
-    strategy.collect(grid)
+    strategy.collection.run(grid)
 
     assert {message.metadata.dst_node_id for message in grid.pushed} == {8, 9}
     assert (stored(strategy), "optdigits" in strategy.missing) == (["printed"], False)
