@@ -7,7 +7,7 @@ from typing import Any
 from common.config.fields import accepted, fields_of, key
 from common.config.node import NodeSettings
 from common.config.options import Options
-from common.config.run import TABLES, Config
+from common.config.run import TABLES, WITHOUT_WARM_START, Config
 from common.config.simulation import DATASETS
 from common.config.synthesis import PRESETS
 
@@ -36,6 +36,7 @@ def render() -> str:
     for title, table in SETTINGS.items():
         parts += [f"### {title}\n", _table(table)]
     parts += [_defaults("preset", {name: keys for name, keys in PRESETS.items() if keys})]
+    parts += [_defaults("warm-start", {"false": WITHOUT_WARM_START})]
     parts += ["## Simulation\n", "For virtual clients. Real clients and runs over real clients ignore these keys.\n"]
     parts += [_table(TABLES["simulation"]), _defaults("dataset", DATASETS)]
     parts += ["## Options of the command\n", "They travel as run config keys and change nothing in a run's result.\n"]

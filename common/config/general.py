@@ -15,7 +15,7 @@ NUM_IMAGES = {"public": 20_000, "unguided": 3_000}
 class GeneralConfig:
     """General knowledge: images of the run's classes that come from no client, and models that are trained on them."""
 
-    warm_start: bool = False
+    warm_start: bool = True
     """Send every client a model of its own architecture to start from. The server trains it on general images, once for
     each architecture, and keeps it in a cache. Clients that refuse it start from their own initial weights."""
     general_images: Literal["public", "unguided"] = "public"

@@ -85,7 +85,7 @@ class LocalTrainingConfig:
 class DistillationConfig:
     """The aggregated model. Source: paper, Eqs. 11-13; the settings of the optimiser are ours."""
 
-    aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher", "merge"] = "specific-teacher"
+    aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher", "merge"] = "merge"
     """How the returned model is made. `fine-tuning`: it learns from the images' labels alone; `multi-teacher`: also
     from all clients' classifiers; `specific-teacher`: also from the classifier that guided each image. `merge`: the
     clients' changes to the common start are added up (task arithmetic, arXiv 2212.04089)."""
@@ -142,6 +142,8 @@ class Config:
             nearest = difflib.get_close_matches(unknown[0], KEYS, n=1, cutoff=0)[0]
             raise ConfigError(f"unknown config key '{unknown[0]}'; did you mean '{nearest}'?")
         values = DATASETS.get(str(given.get("dataset")), {}) | PRESETS.get(str(given.get("preset")), {})
+        if given.get("warm-start", values.get("warm_start")) is False:
+            values |= WITHOUT_WARM_START
         values |= {key.replace("-", "_"): value for key, value in given.items()}
         tables: dict[str, Any] = {part: fill(table, _of(table, values)) for part, table in TABLES.items()}
         return fill(cls, _of(cls, values) | tables)
@@ -157,6 +159,8 @@ class Config:
         return {name: value for name, value in self.to_run_config().items() if name not in options}
 
 
+WITHOUT_WARM_START: dict[str, Any] = {"aggregation": "specific-teacher"}
+"""Defaults of other keys where clients share no start, so that nothing can be merged."""
 TABLES: dict[str, type] = {
     "clients": ClientsConfig,
     "general": GeneralConfig,

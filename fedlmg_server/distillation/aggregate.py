@@ -78,7 +78,8 @@ def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: 
 
 def _merge(
     run: Run, cache: TeacherCache, weights: dict[str, float], on_epoch: OnEpoch
-) -> tuple[torch.nn.Module, list[dict], Merged]:
+) -> tuple[torch.nn.Module, list[dict], Merged | None]:
+    """The merge, the loss history of the guided student, and how it was merged; without members, that student alone."""
     start = merged_student.Start.of_run(run)
     members = merged_student.find_members(run, start, weights)
     there = {member.client for member in members}
@@ -88,7 +89,7 @@ def _merge(
         student, history = train_student(run, cache.training_set("specific-teacher", others), on_epoch)
         state = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
         members.append(Member(merged_student.GUIDED, state, sum(others.values())))
-    if not members:
-        raise ConfigError("no client can be trusted: set the config key 'teacher-weighting' to 'uniform'")
+        if not there:
+            return student, history, None
     model, merged = merged_student.merge_members(run, start, members)
     return model, history, merged

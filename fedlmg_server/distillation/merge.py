@@ -28,6 +28,8 @@ LARGEST_NORM = 3.0
 LEAST_KEPT = 0.5
 """Share of the start's accuracy above chance, on general images, that each client's own classifier must keep."""
 SMALLEST_VARIANCE = 1e-8
+NEAR_CHANCE = 0.15
+"""Accuracy above chance below which general images cannot tell a good scale from a bad one: the average is taken."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def merge(start: State, members: list[Member], measure: Measure, num_classes: in
     if not trusted:
         reasons = "; ".join(f"{client}: {reason}" for client, reason in left_out.items())
         raise ValueError(f"no client's classifier can be merged ({reasons}): choose another 'aggregation'")
+    if above_chance(accuracy_of_start, num_classes) < NEAR_CHANCE:
+        return Merged(add_differences(start, trusted, 1.0), 1.0, {0.0: accuracy_of_start}, left_out)
     best, accuracies = dict(start), {0.0: accuracy_of_start}
     chosen = 0.0
     for scale in SCALES:

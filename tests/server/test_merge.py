@@ -102,3 +102,10 @@ def test_merge_of_nobody_that_can_be_trusted_says_why():
 
     with pytest.raises(ValueError, match=r"no client's classifier can be merged \(a: on general images"):
         merge(START, [member("a", [9.0, 2.0])], measure, 10)
+
+
+def test_average_is_taken_where_general_images_tell_nothing():
+    merged = merge(START, [member("a", [2.0, 2.0]), member("b", [4.0, 2.0])], always(0.1), 10)
+
+    assert merged.scale == 1.0
+    assert merged.state["weight"][0].item() == 3.0

@@ -139,6 +139,17 @@ def test_guided_student_stands_for_a_client_that_sent_nothing_to_merge(tmp_path:
     assert distilled.history
 
 
+def test_guided_student_is_the_model_where_nobody_sent_anything_to_merge(tmp_path: Path):
+    general = make_general()
+    run = make_run(tmp_path, [make_upload("a", NAMES_IN_ORDER, "small_mlp")], general)
+    run.config = replace(run.config, distillation=replace(run.config.distillation, teacher_weighting="uniform"))
+
+    distilled = distil(run, synthetic_images(["a"]))
+
+    assert distilled.merged is None
+    assert distilled.history
+
+
 def test_description_of_the_model_says_how_it_was_merged(tmp_path: Path):
     general = make_general()
     run = make_run(tmp_path, [started("a", general, 0.1), started("b", general)], general)
