@@ -16,8 +16,8 @@ from fedlmg_client.audit import FEWEST
 def make_upload(node_config: NodeConfig, config: Config, start: Start | None = None) -> Upload:
     """Train a client's classifiers, or read those that were trained before.
 
-    With a start that fits, its classifiers know all classes of the run; without one, or where it does not fit, the
-    client trains from its own initial weights. Why it does not fit is printed.
+    A classifier that begins at a general model of the start knows all classes of the run. One that has no general
+    model begins at its own initial weights. Why a start does not fit is printed.
 
     Raises
     ------
@@ -29,19 +29,22 @@ def make_upload(node_config: NodeConfig, config: Config, start: Start | None = N
     settings = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, settings)
     answer = plan.make_answer(node_config, config, data, cache)
+    own_data = shared_data = data
     if start := plan.take_start(start, answer, data, config):
-        data, architecture = plan.relabel(data, start, config), answer.architecture
+        shared_data, architecture = plan.relabel(data, start, config), answer.architecture
+        # A classifier that starts from no general model knows the client's own classes alone.
+        own_data = shared_data if architecture in start.models else data
     else:
         architecture = plan.choose_architecture(node_config, config, data, cache)
     device = default_device()
-    upload = training.train(data, architecture, settings, config.seed, data.name, cache, device, privacy, start)
+    upload = training.train(own_data, architecture, settings, config.seed, data.name, cache, device, privacy, start)
     _check_membership(upload.manifest.membership, privacy.max_membership_auc)
     if upload.manifest.privacy:
         # The privacy budget covers the weights only, so the audit's figures are not sent.
         upload = replace(upload, manifest=upload.manifest.model_copy(update={"membership": None}))
     student = config.distillation.student_architecture
     if start and answer.upload == "both" and student != architecture and student in start.models:
-        copy = student_copy.train(data, student, settings, config.seed, cache, device, start, config.builders)
+        copy = student_copy.train(shared_data, student, settings, config.seed, cache, device, start, config.builders)
         _check_membership(copy.membership, privacy.max_membership_auc)
         upload = copy.add_to(upload)
     return faults.spoil_upload(fault, faults.add_noise(upload, index, config))

@@ -51,7 +51,7 @@ def task() -> Iterator[None]:
 @pytest.fixture
 def make_strategy(tmp_path: Path, task: None) -> Callable[..., FedLMG]:
     def make(**changes: object) -> FedLMG:
-        settings = {"dataset": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2}
+        settings = {"warm-start": False, "dataset": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 0.2}
         settings |= {"workspace": str(tmp_path), **changes}
         config = Config.from_run_config(settings)
         model = Model({"weight": torch.ones(2)}, {"class_names": ["cat"]})
@@ -78,7 +78,7 @@ def make_finished_run(folder: Path) -> VirtualRun:
     """A run of one virtual client: its guided images are real ones of its test set, its unguided ones noise, and its
     classifier and the model given back are untrained."""
     keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
-    config = Config.from_run_config(keys | {"workspace": str(folder)})
+    config = Config.from_run_config(keys | {"workspace": str(folder), "warm-start": False})
     run = VirtualRun(config, Workspace.open(config, {}), CPU)
     upload = saying(make_upload("mnist", list(CLASS_NAMES)), data="digits/mnist")
     run.uploads = [upload]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common import labels
+from common.config.general import GeneralConfig
 from common.config.run import Config, ConfigError, DistillationConfig
 from common.labels import maps
 from common.upload import Upload
@@ -40,7 +41,7 @@ def make_run(
     config: DistillationConfig = CONFIG, uploads: Sequence[Upload] = (), folder: Path = Path("nowhere")
 ) -> Run:
     """Of these uploads; of none, a run with two classes."""
-    run = Run(Config(distillation=config), Workspace(folder), CPU)
+    run = Run(Config(general=GeneralConfig(warm_start=False), distillation=config), Workspace(folder), CPU)
     run.uploads = list(uploads)
     if not uploads:
         run.class_names = ["dark", "bright"]

@@ -11,7 +11,7 @@ from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 CPU = torch.device("cpu")
-SETTINGS = {"images-per-class": 3, "student-epochs": 2, "student-batch-size": 4, "image-size": 16}
+SETTINGS = {"warm-start": False, "images-per-class": 3, "student-epochs": 2, "student-batch-size": 4, "image-size": 16}
 
 
 @pytest.fixture(scope="module")

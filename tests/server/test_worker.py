@@ -33,6 +33,7 @@ def workspace(tmp_path, upload) -> Workspace:
     config = Config.from_run_config(
         {
             "workspace": str(tmp_path / "workspace"),
+            "warm-start": False,
             "diffusion-model": str(tmp_path / "pipeline"),
             "images-per-class": 4,
             "synthesis-batch-size": 2,

@@ -19,6 +19,7 @@ from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 
 SETTINGS = {
+    "warm-start": False,
     "images-per-class": 16,
     "student-batch-size": 16,
     "student-epochs": 12,
