@@ -113,11 +113,11 @@ class Question:
         return Run(self.config, self.workspace)
 
     def _wanted(self, answer: Answer) -> list[str]:
-        """Architectures of the general models that a client is sent."""
+        """Architectures of the general models that a client is sent. One that uploads a copy of the student trains its
+        own classifier from scratch: that guides as well (measured), and spares the server a general model."""
         if not answer.warm_start:
             return []
-        own = [answer.architecture] if answer.upload != "student" else []
-        return list(dict.fromkeys(own + ([self.student] if answer.upload != "own" else [])))
+        return [answer.architecture if answer.upload == "own" else self.student]
 
     def start_of(self, node: int) -> Start | None:
         """What a client that answered gets to start from; None if it wants nothing, if no general model is good

@@ -60,7 +60,7 @@ def notes(strategy: FedLMG) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("upload", "expected"), [("own", {"small_mlp"}), ("both", {"small_mlp", STUDENT}), ("student", {STUDENT})]
+    ("upload", "expected"), [("own", {"small_mlp"}), ("both", {STUDENT}), ("student", {STUDENT})]
 )
 def test_each_client_gets_the_models_that_it_will_train(make_warm, upload: str, expected: set[str]):
     strategy = make_warm(**{"num-clients": 1})
