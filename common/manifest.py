@@ -97,6 +97,8 @@ class StudentCopy(Contract):
     """A second classifier in the upload: the student's architecture, trained from the same kind of start."""
 
     architecture: str
+    class_names: list[Name] = Field(min_length=1, max_length=MOST_CLASSES)
+    """The classes that it tells apart: all of the run."""
     sha256: str
     """The checksum of its weights (see `weights_digest`)."""
     start: str

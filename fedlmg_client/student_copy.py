@@ -61,6 +61,7 @@ def train(
     model.load_state_dict(arrays)
     said = StudentCopy(
         architecture=architecture,
+        class_names=list(data.class_names),
         sha256=weights_digest(arrays),
         start=start.digest(architecture),
         validation_accuracy=progress["best"] if progress["best"] >= 0 else None,

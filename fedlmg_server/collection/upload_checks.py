@@ -91,14 +91,14 @@ def _check_class_counts(upload: Upload, config: Config) -> None:
 
 
 def _check_shapes(upload: Upload, config: Config) -> None:
-    _check_shapes_of(upload.manifest.architecture, upload.arrays, upload, config)
+    _check_shapes_of(upload.manifest.architecture, upload.arrays, len(upload.class_names), config)
 
 
-def _check_shapes_of(name: str, arrays: dict[str, torch.Tensor], upload: Upload, config: Config) -> None:
+def _check_shapes_of(name: str, arrays: dict[str, torch.Tensor], num_classes: int, config: Config) -> None:
     size = config.training.image_size
     try:
         with init_empty_weights():
-            expected = architectures.build(name, len(upload.class_names), size, config.builders).state_dict()
+            expected = architectures.build(name, num_classes, size, config.builders).state_dict()
     except Exception as error:  # A builder of the operator's may raise anything.
         raise UploadError(f"its architecture cannot be built on this server: {error}") from None
     if different := sorted(set(expected) ^ set(arrays)):
@@ -142,12 +142,12 @@ def _check_student_copy(upload: Upload, config: Config) -> None:
     if said.architecture != (student := config.distillation.student_architecture):
         raise UploadError(f"its copy of the student must be a '{student}', got {show_value(said.architecture)}")
     try:
-        _check_shapes_of(student, arrays, upload, config)
+        _check_shapes_of(student, arrays, len(said.class_names), config)
         _check_weights_of(arrays)
         _check_checksum_of(arrays, said.sha256)
-        model = architectures.build(student, len(upload.class_names), upload.preprocess.image_size, config.builders)
+        model = architectures.build(student, len(said.class_names), upload.preprocess.image_size, config.builders)
         model.load_state_dict(arrays)
-        _run_on_noise(upload, model.float().eval(), ())
+        _run_on_noise(upload, model.float().eval(), (), len(said.class_names))
     except UploadError as error:
         raise UploadError(f"its copy of the student: {error}") from None
 
@@ -188,7 +188,9 @@ def _check_values(what: str, tensor: torch.Tensor, largest: float) -> None:
 
 
 @torch.no_grad()
-def _run_on_noise(upload: Upload, classifier: torch.nn.Module, layers: Collection[str]) -> FeatureStatistics:
+def _run_on_noise(
+    upload: Upload, classifier: torch.nn.Module, layers: Collection[str], num_classes: int
+) -> FeatureStatistics:
     """Moments of the layers' inputs; the classifier's output must be one that can be used."""
     size = upload.preprocess.image_size
     noise = torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -197,7 +199,7 @@ def _run_on_noise(upload: Upload, classifier: torch.nn.Module, layers: Collectio
             logits = classifier(upload.preprocess(noise))
     except Exception as error:  # The operator's own builder may raise anything.
         raise UploadError(f"its classifier fails on noise: {error}") from None
-    if not isinstance(logits, torch.Tensor) or logits.shape != (8, len(upload.class_names)):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (8, num_classes):
         raise UploadError("its classifier must return one number for each class, but does not")
     if not torch.isfinite(logits).all():
         raise UploadError("its classifier's output on noise must be finite, but is not")
@@ -209,7 +211,7 @@ def _run_on_noise(upload: Upload, classifier: torch.nn.Module, layers: Collectio
 def _check_forward(
     upload: Upload, classifier: torch.nn.Module, layers: Collection[str], asked: LocalTrainingConfig
 ) -> None:
-    recorded = _run_on_noise(upload, classifier, layers)
+    recorded = _run_on_noise(upload, classifier, layers, len(upload.class_names))
     if not upload.statistics:
         return  # Statistics are optional: without them, guidance uses only the classifier's output.
     for layer, seen in recorded.items():

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from common.config import ConfigError
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_server.distillation import merged_student, teachers
 from fedlmg_server.distillation.merge import Member, Merged
 from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.quality import TeacherScore, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.general.images import load_general_images
+from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet
@@ -56,7 +57,13 @@ class TeacherCache:
         elif aggregation == "specific-teacher":
             targets = teachers.specific_teacher(self.per_client, images.clients)[rows]
         found = TrainingSet(images.images[rows], images.labels[rows], targets)
-        return mix(found, load_general_images(self.run).train) if self.run.config.general.warm_start else found
+        return mix(found, self._load_general()) if self.run.config.general.warm_start else found
+
+    def _load_general(self) -> LabeledImages:
+        """General images with labels in the run's classes."""
+        images = load_general_images(self.run).train
+        rows = torch.tensor([self.run.class_names.index(name) for name in general_class_names(self.run)])
+        return LabeledImages(images.images, rows[images.labels])
 
 
 def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: None) -> Distilled:

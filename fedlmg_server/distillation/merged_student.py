@@ -49,12 +49,13 @@ class Start:
 
 
 def find_members(run: Run, start: Start, weights: dict[str, float]) -> list[Member]:
-    """The classifiers that can be merged, without those of clients whose weight as a teacher is 0."""
+    """The classifiers that can be merged, without those of clients whose weight as a teacher is 0. There are none if a
+    client that came late has a class that the general model lacks."""
     architecture = run.config.distillation.student_architecture
     found = []
     for upload in run.uploads:
-        state = _mergeable(upload, architecture, start.checksum)
-        if state and weights[upload.client] > 0 and len(upload.class_names) == len(run.class_names):
+        state = _mergeable(upload, architecture, run.class_names, start.checksum)
+        if state and weights[upload.client] > 0:
             floats = {name: _to_float(tensor) for name, tensor in state.items()}
             found.append(Member(upload.client, floats, weights[upload.client]))
     return found
@@ -87,12 +88,13 @@ def measure_on_general_images(run: Run, model: torch.nn.Module) -> Measure:
     return measure
 
 
-def _mergeable(upload: Upload, architecture: str, checksum: str) -> State | None:
-    """The upload's weights of that architecture that started from the general model with that checksum."""
-    said = upload.manifest
-    if said.architecture == architecture and said.start == checksum:
+def _mergeable(upload: Upload, architecture: str, class_names: list[str], checksum: str) -> State | None:
+    """The upload's weights of that architecture, for those classes, that started from the general model with that
+    checksum."""
+    wanted, said, copy = (architecture, class_names, checksum), upload.manifest, upload.manifest.student_copy
+    if (said.architecture, upload.class_names, said.start) == wanted:
         return upload.arrays
-    if said.student_copy and said.student_copy.architecture == architecture and said.student_copy.start == checksum:
+    if copy and (copy.architecture, copy.class_names, copy.start) == wanted:
         return upload.student_copy
     return None
 

@@ -8,13 +8,15 @@ from common.config import ConfigError
 from common.models import architectures, pretrained
 from common.storage.tensors import read_tensors
 from fedlmg_server import trainer
+from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import OnEpoch, TrainingSet
 
 
 def make_student(run: Run) -> torch.nn.Module:
-    """The student before it is trained: as `student-initialisation` asks, else with a warm start the general model.
+    """The student before it is trained: as `student-initialisation` asks, else with a warm start the general model,
+    unless a client that came late has a class that the general model lacks.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def make_student(run: Run) -> torch.nn.Module:
         own = model.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
         model.load_state_dict(fitting, strict=False)
-    elif run.config.general.warm_start:
+    elif run.config.general.warm_start and general_class_names(run) == run.class_names:
         model.load_state_dict(load_general_model(run, architecture).state_dict())
     return model.to(run.device)
 

@@ -41,7 +41,7 @@ def test_nan_weights_are_signed():
 
 @pytest.mark.parametrize("spoil", ["nan-weights", "noise"])
 def test_the_copy_of_the_student_is_spoilt_as_well(spoil: str):
-    said = StudentCopy(architecture="small_resnet", sha256="", start="0", validation_accuracy=None)
+    said = StudentCopy(architecture="small_resnet", class_names=["cat"], sha256="", start="0", validation_accuracy=None)
     sound = make_upload("a", ["0", "1"])
     sound = sound.with_student_copy(dict(sound.arrays), said)
 

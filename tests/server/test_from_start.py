@@ -31,7 +31,14 @@ def general() -> Upload:
 def with_copy(client: str, weights: Upload, images: int, began_as: str = "general") -> Upload:
     """A client with a net of its own, which also sends a copy of the student's architecture."""
     upload = saying(make_upload(client, sorted(NAMES), "small_mlp"), training=make_training(num_examples=images))
-    said = StudentCopy(architecture="small_resnet", sha256="", start=began_as, validation_accuracy=None, seconds=3.0)
+    said = StudentCopy(
+        architecture="small_resnet",
+        class_names=["bright", "dark"],
+        sha256="",
+        start=began_as,
+        validation_accuracy=None,
+        seconds=3.0,
+    )
     return upload.with_student_copy(weights.arrays, said)
 
 

@@ -82,7 +82,11 @@ def test_copy_in_an_upload_of_another_architecture_is_a_member(tmp_path: Path):
     general = make_general()
     own = make_upload("a", NAMES_IN_ORDER, "small_mlp")
     said = StudentCopy(
-        architecture="small_resnet", sha256="", start=digest_on_the_wire(general), validation_accuracy=1.0
+        architecture="small_resnet",
+        class_names=NAMES_IN_ORDER,
+        sha256="",
+        start=digest_on_the_wire(general),
+        validation_accuracy=1.0,
     )
     upload = replace(own, student_copy=general.arrays, manifest=own.manifest.model_copy(update={"student_copy": said}))
     run = make_run(tmp_path, [upload, started("b", general)], general)

@@ -59,9 +59,7 @@ def notes(strategy: FedLMG) -> list[str]:
     return [event.text for event in strategy.workspace.read_events() if isinstance(event, Note)]
 
 
-@pytest.mark.parametrize(
-    ("upload", "expected"), [("own", {"small_mlp"}), ("both", {STUDENT}), ("student", {STUDENT})]
-)
+@pytest.mark.parametrize(("upload", "expected"), [("own", {"small_mlp"}), ("both", {STUDENT}), ("student", {STUDENT})])
 def test_each_client_gets_the_models_that_it_will_train(make_warm, upload: str, expected: set[str]):
     strategy = make_warm(**{"num-clients": 1})
     grid = TinyGrid({7: [answers("mnist", upload=upload), uploads("mnist")]})

@@ -26,7 +26,8 @@ def fit() -> Upload:
 
 def with_copy(upload: Upload, arrays: dict[str, torch.Tensor], **changes: object) -> Upload:
     """The same upload with these weights for its copy, signed."""
-    said = {"architecture": "small_resnet", "sha256": weights_digest(arrays), "start": "", "validation_accuracy": 0.5}
+    said = {"architecture": "small_resnet", "class_names": upload.class_names, "sha256": weights_digest(arrays)}
+    said |= {"start": "", "validation_accuracy": 0.5}
     return saying(replace(upload, student_copy=arrays), student_copy=StudentCopy(**{**said, **changes}))
 
 
