@@ -136,6 +136,11 @@ class Manifest(Contract):
     student_copy: StudentCopy | None = None
 
     @property
+    def checksum(self) -> str:
+        """Of all weights in the upload: that of its classifier, joined with that of its copy of the student."""
+        return f"{self.sha256}+{self.student_copy.sha256}" if self.student_copy else self.sha256
+
+    @property
     def held_class_names(self) -> list[str]:
         """The classes of which the client has training images: those that its images can be imitated of."""
         return [name for name, count in zip(self.class_names, self.class_counts, strict=True) if count]

@@ -59,7 +59,10 @@ def train_and_upload(message: Message, context: Context) -> Message:
         return _make_error_reply(error, message, context, config)
     finally:
         release_cached_memory()
-    if json.loads(str(question["have"])).get(name) == manifest.parse(records.config_records["manifest"]["json"]).sha256:
+    if (
+        json.loads(str(question["have"])).get(name)
+        == manifest.parse(records.config_records["manifest"]["json"]).checksum
+    ):
         records = RecordDict({"manifest": records["manifest"]})
     append_event(cache_path(context.node_config, config), UploadStarted(bytes=sum(sizes(records).values())))
     return Message(records, reply_to=message)

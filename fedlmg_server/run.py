@@ -60,7 +60,7 @@ class Run:
     @property
     def checksums(self) -> list[str]:
         """sha256 of every upload's weights, sorted: a model is made anew when they change."""
-        return sorted(upload.manifest.sha256 for upload in self.uploads)
+        return sorted(upload.manifest.checksum for upload in self.uploads)
 
     @property
     def num_images(self) -> int:

@@ -22,7 +22,7 @@ def find_held(workspace: Workspace) -> dict[str, str]:
         # An upload that this version cannot read is asked for again.
         with suppress(ManifestError):
             found = manifest.read(folder)
-            held[found.client] = found.sha256
+            held[found.client] = found.checksum
     return held
 
 
@@ -42,7 +42,7 @@ def receive_upload(
     if (size := megabytes(reply.content)) > most:
         raise ReplyError(f"the upload has {size:.1f} MB, but 'max-upload-megabytes' allows {most:g}")
     received = _read_manifest(reply, node, identity)
-    name, digest, held = received.client, received.sha256, find_held(workspace)
+    name, digest, held = received.client, received.checksum, find_held(workspace)
     identity.check(name, node, others)
     if "arrays" in reply.content:
         upload = Upload.from_records(reply.content)

@@ -142,7 +142,7 @@ def test_personal_models_cost_the_whole_round(uploads, general, tmp_path: Path):
 
 
 def test_a_merge_is_measured_where_it_is_returned(uploads, general, tmp_path: Path):
-    run = warm_run(uploads, tmp_path, general)
+    run = warm_run(uploads, tmp_path, general, aggregation="specific-teacher")
     write_finished(run.workspace, {}, {})
 
     with pytest.raises(DoesNotApply, match="set 'aggregation' to 'merge'"):
