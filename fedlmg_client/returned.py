@@ -86,7 +86,9 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
         tasks["no_federation"] = (ALONE, general, "a model without the federation")
     for key, (folder, base, name) in tasks.items():
         try:
-            measured[key] = _personalise(base, own, data, start, config, cache / folder, name, again)
+            # Without the federation a client has the general model alone: its upload is the round's.
+            candidate = own if key == "personal" else None
+            measured[key] = _personalise(base, candidate, data, start, config, cache / folder, name, again)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
             (cache / folder / "model.json").unlink(missing_ok=True)
             print(f"{data.name}: {name} cannot be made: {error}", flush=True)
