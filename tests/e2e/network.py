@@ -31,6 +31,8 @@ TINY = {
     "noise-editing-steps": 1,
     "min-confidence": 0.0,
     "student-epochs": 20,
+    # Enough to tell dark images from bright ones, so that clients start from the general model.
+    "general-updates": 60,
     "teacher-weighting": "uniform",
     "compare": False,
 }
@@ -61,7 +63,8 @@ class Network:
         self.client_port = self.port
         """What clients connect to; a slow line puts itself in between."""
         self.workspace = folder / "workspace"
-        self.settings = TINY | {"diffusion-model": str(diffusion_model)}
+        make_images(folder / "public", 5)
+        self.settings = TINY | {"diffusion-model": str(diffusion_model), "public-images": str(folder / "public")}
         self.processes: dict[str, subprocess.Popen] = {}
         home = folder / "home"
         home.mkdir()

@@ -39,6 +39,20 @@ def test_every_client_measured_it(finished: SecureNetwork):
     assert None not in [client["aggregated_accuracy"] for client in results["clients"].values()]
 
 
+def test_every_client_started_from_the_general_model_and_holds_a_personal_one(finished: SecureNetwork):
+    manifests = [json.loads((finished.workspace / "uploads" / name / "manifest.json").read_text()) for name in CLIENTS]
+
+    assert len({manifest["student_copy"]["start"] for manifest in manifests}) == 1
+    assert all((finished.cache(name) / "personal" / "model.json").exists() for name in CLIENTS)
+
+
+def test_what_the_round_was_worth_is_told(finished: SecureNetwork):
+    results = json.loads((finished.workspace / "report" / "results.json").read_text())
+
+    told = [(client["no_federation_accuracy"], client["personal_accuracy"]) for client in results["clients"].values()]
+    assert None not in [accuracy for pair in told for accuracy in pair]
+
+
 def test_status_shows_clients_and_uploads(finished: SecureNetwork):
     printed = finished.do("fedlmg_server.cli", "server", "status", str(finished.root))
 

@@ -20,6 +20,8 @@ TINY = {
     "noise-editing-steps": 1,
     "min-confidence": 0.0,
     "student-epochs": 1,
+    "general-updates": 1,
+    "num-general-images": 20,
     "compare": False,
 }
 
