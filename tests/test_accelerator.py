@@ -7,6 +7,7 @@ import torch
 
 from common.clients.data import ClientData
 from common.config import Config
+from common.config.general import GeneralConfig
 from common.config.run import DistillationConfig, LocalTrainingConfig
 from common.config.synthesis import SynthesisConfig
 from common.datasets.labeled_images import LabeledImages
@@ -83,6 +84,7 @@ def test_a_guided_batch_is_that_of_the_cpu_but_for_rounding(device: torch.device
 def test_students_learn_and_end_on_the_cpu(device: torch.device, upload: Upload):
     data = two_colors()
     config = Config(
+        general=GeneralConfig(warm_start=False),
         synthesis=SynthesisConfig(images_per_class=32),
         distillation=DistillationConfig(student_epochs=6, student_batch_size=16, student_learning_rate=0.05),
     )

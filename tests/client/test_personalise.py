@@ -63,7 +63,7 @@ OWN = Candidate("own", 0.0, 0.7, 0.3)
         ([fine_tuned(0.5, 0.9), fine_tuned(1.0, 0.8)], 0),
         ([fine_tuned(0.5, 0.9, 0.79), fine_tuned(1.0, 0.9, 0.8), fine_tuned(0.25, 0.9, 0.79)], 1),
         ([fine_tuned(0.5, 0.9), fine_tuned(0.25, 0.9), fine_tuned(1.0, 0.9)], 1),
-        ([fine_tuned(0.5, 0.9, 0.781), fine_tuned(1.0, 0.95, 0.779)], 0),
+        ([fine_tuned(0.5, 0.9, 0.751), fine_tuned(1.0, 0.95, 0.749)], 0),
         ([fine_tuned(0.25, 0.7)], 1),
         ([fine_tuned(1.0, 0.9, None)], 0),
         ([fine_tuned(0.5, 0.9), replace(OWN, validation=0.95)], 0),
