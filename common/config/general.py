@@ -26,7 +26,8 @@ class GeneralConfig:
     """Folder of labelled public images on the server, laid out as `fedlmg-client check` takes it. Classes are found by
     name; images of other classes are ignored."""
     num_general_images: NonNegativeInt = 0
-    """Most general images. 0 stands for 20,000 public ones, or 3,000 unguided ones."""
+    """Most general images. 0 stands for 20,000 public ones, or for 3,000 unguided ones, but for no more of these than
+    take about as long as the guided images."""
     general_updates: Count = 1800
     """Batches for which a general model is trained."""
     looks: Literal["none", "digits", "photos", "microscopy"] = "digits"

@@ -23,6 +23,8 @@ from fedlmg_server.synthesis.within_memory import WithinMemory
 
 MODULE = "fedlmg_server.general.worker"
 STAGE = "general images"
+CHEAPER = 4
+"""Unguided images that take about as long as a guided one."""
 OWNER = "general"
 """Stands for a client's name in the seeds of the images."""
 
@@ -52,6 +54,9 @@ class Plan:
     def __init__(self, run: Run, class_names: list[str]) -> None:
         self.run, self.class_names = run, class_names
         per_class = max(1, run.config.general.most_images("unguided") // len(class_names))
+        if not run.config.general.num_general_images:
+            # A large diffusion model takes seconds for an image: unguided ones must not cost more than guided ones.
+            per_class = min(per_class, CHEAPER * run.config.synthesis.images_per_class * run.config.clients.num_clients)
         planned = plan_images(run.config.seed, OWNER, class_names, per_class)
         self.batches = split_into_batches(planned, run.config.synthesis.synthesis_batch_size)
         key = hashlib.sha256(json.dumps(class_names).encode()).hexdigest()[:16]

@@ -172,3 +172,11 @@ def test_a_killed_process_leaves_the_same_unguided_images_in_the_end(make_run, p
     load_general_images(run)
 
     assert generated(run) == undisturbed
+
+
+def test_unguided_images_cost_no_more_than_guided_ones(make_run):
+    run = make_run(general_images="unguided", num_general_images=0, images_per_class=2, num_clients=3, min_clients=1)
+
+    plan = unguided.Plan(run, ["dark", "bright"])
+
+    assert sum(map(len, plan.batches)) == unguided.CHEAPER * 2 * 3 * 2
