@@ -15,9 +15,7 @@ from common.vision import looks
 from common.vision.preprocessing import PreprocessSpec
 
 REPLAY_BATCH = 8
-"""General images in a batch of a client that holds every class: with 32, merge and personal models are no better."""
-REPLAY_BATCH_OF_SOME_CLASSES = 32
-"""The same for a client that lacks classes, which it would forget."""
+"""General images in a batch, beside the client's own: with 32, the merge and personal models are no better."""
 SGD_LEARNING_RATE = 0.02
 """Peak, for nets with BatchNorm; from scratch it is more than twice as high."""
 ADAMW_LEARNING_RATE = 2e-3
@@ -42,21 +40,18 @@ class Replay:
     """Labels int64 (N,), or probabilities float32 (N, classes)."""
     looks: str
     """Profile by which they are varied (see `common/vision/looks.py`)."""
-    batch: int = REPLAY_BATCH
-    """Images in a batch."""
 
     @classmethod
-    def of_start(cls, start: Start, labels: torch.Tensor, device: torch.device) -> "Replay | None":
-        """A start's replay images with their labels; None if it has none. labels: those of the client's own images."""
+    def of_start(cls, start: Start, device: torch.device) -> "Replay | None":
+        """A start's replay images with their labels; None if it has none."""
         if not len(start.replay):
             return None
         images = start.preprocess.resize(start.replay.images)
-        batch = choose_batch(labels, len(start.class_names))
-        return cls(images.to(device), start.replay.labels.to(device), start.looks, batch)
+        return cls(images.to(device), start.replay.labels.to(device), start.looks)
 
     def draw(self, preprocess: PreprocessSpec, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random batch: inputs float32 (batch, 3, S, S), normalised, and their targets."""
-        rows = torch.randint(0, len(self.images), (self.batch,), generator=generator).to(self.images.device)
+        """A random batch: inputs float32 (REPLAY_BATCH, 3, S, S), normalised, and their targets."""
+        rows = torch.randint(0, len(self.images), (REPLAY_BATCH,), generator=generator).to(self.images.device)
         varied = looks.vary(self.images[rows].float() / 255, self.looks, generator)
         return preprocess.normalize(varied), self.targets[rows]
 
@@ -69,7 +64,7 @@ def compute_loss(
     preprocess: PreprocessSpec,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The cross-entropy, 0-dim, of own images and a batch of replayed ones, in one forward pass."""
+    """The cross-entropy, 0-dim, of own images and as many replayed ones as `REPLAY_BATCH`, in one forward pass."""
     if replay is None:
         return F.cross_entropy(model(inputs), labels)
     replayed, targets = replay.draw(preprocess, generator)
@@ -77,11 +72,6 @@ def compute_loss(
     if targets.is_floating_point():
         labels = F.one_hot(labels, targets.shape[1]).to(targets)
     return F.cross_entropy(logits, torch.cat([labels, targets]))
-
-
-def choose_batch(labels: torch.Tensor, num_classes: int) -> int:
-    """General images in a batch of a client whose own images have these labels, of `num_classes` in all."""
-    return REPLAY_BATCH if len(labels.unique()) == num_classes else REPLAY_BATCH_OF_SOME_CLASSES
 
 
 def digest_replay(start: Start) -> str:

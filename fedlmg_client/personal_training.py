@@ -27,17 +27,12 @@ Report = Callable[[int, int, float], None]
 """Gets the epochs done, their number, and the seconds left."""
 
 
-def make_replay(
-    net: torch.nn.Module, preprocess: PreprocessSpec, start: Start | None, labels: torch.Tensor
-) -> Replay | None:
-    """The start's general images under the net's own probabilities; None without images. labels: those of the client's
-    own images, in the net's classes."""
+def make_replay(net: torch.nn.Module, preprocess: PreprocessSpec, start: Start | None) -> Replay | None:
+    """The start's general images under the net's own probabilities; None without images."""
     if start is None or not len(start.replay):
         return None
     images, device = preprocess.resize(start.replay.images), next(net.parameters()).device
-    answers = predict(net, preprocess, images)
-    batch = fine_tuning.choose_batch(labels, answers.shape[1])
-    return Replay(images.to(device), answers.to(device), start.looks, batch)
+    return Replay(images.to(device), predict(net, preprocess, images).to(device), start.looks)
 
 
 def fine_tune(
@@ -90,7 +85,7 @@ def _plan(
     """How many epochs of how many batches are taken: as many as asked for, unless this machine is too slow."""
     settings, device = config.training, next(net.parameters()).device
     batches = max(1, count_batches(num_images, settings.local_batch_size))
-    size = settings.local_batch_size + (replay.batch if replay else 0)
+    size = settings.local_batch_size + (fine_tuning.REPLAY_BATCH if replay else 0)
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     seconds = probe.measure_step_seconds(net, preprocess.image_size, size, device)
     net.load_state_dict(state)

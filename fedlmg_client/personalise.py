@@ -102,7 +102,7 @@ def personalise(
     unchanged = Candidate("unchanged", 0.0, None, None)
     if not len(train):
         return Personalised(base, unchanged, [])
-    replay = make_replay(net, base.preprocess, start, train.labels)
+    replay = make_replay(net, base.preprocess, start)
     fine_tune(net, train, base.preprocess, replay, config, checkpoint, report)
     after = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
 

@@ -15,7 +15,7 @@ from common.config import Config
 from common.devices import measure_free_memory
 from common.models import architectures
 from common.storage.atomic import write_json
-from fedlmg_client.fine_tuning import REPLAY_BATCH_OF_SOME_CLASSES
+from fedlmg_client.fine_tuning import REPLAY_BATCH
 
 AUTO = "auto"
 SMALL_IMAGES = 64
@@ -65,9 +65,7 @@ def estimate_copy_once(
             architectures.build(name, num_classes, config.training.image_size, builders)
             for name in (architecture, student)
         ]
-        own, copy = (
-            estimate_seconds(model, config, num_images, REPLAY_BATCH_OF_SOME_CLASSES, device) for model in models
-        )
+        own, copy = (estimate_seconds(model, config, num_images, REPLAY_BATCH, device) for model in models)
         return asdict(CopyCost(own, copy, _count_weights(models[1]) * BYTES_ON_THE_WIRE / 1e6))
 
     task = f"{architecture} {student} {_describe_task(config, num_classes, num_images)}"

@@ -155,7 +155,7 @@ def fit(
     # Private training keeps its recipe and replays nothing; only its weights come from the start.
     tuned = start if not budget else None
     optimizer = fine_tuning.make_optimizer(model) if tuned else _make_optimizer(model, config)
-    replay = Replay.of_start(tuned, data.train.labels, device) if tuned else None
+    replay = Replay.of_start(tuned, device) if tuned else None
     if budget:
         optimizer = private_training.make_private_optimizer(optimizer, budget)
     images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)

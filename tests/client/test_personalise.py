@@ -212,7 +212,7 @@ def test_replayed_images_are_learned_under_the_models_own_probabilities():
     start = make_start("small_resnet")
     net = start.build("small_resnet").eval()
 
-    replay = personal_training.make_replay(net, start.preprocess, start, start.replay.labels)
+    replay = personal_training.make_replay(net, start.preprocess, start)
 
     assert torch.equal(replay.targets, predict(net, start.preprocess, start.replay.images))
 
@@ -221,7 +221,7 @@ def test_the_loss_on_replayed_images_is_least_where_nothing_changed():
     start = make_start("small_resnet")
     net, other = start.build("small_resnet").eval(), start.build("small_resnet").eval()
     torch.nn.init.normal_(other.head.weight, std=2)
-    replay = replace(personal_training.make_replay(net, start.preprocess, start, start.replay.labels), looks="none")
+    replay = replace(personal_training.make_replay(net, start.preprocess, start), looks="none")
     nothing = torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64)
 
     losses = [
