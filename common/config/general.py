@@ -16,8 +16,9 @@ class GeneralConfig:
     """General knowledge: images of the run's classes that come from no client, and models that are trained on them."""
 
     warm_start: bool = True
-    """Send every client a model of its own architecture to start from. The server trains it on general images, once for
-    each architecture, and keeps it in a cache. Clients that refuse it start from their own initial weights."""
+    """Send every client a general model to start from: of `student-architecture` for its copy, or of its own
+    architecture if it uploads no copy. The server trains it on general images, once for each architecture, and keeps it
+    in a cache. Clients that refuse it start from their own initial weights."""
     general_images: Literal["public", "unguided"] = "public"
     """Where general images come from. `public`: labelled images of the folder `public-images`, or else those that come
     with the embedded data set; where there are none, as `unguided`. `unguided`: the diffusion model generates them from
