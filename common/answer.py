@@ -4,9 +4,9 @@ import json
 from typing import Literal
 
 from flwr.app import ConfigRecord, RecordDict
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from common.contracts import Contract, Name, explain_error
+from common.contracts import Contract, Name, parse_record
 from common.manifest import MOST_CLASSES
 
 RECORD = "answer"
@@ -35,11 +35,6 @@ def read_answer(records: RecordDict) -> Answer:
     ------
     ValueError: the reply holds no valid answer; the message says what is wrong.
     """
-    try:
-        content = json.loads(str(records.config_records[RECORD]["json"]))
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"its answer is not JSON ({type(error).__name__}: {error})") from None
-    try:
-        return Answer.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(explain_error(error, "its answer")) from None
+    if RECORD not in records.config_records:
+        raise ValueError("its reply lacks the record 'answer'")
+    return parse_record(Answer, records.config_records[RECORD].get("json"), "its answer")

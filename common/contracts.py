@@ -4,7 +4,8 @@ Values are not converted: a number in quotes is no number, and true is not 1. Ke
 ignored.
 """
 
-from typing import Annotated, Any
+import json
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,6 +33,28 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 """A finite number that is not negative."""
+
+
+Record = TypeVar("Record", bound=Contract)
+
+
+def parse_record(kind: type[Record], text: object, record: str) -> Record:
+    """A record from the JSON text of another party.
+
+    record: its name, with which the sentence of an error begins, such as `its answer`.
+
+    Raises
+    ------
+    ValueError: the text is no such record.
+    """
+    try:
+        content = json.loads(text) if isinstance(text, str | bytes) else None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{record} is not JSON ({error})") from None
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(explain_error(error, record)) from None
 
 
 PLAIN = {

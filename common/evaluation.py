@@ -4,9 +4,8 @@ import json
 from typing import Self
 
 from flwr.app import ConfigRecord, RecordDict
-from pydantic import ValidationError
 
-from common.contracts import Contract, Count, Fraction, explain_error
+from common.contracts import Contract, Count, Fraction, parse_record
 
 RECORD = "evaluation"
 
@@ -27,13 +26,6 @@ class Evaluation(Contract):
     personal: Fraction | None = None
     """The returned model, fine-tuned by this client."""
 
-    @property
-    def gain(self) -> float | None:
-        """What the round was worth to this client: its personal model against the one without the federation."""
-        if self.personal is None or self.no_federation is None:
-            return None
-        return self.personal - self.no_federation
-
     def to_records(self) -> RecordDict:
         return RecordDict({RECORD: ConfigRecord({"json": json.dumps(self.to_json())})})
 
@@ -45,11 +37,6 @@ class Evaluation(Contract):
         ------
         ValueError: the reply holds no valid evaluation; the message says what is wrong.
         """
-        try:
-            content = json.loads(str(records.config_records[RECORD]["json"]))
-        except (KeyError, ValueError, RecursionError) as error:
-            raise ValueError(f"its evaluation is not JSON ({type(error).__name__}: {error})") from None
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise ValueError(explain_error(error, "its evaluation")) from None
+        if RECORD not in records.config_records:
+            raise ValueError("its reply lacks the record 'evaluation'")
+        return parse_record(cls, records.config_records[RECORD].get("json"), "its evaluation")

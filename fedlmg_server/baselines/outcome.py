@@ -75,7 +75,7 @@ def bytes_of_starts(run: Run) -> int:
     question, some hundred bytes each, are not counted."""
     student = run.config.distillation.student_architecture
     architectures = ((upload.manifest.architecture, bool(upload.manifest.student_copy)) for upload in run.uploads)
-    return sum(_bytes_of_start(run, {own, student} if copies else {own}) for own, copies in architectures)
+    return sum(_bytes_of_start(run, {student} if copies else {own}) for own, copies in architectures)
 
 
 def bytes_of_starts_to_personalise(run: Run) -> int:

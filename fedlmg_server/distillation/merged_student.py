@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from common.config import ConfigError
-from common.upload import Upload, weights_digest
+from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.distillation.merge import Measure, Member, Merged, State, merge
 from fedlmg_server.distillation.student import build_classifier
@@ -44,7 +44,7 @@ class Start:
                 f"'aggregation' is 'merge', but there is no general model of '{architecture}' ({error}): set "
                 "'warm-start=true', or another 'aggregation'"
             ) from None
-        wire = {name: _to_wire(tensor) for name, tensor in weights.items()}
+        wire = {name: to_wire(tensor) for name, tensor in weights.items()}
         return cls({name: _to_float(tensor) for name, tensor in wire.items()}, weights_digest(wire))
 
 
@@ -97,11 +97,6 @@ def _mergeable(upload: Upload, architecture: str, class_names: list[str], checks
     if copy and (copy.architecture, copy.class_names, copy.start) == wanted:
         return upload.student_copy
     return None
-
-
-def _to_wire(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor
 
 
 def _to_float(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from common.config import ConfigError
 from common.datasets.labeled_images import LabeledImages
 from common.manifest import StudentCopy
-from common.upload import Upload, weights_digest
+from common.upload import Upload, to_wire, weights_digest
 from fedlmg_server.distillation import aggregate, merged_student
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.merged_student import GUIDED, Start, find_members
@@ -47,7 +47,7 @@ def started(client: str, general: Upload, change: float = 0.0) -> Upload:
 
 
 def digest_on_the_wire(general: Upload) -> str:
-    return weights_digest({name: merged_student._to_wire(each) for name, each in general.arrays.items()})
+    return weights_digest({name: to_wire(each) for name, each in general.arrays.items()})
 
 
 def make_run(folder: Path, uploads: list[Upload], general: Upload) -> Run:
