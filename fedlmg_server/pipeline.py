@@ -22,6 +22,7 @@ from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.events import Loss, PlanMade, Progress
+from fedlmg_server.quarantine import check_quorum
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, store, traces
 from fedlmg_server.workspace import METHODS
@@ -67,11 +68,8 @@ def aggregate(run: Run) -> Aggregated:
     ConfigError: fewer valid uploads than the quorum, or a setting that does not work out.
     """
     with run.workspace.stage("validation"):
-        rejected = validate_uploads(run)
-    least = run.config.clients.min_clients
-    if len(run.uploads) < least:
-        reasons = "; ".join(f"{client}: {reason}" for client, reason in rejected.items())
-        raise ConfigError(f"{len(run.uploads)} valid uploads, but 'min-clients' is {least} ({reasons})")
+        validate_uploads(run)
+    check_quorum(run)
     synthesise(run)
     if not is_model_saved(run):
         with run.workspace.stage("distillation"):

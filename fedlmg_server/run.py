@@ -20,7 +20,7 @@ from fedlmg_server.workspace import Workspace
 
 @dataclass(eq=False)
 class Run:
-    """What is cached here is read once: make a new `Run` after uploads came or went."""
+    """What is cached here is read once: make a new `Run` after uploads came or went, or call `reread_uploads`."""
 
     config: Config
     workspace: Workspace
@@ -45,6 +45,11 @@ class Run:
     def uploads(self) -> list[Upload]:
         """As `load_uploads`; once `collection.validation.validate_uploads` has been there, all of them are valid."""
         return list(self.load_uploads())
+
+    def reread_uploads(self) -> None:
+        """Read the uploads, and what follows from them, anew: some came or went."""
+        for name in ("uploads", "class_names", "known_classes"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def class_names(self) -> list[str]:

@@ -30,6 +30,7 @@ SERVER_FLOORS = (
     {"events", "flower", "results", "trainer"},
     {"workspace"},
     {"run"},
+    {"quarantine"},
     {"diffusion"},
     {"synthesis", "monitor"},
     {"general"},

@@ -7,9 +7,9 @@ from common.vision.metrics import mean_of_known
 from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
-from fedlmg_server.collection.validation import read_rejections
 from fedlmg_server.events import Progress
 from fedlmg_server.general.images import summarise
+from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.report import generated, model_card, page
 from fedlmg_server.results import ClientResult, GeneralResult, ModelResult, SynthesisResult, make_results, write_results
 from fedlmg_server.run import Run

@@ -1,6 +1,7 @@
 """Unfit uploads go to quarantine with a reason, and the others go on."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.config import Config
+from common.config import Config, ConfigError
 from common.upload import Upload
 from fedlmg_server.collection.validation import validate_uploads
+from fedlmg_server.quarantine import charge
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -115,3 +117,44 @@ def test_uploads_spell_their_classes_alike(tmp_path: Path):
 
     assert [upload.class_names for upload in run.uploads] == [["car", "dog"]] * 2
     assert run.class_names == ["car", "dog"]
+
+
+def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(upload: Upload, tmp_path: Path):
+    config = Config.from_run_config({"min-clients": 1})
+    run = Run(config, workspace := Workspace(tmp_path))
+    for name in ("good", "bad"):
+        saying(upload, client=name).save(workspace.upload(name))
+    charge(run, "bad", "its classifier raised")
+    left = [each.client for each in run.uploads]
+
+    saying(upload, client="bad").save(workspace.upload("bad"))
+    refused = validate_uploads(again := Run(config, workspace))
+    left_again = [each.client for each in again.uploads]
+    shutil.rmtree(workspace.quarantine / "bad")
+    saying(upload, client="bad").save(workspace.upload("bad"))
+    tried = validate_uploads(Run(config, workspace))
+
+    assert left == left_again == ["good"]
+    assert refused["bad"].startswith("client 'bad': its classifier raised; to try this upload again, delete ")
+    assert tried == {}
+
+
+def test_another_upload_of_a_charged_client_is_tried(upload: Upload, tmp_path: Path):
+    config = Config.from_run_config({"min-clients": 1})
+    run = Run(config, workspace := Workspace(tmp_path))
+    for name in ("good", "bad"):
+        saying(upload, client=name).save(workspace.upload(name))
+    charge(run, "bad", "its classifier raised")
+
+    saying(make_upload("site-a", ["cat", "dog"], seed=1), client="bad").save(workspace.upload("bad"))
+
+    assert validate_uploads(Run(config, workspace)) == {}
+
+
+def test_a_charge_below_the_quorum_ends_the_run_with_a_sentence(upload: Upload, tmp_path: Path):
+    run = Run(Config.from_run_config({"min-clients": 2}), workspace := Workspace(tmp_path))
+    for name in ("good", "bad"):
+        saying(upload, client=name).save(workspace.upload(name))
+
+    with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: client 'bad': its images"):
+        charge(run, "bad", "its images are not finite")

@@ -1,0 +1,98 @@
+"""Quarantine: the uploads that a run goes on without, each beside the reason, whoever found it and whenever.
+
+Validation puts an upload there before anything is drawn. What fails later because of one client, in a worker or in the
+distillation, is charged to that client: its upload goes to quarantine in the middle of the run, and stays there.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from common.config import ConfigError
+from common.names import safe_name
+from common.storage.atomic import write_json
+from common.upload import is_whole
+from fedlmg_server.events import ClientEvent
+from fedlmg_server.run import Run
+from fedlmg_server.workspace import Workspace
+
+REASON = "reason.json"
+
+
+class ClientFault(RuntimeError):
+    """Something of one client's made the server's work fail. The message says what, in a clause."""
+
+    def __init__(self, client: str, reason: str) -> None:
+        super().__init__(reason)
+        self.client = client
+
+
+def charge(run: Run, client: str, reason: str) -> None:
+    """Go on without a client: move its upload to quarantine, remove its images, and read the run's uploads anew.
+
+    The same upload is not tried again, by no later command, until the operator deletes its folder in quarantine.
+
+    reason: a clause that says what of the client's failed.
+
+    Raises
+    ------
+    ConfigError: fewer than `min-clients` uploads remain.
+    """
+    workspace, folder = run.workspace, safe_name(client)
+    again = f"to try this upload again, delete {workspace.quarantine / folder} and repeat the command"
+    quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
+    workspace.remove_images(client)
+    run.reread_uploads()
+    check_quorum(run)
+
+
+def quarantine(workspace: Workspace, folder: str, reason: str, is_final: bool = False) -> None:
+    """Move the upload in a folder out of the workspace's uploads, and store the reason beside it.
+
+    is_final: the same upload goes there unseen if the client sends it again.
+    """
+    target = workspace.quarantine / folder
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(workspace.uploads / folder, target)
+    write_json(target / REASON, {"reason": reason} | ({"upload": _digest(target)} if is_final else {}))
+    workspace.log(ClientEvent(name=folder, state="quarantined", reason=reason))
+
+
+def find_charge(workspace: Workspace, folder: str) -> str:
+    """Why the upload in a folder was charged to its client by an earlier command; empty if it was not."""
+    path = workspace.quarantine / folder / REASON
+    said = json.loads(path.read_text()) if path.exists() else {}
+    return said["reason"] if said.get("upload") == _digest(workspace.uploads / folder) else ""
+
+
+def read_rejections(workspace: Workspace) -> dict[str, str]:
+    """Folder name -> why the client's upload was rejected, for all clients without a newer, valid upload."""
+    return {
+        path.parent.name: json.loads(path.read_text())["reason"]
+        for path in sorted(workspace.quarantine.glob(f"*/{REASON}"))
+        if not is_whole(workspace.uploads / path.parent.name)
+    }
+
+
+def check_quorum(run: Run) -> None:
+    """
+    Raises
+    ------
+    ConfigError: fewer valid uploads than `min-clients`; the message has the reason of each that was rejected.
+    """
+    least = run.config.clients.min_clients
+    if len(run.uploads) < least:
+        rejected = read_rejections(run.workspace)
+        reasons = "; ".join(f"{client}: {reason}" for client, reason in rejected.items())
+        raise ConfigError(f"{len(run.uploads)} valid uploads, but 'min-clients' is {least} ({reasons})")
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of an upload's weights and statistics; the manifest, which also tells seconds, is left out."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
