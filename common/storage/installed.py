@@ -1,7 +1,10 @@
 """Where to find the files that ship with FedLMG beside its code."""
 
+import json
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 def find_installed(name: Path) -> Path:
@@ -19,7 +22,7 @@ def find_installed(name: Path) -> Path:
         distribution = metadata.distribution("fedlmg")
         roots.append(Path(str(distribution.locate_file(""))))
         if origin := distribution.read_text("direct_url.json"):
-            roots.append(Path(origin.split('"file://', 1)[-1].split('"', 1)[0]))
+            roots.append(_path_of(json.loads(origin)["url"]))
     except metadata.PackageNotFoundError:
         pass
     for root in roots:
@@ -28,3 +31,8 @@ def find_installed(name: Path) -> Path:
     raise FileNotFoundError(
         f"'{name}' was not found in {' or '.join(map(str, roots))}: install fedlmg from its checkout or wheel"
     )
+
+
+def _path_of(url: str) -> Path:
+    """The path in a file URL, where a blank is `%20` and a percent sign `%25`."""
+    return Path(url2pathname(urlsplit(url).path))
