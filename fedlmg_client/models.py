@@ -16,6 +16,7 @@ from common.models import architectures
 from common.start import Start
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
+from common.telling import ToldError
 from common.upload import Upload
 from common.vision.metrics import accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
@@ -43,7 +44,9 @@ class Model:
             preprocess = PreprocessSpec.from_json(description["preprocessing"])
             return cls(str(description["architecture"]), list(description["class_names"]), preprocess, arrays)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the description of the model is incomplete ({error})") from None
+            raise ToldError(
+                f"the description of the model is incomplete ({error})", "the description of a model is incomplete"
+            ) from None
 
     @classmethod
     def of_upload(cls, upload: Upload) -> Self:
@@ -91,7 +94,10 @@ class Model:
         try:
             net.load_state_dict(self.arrays)
         except RuntimeError as error:
-            raise ValueError(f"the weights do not fit '{self.architecture}' ({str(error).splitlines()[0]})") from None
+            raise ToldError(
+                f"the weights do not fit '{self.architecture}' ({str(error).splitlines()[0]})",
+                "the weights of a model do not fit its architecture",
+            ) from None
         return net.float().eval().to(default_device())
 
 

@@ -22,6 +22,7 @@ from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.manifest import Privacy
 from common.storage.atomic import write_bytes
+from common.telling import ToldError
 
 MISSING = "private training needs Opacus, which is not installed: install the extra `privacy`, or clear 'dp-epsilon'"
 MOST_VALUES = 500_000_000
@@ -60,7 +61,7 @@ class Budget:
         try:
             from opacus.accountants.utils import get_noise_multiplier
         except ImportError:
-            raise ValueError(MISSING) from None
+            raise ToldError(MISSING) from None
         delta = privacy.dp_delta or 1 / (10 * num_examples)
         sample_rate = min(1.0, config.local_batch_size / num_examples)
         steps = math.ceil(1 / sample_rate)
@@ -73,7 +74,7 @@ class Budget:
                 accountant="rdp",
             )
         except ValueError:
-            raise ValueError(
+            raise ToldError(
                 f"no amount of noise reaches 'dp-epsilon' {privacy.dp_epsilon:g} with a delta of {delta:.1g}: raise "
                 "'dp-epsilon' or 'dp-delta'"
             ) from None
@@ -119,9 +120,10 @@ def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) ->
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ValueError(
+        raise ToldError(
             f"'dp-epsilon' needs gradients of single images, which '{architecture}' does not support "
-            f"({str(error).splitlines()[0]}): choose another architecture"
+            f"({str(error).splitlines()[0]}): choose another architecture",
+            "'dp-epsilon' needs gradients of single images, which its architecture does not support",
         ) from None
 
 

@@ -18,6 +18,7 @@ from common.models import architectures, pretrained
 from common.names import is_sane_name
 from common.start import Start
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
+from common.telling import ToldError
 from common.upload import Upload, is_whole
 from common.vision.augmentation import augment
 from common.vision.batches import count_batches, shuffle_batches
@@ -100,12 +101,14 @@ def check_trainable(data: ClientData) -> None:
     ValueError: there are fewer than two training images, or the server would reject a name.
     """
     if len(data.train) < 2:
-        raise ValueError(
-            f"training needs at least 2 images, but client '{data.name}' has {len(data.train)}: add images"
+        raise ToldError(
+            f"training needs at least 2 images, but client '{data.name}' has {len(data.train)}: add images",
+            f"training needs at least 2 images, but it has {len(data.train)}",
         )
     if bad := [name for name in (data.name, *data.class_names) if not is_sane_name(name)]:
-        raise ValueError(
-            f"names of clients and classes must have 1 to 100 printable characters, but one is {bad[0]!r}: rename it"
+        raise ToldError(
+            f"names of clients and classes must have 1 to 100 printable characters, but one is {bad[0]!r}: rename it",
+            f"names of clients and classes must have 1 to 100 printable characters, but {len(bad)} of its names do not",
         )
 
 

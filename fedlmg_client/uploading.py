@@ -8,6 +8,7 @@ from common.config import Config
 from common.devices import default_device
 from common.manifest import Membership
 from common.start import Start
+from common.telling import ToldError
 from common.upload import Upload
 from fedlmg_client import faults, plan, student_copy, training
 from fedlmg_client.audit import FEWEST
@@ -52,12 +53,12 @@ def make_upload(node_config: NodeConfig, config: Config, start: Start | None = N
 
 def _check_membership(found: Membership | None, most: float) -> None:
     if not found and most < 1:
-        raise ValueError(
+        raise ToldError(
             f"'max-membership-auc' is {most:g}, but the membership AUC cannot be measured with fewer than {FEWEST} "
             f"training images or fewer than {FEWEST} held-out images, so nothing was sent: add images, or clear the key"
         )
     if found and found.auc > most:
-        raise ValueError(
+        raise ToldError(
             f"the membership-inference AUC of the model is {found.auc:.2f}, above the 'max-membership-auc' of "
             f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"
         )

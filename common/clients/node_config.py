@@ -79,5 +79,6 @@ def partition_index(node_config: NodeConfig) -> int:
     ConfigError: the node config names neither a partition nor a folder of images.
     """
     if "partition-id" not in node_config:
-        raise ConfigError("the node config has neither 'data-path' nor 'partition-id': set 'data-path' to your images")
+        sentence = "the node config has neither 'data-path' nor 'partition-id': set 'data-path' to your images"
+        raise ConfigError(sentence, sentence)
     return int(node_config["partition-id"])

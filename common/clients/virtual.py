@@ -58,7 +58,8 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     known = classes_of(config.simulation, index, len(names) if config.simulation.folders else None)
     held = [label for label in known if (splits["train"].labels == label).any()]
     if not held:
-        raise ConfigError(f"virtual client {index} has no training images: change 'client-classes' or 'partition'")
+        sentence = f"virtual client {index} has no training images: change 'client-classes' or 'partition'"
+        raise ConfigError(sentence, sentence)
     return [names[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
 
 
@@ -120,10 +121,11 @@ def _fair_attempt(labels: np.ndarray, num_clients: int, config: Config) -> int:
     for attempt in range(ATTEMPTS):
         if min(map(len, _cut(labels, num_clients, config, attempt))) >= LEAST_IMAGES:
             return attempt
-    raise ConfigError(
+    sentence = (
         f"every client must have {LEAST_IMAGES} training images, and no partition gives them: raise 'dirichlet-alpha' "
         "or lower 'num-clients'"
     )
+    raise ConfigError(sentence, sentence)
 
 
 def split_by_dirichlet(

@@ -7,13 +7,21 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.fields import FieldInfo
 
+from common.telling import ToldError
+
 RULES = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", use_attribute_docstrings=True)
 """Of every table: no conversion but from a whole number to a number, no infinity, a docstring below each field."""
 Table = TypeVar("Table")
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one sentence for the user."""
+class ConfigError(ToldError):
+    """A setting that cannot be used; the message is one sentence for the user.
+
+    public: the same for the server, without the value.
+    """
+
+    def __init__(self, message: str, public: str = "a setting cannot be used") -> None:
+        super().__init__(message, public)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ def fill(table: type[Table], values: Mapping[str, Any], label: str = "config key
         raise ConfigError(str(first["ctx"]["error"]))
     name = str(first["loc"][0])
     words = "a finite number" if first["type"] == "finite_number" else accepted(fields_of(table)[name])
-    raise ConfigError(f"{label} '{key(name)}' must be {words}, got {first['input']!r}")
+    public = f"{label} '{key(name)}' must be {words}"
+    raise ConfigError(f"{public}, got {first['input']!r}", public)
 
 
 def accepted(field: FieldInfo) -> str:

@@ -140,7 +140,10 @@ class Config:
         former.check(given)
         if unknown := [key for key in given if key not in KEYS]:
             nearest = difflib.get_close_matches(unknown[0], KEYS, n=1, cutoff=0)[0]
-            raise ConfigError(f"unknown config key '{unknown[0]}'; did you mean '{nearest}'?")
+            raise ConfigError(
+                f"unknown config key '{unknown[0]}'; did you mean '{nearest}'?",
+                f"it does not know {len(unknown)} config keys of the run: run the same version of FedLMG on both sides",
+            )
         values = DATASETS.get(str(given.get("dataset")), {}) | PRESETS.get(str(given.get("preset")), {})
         if given.get("warm-start", values.get("warm_start")) is False:
             values |= WITHOUT_WARM_START

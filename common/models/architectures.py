@@ -11,6 +11,7 @@ from torch import nn
 from common.models import torchvision_nets
 from common.models.feature_statistics import BATCH_NORM
 from common.models.small import SMALL, SMALL_OF_ONE_SIZE
+from common.telling import ToldError
 
 GROUP_NORM = "+groupnorm"
 """A suffix of any architecture's name: the same net with GroupNorm instead of BatchNorm.
@@ -54,7 +55,10 @@ def build(name: str, num_classes: int, image_size: int = 32, builders: Collectio
         return SMALL_OF_ONE_SIZE[name](num_classes, image_size)
     if name not in list_names():
         nearest = difflib.get_close_matches(name, list_names(), n=1, cutoff=0)
-        raise ValueError(f"the architecture '{name}' is unknown; did you mean '{nearest[0]}'?")
+        raise ToldError(
+            f"the architecture '{name}' is unknown; did you mean '{nearest[0]}'?",
+            f"its architecture is unknown; the nearest is '{nearest[0]}'",
+        )
     return torchvision_nets.build(name, num_classes, image_size)
 
 
@@ -82,16 +86,23 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def _own(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> nn.Module:
     if name not in builders:
-        raise ValueError(
+        raise ToldError(
             f"builder '{name}' is not imported because nobody named it on this machine: name it by `--builder` or in "
-            "the settings, if you trust it"
+            "the settings, if you trust it",
+            "an architecture is a builder that nobody named on its machine",
         )
     module, _, function = name.partition(":")
     try:
         builder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"builder '{name}' cannot be imported ({error}): check its name and the Python path") from None
+        raise ToldError(
+            f"builder '{name}' cannot be imported ({error}): check its name and the Python path",
+            "the builder of its architecture cannot be imported",
+        ) from None
     model = builder(num_classes, image_size)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"builder '{name}' must return a torch.nn.Module, and returned a {type(model).__name__}")
+        raise ToldError(
+            f"builder '{name}' must return a torch.nn.Module, and returned a {type(model).__name__}",
+            "the builder of its architecture does not return a torch.nn.Module",
+        )
     return model

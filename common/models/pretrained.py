@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from common.storage.tensors import read_tensors
+from common.telling import ToldError
 
 IMAGENET = "imagenet"
 
@@ -33,7 +34,10 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
         if name in own and tensor.shape == own[name].shape and name.rpartition(".")[0] != head
     }
     if not fitting:
-        raise ValueError(f"no tensor of '{source}' fits a '{architecture}': give weights of the same architecture")
+        raise ToldError(
+            f"no tensor of '{source}' fits a '{architecture}': give weights of the same architecture",
+            "no tensor of its 'initialisation' fits its architecture",
+        )
     model.load_state_dict(fitting, strict=False)
     skipped = [name for name in own if name not in fitting]
     shown = ", ".join(skipped[:6]) + (f" and {len(skipped) - 6} more" if len(skipped) > 6 else "")
@@ -52,24 +56,33 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return tensors
     except (ValueError, AttributeError):
-        raise ValueError(
-            f"torchvision has no ImageNet weights of '{architecture}': leave 'initialisation' empty, or give a file"
+        raise ToldError(
+            f"torchvision has no ImageNet weights of '{architecture}': leave 'initialisation' empty, or give a file",
+            "torchvision has no ImageNet weights of its architecture, which its 'initialisation' asks for",
         ) from None
     except (URLError, OSError, RuntimeError) as error:
-        raise ValueError(
+        raise ToldError(
             f"the ImageNet weights of '{architecture}' are not in torchvision's cache and cannot be downloaded "
-            f"({error}): leave 'initialisation' empty, or give a file"
+            f"({error}): leave 'initialisation' empty, or give a file",
+            "the ImageNet weights that its 'initialisation' asks for are not there and cannot be downloaded",
         ) from None
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise ValueError(f"'initialisation' must be `imagenet` or a file of weights, and there is no file {path}")
+        raise ToldError(
+            f"'initialisation' must be `imagenet` or a file of weights, and there is no file {path}",
+            "its 'initialisation' names a file that is not there",
+        )
+    broken = "its 'initialisation' names a file that holds no state dict"
     if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+        try:
+            return read_tensors(path)[0]
+        except ValueError as error:
+            raise ToldError(str(error), broken) from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many types of error for a broken file.
-        raise ValueError(f"{path} must hold a state dict of tensors only ({type(error).__name__})") from None
+        raise ToldError(f"{path} must hold a state dict of tensors only ({type(error).__name__})", broken) from None
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}

@@ -16,6 +16,7 @@ from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MN
 from torchvision.models.maxvit import MaxVit
 
 from common.compat import accept_weights_without_version
+from common.telling import ToldError
 
 SMALL_IMAGE = 64
 """The largest image size in pixels for which the nets are changed."""
@@ -33,7 +34,7 @@ def build(name: str, num_classes: int, image_size: int) -> nn.Module:
     ValueError: the architecture cannot take images of that size; the message gives the sizes that it takes.
     """
     if image_size < SMALLEST_IMAGE:
-        raise ValueError(f"'{name}' needs an image size of at least {SMALLEST_IMAGE} pixels, not {image_size}")
+        raise ToldError(f"'{name}' needs an image size of at least {SMALLEST_IMAGE} pixels, not {image_size}")
     if name.startswith("vit_"):
         return _vision_transformer(name, num_classes, image_size)
     if name.startswith("maxvit_"):
@@ -74,7 +75,7 @@ def _vision_transformer(name: str, num_classes: int, image_size: int) -> nn.Modu
     patch = int(name.rsplit("_", 1)[1])
     if image_size > SMALL_IMAGE:
         if image_size % patch:
-            raise ValueError(f"'{name}' needs an image size that is a multiple of {patch} pixels, not {image_size}")
+            raise ToldError(f"'{name}' needs an image size that is a multiple of {patch} pixels, not {image_size}")
         return torchvision.models.get_model(name, weights=None, num_classes=num_classes, image_size=image_size)
     small = patch_size(image_size)
     side = image_size // small
@@ -92,7 +93,7 @@ def _max_vit(name: str, num_classes: int, image_size: int) -> nn.Module:
     is_small = image_size <= SMALL_IMAGE
     partitions = 16 if is_small else 32
     if image_size % partitions:
-        raise ValueError(f"'{name}' needs an image size that is a multiple of {partitions} pixels, not {image_size}")
+        raise ToldError(f"'{name}' needs an image size that is a multiple of {partitions} pixels, not {image_size}")
     # With stride 1 in the stem, the rest of the net sees what it would see of an image twice as large with stride 2.
     side = 2 * image_size if is_small else image_size
     net = MaxVit(

@@ -27,13 +27,17 @@ def find_listing(root: Path) -> Listing:
         if strangers := [folder.name for folder in folders if folder not in splits]:
             raise FolderError(
                 f"folder {printable_path(root)} has split folders and also '{strangers[0]}': move it into a "
-                "split folder"
+                "split folder",
+                "other folders lie beside the split folders",
             )
         return _listing(
             "split folders of class folders", root, [(split, SPLITS[split.name.lower()]) for split in splits]
         )
     if folders and splits == folders:
-        raise FolderError(f"folder {printable_path(root)} has split folders but no 'train': add a folder 'train'")
+        raise FolderError(
+            f"folder {printable_path(root)} has split folders but no 'train': add a folder 'train'",
+            "there is no folder for the split 'train'",
+        )
     if _are_domains(folders):
         return _listing("domain folders of class folders", root, [(folder, None) for folder in folders])
     return _listing("class folders", root, [(root, None)])
@@ -52,7 +56,8 @@ def _listing(layout: str, root: Path, groups: list[tuple[Path, str | None]]) -> 
     if not named:
         raise FolderError(
             f"folder {printable_path(groups[0][0])} has no class folders: put the images of each class in a folder of "
-            "its name"
+            "its name",
+            "there are no class folders",
         )
     empty = tuple(sorted(named - {entry.label for entry in entries}))
     return Listing(layout, root, entries, problems, empty)

@@ -22,6 +22,7 @@ from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing,
 MANIFEST, OPEN_IMAGES = {"path", "label"}, {"imageid", "labelname", "confidence"}
 MIN_CONFIDENCE = 0.5
 MAX_DEPTH = 3
+UNREADABLE = "a table cannot be read"
 
 
 def read_table(file: Path) -> Listing:
@@ -37,7 +38,8 @@ def read_table(file: Path) -> Listing:
     if columns >= MANIFEST:
         return _manifest(file)
     raise FolderError(
-        f"table {printable_path(file)} lacks the columns path and label (or those of Open Images): add a header line"
+        f"table {printable_path(file)} lacks the columns path and label (or those of Open Images): add a header line",
+        "a table lacks the columns path and label",
     )
 
 
@@ -57,7 +59,10 @@ def find_listing(folder: Path) -> Listing | None:
     manifests = [file for file in tables if file.parent == folder and columns[file] >= MANIFEST]
     if len(manifests) > 1:
         names = " and ".join(file.name for file in manifests)
-        raise FolderError(f"folder {printable_path(folder)} has the tables {names}: set data-path to one of them")
+        raise FolderError(
+            f"folder {printable_path(folder)} has the tables {names}: set data-path to one of them",
+            f"there are {len(manifests)} tables, and none is chosen",
+        )
     return _manifest(manifests[0]) if manifests else None
 
 
@@ -83,7 +88,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
             for row in csv.DictReader(stream, names, delimiter=delimiter, restval="", strict=True):
                 yield {name: (value or "").strip() for name, value in row.items() if name is not None}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FolderError(f"table {printable_path(file)} cannot be read: {error}") from None
+        raise FolderError(f"table {printable_path(file)} cannot be read: {error}", UNREADABLE) from None
 
 
 def _manifest(file: Path) -> Listing:
@@ -101,11 +106,13 @@ def _manifest(file: Path) -> Listing:
             entries.append(Entry(path, label, parse_split(row.get("split", ""), where), row.get("domain") or None))
     if not entries:
         raise FolderError(
-            f"table {printable_path(file)} names no image that is there: write paths relative to the table's folder"
+            f"table {printable_path(file)} names no image that is there: write paths relative to the table's folder",
+            "a table names no image that is there",
         )
     if len({entry.split is None for entry in entries}) > 1:
         raise FolderError(
-            f"table {printable_path(file)} gives a split for some images only: give one for every image, or for none"
+            f"table {printable_path(file)} gives a split for some images only: give one for every image, or for none",
+            "a table gives a split for some images only",
         )
     return Listing("CSV manifest", file.parent, entries, problems)
 
@@ -148,7 +155,8 @@ def _open_images(root: Path, tables: list[Path]) -> Listing:
     if not single:
         raise FolderError(
             f"Open Images folder {printable_path(root)} has no image that shows just one of its classes: check the "
-            "table of class names"
+            "table of class names",
+            "no image shows just one of the classes",
         )
     entries = [Entry(images[image], names[label], splits[image]) for image, label in sorted(single.items())]
     return Listing("Open Images tables", root, entries, problems)
@@ -163,11 +171,12 @@ def _descriptions(root: Path) -> dict[str, str]:
             with open(file, encoding="utf-8-sig", newline="") as stream:
                 rows = [row for row in csv.reader(stream) if len(row) >= 2 and row[0].startswith("/")]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise FolderError(f"table {printable_path(file)} cannot be read: {error}") from None
+            raise FolderError(f"table {printable_path(file)} cannot be read: {error}", UNREADABLE) from None
         pairs |= {row[0].strip(): parse_class_name(row[1], f"table {printable_path(file)}") for row in rows}
     if not pairs:
         raise FolderError(
-            f"Open Images folder {printable_path(root)} has no table of class names: add class-descriptions.csv"
+            f"Open Images folder {printable_path(root)} has no table of class names: add class-descriptions.csv",
+            "there is no table of class names",
         )
     uses = Counter(pairs.values())
     return {label: f"{name} ({label})" if uses[name] > 1 else name for label, name in pairs.items()}

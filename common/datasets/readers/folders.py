@@ -59,7 +59,10 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
     try:
         listing = find_listing(path.absolute())
     except OSError as error:
-        raise FolderError(f"{printable_path(path)} cannot be read: {error.strerror}") from None
+        raise FolderError(
+            f"{printable_path(path)} cannot be read: {error.strerror}",
+            os.strerror(error.errno) if error.errno else "their folder cannot be read",
+        ) from None
     root = listing.root
     check_distinct_in_case({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
     problems = [problem.replace(f"{printable_path(root)}{os.sep}", "") for problem in listing.problems]
@@ -100,12 +103,14 @@ def find_listing(path: Path) -> Listing:
         readers = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
         if path.suffix.lower() not in readers:
             raise FolderError(
-                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: give one of these"
+                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: give one of these",
+                "'data-path' names a file that is no table and no list",
             )
         return readers[path.suffix.lower()](path)
     if not path.is_dir():
         raise FolderError(
-            f"there is no folder {printable_path(path)}: give a folder that has one sub-folder of images for each class"
+            f"there is no folder {printable_path(path)}: give a folder with one sub-folder of images for each class",
+            "'data-path' names nothing that is there",
         )
     return list_files.find_listing(path) or csv_files.find_listing(path) or class_folders.find_listing(path)
 
@@ -170,12 +175,16 @@ def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -
             why = f" ({problems[0]})" if problems else ""
             raise FolderError(
                 f"class folder '{name}' in {printable_path(listing.root)} has no readable training image{why}: "
-                "add some, or remove the folder"
+                "add some, or remove the folder",
+                f"a class has no readable training image; {len(problems)} files or rows were skipped",
             )
     problems += [f"class '{name}' has no training image, so its {count} other images are left out"
                  for name, count in sorted(others.items())]  # fmt: skip
     if not trained:
-        raise FolderError(f"{printable_path(listing.root)} has no readable training image: add images of each class")
+        raise FolderError(
+            f"{printable_path(listing.root)} has no readable training image: add images of each class",
+            f"there is no readable training image; {len(problems)} files or rows were skipped",
+        )
     return sorted(trained)
 
 

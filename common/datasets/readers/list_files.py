@@ -48,7 +48,8 @@ def read_list(file: Path) -> Listing:
     if not _is_list(file):
         raise FolderError(
             f"the first line of list {printable_path(file)} must be 'path label-index', which ends in a whole number: "
-            "check that this is the right file"
+            "check that this is the right file",
+            "a file is not a list of images and labels",
         )
     return _read(_in(file.parent, domain))
 
@@ -72,7 +73,10 @@ def _read(lists: list[Path]) -> Listing:
         if os.path.isfile(file)
     ]
     if not entries:
-        raise FolderError(f"none of the images that {where} names lies beside it: unpack the images there")
+        raise FolderError(
+            f"none of the images that {where} names lies beside it: unpack the images there",
+            f"none of the {len(rows)} images of a list is there",
+        )
     if missing := len(rows) - len(entries):
         problems.append(f"{missing} of {len(rows)} listed images are missing")
     return Listing("NICO++ Unique lists" if unique else "list files", root, entries, problems)
@@ -91,7 +95,8 @@ def _lists(path: Path) -> list[Path]:
     if sets := [folder.name.removesuffix("_official") for folder in list_subfolders(path) if _in(folder)]:
         raise FolderError(
             f"folder {printable_path(path)} holds lists of {' and '.join(sets)}: name one of them, for example "
-            f"{printable_path(path / sets[0])}"
+            f"{printable_path(path / sets[0])}",
+            f"there are {len(sets)} sets of lists, and none is chosen",
         )
     return []
 
@@ -106,7 +111,10 @@ def _in(folder: Path, domain: str | None = None) -> list[Path]:
 
 def _domain_and_split(file: Path) -> tuple[str, str]:
     if not (match := NAME.fullmatch(file.name)):
-        raise FolderError(f"list {printable_path(file)} must be called DOMAIN_train.txt or DOMAIN_test.txt")
+        raise FolderError(
+            f"list {printable_path(file)} must be called DOMAIN_train.txt or DOMAIN_test.txt",
+            "a list does not have the name of a list",
+        )
     return match["domain"], SPLITS[match["split"]]
 
 
@@ -121,7 +129,7 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FolderError(f"list {printable_path(file)} cannot be read: {error}") from None
+        raise FolderError(f"list {printable_path(file)} cannot be read: {error}", "a list cannot be read") from None
     rows = []
     for number, line in enumerate(lines, 1):
         written, _, index = line.strip().rpartition(" ")
@@ -135,7 +143,8 @@ def _rows(file: Path, problems: list[str]) -> list[Row]:
             problems.append(f"{file.name} line {number} does not name an image file")
     if not rows:
         raise FolderError(
-            f"list {printable_path(file)} has no line 'path label-index': check that this is the right file"
+            f"list {printable_path(file)} has no line 'path label-index': check that this is the right file",
+            "a list names no image",
         )
     return rows
 
@@ -175,7 +184,8 @@ def _name(rows: list[Row], names: dict[str, str], where: str) -> list[Row]:
         names = dict(pairs) if one_to_one else {index: index for index, _ in pairs}
     if unknown := {index for index, _ in pairs} - set(names):
         raise FolderError(
-            f"{where} has the label index {min(unknown)}, which label_id_mapping.json does not name: add it there"
+            f"{where} has the label index {min(unknown)}, which label_id_mapping.json does not name: add it there",
+            "a list has a label index without a class",
         )
     return [replace(row, label=names[row.label]) for row in rows]
 
@@ -186,5 +196,8 @@ def _mapping(folder: Path) -> dict[str, str]:
         try:
             return {str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8")).items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise FolderError(f"{printable_path(file)} does not map class names to indices: {error}") from None
+            raise FolderError(
+                f"{printable_path(file)} does not map class names to indices: {error}",
+                "a file of class names cannot be read",
+            ) from None
     return {}

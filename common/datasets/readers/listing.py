@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.datasets.readers.image_files import printable_path
+from common.telling import ToldError
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -15,8 +16,14 @@ SPLITS = {
 """The names of splits in folders, lists and tables -> `train`, `validation` or `test`."""
 
 
-class FolderError(ValueError):
-    """The folder cannot be used as a dataset; the message is one sentence for the user."""
+class FolderError(ToldError):
+    """The folder cannot be used as a dataset; the message is one sentence for the user.
+
+    problem: what is wrong, in words for the server that name nothing in or of the folder.
+    """
+
+    def __init__(self, message: str, problem: str) -> None:
+        super().__init__(message, f"its images cannot be used: {problem}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,10 @@ class Listing:
         entries = [entry for entry in self.entries if entry.domain == domain]
         if not entries:
             there = ", ".join(sorted({entry.domain for entry in self.entries if entry.domain})) or "none"
-            raise FolderError(f"{printable_path(self.root)} has no part '{domain}': choose one of its parts ({there})")
+            raise FolderError(
+                f"{printable_path(self.root)} has no part '{domain}': choose one of its parts ({there})",
+                "they have no part of the name that it gives",
+            )
         return replace(self, layout=f"{self.layout}, part {domain}", entries=entries)
 
 
@@ -69,7 +79,9 @@ def parse_split(text: str, where: str) -> str | None:
     if not text.strip():
         return None
     if text.strip().lower() not in SPLITS:
-        raise FolderError(f"{where}: '{text}' is no split; write train, validation or test")
+        raise FolderError(
+            f"{where}: '{text}' is no split; write train, validation or test", "a table names an unknown split"
+        )
     return SPLITS[text.strip().lower()]
 
 
@@ -82,7 +94,7 @@ def parse_class_name(text: str, where: str) -> str:
     """
     name = unicodedata.normalize("NFC", text).strip()
     if not name or not _is_utf8(name):
-        raise FolderError(f"{where} has a class without a readable name: rename it")
+        raise FolderError(f"{where} has a class without a readable name: rename it", "a class has no readable name")
     return name
 
 
@@ -97,7 +109,8 @@ def check_distinct_in_case(names: Iterable[str], where: Path) -> None:
     for name in sorted(names):
         if (other := seen.setdefault(name.casefold(), name)) != name:
             raise FolderError(
-                f"classes '{other}' and '{name}' of {printable_path(where)} differ only in case: rename or join them"
+                f"classes '{other}' and '{name}' of {printable_path(where)} differ only in case: rename or join them",
+                "two classes differ only in upper and lower case",
             )
 
 
