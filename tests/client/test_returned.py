@@ -38,7 +38,7 @@ CONFIG = Config.from_run_config(RUN_CONFIG)
 START = make_start("small_resnet")
 
 
-class CutOffError(Exception):
+class CutOffError(BaseException):
     """Stands for a power cut."""
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_built_is_told_to_the_server(node_config: dict[st
 
     answer = take_and_evaluate(Message(content, 7, MessageType.EVALUATE), context).content
 
-    assert answer["error"]["reason"] == "the description of the model is incomplete ('preprocessing')"
+    assert answer["error"]["reason"] == "the description of a model is incomplete"
 
 
 @pytest.mark.parametrize("name", ["small_mlp", "small_resnet"])

@@ -117,7 +117,7 @@ def test_what_the_copy_costs_is_said_and_the_same_at_the_next_question(
 def test_an_unknown_architecture_is_told_at_the_question(flower: None, node_config: dict[str, str]):
     reply = ask(node_config | {"architecture": "small_resnett"})
 
-    assert "did you mean 'small_resnet'" in reply["error"]["reason"]
+    assert "the nearest is 'small_resnet'" in reply["error"]["reason"]
 
 
 def test_an_upload_knows_all_classes_of_the_run_and_holds_its_own(node_config: dict[str, str]):
