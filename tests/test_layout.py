@@ -18,7 +18,7 @@ TOP_LEVEL = {
 }
 FLOWER_FILES = {
     *(f"common/{name}.py" for name in ("answer", "evaluation", "start", "upload")),
-    *("fedlmg_client/client_app.py", "fedlmg_client/compat.py"),
+    *(f"fedlmg_client/{name}.py" for name in ("client_app", "compat", "error_replies")),
     *("fedlmg_server/server_app.py", "fedlmg_server/flower/compat.py"),
     *(
         f"fedlmg_server/collection/{name}.py"
