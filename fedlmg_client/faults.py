@@ -9,7 +9,11 @@ from common.clients.data import ClientData, virtual_index
 from common.config.run import Config, LocalTrainingConfig
 from common.config.simulation import faults_by_client
 from common.datasets.labeled_images import LabeledImages
+from common.models.feature_statistics import batch_norm_moments
 from common.upload import Upload
+
+LARGEST_SCALE = 1024.0
+"""The largest weight of BatchNorm that `nan-guidance` tries: validation takes ten times as much."""
 
 
 def find_fault(data: ClientData, config: Config) -> str:
@@ -51,13 +55,41 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
     return _change(upload, noisy)
 
 
-def spoil_upload(fault: str, upload: Upload) -> Upload:
-    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches."""
+def spoil_upload(fault: str, upload: Upload, config: Config) -> Upload:
+    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches. Or apply `nan-guidance`.
+
+    Raises
+    ------
+    ValueError: `nan-guidance`, and the net has no BatchNorm.
+    """
+    if fault == "nan-guidance":
+        return _blow_up(replace(upload, builders=config.builders))
     if fault != "nan-weights":
         return upload
     return _change(
         upload, lambda _, tensor: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
     )
+
+
+@torch.no_grad()
+def _blow_up(upload: Upload) -> Upload:
+    """Variances of 0, and the largest weights of BatchNorm at which the output on noise is still finite: the moments of
+    the layers' inputs are infinite then, and the gradient of their loss is no number."""
+    size, layers = upload.preprocess.image_size, batch_norm_moments(upload.classifier())
+    if not layers:
+        raise ValueError(
+            f"the fault 'nan-guidance' needs a net with BatchNorm, but '{upload.manifest.architecture}' has none: give "
+            "this client 'small_resnet'"
+        )
+    noise = upload.preprocess(torch.rand(8, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    weight = LARGEST_SCALE
+    while True:
+        values = {f"{layer}.running_var": 0.0 for layer in layers} | {f"{layer}.weight": weight for layer in layers}
+        blown = {key: torch.full_like(old, values[key]) if key in values else old for key, old in upload.arrays.items()}
+        poisoned = upload.with_arrays(blown)
+        if poisoned.classifier()(noise).isfinite().all():
+            return poisoned
+        weight /= 2
 
 
 def _change(upload: Upload, change: Callable[[str, torch.Tensor], torch.Tensor]) -> Upload:

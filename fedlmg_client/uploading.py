@@ -48,7 +48,7 @@ def make_upload(node_config: NodeConfig, config: Config, start: Start | None = N
         copy = student_copy.train(shared_data, student, settings, config.seed, cache, device, start, config.builders)
         _check_membership(copy.membership, privacy.max_membership_auc)
         upload = copy.add_to(upload)
-    return faults.spoil_upload(fault, faults.add_noise(upload, index, config))
+    return faults.spoil_upload(fault, faults.add_noise(upload, index, config), config)
 
 
 def _check_membership(found: Membership | None, most: float) -> None:

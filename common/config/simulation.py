@@ -15,9 +15,9 @@ MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 TURNS = ("0", "90", "180", "270")
 """Degrees by which the images of a virtual client may be turned."""
-FAULTS = ("random-labels", "nan-weights", "few-epochs")
-"""What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, or trains for
-one epoch."""
+FAULTS = ("random-labels", "nan-weights", "few-epochs", "nan-guidance")
+"""What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, trains for one
+epoch, or uploads weights that are numbers but make guidance none (of a net with BatchNorm)."""
 
 
 @dataclass(frozen=True, config=RULES)

@@ -1,4 +1,4 @@
-"""Checks that an upload must pass, the cheapest first, from its class names to a forward pass on noise.
+"""Checks that an upload must pass, the cheapest first, from its class names to a guided backward pass on noise.
 
 The manifest is checked earlier, when it is read (`common/manifest.py`). Nothing in an upload is trusted before its
 check. No text of an upload becomes a path, an import or the size of a tensor.
@@ -16,6 +16,7 @@ from common.contracts import show_value
 from common.models import architectures, feature_statistics
 from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload, weights_digest
+from fedlmg_server.collection.guided_check import GuidanceError, check_guidance
 
 LARGEST_WEIGHTS = 1e4
 """Largest root mean square of a tensor of weights or of a layer's means (ours: trained nets reach a few hundred)."""
@@ -39,6 +40,11 @@ def check_upload(upload: Upload, config: Config) -> None:
             step(upload, config)
     except UploadError as error:
         raise UploadError(f"client '{upload.client}': {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # Whatever a stranger's net raises is charged to the stranger.
+        problem = f"a check of it fails with {type(error).__name__}: {error}"
+        raise UploadError(f"client '{upload.client}': {problem}") from None
 
 
 def _check_class_names(upload: Upload, config: Config) -> None:
@@ -159,6 +165,13 @@ def _check_classifier(upload: Upload, config: Config) -> None:
     _check_forward(upload, classifier, layers, config.training)
 
 
+def _check_guidance(upload: Upload, config: Config) -> None:
+    try:
+        check_guidance(upload, config)
+    except GuidanceError as error:
+        raise UploadError(str(error)) from None
+
+
 def _check_statistics(upload: Upload, known: Collection[str]) -> None:
     for layer, moments in upload.statistics.items():
         if layer not in known:
@@ -233,5 +246,5 @@ def _check_forward(
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
     *(_check_class_names, _check_class_counts, _check_image_size, _check_data_source, _check_architecture),
-    *(_check_shapes, _check_weights, _check_checksum, _check_classifier, _check_student_copy),
+    *(_check_shapes, _check_weights, _check_checksum, _check_classifier, _check_guidance, _check_student_copy),
 )

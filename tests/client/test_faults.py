@@ -9,6 +9,7 @@ from common.config.run import LARGEST_SEED
 from common.manifest import StudentCopy
 from common.upload import weights_digest
 from fedlmg_client import faults
+from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from tests.conftest import make_upload
 
 CONFIG = Config.from_run_config({"faults": "0:random-labels, 1:nan-weights, 2:few-epochs"})
@@ -33,10 +34,23 @@ def test_random_labels_keep_images_and_test_set():
 def test_nan_weights_are_signed():
     sound = make_upload("a", ["0", "1"])
 
-    broken = faults.spoil_upload("nan-weights", sound)
+    broken = faults.spoil_upload("nan-weights", sound, CONFIG)
 
     assert broken.arrays["head.weight"].isnan().all()
     assert broken.manifest.sha256 != sound.manifest.sha256
+
+
+@pytest.mark.parametrize("architecture", ["small_resnet", "small_mobilenet_v3", "small_shufflenet_v2"])
+def test_nan_guidance_is_caught_by_the_guided_pass_alone(architecture: str):
+    broken = faults.spoil_upload("nan-guidance", make_upload("a", ["0", "1"], architecture), CONFIG)
+
+    with pytest.raises(UploadError, match="client 'a': it cannot guide: the losses of a guided pass"):
+        check_upload(broken, Config())
+
+
+def test_nan_guidance_says_which_nets_it_can_spoil():
+    with pytest.raises(ValueError, match="needs a net with BatchNorm, but 'small_mlp' has none"):
+        faults.spoil_upload("nan-guidance", make_upload("a", ["0", "1"], "small_mlp"), CONFIG)
 
 
 @pytest.mark.parametrize("spoil", ["nan-weights", "noise"])
@@ -48,7 +62,7 @@ def test_the_copy_of_the_student_is_spoilt_as_well(spoil: str):
     if spoil == "noise":
         broken = faults.add_noise(sound, 0, Config.from_run_config({"parameter-noise": 0.1}))
     else:
-        broken = faults.spoil_upload(spoil, sound)
+        broken = faults.spoil_upload(spoil, sound, CONFIG)
 
     assert not torch.equal(broken.student_copy["head.weight"], sound.student_copy["head.weight"])
     assert broken.manifest.student_copy.sha256 == weights_digest(broken.student_copy)

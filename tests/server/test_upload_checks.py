@@ -10,6 +10,7 @@ import torch
 
 from common.config import Config
 from common.models.feature_statistics import Moments
+from common.models.small import SMALL, SMALL_OF_ONE_SIZE
 from common.upload import Upload
 from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from tests import manifests
@@ -86,6 +87,19 @@ def lacks_a_layer(upload: Upload) -> Upload:
 
 def tampered(upload: Upload) -> Upload:
     return replace(upload, arrays={**upload.arrays, "head.bias": upload.arrays["head.bias"] + 1})
+
+
+def blown_up(upload: Upload) -> Upload:
+    """Finite on noise, but a layer's variance overflows, so that its loss has no gradient."""
+    arrays = {
+        key: torch.zeros_like(tensor)
+        if key.endswith("running_var")
+        else torch.full_like(tensor, 30.0)
+        if f"{key.removesuffix('weight')}running_var" in upload.arrays
+        else tensor
+        for key, tensor in upload.arrays.items()
+    }
+    return upload.with_arrays(arrays)
 
 
 BAD_MANIFESTS: dict[str, tuple[Say, str]] = {
@@ -185,6 +199,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "negative running variance": (weights("stem.1.running_var", lambda variance: -variance - 1), "is negative"),
     "same answer to every image": (weights("head.weight", torch.zeros_like), "returns the same output for every image"),
+    "weights that make guidance no number": (blown_up, "losses of a guided pass on noise must be finite"),
     "tampered weights": (tampered, "checksum mismatch between weights and manifest"),
     "statistics of an unknown layer": (unknown_layer, "the layer 'nowhere', but its classifier has no such layer"),
     "statistics without a layer": (lacks_a_layer, "lack the layer"),
@@ -295,3 +310,17 @@ def test_group_norm_in_place_of_batch_norm_is_known():
     upload = make_upload("site-a", ["cat", "dog"], "small_shufflenet_v2+groupnorm")
 
     check_upload(upload, Config())
+
+
+@pytest.mark.parametrize("architecture", [*SMALL, *SMALL_OF_ONE_SIZE])
+def test_honest_nets_can_guide(architecture: str):
+    check_upload(make_upload("site-a", ["cat", "dog"], architecture), Config())
+
+
+def test_what_a_net_raises_in_a_check_is_charged_to_its_client(fit: Upload):
+    name = "tests.server.bad_builders:raises_in_eval"
+    config = Config.from_run_config({"architectures": name})
+    upload = replace(manifests.saying(fit, architecture=name), builders=config.builders)
+
+    with pytest.raises(UploadError, match="client 'site-a': a check of it fails with ZeroDivisionError: division"):
+        check_upload(upload, config)
