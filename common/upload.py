@@ -26,9 +26,15 @@ def weights_digest(arrays: dict[str, torch.Tensor]) -> str:
 
 
 def to_wire(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy to the CPU; floating-point tensors become float16, integer and 0-dim tensors keep their dtype."""
+    """Copy to the CPU; floating-point tensors become float16, integer and 0-dim tensors keep their dtype.
+
+    A tensor with a finite value that float16 cannot hold, beyond 65,504, becomes float32.
+    """
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.dim() else tensor.clone()
+    if not tensor.is_floating_point() or not tensor.dim():
+        return tensor.clone()
+    half = tensor.half()
+    return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor.float().clone()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from common.config.run import LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.models import feature_statistics
-from common.models.feature_statistics import FeatureStatistics
+from common.models.feature_statistics import FeatureStatistics, to_tensors
+from common.telling import ToldError
 from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
@@ -32,8 +33,9 @@ def pack(
     progress: what the training returned: `best` validation accuracy, `seconds` and `history`.
     """
     moments = {} if budget else _gather_statistics(model, data, preprocess, config)
+    _check_finite(to_tensors(moments), "feature statistics")
     test_accuracy = measure_accuracy(model, preprocess, data.test)
-    arrays = {name: to_wire(tensor) for name, tensor in model.state_dict().items()}
+    arrays = to_arrays(model, client)
     model.load_state_dict(arrays)
     found = audit.measure_membership(model, preprocess, data.train, audit.concatenate(data.validation, data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
@@ -59,6 +61,36 @@ def pack(
         sha256=weights_digest(arrays),
     )
     return Upload(arrays, moments, manifest)
+
+
+def to_arrays(model: torch.nn.Module, client: str) -> dict[str, torch.Tensor]:
+    """The model's state dict as it is sent; it prints which tensors float16 cannot hold.
+
+    Raises
+    ------
+    ValueError: a weight is not finite.
+    """
+    state = model.state_dict()
+    _check_finite(state, "weights")
+    arrays = {name: to_wire(tensor) for name, tensor in state.items()}
+    if wide := [name for name, tensor in arrays.items() if tensor.dim() and tensor.dtype == torch.float32]:
+        largest = max(arrays[name].abs().max().item() for name in wide)
+        print(
+            f"{client}: {len(wide)} of {len(arrays)} tensors, '{wide[0]}' first, have values of up to {largest:.6g}, "
+            f"more than float16 holds: they are sent as float32",
+            flush=True,
+        )
+    return arrays
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], kind: str) -> None:
+    broken = [name for name, tensor in tensors.items() if not tensor.float().isfinite().all()]
+    if broken:
+        raise ToldError(
+            f"training must end with finite {kind}, but {len(broken)} of {len(tensors)} tensors, '{broken[0]}' first, "
+            "hold infinity or NaN, so nothing was sent: lower 'local-learning-rate', or check the images",
+            f"its training ended with {kind} that are not finite, so it sent nothing",
+        )
 
 
 def _gather_statistics(

@@ -12,9 +12,9 @@ from common.manifest import Membership, StudentCopy
 from common.start import Start
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
-from common.upload import Upload, to_wire, weights_digest
+from common.upload import Upload, weights_digest
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_client import audit, training
+from fedlmg_client import audit, packing, training
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def train(
     preprocess, name = PreprocessSpec(config.image_size), f"a copy of {architecture}"
     device = torch.device(device)
     progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, name)
-    arrays = {key: to_wire(tensor) for key, tensor in model.state_dict().items()}
+    arrays = packing.to_arrays(model, data.name)
     model.load_state_dict(arrays)
     said = StudentCopy(
         architecture=architecture,

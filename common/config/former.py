@@ -15,7 +15,7 @@ KEYS = {
     "guidance-stop": "is now called 'guided-until'",
     "diffusion-revision": "is now part of 'diffusion-model', as in 'repo@revision'",
     "diffusion-variant": "is gone: the weight files that are there are opened",
-    "upload-dtype": "is gone: weights are always sent as float16",
+    "upload-dtype": "is gone: weights are sent as float16, where it holds their values",
     **dict.fromkeys(("max-redraws", "min-distance", "min-agreement", "distillation-weight"), GONE),
     "statistics-reduction": GONE,
     **dict.fromkeys(("guidance-step", "denoiser-passes", "guidance-gradient", "class-statistics"), PRESET),

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from common.clients.data import ClientData
+from common.config import Config
 from common.config.run import LARGEST_SEED, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
+from common.upload import Upload
 from fedlmg_client import training
+from fedlmg_server.collection.upload_checks import check_upload
 from tests.client.noise import noise_data
 
 CONFIG = LocalTrainingConfig(local_epochs=3, local_batch_size=4, image_size=16)
@@ -138,3 +141,40 @@ def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData
 
     with pytest.raises(ValueError, match="client 'tiny' has 1"):
         run(replace(data, train=single), tmp_path)
+
+
+def end_with(value: float, monkeypatch: pytest.MonkeyPatch, name: str = "running_var") -> None:
+    """Let trainings end with this value in the last tensor of that name."""
+    fit = training.fit
+
+    def fitted(model: torch.nn.Module, *arguments: object, **more: object) -> dict:
+        progress = fit(model, *arguments, **more)
+        last = [tensor for key, tensor in model.state_dict().items() if key.endswith(name)][-1]
+        last.flatten()[0] = value
+        return progress
+
+    monkeypatch.setattr(training, "fit", fitted)
+
+
+def test_a_value_beyond_float16_is_sent_in_float32_and_told(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    end_with(70_000.0, monkeypatch)
+
+    upload = Upload.from_records(run(data, tmp_path).to_records())
+
+    wide = [name for name, tensor in upload.arrays.items() if tensor.dtype == torch.float32 and tensor.dim()]
+    assert len(wide) == 1
+    assert upload.arrays[wide[0]][0] == 70_000
+    assert f"'{wide[0]}' first, have values of up to 70000, more than float16 holds" in capsys.readouterr().out
+    check_upload(upload, Config.from_run_config({"dataset": "", "image-size": 16}))
+
+
+@pytest.mark.parametrize(("value", "name"), [(torch.nan, "weight"), (torch.inf, "running_var")])
+def test_a_training_that_ends_in_infinity_sends_nothing(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, name: str
+):
+    end_with(value, monkeypatch, name)
+
+    with pytest.raises(ValueError, match=r"must end with finite .*nothing was sent: lower 'local-learning-rate'"):
+        run(data, tmp_path)

@@ -7,7 +7,7 @@ import torch
 
 from common.models import architectures
 from common.models.feature_statistics import gather, to_tensors
-from common.upload import Upload, is_whole, weights_digest
+from common.upload import Upload, is_whole, to_wire, weights_digest
 from tests.manifests import make_manifest
 
 
@@ -53,3 +53,14 @@ def test_folder_without_a_manifest_is_not_whole(upload: Upload, tmp_path: Path):
     (tmp_path / "manifest.json").unlink()
 
     assert not is_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(65_504.0, torch.float16), (65_519.0, torch.float16), (65_520.0, torch.float32), (-70_000.0, torch.float32)],
+)
+def test_what_float16_cannot_hold_travels_in_float32(value: float, dtype: torch.dtype):
+    sent = to_wire(torch.tensor([1.0, value]))
+
+    assert sent.dtype == dtype
+    torch.testing.assert_close(sent[1].item(), value, rtol=1e-3, atol=0)

@@ -193,3 +193,19 @@ def test_replay_is_the_same_for_all_clients(make_run, images: GeneralImages, mon
     monkeypatch.setattr(starts, "load_general_images", lambda run: replace(images, train=images.held_out))
 
     assert torch.equal(load_replay(run).images, first.images)
+
+
+def test_a_start_with_a_value_beyond_float16_arrives_as_it_was(make_run, images: GeneralImages, monkeypatch):
+    train = training.trainer.train
+
+    def widened(model: torch.nn.Module, *arguments: object, **more: object) -> None:
+        train(model, *arguments, **more)
+        model.state_dict()["stem.1.running_var"][0] = 70_000
+
+    monkeypatch.setattr(training.trainer, "train", widened)
+    run = make_run()
+    make_general_models(run, ["small_resnet"])
+
+    sent = Start.from_records(make_start(run, ["small_resnet"]).to_records())
+
+    assert sent.models["small_resnet"]["stem.1.running_var"][0] == 70_000
