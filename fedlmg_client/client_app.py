@@ -38,24 +38,18 @@ def answer_question(message: Message, context: Context) -> Message:
 def train_and_upload(message: Message, context: Context) -> Message:
     """Reply with the upload, or with its manifest alone if the server already holds these weights.
 
-    The message's `config` record holds `have`, a JSON object of client name -> sha256 of the weights that the server
-    holds; `forgotten`, a JSON list of clients that must send nothing; `max-upload-megabytes`, the largest upload; and
-    `refused`, why this client must not train, if it must not. With a warm start the message also holds the records of
-    a `Start` (see `common/start.py`).
+    The message's `config` record holds `have`, the checksum of the upload that the server holds of this client, empty
+    if it holds none; `max-upload-megabytes`, the largest upload; and `refused`, why this client must not train, if it
+    must not. With a warm start the message also holds the records of a `Start` (see `common/start.py`).
     """
     config = Config.from_run_config(context.run_config)
     question = message.content.config_records["config"]
     name = client_name(context.node_config, config)
-    if name in json.loads(str(question.get("forgotten", "[]"))):
-        raise ToldError("the server's operator removed this client from the run, so nothing was sent")
     if refused := str(question.get("refused", "")):
         raise ToldError(f"the server refuses this client, so nothing was trained: {refused}")
     records = make_upload(context.node_config, config, _read_start(message, context, name)).to_records()
     _check_size(records, float(str(question["max-upload-megabytes"])))
-    if (
-        json.loads(str(question["have"])).get(name)
-        == manifest.parse(records.config_records["manifest"]["json"]).checksum
-    ):
+    if question["have"] == manifest.parse(records.config_records["manifest"]["json"]).checksum:
         records = RecordDict({"manifest": records["manifest"]})
     append_event(cache_path(context.node_config, config), UploadStarted(bytes=sum(sizes(records).values())))
     return Message(records, reply_to=message)

@@ -6,7 +6,6 @@ from common import manifest
 from common.config import ConfigError
 from common.manifest import ManifestError
 from common.names import safe_name
-from common.storage.atomic import write_json
 from common.upload import is_whole
 from fedlmg_server import pipeline
 from fedlmg_server.events import ClientEvent
@@ -36,7 +35,7 @@ def forget_client(run: Run, client: str) -> None:
     if safe_name(client) not in known and client not in workspace.forgotten:
         there = ", ".join(sorted(map(make_printable, known.values()))) or "none"
         raise ConfigError(f"no client is called '{client}' in {workspace.root}: choose one of {there}")
-    write_json(workspace.root / "forgotten.json", sorted({*workspace.forgotten, client}))
+    workspace.forgotten.add([client])
     folders = [workspace.model, workspace.report, workspace.upload(client), workspace.quarantine / safe_name(client)]
     if safe_name(client) == client:
         # The name of a virtual client is also the name of its folder. The name of a real client might be a path.

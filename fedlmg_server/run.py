@@ -89,9 +89,12 @@ class Run:
 
     @property
     def model_description(self) -> dict:
-        """`model/model.json` of the model that goes back, empty where there is none yet."""
-        path = self.workspace.model / "model.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """`model.json` of the model that goes back, with how it was made from `making.json`; empty where there is none
+        yet."""
+        if not (self.workspace.model / "model.json").exists():
+            return {}
+        found = [path for name in ("making", "model") if (path := self.workspace.model / f"{name}.json").exists()]
+        return {key: value for path in found for key, value in json.loads(path.read_text()).items()}
 
     @property
     def teacher_scores(self) -> dict[str, dict]:

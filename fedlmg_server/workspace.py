@@ -21,6 +21,7 @@ from common.names import safe_name
 from common.storage.atomic import write_json
 from common.storage.event_log import append_event
 from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
+from fedlmg_server.forgotten import Forgotten
 
 SCHEMA = 2
 """Of `run.json`: 1, which had no number, held keys of other names."""
@@ -139,10 +140,9 @@ class Workspace:
         return self.root / folder / safe_name(client)
 
     @property
-    def forgotten(self) -> list[str]:
-        """Names of the clients that the operator had forgotten; they are not asked again."""
-        path = self.root / "forgotten.json"
-        return json.loads(path.read_text()) if path.exists() else []
+    def forgotten(self) -> Forgotten:
+        """The clients that the operator had forgotten; they are not asked again."""
+        return Forgotten(self.root / "forgotten.json")
 
     @property
     def nodes(self) -> dict[int, str]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from common.answer import RECORD as ANSWER
 from common.config import Config
 from fedlmg_server.collection.broadcast import Broadcast, ReplyError
 from fedlmg_server.collection.identity import Identity
+from fedlmg_server.collection.introduction import Introduction
 from fedlmg_server.collection.messages import add_start, make_messages, make_task
 from fedlmg_server.collection.missing import explain_missing
 from fedlmg_server.collection.question import Question
@@ -33,6 +35,10 @@ class Collection:
         self.is_simulated = bool(config.simulation.dataset)
         self.identity = Identity(config.options.client_registry, workspace)
         self.question = Question(config, workspace, self.identity) if config.general.warm_start else None
+        self.introduction = self.question or Introduction(self.identity)
+        self.tells_names = False
+        """Whether it depends on a client's name what is to be asked of it: an earlier run had uploads, or clients were
+        removed. A node whose name is unknown then says it before it trains."""
         self.clients: dict[int, str] = {}
         """Node -> client name, for the clients that answered."""
         self.missing: dict[str, str] = {}
@@ -47,6 +53,7 @@ class Collection:
         FolderError, ConfigError, RuntimeError: with a warm start, there are no general images.
         """
         num_expected = max(0, self.config.num_clients - len(self.workspace.forgotten))
+        self.tells_names = bool(find_held(self.workspace)) or len(self.workspace.forgotten) > 0
         broadcast = Broadcast(
             grid,
             self._ask,
@@ -73,8 +80,7 @@ class Collection:
             self.question.prepare()
         for node, name in broadcast.answered.items():
             self.workspace.remember_node(node, name)
-        answered = {node: answer.client for node, answer in self.question.answers.items()} if self.question else {}
-        known = self.identity.registered | self.workspace.nodes | answered
+        known = self.identity.registered | self.workspace.nodes | self.introduction.names
         self.missing |= explain_missing(broadcast, known, self.workspace, num_expected, self.is_simulated)
         for name, reason in self.missing.items():
             self.workspace.log(ClientEvent(name=name, state="failed", reason=reason))
@@ -110,7 +116,7 @@ class Collection:
 
     def _select_nodes(self, nodes: list[int]) -> list[int]:
         """The nodes to ask: all but removed clients and clients whose upload is held, which count as answers."""
-        have, known, forgotten = find_held(self.workspace), self.workspace.nodes, self.workspace.forgotten
+        have, known, forgotten = find_held(self.workspace), self.identity.known, self.workspace.forgotten
         held = {node: known[node] for node in nodes if known.get(node) in have and known[node] not in forgotten}
         # If two nodes had the same name, both are asked, and their replies decide.
         held = {node: name for node, name in held.items() if name not in self.clients.values()}
@@ -125,31 +131,36 @@ class Collection:
     def _ask(self, nodes: list[int]) -> Iterator[Message]:
         """The next message for each node that is to be asked something now."""
         for node in self._select_nodes(nodes):
-            if self.question is None:
-                yield self._make_message(self._make_task(), MessageType.TRAIN, node)
-            elif node in self.question.refused:
-                _, reason = self.question.refused[node]
-                yield self._make_message(self._make_task(reason), MessageType.TRAIN, node)
-            elif node not in self.question.answers:
+            if node in self.introduction.refused:
+                _, reason = self.introduction.refused[node]
+                yield self.make_train_message(node, reason)
+            elif node not in self.introduction.answers and (self.question or self._is_stranger(node)):
                 yield self._make_message(RecordDict(), MessageType.QUERY, node)
-            elif self.question.is_over:
-                task = add_start(self._make_task(), self.question.start_of(node))
-                yield self._make_message(task, MessageType.TRAIN, node)
+            elif self.question is None or self.question.is_over:
+                yield self.make_train_message(node)
+
+    def _is_stranger(self, node: int) -> bool:
+        return self.tells_names and node not in self.identity.known
+
+    def make_train_message(self, node: int, refused: str = "") -> Message:
+        """What one node is to do; `refused`: why it must not train."""
+        name = (self.identity.known | self.introduction.names).get(node, "")
+        task = make_task(self.workspace, name, self.config.max_upload_megabytes, refused)
+        if self.question and node in self.question.answers:
+            add_start(task, self.question.start_of(node))
+        return self._make_message(task, MessageType.TRAIN, node)
 
     def _make_message(self, content: RecordDict, message_type: str, node: int) -> Message:
         (message,) = make_messages(content, message_type, [node], self.config.deadline_seconds)
         return message
 
-    def _make_task(self, refused: str = "") -> RecordDict:
-        return make_task(self.workspace, self.config.max_upload_megabytes, refused)
-
     def _receive(self, reply: Message, node: int) -> str | None:
         """Take a node's answer to the question, and return None, or its upload, and return the client's name."""
-        if self.question and node in self.question.refused:
-            name, reason = self.question.refused[node]
+        if node in self.introduction.refused:
+            name, reason = self.introduction.refused[node]
             raise ReplyError(reason, name)
-        if self.question and node not in self.question.answers:
-            self.question.receive(reply, node, self.clients.values())
+        if node not in self.introduction.answers and (self.question or ANSWER in reply.content):
+            self.introduction.receive(reply, node, self.clients.values())
             return None
         return self.receive_upload(reply, node)
 

@@ -23,6 +23,11 @@ class Identity:
         """Node -> name of registered clients. The file is read each time: clients may be added while a run waits."""
         return Registry(Path(self.registry)).read_names() if self.registry else {}
 
+    @property
+    def known(self) -> dict[int, str]:
+        """Node -> name of its client, as far as the server knows before the client says anything."""
+        return self.registered if self.registry else self.workspace.nodes
+
     def name_of(self, node: int, claimed: object) -> str:
         """The client's name where no more than a claim is known, or empty.
 

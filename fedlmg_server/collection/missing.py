@@ -18,8 +18,9 @@ def explain_missing(
         if name not in forgotten:
             missing[name or f"node {node}"] = reason
     num_absent = max(0, num_expected - len(held) - len(missing))
-    heard_of = {*held, *missing, *forgotten}
-    absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of][:num_absent]
+    heard_of = {*held, *missing}
+    absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of and name not in forgotten]
+    absent = absent[:num_absent]
     if nameless := num_absent - len(absent):
         absent.append(f"{nameless} more")
     few = (

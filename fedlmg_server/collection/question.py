@@ -1,12 +1,9 @@
 """The question before the training: what clients answer, who is refused, and what each gets to start from."""
 
-from collections.abc import Collection
-
 from accelerate import init_empty_weights
-from flwr.app import Message
 
 from common import labels
-from common.answer import Answer, read_answer
+from common.answer import Answer
 from common.config import Config, ConfigError
 from common.datasets.embedded import registry
 from common.labels import class_key
@@ -14,6 +11,7 @@ from common.models import architectures
 from common.start import Start
 from fedlmg_server.collection.broadcast import ReplyError
 from fedlmg_server.collection.identity import Identity
+from fedlmg_server.collection.introduction import Introduction
 from fedlmg_server.collection.upload_checks import UploadError, check_architecture
 from fedlmg_server.diffusion import location
 from fedlmg_server.events import Note
@@ -23,41 +21,16 @@ from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
 
-class Question:
+class Question(Introduction):
     """Answers by node, and what follows from them. The run's classes are fixed once, in the workspace."""
 
     def __init__(self, config: Config, workspace: Workspace, identity: Identity) -> None:
-        self.config, self.workspace, self.identity = config, workspace, identity
+        super().__init__(identity)
+        self.config, self.workspace = config, workspace
         self.aliases = labels.parse_aliases(config.clients.class_aliases)
-        self.answers: dict[int, Answer] = {}
-        """Node -> answer, of the clients that may train."""
-        self.refused: dict[int, tuple[str, str]] = {}
-        """Node -> client name (empty if unknown) and why the client must not train."""
         self.is_over = False
         """Whether clients are sent their starts; one that appears later is asked nevertheless."""
         self._starts: dict[tuple[str, ...], Start] = {}
-
-    def receive(self, reply: Message, node: int, others: Collection[str]) -> None:
-        """Keep a client's answer; one that is no reason to train is kept in `refused`.
-
-        others: names of clients whose uploads have arrived.
-
-        Raises
-        ------
-        ReplyError: the reply holds no answer.
-        """
-        self.identity.raise_client_error(reply, node)
-        try:
-            answer = read_answer(reply.content)
-        except ValueError as error:
-            raise ReplyError(str(error), self.identity.name_of(node, "")) from None
-        try:
-            self.identity.check(answer.client, node, others)
-            self._check(answer)
-        except ReplyError as error:
-            self.refused[node] = error.client, str(error)
-        else:
-            self.answers[node] = answer
 
     def _check(self, answer: Answer) -> None:
         """What would otherwise come out when the client has trained."""

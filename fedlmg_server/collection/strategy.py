@@ -5,7 +5,6 @@ With a warm start there is a message before, QUERY, whose answers decide what ea
 Every reply is written to the workspace as it arrives, so memory does not grow with the number of clients.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from logging import INFO
 from typing import Protocol
@@ -20,7 +19,7 @@ from common.config import Config
 from common.evaluation import Evaluation
 from fedlmg_server.collection.broadcast import Broadcast, ReplyError
 from fedlmg_server.collection.collecting import Collection
-from fedlmg_server.collection.messages import add_start, make_messages, make_task
+from fedlmg_server.collection.messages import add_start, make_messages, make_returned
 from fedlmg_server.events import ClientEvent, Progress
 from fedlmg_server.workspace import Workspace
 
@@ -97,7 +96,7 @@ class FedLMG(Strategy):
 
     def evaluate(self, grid: Grid, arrays: ArrayRecord, model_json: dict) -> MetricRecord:
         """Send the model to the clients that answered in EVALUATE messages; fill `evaluations` and `unevaluated`."""
-        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(model_json)})})
+        content = make_returned(arrays, model_json)
         if question := self.collection.question:
             add_start(content, question.start_of_returned())
         broadcast = Broadcast(
@@ -130,8 +129,7 @@ class FedLMG(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """A message for each connected node. `arrays` and `config` are not sent: there is no global model yet."""
-        task = make_task(self.workspace, self.config.max_upload_megabytes)
-        return self._make_messages(task, MessageType.TRAIN, grid.get_node_ids())
+        return [self.collection.make_train_message(node) for node in grid.get_node_ids()]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -1,4 +1,7 @@
-"""The model that goes back to the clients, as the workspace keeps it in `model/`."""
+"""The model that goes back to the clients, as the workspace keeps it in `model/`.
+
+`model.json` names no client, so it can be handed on with the weights; `making.json` and `quality.json` stay here.
+"""
 
 import torch
 
@@ -10,7 +13,7 @@ from fedlmg_server.run import Run
 
 
 def save_model(run: Run, distilled: Distilled) -> None:
-    """Write `model/model.safetensors` and `model/quality.json`, then `model/model.json`, which makes it whole.
+    """Write the weights, `quality.json` and `making.json`, then `model.json`, which makes the model whole.
 
     Raises
     ------
@@ -26,16 +29,16 @@ def save_model(run: Run, distilled: Distilled) -> None:
         "class_names": run.class_names,
         "preprocessing": run.preprocess.to_json(),
         "aggregation": run.config.distillation.aggregation,
-        "made_from": run.checksums,
         "history": distilled.history,
-        "rejected": distilled.rejected,
     }
+    making = {"made_from": run.checksums, "rejected": distilled.rejected}
     if merged := distilled.merged:
-        description["merge"] = {
+        making["merge"] = {
             "scale": merged.scale,
             "accuracies": {str(scale): round(value, 4) for scale, value in merged.accuracies.items()},
             "left_out": merged.left_out,
         }
+    write_json(folder / "making.json", making)
     write_json(folder / "model.json", description)
 
 

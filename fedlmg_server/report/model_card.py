@@ -1,4 +1,7 @@
-"""The model's card: what it is, how it was measured, how to use it. Markdown, beside the model."""
+"""The model's card: what it is, how it was measured, how to use it. Markdown, beside the model.
+
+It goes where the model goes, so it counts the clients and names none of them.
+"""
 
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_printable
@@ -17,20 +20,20 @@ GENERAL_IMAGES = {
 
 
 def render(results: Results, class_names: list[str]) -> str:
-    """`MODEL_CARD.md` from the results of a run; texts of clients are escaped for Markdown."""
+    """`MODEL_CARD.md` from the results of a run; names of classes are escaped for Markdown."""
     model, clients = results.aggregated, results.clients
     names = ", ".join(map(_escape, class_names[:MAX_CLASSES]))
     head = ("client", "training images", "own model", "this model", "points", *(WARM if results.warm_started else ()))
     rows = [
         (
-            name,
+            f"client {number}",
             client.num_examples,
             format_percent(client.own_accuracy),
             format_percent(client.aggregated_accuracy),
             format_points(client.aggregated_accuracy, client.own_accuracy),
             *(_figures_of_a_start(client) if results.warm_started else ()),
         )
-        for name, client in list(clients.items())[:MAX_CLIENTS]
+        for number, client in enumerate(list(clients.values())[:MAX_CLIENTS], 1)
     ]
     methods = [(title_method(name), format_percent(method.accuracy)) for name, method in results.methods.items()]
     parts = [
@@ -69,8 +72,9 @@ def _figures_of_a_start(client: ClientResult) -> tuple[str, ...]:
 
 def _worth(results: Results) -> str:
     """A line for each client that told what the round was worth to it."""
-    told = list(worth.of_clients(results).items())[:MAX_CLIENTS]
-    return "\n".join(f"- {_escape(name)}: {sentence}" for name, sentence in told)
+    told = worth.of_clients(results)
+    numbered = list(enumerate(results.clients, 1))[:MAX_CLIENTS]
+    return "\n".join(f"- client {number}: {told[name]}" for number, name in numbered if name in told)
 
 
 def _sources(results: Results) -> str:

@@ -24,7 +24,7 @@ def node_config(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def answer(node_config: dict[str, str], megabytes: float, **more: str) -> RecordDict:
-    question = RecordDict({"config": ConfigRecord({"have": "{}", "max-upload-megabytes": megabytes, **more})})
+    question = RecordDict({"config": ConfigRecord({"have": "", "max-upload-megabytes": megabytes, **more})})
     context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
     return train_and_upload(Message(question, 7, MessageType.TRAIN), context).content
 

@@ -67,7 +67,7 @@ def answer(node_config: dict, **changes: object) -> Answer:
 
 
 def send(node_config: dict, start: RecordDict, megabytes: float = 10.0) -> RecordDict:
-    question = ConfigRecord({"have": "{}", "max-upload-megabytes": megabytes})
+    question = ConfigRecord({"have": "", "max-upload-megabytes": megabytes})
     context = Context(1, 7, node_config, RecordDict(), RUN_CONFIG)
     return train_and_upload(Message(RecordDict({"config": question, **start}), 7, MessageType.TRAIN), context).content
 

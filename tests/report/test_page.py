@@ -161,10 +161,18 @@ def test_losses_over_steps_begin_with_noise_editing(html: str):
 
 
 def test_model_card_has_the_measured_table_and_escapes_names():
-    card = model_card.render(results.make_results(**figures()), ["cat", "dog"])
+    card = model_card.render(results.make_results(**figures()), ["cat", HOSTILE])
 
-    assert "| mnist | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 |" in card
+    assert "| client 1 | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 |" in card
     assert r"\<b\>$x\_$\</b\>" in card
+
+
+@pytest.mark.parametrize("run", [figures(), warm_figures()], ids=["cold", "warm"])
+def test_model_card_goes_with_the_model_and_names_no_client(run: dict):
+    card = model_card.render(results.make_results(**run), ["cat", "dog"])
+
+    assert "client 2" in card
+    assert not [name for name in ("mnist", "late", "x\\_$") if name in card]
 
 
 def test_model_card_says_where_the_knowledge_comes_from():
@@ -177,9 +185,10 @@ def test_model_card_says_where_the_knowledge_comes_from():
 def test_model_card_of_a_warm_start_has_every_model_and_what_the_round_was_worth():
     card = model_card.render(results.make_results(**warm_figures()), ["cat", "dog"])
 
-    assert "| mnist | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 | 70.0 | 81.2 | 83.4 | +2.2 |" in card
+    assert "| client 1 | 40 | 91.0 | 87.3 | \N{MINUS SIGN}3.7 | 70.0 | 81.2 | 83.4 | +2.2 |" in card
     assert (
-        "- mnist: Without the round you would have 81.2 %, with it 83.4; on everybody's images 71.0 and 79.0." in card
+        "- client 1: Without the round you would have 81.2 %, with it 83.4; on everybody's images 71.0 and 79.0."
+        in card
     )
     assert "\n- <b>" not in card
 

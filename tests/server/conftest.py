@@ -1,7 +1,8 @@
 """The strategy under test, who may take part, and a finished run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from common.datasets.embedded.digits import CLASS_NAMES
 from common.upload import Upload
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.flower.compat import act_as_task
-from fedlmg_server.synthesis import scores
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import launch, scores, worker
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.scores import Score
@@ -46,6 +49,29 @@ def task() -> Iterator[None]:
     """Flower stamps every message with the task, the run and the node of its process."""
     with act_as_task(node_id=SUPERLINK):
         yield
+
+
+@pytest.fixture(scope="module")
+def drawn_in_this_process() -> Iterator[None]:
+    """The workers' own code, without the seconds that starting two processes takes."""
+
+    class Workers:
+        def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]) -> None:
+            worker.work(Run.reopen(workspace.root, CPU), list(methods), 0, 1)
+
+        def wait(self, *_: object) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "start_workers", lambda *asked: nullcontext(Workers(*asked)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained pipeline on disk."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,20 +1,15 @@
 """Clients that come late and clients that leave: the model is that of the clients there are, to the byte."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import torch
 
 from common.config import Config, ConfigError
 from fedlmg_server import pipeline
-from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.forget import forget_client
 from fedlmg_server.general.models import make_general_models
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import launch, worker
 from fedlmg_server.workspace import Workspace
 from tests.common.pictures import draw_classes
 from tests.conftest import make_upload
@@ -35,26 +30,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _drawn_in_this_process() -> Iterator[None]:
-    """The workers' own code, without the seconds that starting two processes takes."""
-
-    class Workers:
-        def __init__(self, workspace: Workspace, world_size: int, methods: Sequence[str]) -> None:
-            worker.work(Run.reopen(workspace.root, torch.device("cpu")), list(methods), 0, 1)
-
-        def wait(self, *_: object) -> None: ...
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "start_workers", lambda *asked: nullcontext(Workers(*asked)))
-        yield
-
-
-@pytest.fixture(scope="module")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pipeline")
-    tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("drawn_in_this_process")
 
 
 def prepared(folder: Path, diffusion_model: Path, clients: list[str]) -> Run:

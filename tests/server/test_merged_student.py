@@ -160,7 +160,7 @@ def test_description_of_the_model_says_how_it_was_merged(tmp_path: Path):
 
     save_model(run, distil(run, synthetic_images(["a", "b"])))
 
-    said = json.loads((tmp_path / "model" / "model.json").read_text())["merge"]
+    said = json.loads((tmp_path / "model" / "making.json").read_text())["merge"]
     assert said["left_out"] == {}
     assert said["scale"] > 0
     assert said["accuracies"]["0.0"] == 1.0

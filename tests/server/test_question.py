@@ -1,7 +1,7 @@
 """The question before the training: who is asked, who is refused, and what each client gets to start from."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,18 @@ from fedlmg_server.events import Note, Progress
 from fedlmg_server.general import training
 from tests.common.pictures import draw_classes
 from tests.server import tiny_grid
-from tests.server.tiny_grid import RAISED, TinyGrid, evaluates, fails, make_upload, sends, silent, stored, uploads
+from tests.server.tiny_grid import (
+    RAISED,
+    TinyGrid,
+    answers,
+    evaluates,
+    fails,
+    make_upload,
+    sends,
+    silent,
+    stored,
+    uploads,
+)
 
 STUDENT = "small_resnet"
 
@@ -36,13 +47,6 @@ def make_warm(
         return make_strategy(**{**settings, "diffusion-model": "some/model", **changes})
 
     return make
-
-
-def answers(
-    name: str, class_names: Sequence[str] = ("cat", "dog"), architecture: str = "small_mlp", **changes: object
-) -> tiny_grid.Answer:
-    said = Answer(client=name, architecture=architecture, class_names=list(class_names), **changes)
-    return sends(said.to_records())
 
 
 def sent(grid: TinyGrid, node: int, message_type: str = MessageType.TRAIN) -> list[Message]:
@@ -236,7 +240,7 @@ def test_a_client_answers_under_the_name_of_its_key_alone(make_warm, registry: s
 
 def test_a_forgotten_client_is_refused_and_not_missing(make_warm):
     strategy = make_warm()
-    (strategy.workspace.root / "forgotten.json").write_text('["mnist"]')
+    strategy.workspace.forgotten.add(["mnist"])
     grid = TinyGrid({7: [answers("mnist"), uploads("mnist")], 8: [answers("printed"), uploads("printed")]})
 
     strategy.collection.run(grid)
@@ -276,5 +280,5 @@ def test_without_a_warm_start_nobody_is_asked_or_sent_more_than_the_task(make_st
     (message,) = grid.pushed
     assert message.metadata.message_type == MessageType.TRAIN
     assert {name: set(record) for name, record in message.content.items()} == {
-        "config": {"have", "forgotten", "max-upload-megabytes"}
+        "config": {"have", "max-upload-megabytes"}
     }

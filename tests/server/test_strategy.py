@@ -1,6 +1,5 @@
 """Uploads collected over a grid that behaves as Flower's: replies by message id, errors from the SuperLink."""
 
-import json
 from collections.abc import Callable
 
 import httpx
@@ -15,6 +14,7 @@ from tests.server.tiny_grid import (
     RAISED,
     BusyGrid,
     TinyGrid,
+    answers,
     fails,
     make_upload,
     sends,
@@ -158,11 +158,11 @@ def test_a_held_upload_is_offered_and_its_manifest_is_an_answer(make_strategy: C
     held = make_upload("mnist")
     strategy = make_strategy(**{"num-clients": 1})
     held.save(strategy.workspace.upload("mnist"))
-    grid = TinyGrid({7: [sends(RecordDict({"manifest": held.to_records()["manifest"]}))]})
+    grid = TinyGrid({7: [answers("mnist"), sends(RecordDict({"manifest": held.to_records()["manifest"]}))]})
 
     strategy.collection.run(grid)
 
-    assert json.loads(grid.pushed[0].content["config"]["have"]) == {"mnist": held.manifest.sha256}
+    assert grid.pushed[1].content["config"]["have"] == held.manifest.sha256
     assert strategy.clients == {7: "mnist"}
 
 
@@ -183,6 +183,6 @@ def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: 
     image.parent.mkdir(parents=True)
     image.touch()
 
-    strategy.collection.run(TinyGrid({7: [uploads("mnist")]}))
+    strategy.collection.run(TinyGrid({7: [answers("mnist"), uploads("mnist")]}))
 
     assert not image.exists()

@@ -9,6 +9,7 @@ from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     RAISED,
     TinyGrid,
+    answers,
     evaluates,
     fails,
     make_upload,
@@ -79,7 +80,7 @@ def test_a_client_whose_upload_is_held_is_not_asked_but_gets_the_model(make_stra
     strategy = make_strategy()
     make_upload("mnist").save(strategy.workspace.upload("mnist"))
     strategy.workspace.remember_node(7, "mnist")
-    grid = TinyGrid({7: [evaluates(0.5)], 8: [uploads("printed"), evaluates(0.9)]})
+    grid = TinyGrid({7: [evaluates(0.5)], 8: [answers("printed"), uploads("printed"), evaluates(0.9)]})
 
     strategy.start(grid)
 

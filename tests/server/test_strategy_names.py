@@ -11,6 +11,7 @@ from fedlmg_server.collection.strategy import FedLMG
 from tests.server.tiny_grid import (
     Answer,
     TinyGrid,
+    answers,
     fails,
     sends,
     stored,
@@ -102,11 +103,15 @@ def test_a_reply_under_no_proper_name_is_not_stored(make_strategy: Callable[...,
 
 def test_a_forgotten_client_is_neither_asked_nor_taken(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"num-clients": 4})
-    (strategy.workspace.root / "forgotten.json").write_text('["mnist", "optdigits"]')
+    strategy.workspace.forgotten.add(["mnist", "optdigits"])
     strategy.workspace.remember_node(7, "mnist")
-    grid = TinyGrid({7: [], 8: [uploads("printed")], 9: [uploads("optdigits")]})
+    grid = TinyGrid(
+        {7: [], 8: [answers("printed"), uploads("printed")], 9: [answers("optdigits"), says("optdigits", "")]}
+    )
 
     strategy.collection.run(grid)
 
     assert {message.metadata.dst_node_id for message in grid.pushed} == {8, 9}
+    (refusal,) = (m.content["config"] for m in grid.pushed if m.metadata.dst_node_id == 9 and m.content)
+    assert refusal["refused"] == "the operator removed this client from the run"
     assert (stored(strategy), "optdigits" in strategy.missing) == (["printed"], False)

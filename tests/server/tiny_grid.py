@@ -1,13 +1,14 @@
 """A grid that behaves as Flower's, and the answers that its nodes may give."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import httpx
 import torch
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
+from common.answer import Answer as Said
 from common.models import architectures
 from common.models.feature_statistics import batch_norm_moments
 from common.upload import Upload, weights_digest
@@ -80,6 +81,14 @@ def evaluates(returned: object, num_examples: int = 10) -> Answer:
     """A client that has measured the returned model, or says anything else in place of its accuracy."""
     said = json.dumps({"num_examples": num_examples, "returned": returned})
     return sends(RecordDict({"evaluation": ConfigRecord({"json": said})}))
+
+
+def answers(
+    name: str, class_names: Sequence[str] = ("cat", "dog"), architecture: str = "small_mlp", **changes: object
+) -> Answer:
+    """A client that says who it is and what it will train."""
+    said = Said(client=name, architecture=architecture, class_names=list(class_names), **changes)
+    return sends(said.to_records())
 
 
 def fails(code: int, reason: str) -> Answer:
