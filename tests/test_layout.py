@@ -22,7 +22,7 @@ FLOWER_FILES = {
     *("fedlmg_server/server_app.py", "fedlmg_server/flower/compat.py"),
     *(
         f"fedlmg_server/collection/{name}.py"
-        for name in ("uploads", "identity", "strategy", "collecting", "question", "messages")
+        for name in ("uploads", "identity", "strategy", "collecting", "introduction", "messages")
     ),
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
