@@ -19,6 +19,7 @@ from common.clients.data import ClientData
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
 from common.labels import maps
+from common.models import architectures
 from common.start import Start
 from common.upload import weights_digest
 from common.vision.metrics import accuracy, predict
@@ -26,6 +27,8 @@ from fedlmg_client import fine_tuning
 from fedlmg_client.models import Model
 from fedlmg_client.personal_training import Report, fine_tune, make_replay
 
+RECIPE = 1
+"""Number of the recipe: a personal model of another one is made anew."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the fine-tuned weights in the averages that are tried."""
 FIXED_ALPHA = 0.75
@@ -182,7 +185,9 @@ def digest(base: Model, own: Model | None, data: ClientData, start: Start | None
     settings = asdict(config.training) | {"seed": config.seed, "aliases": config.clients.class_aliases}
     models = [[each.architecture, each.class_names, weights_digest(each.arrays)] for each in (base, own) if each]
     replayed = fine_tuning.digest_replay(start) if start else ""
-    key = [settings, models, data.name, data.class_names, data.fingerprint, replayed]
+    names = {each.architecture for each in (base, own) if each}
+    sources = [architectures.hash_source(name, config.builders | names) for name in sorted(names)]
+    key = [RECIPE, sources, settings, models, data.name, data.class_names, data.fingerprint, replayed]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 

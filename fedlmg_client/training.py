@@ -29,6 +29,8 @@ from fedlmg_client.fine_tuning import Replay
 from fedlmg_client.private_training import Budget
 from fedlmg_client.status import Trained, append_event
 
+RECIPE = 1
+"""Number of the training below: what was trained by another one is trained anew."""
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
 NO_PRIVACY = PrivacyConfig()
@@ -126,9 +128,18 @@ def cache_key(
     seed: int,
     start: Start | None,
 ) -> str:
-    """The folder of one training in the client's cache: its name changes with everything that changes the result."""
-    settings = asdict(config) | asdict(privacy) | {"architectures": architecture, "max_membership_auc": 1.0}
-    key = [settings, data.name, data.class_names, data.fingerprint, seed, SCHEMA]
+    """The folder of one training in the client's cache: its name changes with everything that changes the result.
+
+    Raises
+    ------
+    ValueError: the architecture cannot be built, or there are no such initial weights.
+    """
+    base = architectures.base_architecture(architecture)
+    initial = "" if start or not config.initialisation else pretrained.digest(base, config.initialisation)
+    settings = asdict(config) | asdict(privacy)
+    settings |= {"architectures": architecture, "max_membership_auc": 1.0, "initialisation": initial}
+    key = [RECIPE, settings, architectures.hash_source(base, {base}), data.name, data.class_names, data.fingerprint]
+    key += [seed, SCHEMA]
     if start:
         key += [start.digest(architecture), fine_tuning.digest_replay(start)]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

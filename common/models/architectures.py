@@ -1,9 +1,13 @@
 """Classifiers by name: all of torchvision's, small ones, and a user's own, named `package.module:function`."""
 
 import difflib
+import hashlib
 import importlib
+import inspect
 import math
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 import torchvision
 from torch import nn
@@ -62,6 +66,26 @@ def build(name: str, num_classes: int, image_size: int = 32, builders: Collectio
     return torchvision_nets.build(name, num_classes, image_size)
 
 
+def hash_source(name: str, builders: Collection[str]) -> dict[str, str]:
+    """Module -> sha256 of the source of a builder, and of all that it uses of its own package; empty without a builder.
+
+    builders: as for `build`, which raises the same errors.
+    """
+    if not is_builder(name):
+        return {}
+    _find_builder(name, builders)
+    module_name = name.partition(":")[0]
+    waiting, sources, package = [sys.modules[module_name]], {}, module_name.partition(".")[0]
+    while waiting:
+        module = waiting.pop()
+        sources[module.__name__] = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+        for value in vars(module).values():
+            used = sys.modules.get(value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", "")))
+            if used and used.__file__ and used.__name__.partition(".")[0] == package and used.__name__ not in sources:
+                waiting.append(used)
+    return dict(sorted(sources.items()))
+
+
 def base_architecture(name: str) -> str:
     """The architecture's name without the suffix `+groupnorm`."""
     return name.removesuffix(GROUP_NORM)
@@ -84,7 +108,7 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, BATCH_NORM) for module in model.modules())
 
 
-def _own(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> nn.Module:
+def _find_builder(name: str, builders: Collection[str]) -> Callable[[int, int], object]:
     if name not in builders:
         raise ToldError(
             f"builder '{name}' is not imported because nobody named it on this machine: name it by `--builder` or in "
@@ -93,13 +117,17 @@ def _own(name: str, num_classes: int, image_size: int, builders: Collection[str]
         )
     module, _, function = name.partition(":")
     try:
-        builder = getattr(importlib.import_module(module), function)
+        found: Callable[[int, int], object] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ToldError(
             f"builder '{name}' cannot be imported ({error}): check its name and the Python path",
             "the builder of its architecture cannot be imported",
         ) from None
-    model = builder(num_classes, image_size)
+    return found
+
+
+def _own(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> nn.Module:
+    model = _find_builder(name, builders)(num_classes, image_size)
     if not isinstance(model, nn.Module):
         raise ToldError(
             f"builder '{name}' must return a torch.nn.Module, and returned a {type(model).__name__}",

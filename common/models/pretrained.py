@@ -1,6 +1,8 @@
 """Weights from which a classifier starts: torchvision's ImageNet weights or a state dict in a file."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -26,7 +28,7 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
     ------
     ValueError: the source cannot be found or read, or none of its tensors fits.
     """
-    weights = _imagenet(architecture) if source == IMAGENET else _read(Path(source).expanduser())
+    weights = _imagenet(architecture) if source == IMAGENET else _read(_file(source))
     own, head = model.state_dict(), head_name(model)
     fitting = {
         name: tensor
@@ -44,6 +46,19 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
     return f"initialised {len(fitting)} of {len(own)} tensors from '{source}'; not initialised: {shown}"
 
 
+def digest(architecture: str, source: str) -> str:
+    """A checksum of the weights that `initialise` would load: of the file's content, or of the name of torchvision's.
+
+    Raises
+    ------
+    ValueError: there is no such file, or torchvision has no such weights.
+    """
+    if source == IMAGENET:
+        return str(_imagenet_weights(architecture).url)  # It ends with the hash of the file.
+    with open(_file(source), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def head_name(model: nn.Module) -> str:
     """The name of the layer that gives the logits: the last linear layer or convolution."""
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
@@ -51,15 +66,10 @@ def head_name(model: nn.Module) -> str:
 
 
 def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
+    weights = _imagenet_weights(architecture)
     try:
-        weights = torchvision.models.get_model_weights(architecture).DEFAULT
         tensors: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return tensors
-    except (ValueError, AttributeError):
-        raise ToldError(
-            f"torchvision has no ImageNet weights of '{architecture}': leave 'initialisation' empty, or give a file",
-            "torchvision has no ImageNet weights of its architecture, which its 'initialisation' asks for",
-        ) from None
     except (URLError, OSError, RuntimeError) as error:
         raise ToldError(
             f"the ImageNet weights of '{architecture}' are not in torchvision's cache and cannot be downloaded "
@@ -68,12 +78,27 @@ def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _imagenet_weights(architecture: str) -> Any:
+    try:
+        return torchvision.models.get_model_weights(architecture).DEFAULT
+    except (ValueError, AttributeError):
+        raise ToldError(
+            f"torchvision has no ImageNet weights of '{architecture}': leave 'initialisation' empty, or give a file",
+            "torchvision has no ImageNet weights of its architecture, which its 'initialisation' asks for",
+        ) from None
+
+
+def _file(source: str) -> Path:
+    path = Path(source).expanduser()
     if not path.is_file():
         raise ToldError(
             f"'initialisation' must be `imagenet` or a file of weights, and there is no file {path}",
             "its 'initialisation' names a file that is not there",
         )
+    return path
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
     broken = "its 'initialisation' names a file that holds no state dict"
     if path.suffix == ".safetensors":
         try:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -84,9 +83,7 @@ class Job:
         """
         parts = [RECIPE, self.architecture, repr(self.build()), self.class_names, self.preprocess.to_json()]
         parts += [self.looks, self.seed, self.num_updates, checksum]
-        if architectures.is_builder(self.architecture):
-            module = sys.modules[self.architecture.partition(":")[0]]
-            parts.append(Path(str(module.__file__)).read_text())
+        parts += architectures.hash_source(self.architecture, self.builders).values()
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def build(self) -> torch.nn.Module:

@@ -1,5 +1,6 @@
 """A client's training can be cut off, continued and repeated without changing its upload."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from common.clients.data import ClientData
 from common.config import Config
 from common.config.run import LARGEST_SEED, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
+from common.models import architectures
 from common.upload import Upload
 from fedlmg_client import training
 from fedlmg_server.collection.upload_checks import check_upload
@@ -69,6 +71,66 @@ def test_other_data_is_trained_anew(
 
     with pytest.raises(CutOffError):
         run(replace(data, **change), tmp_path)
+
+
+def test_another_file_of_initial_weights_under_the_same_name_is_trained_from_anew(data: ClientData, tmp_path: Path):
+    weights = tmp_path / "weights.pth"
+    checksums = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        torch.save(architectures.build("small_resnet", 5, 16).state_dict(), weights)
+        checksums.append(run(data, tmp_path / "cache", initialisation=str(weights), local_epochs=1).manifest.sha256)
+
+    assert checksums[0] == checksums[2] != checksums[1]
+
+
+def test_initial_weights_that_moved_are_the_same_weights(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = tmp_path / "weights.pth"
+    torch.save(architectures.build("small_resnet", 5, 16).state_dict(), weights)
+    first = run(data, tmp_path / "cache", initialisation=str(weights))
+    monkeypatch.setattr(training, "_train_epoch", _cut_off)
+
+    second = run(data, tmp_path / "cache", initialisation=str(weights.rename(tmp_path / "moved.pth")))
+
+    assert second.manifest == first.manifest
+
+
+def test_what_another_version_trained_is_trained_anew(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(data, tmp_path)
+    monkeypatch.setattr(training, "RECIPE", training.RECIPE + 1)
+    monkeypatch.setattr(training, "_train_epoch", _cut_off)
+
+    with pytest.raises(CutOffError):
+        run(data, tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["nets/build.py", "nets/parts.py"])
+def test_a_builder_whose_source_changed_is_trained_anew(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "__init__.py").write_text("")
+    (tmp_path / "nets" / "parts.py").write_text("from torch.nn import Flatten, LazyLinear, Linear, Sequential\n")
+    (tmp_path / "nets" / "build.py").write_text(
+        "from nets import parts\n\n\ndef build(classes, size):\n"
+        "    return parts.Sequential(parts.Flatten(), parts.Linear(3 * size**2, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run(data, tmp_path / "cache", "nets.build:build")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_epoch", _cut_off)
+        assert run(data, tmp_path / "cache", "nets.build:build")
+        with open(tmp_path / changed, "a") as source:
+            source.write("\n# another net\n")
+
+        with pytest.raises(CutOffError):
+            run(data, tmp_path / "cache", "nets.build:build")
+    for name in ("nets", "nets.parts", "nets.build"):
+        sys.modules.pop(name)
 
 
 def test_float16_upload_keeps_integer_and_0_dim_buffers(data: ClientData, tmp_path: Path):

@@ -97,6 +97,16 @@ def test_fingerprint_changes_with_the_files(tmp_path: Path):
     assert folders.load(tmp_path, 16).fingerprint != before
 
 
+def test_the_fingerprint_changes_with_the_pixels_of_a_file_of_the_same_size(tmp_path: Path):
+    draw_classes(tmp_path)
+    prints = set()
+    for color in ("red", "blue"):
+        Image.new("RGB", (8, 8), color).save(tmp_path / "cat" / "0.bmp")
+        prints.add(folders.load(tmp_path, 16).fingerprint)
+
+    assert len(prints) == 2
+
+
 def test_split_of_an_image_depends_on_its_relative_path_alone(tmp_path: Path):
     for root in (tmp_path / "here", tmp_path / "there"):
         for index in range(10):

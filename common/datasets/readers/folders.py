@@ -37,7 +37,7 @@ class ImageFolder:
     sizes: dict[tuple[int, int], int]
     """(width, height) in pixels of the images on disk -> number of such images."""
     fingerprint: str
-    """sha256 over the relative path, size in bytes, class and split of every file."""
+    """sha256 over the relative path, pixels, class and split of every file; a file that is no image has no pixels."""
     problems: list[str]
     """One line for each image, or group of files, that was skipped."""
     warnings: list[str]
@@ -69,7 +69,7 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
     entries = _with_splits(_inside(listing, problems, allow_outside), root)
     if most_per_class is not None:
         entries = _at_most(entries, most_per_class, root)
-    fingerprint, spec = _fingerprint(entries, root), PreprocessSpec(image_size)
+    spec = PreprocessSpec(image_size)
     images: dict[Entry, torch.Tensor] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     same_pixels: dict[bytes, list[Entry]] = defaultdict(list)
@@ -82,6 +82,7 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
         images[entry] = spec.resize(pixels)
         sizes[pixels.shape[2], pixels.shape[1]] += 1
         same_pixels[hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).digest()].append(entry)
+    fingerprint = _fingerprint(entries, root, {entry: key for key, group in same_pixels.items() for entry in group})
     class_names = _class_names(listing, list(images), problems)
     images = {entry: pixels for entry, pixels in images.items() if entry.label in class_names}
     splits = {split: _stack(images, split, class_names, image_size) for split in ("train", "validation", "test")}
@@ -216,11 +217,11 @@ def _small_classes(train: LabeledImages, class_names: list[str]) -> list[str]:
             for name, count in zip(class_names, counts, strict=True) if count < TINY_CLASS]  # fmt: skip
 
 
-def _fingerprint(entries: list[Entry], root: Path) -> str:
+def _fingerprint(entries: list[Entry], root: Path, pixels: dict[Entry, bytes]) -> str:
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: _relative(entry, root)):
-        size = os.stat(entry.path).st_size if os.path.exists(entry.path) else -1
-        digest.update(_relative(entry, root) + f"\0{size}\0{entry.label}\0{entry.split}\n".encode())
+        shown = pixels.get(entry, b"").hex()
+        digest.update(_relative(entry, root) + f"\0{shown}\0{entry.label}\0{entry.split}\n".encode())
     return digest.hexdigest()
 
 
