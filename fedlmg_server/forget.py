@@ -10,6 +10,7 @@ from common.upload import is_whole
 from fedlmg_server import pipeline
 from fedlmg_server.events import ClientEvent
 from fedlmg_server.monitor.text import make_printable
+from fedlmg_server.report.measuring import Measuring
 from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
@@ -49,7 +50,7 @@ def forget_client(run: Run, client: str) -> None:
             f"removed client '{client}', but no upload remains to make a model from: collect more with `fedlmg run`"
         )
     pipeline.aggregate(run)
-    write_report(run, {}, {}, {})
+    write_report(run, {}, {}, {}, Measuring(run).measure({}))
 
 
 def _names_by_folder(workspace: Workspace) -> dict[str, str]:

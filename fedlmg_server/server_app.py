@@ -13,7 +13,7 @@ from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor import tracking
-from fedlmg_server.report.write import write_report
+from fedlmg_server.report.growing import GrowingReport
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
@@ -28,9 +28,10 @@ def main(grid: Grid, context: Context) -> None:
         try:
             pipeline.check_config(config)
             with tracking.track_run(run.workspace, config):
-                strategy = FedLMG(config, run.workspace, partial(pipeline.aggregate, run))
+                report = GrowingReport(run)
+                strategy = FedLMG(config, run.workspace, partial(pipeline.aggregate, run), report.follow)
                 strategy.start(grid)
-                write_report(run, strategy.evaluations, strategy.missing, strategy.unevaluated)
+                report.finish(strategy)
         except Exception as error:
             with suppress(OSError):
                 run.workspace.log(RunFailed(reason=explain_failure(error)))

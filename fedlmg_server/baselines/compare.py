@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -49,30 +49,38 @@ class Measurements:
     """Kind of the clients' fine-tuned models -> their accuracies on every test set."""
 
 
-def measure_what_is_returned(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> Measurements:
-    """Rows of the clients' own models, of their ensemble, of the returned model, and of what a warm start adds.
+def measure_unanswered(run: VirtualRun) -> Measurements:
+    """Rows of the clients' own models, of their ensemble, of the general and of the returned model: what no client's
+    evaluation changes."""
+    rows, matrix = measure_untrained(run)
+    returned = {returned_method(run): _row(run.measure(load_model(run)))}
+    return Measurements(rows | measure_general(run) | returned, {}, matrix, confusion_of_returned_model(run))
+
+
+def measure_what_is_returned(
+    run: VirtualRun, evaluations: Mapping[str, Evaluation], unanswered: Measurements
+) -> Measurements:
+    """`measure_unanswered`, and rows of the models that clients fine-tuned and kept.
 
     evaluations: client -> what it measured itself.
     """
-    rows, matrix = measure_untrained(run)
-    kept, started = fine_tuned.measure(run, evaluations), measure_general(run)
-    alone = {name: rows[name] for name in ("local-own", "ensemble")}
-    returned = {returned_method(run): _row(run.measure(load_model(run)))}
+    kept = fine_tuned.measure(run, evaluations)
     own = {name: _row(row) for name, row in fine_tuned.rows(kept).items() if name in fine_tuned.KINDS}
-    return Measurements(alone | started | own | returned, {}, matrix, confusion_of_returned_model(run), kept)
+    alone = {name: row for name, row in unanswered.rows.items() if name != "local-all"}
+    return replace(unanswered, rows=alone | own, kept=kept)
 
 
 def measure_everything(
     run: VirtualRun,
     evaluations: Mapping[str, Evaluation],
+    unanswered: Measurements,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Measurements:
     """Rows of every method; `on_progress` hears of each number of students that are done."""
-    rows, matrix = measure_untrained(run)
-    kept, started = fine_tuned.measure(run, evaluations), measure_general(run)
+    kept = fine_tuned.measure(run, evaluations)
     trained, histories = measure_trained(run, on_progress)
     every = {name: _row(row) for name, row in fine_tuned.rows(kept).items()}
-    return Measurements(rows | started | every | trained, histories, matrix, confusion_of_returned_model(run), kept)
+    return replace(unanswered, rows=unanswered.rows | every | trained, histories=histories, kept=kept)
 
 
 def measure_general(run: VirtualRun) -> dict[str, MethodResult]:

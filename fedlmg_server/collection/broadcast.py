@@ -44,6 +44,7 @@ class Broadcast:
     receive: takes a reply and its node, and returns the client's name, or None if the node is to be asked again, by
         another message. It raises ReplyError, or another error in `MALFORMED`, if the reply cannot be used.
     on_change: called with this object after each reply and each failure.
+    on_poll: called with this object after each look for replies.
     """
 
     grid: Any
@@ -51,6 +52,7 @@ class Broadcast:
     receive: Callable[[Any, int], str | None]
     on_change: Callable[["Broadcast"], None] = lambda broadcast: None
     poll_seconds: float = 0.5
+    on_poll: Callable[["Broadcast"], None] = lambda broadcast: None
 
     pending: dict[str, int] = field(default_factory=dict)
     """Message id -> node."""
@@ -92,6 +94,7 @@ class Broadcast:
                 settled_since = now
             if now >= deadline or (settled_since is not None and now - settled_since >= grace_seconds):
                 return
+            self.on_poll(self)
             time.sleep(self.poll_seconds)
 
     def list_unanswered(self) -> dict[int, tuple[str, str]]:

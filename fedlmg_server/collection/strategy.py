@@ -23,6 +23,8 @@ from fedlmg_server.collection.messages import add_start, make_messages, make_ret
 from fedlmg_server.events import ClientEvent, Progress
 from fedlmg_server.workspace import Workspace
 
+AWAITED = "its evaluation has not arrived yet"
+
 
 class Aggregated(Protocol):
     """The model that `aggregate_fn` returns; `model_json` holds architecture, class_names and preprocessing."""
@@ -41,6 +43,8 @@ class FedLMG(Strategy):
     ----------
     config, workspace: the run's config and workspace.
     aggregate_fn: makes the model that goes back to the clients from the uploads in the workspace.
+    report_fn: called with this object when the model is made, before any client is sent it, and again and again while
+        evaluations are awaited.
     poll_seconds: pause between two checks for replies.
     grace_seconds: when all expected clients have answered or failed, how long to wait for further clients.
     """
@@ -50,15 +54,17 @@ class FedLMG(Strategy):
         config: Config,
         workspace: Workspace,
         aggregate_fn: Callable[[], Aggregated],
+        report_fn: Callable[["FedLMG"], None] = lambda strategy: None,
         poll_seconds: float = 0.5,
         grace_seconds: float = 5.0,
     ) -> None:
-        self.config, self.workspace, self.aggregate_fn = config.clients, workspace, aggregate_fn
+        self.config, self.workspace = config.clients, workspace
+        self.aggregate_fn, self.report_fn = aggregate_fn, report_fn
         self.collection, self.poll_seconds = Collection(config, workspace, poll_seconds, grace_seconds), poll_seconds
         self.evaluations: dict[str, Evaluation] = {}
         """Client name -> what the client measured on its test images; clients without any are left out."""
         self.unevaluated: dict[str, str] = {}
-        """Client name -> why the evaluation of a client that answered did not arrive."""
+        """Client name -> why the evaluation of a client that answered has not arrived."""
 
     @property
     def clients(self) -> dict[int, str]:
@@ -89,6 +95,8 @@ class FedLMG(Strategy):
         self.summary()
         self.collection.run(grid)
         model = self.aggregate_fn()
+        self.unevaluated = dict.fromkeys(self.clients.values(), AWAITED)
+        self.report_fn(self)
         arrays = ArrayRecord(model.arrays)
         with self.workspace.stage("evaluation"):
             metrics = self.evaluate(grid, arrays, model.model_json)
@@ -105,6 +113,7 @@ class FedLMG(Strategy):
             self._receive_evaluation,
             self._log_evaluations,
             self.poll_seconds,
+            on_poll=lambda broadcast: self.report_fn(self),
         )
         broadcast.run(
             self.config.deadline_seconds,
@@ -164,6 +173,7 @@ class FedLMG(Strategy):
             evaluation = Evaluation.from_records(reply.content)
         except ValueError as error:
             raise ReplyError(str(error), name) from None
+        self.unevaluated.pop(name, None)
         if evaluation.num_examples:
             self.evaluations[name] = evaluation
         return name

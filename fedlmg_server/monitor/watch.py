@@ -16,6 +16,7 @@ from common.config import ConfigError
 from fedlmg_server.events import (
     ClientEvent,
     Loss,
+    Note,
     Progress,
     RunEvent,
     RunFailed,
@@ -24,11 +25,12 @@ from fedlmg_server.events import (
     StageStarted,
     follow_events,
 )
-from fedlmg_server.monitor.text import make_safe_markup
+from fedlmg_server.monitor.text import make_printable, make_safe_markup
 
 REFRESH_SECONDS = 0.5
 MAX_LINES = 12
 """At most this many clients and losses are shown, the newest ones."""
+MAX_NOTES = 3
 COLORS = {"answered": "green", "failed": "yellow"}
 
 
@@ -70,6 +72,7 @@ class State:
     stages: dict[str, Stage] = field(default_factory=dict)
     clients: dict[str, tuple[str, str]] = field(default_factory=dict)
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     end: str | None = None
 
     def apply(self, events: Iterable[RunEvent]) -> None:
@@ -90,6 +93,8 @@ class State:
                 case ClientEvent():
                     self.clients.pop(event.name, None)
                     self.clients[event.name] = event.state, event.reason
+                case Note():
+                    self.notes.append(event.text)
                 case Loss():
                     self.losses.pop(event.series, None)
                     self.losses[event.series] = event.step, event.value
@@ -129,12 +134,13 @@ def watch_run(workspace: Path, console: Console) -> None:
 
 
 def render(state: State, now: float) -> Group:
-    """Tables of stages, clients and losses, and how the run ended; `now` is in seconds since the epoch."""
+    """Tables of stages, clients and losses, the newest notes, and how the run ended; `now`: seconds since the epoch."""
     parts: list[RenderableType] = [_make_stage_table(state, now)]
     if state.clients:
         parts.append(_make_client_table(state))
     if state.losses:
         parts.append(_make_loss_table(state))
+    parts += [Text(make_printable(note)) for note in state.notes[-MAX_NOTES:]]
     if state.end is not None:
         parts.append(Text(f"failed: {state.end}", "red") if state.end else Text("finished", "green"))
     return Group(*parts)

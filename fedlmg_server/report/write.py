@@ -1,13 +1,10 @@
-"""Measure a finished run; write its results, its page, and the card beside its model."""
+"""Write a run's results, its page, and the card beside its model, with what is known by then."""
 
 from common.evaluation import Evaluation
 from common.storage.atomic import write_bytes, write_json
 from common.upload import Upload
 from common.vision.metrics import mean_of_known
-from fedlmg_server.baselines import compare
 from fedlmg_server.baselines.compare import Measurements
-from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
-from fedlmg_server.events import Progress
 from fedlmg_server.general.images import summarise
 from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.report import generated, model_card, page
@@ -16,18 +13,20 @@ from fedlmg_server.run import Run
 
 
 def write_report(
-    run: Run, evaluations: dict[str, Evaluation], missing: dict[str, str], unevaluated: dict[str, str]
+    run: Run,
+    evaluations: dict[str, Evaluation],
+    missing: dict[str, str],
+    unevaluated: dict[str, str],
+    measured: Measurements,
 ) -> None:
-    """Write `report/` and `model/MODEL_CARD.md`. Where the clients are virtual, their test images are at hand: the
-    report then has rows for the clients' own models, their ensemble and the returned model; with the config key
-    `compare`, for every baseline.
+    """Write `report/` and `model/MODEL_CARD.md` of a run whose model is made.
 
     evaluations: client -> what it measured on its own test images.
     missing: client -> why no upload came.
     unevaluated: client -> why no evaluation came.
+    measured: what the server measured itself (see `report/measuring.py`).
     """
     workspace, description = run.workspace, run.model_description
-    measured = _measure(run, evaluations)
     content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
@@ -53,23 +52,6 @@ def write_report(
     write_results(workspace.report, content)
     write_bytes(workspace.model / "MODEL_CARD.md", model_card.render(content, description["class_names"]).encode())
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
-
-
-def _measure(run: Run, evaluations: dict[str, Evaluation]) -> Measurements:
-    if not has_virtual_clients(run):
-        return Measurements()
-    virtual, workspace, completed = VirtualRun.from_run(run), run.workspace, 0
-    total = len(compare.trained_methods(run))
-
-    def on_progress(count: int) -> None:
-        nonlocal completed
-        completed += count
-        workspace.log(Progress(stage="measurement", completed=completed, total=total, unit="models"))
-
-    with workspace.stage("measurement"):
-        if run.config.options.compare:
-            return compare.measure_everything(virtual, evaluations, on_progress)
-        return compare.measure_what_is_returned(virtual, evaluations)
 
 
 def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation]) -> ClientResult:

@@ -21,6 +21,7 @@ from fedlmg_server.distillation import parallel
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.events import PlanMade, StageFinished
 from fedlmg_server.general.models import make_general_models
+from fedlmg_server.report.measuring import Measuring
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
 from fedlmg_server.results import UPPER_BOUNDS, GeneralResult, Results, read_results
@@ -51,10 +52,14 @@ def prepare(run: VirtualRun, with_baselines: bool) -> None:
     set_compare(run, with_baselines)
 
 
+def write(run: VirtualRun, evaluations: dict[str, Evaluation]) -> None:
+    write_report(run, evaluations, {}, {}, Measuring(run).measure(evaluations))
+
+
 def report(run: VirtualRun, with_baselines: bool) -> Results:
     """Writes the report of a finished run; returns its results."""
     prepare(run, with_baselines)
-    write_report(run, {"mnist": Evaluation(num_examples=500, returned=0.5)}, {}, {})
+    write(run, {"mnist": Evaluation(num_examples=500, returned=0.5)})
     return read_results(run.workspace.report)
 
 
@@ -94,7 +99,7 @@ def test_the_order_in_which_clients_answer_changes_no_bit(finished: VirtualRun):
 
     def mean(evaluations: dict[str, float]) -> float:
         told = {name: Evaluation(num_examples=1, returned=accuracy) for name, accuracy in evaluations.items()}
-        write_report(finished, told, {}, {})
+        write(finished, told)
         return read_results(finished.workspace.report).aggregated.accuracy
 
     assert mean(answers) == mean(dict(reversed(answers.items()))) == (0.2 + 0.3 + 0.1) / 3
@@ -140,7 +145,7 @@ def test_a_warm_start_s_general_images_are_told(finished: VirtualRun, warm: bool
     prepare(finished, False)
     finished.config = Config.from_run_config(finished.config.to_run_config() | {"warm-start": warm})
 
-    write_report(finished, {}, {}, {})
+    write(finished, {})
 
     general = read_results(finished.workspace.report).general
     assert general == (GeneralResult(source="public", num_images=60) if warm else None)
@@ -158,7 +163,7 @@ def test_a_warm_started_run_is_compared_with_what_needs_no_client(finished: Virt
     make_general_models(finished, ["small_resnet"])
     prepare(finished, True)
 
-    write_report(finished, {"mnist": Evaluation(num_examples=500, returned=0.5)}, {}, {})
+    write(finished, {"mnist": Evaluation(num_examples=500, returned=0.5)})
 
     results = read_results(finished.workspace.report)
     assert list(results.methods) == [*compare.UNTRAINED, "general", *compare.TRAINED[:-2], *UPPER_BOUNDS]
@@ -171,7 +176,7 @@ def test_models_that_a_client_keeps_have_rows_and_figures(finished: VirtualRun):
     keep(finished, "mnist", model, model.class_names)
     prepare(finished, False)
 
-    write_report(finished, {"mnist": Evaluation(num_examples=500, personal=0.25, no_federation=0.125)}, {}, {})
+    write(finished, {"mnist": Evaluation(num_examples=500, personal=0.25, no_federation=0.125)})
 
     results = read_results(finished.workspace.report)
     client = results.clients["mnist"]
