@@ -5,12 +5,8 @@ which are computed from validation and test images. Feature statistics, losses a
 training images, so they stay on the client.
 """
 
-import hashlib
-import json
 import math
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +17,8 @@ from torchvision.ops import StochasticDepth
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.manifest import Privacy
-from common.storage.atomic import write_bytes
 from common.telling import ToldError
+from fedlmg_client.secret_numbers import SecretNumbers
 
 MISSING = "private training needs Opacus, which is not installed: install the extra `privacy`, or clear 'dp-epsilon'"
 MOST_VALUES = 500_000_000
@@ -45,12 +41,14 @@ class Budget:
     batch_size: float
     """Expected number of images in a batch."""
     steps_per_epoch: int
-    secret: str = field(repr=False)
-    """Seeds batches and noise. With it an attacker could subtract the noise, so it must stay on the client."""
+    secret: bytes = field(repr=False)
+    """Decides batches and noise. With it an attacker could subtract the noise, so it must stay on the client."""
+    training: str = ""
+    """Name of the training, which changes with its images and settings: another one never draws the same noise."""
 
     @classmethod
     def from_config(
-        cls, privacy: PrivacyConfig, config: LocalTrainingConfig, num_examples: int, secret: str
+        cls, privacy: PrivacyConfig, config: LocalTrainingConfig, num_examples: int, secret: bytes, training: str
     ) -> "Budget":
         """Compute how much noise keeps to the client's budget with `num_examples` training images.
 
@@ -80,7 +78,7 @@ class Budget:
             ) from None
         batch_size = sample_rate * num_examples
         norm = privacy.dp_max_grad_norm
-        return cls(privacy.dp_epsilon, delta, norm, noise, sample_rate, batch_size, steps, secret)
+        return cls(privacy.dp_epsilon, delta, norm, noise, sample_rate, batch_size, steps, secret, training)
 
     def to_manifest(self) -> Privacy:
         return Privacy(
@@ -90,15 +88,9 @@ class Budget:
             noise_multiplier=round(self.noise_multiplier, 8),
         )
 
-    def derive_seed(self, epoch: int, purpose: str) -> int:
-        """A seed of 63 bits for one epoch and one purpose.
-
-        Batches and noise need different seeds, because their random numbers would be correlated otherwise. PyTorch's
-        CPU generator uses only 32 bits of a seed, so every epoch has a seed of its own. The generator is not
-        cryptographic.
-        """
-        digest = hashlib.sha256(f"{self.secret}/{epoch}/{purpose}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1
+    def draw(self, epoch: int, purpose: str) -> SecretNumbers:
+        """The random numbers of one epoch and one purpose; an epoch that is cut off draws the same ones again."""
+        return SecretNumbers(self.secret, self.training, epoch, purpose)
 
 
 def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) -> None:
@@ -128,12 +120,23 @@ def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) ->
 
 
 def make_private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch.optim.Optimizer:
-    """Wrap an optimizer in Opacus's, which clips the gradients of single images and adds noise to their sum."""
+    """Wrap an optimizer in Opacus's, which clips the gradients of single images, and add our noise to their sum."""
     from opacus.optimizers import DPOptimizer
 
-    return DPOptimizer(
+    deviation = budget.noise_multiplier * budget.max_grad_norm
+
+    class SecretOptimizer(DPOptimizer):
+        noise: SecretNumbers
+
+        def add_noise(self) -> None:
+            super().add_noise()  # Opacus's own noise is off.
+            for parameter in self.params:
+                noise = self.noise.normal(parameter.numel()).mul_(deviation).view(parameter.shape)
+                parameter.grad += noise.to(parameter.grad)
+
+    return SecretOptimizer(
         optimizer,
-        noise_multiplier=budget.noise_multiplier,
+        noise_multiplier=0.0,
         max_grad_norm=budget.max_grad_norm,
         expected_batch_size=budget.batch_size,
     )
@@ -144,6 +147,7 @@ def take_private_step(
     optimizer: Any,  # Opacus's, which has no types
     inputs: torch.Tensor,  # (B, 3, S, S), B may be 0
     targets: torch.Tensor,  # (B,)
+    noise: SecretNumbers,
 ) -> torch.Tensor:
     """Take one step of a `make_private_optimizer`, and return the mean loss, 0-dim.
 
@@ -151,7 +155,7 @@ def take_private_step(
     """
     most = max(1, MOST_VALUES // sum(parameter.numel() for parameter in model.parameters()))
     parts = list(zip(inputs.split(most), targets.split(most), strict=True))
-    total = inputs.new_zeros(())
+    optimizer.noise, total = noise, inputs.new_zeros(())
     for number, (images, labels) in enumerate(parts, 1):
         optimizer.signal_skip_step(number < len(parts))
         total += compute_gradients_by_image(model, images, labels) * len(images)
@@ -183,18 +187,9 @@ def compute_gradients_by_image(model: torch.nn.Module, inputs: torch.Tensor, tar
     return losses.mean()
 
 
-def load_or_create_secret(folder: Path) -> str:
-    """256 random bits that only this client knows; they are stored, so that an interrupted training continues."""
-    path = folder / "secret.json"
-    if not path.exists():
-        write_bytes(path, json.dumps(os.urandom(32).hex()).encode())
-        path.chmod(0o600)
-    return json.loads(path.read_text())
-
-
-def poisson_batches(num_examples: int, budget: Budget, generator: torch.Generator) -> list[torch.Tensor]:
+def poisson_batches(num_examples: int, budget: Budget, numbers: SecretNumbers) -> list[torch.Tensor]:
     """The batches of one epoch: each image is in each batch with the same probability, so batch sizes differ."""
     return [
-        torch.nonzero(torch.rand(num_examples, generator=generator) < budget.sample_rate).flatten()
+        torch.nonzero(numbers.uniform(num_examples) < budget.sample_rate).flatten()
         for _ in range(budget.steps_per_epoch)
     ]

@@ -27,10 +27,13 @@ from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, fine_tuning, packing, private_training
 from fedlmg_client.fine_tuning import Replay
 from fedlmg_client.private_training import Budget
+from fedlmg_client.secret_numbers import load_or_create_secret
 from fedlmg_client.status import Trained, append_event
 
 RECIPE = 1
 """Number of the training below: what was trained by another one is trained anew."""
+SECRET = "noise.key"
+"""The file of a private training's secret, beside its checkpoint."""
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
 WARMUP_SHARE = 0.05
 NO_PRIVACY = PrivacyConfig()
@@ -62,6 +65,7 @@ def train(
     start = start if start and architecture in start.models else None
     folder = cache / cache_key(data, architecture, config, privacy, seed, start)
     if is_whole(folder / "upload"):
+        remove_checkpoints(folder)
         # The newest upload is the one that was sent last.
         (folder / "upload" / "manifest.json").touch()
         return Upload.load(folder / "upload")
@@ -69,8 +73,9 @@ def train(
     preprocess, budget = PreprocessSpec(config.image_size), None
     if privacy.dp_epsilon:
         # A virtual client has no private data, so its secret is the seed: its run must be reproducible.
-        secret = private_training.load_or_create_secret(folder) if data.source == "folder" else str(seed)
-        budget = Budget.from_config(privacy, config, len(data.train), secret)
+        is_real = data.source == "folder"
+        secret = load_or_create_secret(folder / SECRET) if is_real else str(seed).encode()
+        budget = Budget.from_config(privacy, config, len(data.train), secret, folder.name)
     torch.manual_seed(seed)
     builders = {architectures.base_architecture(architecture)}
     if start:
@@ -115,8 +120,8 @@ def check_trainable(data: ClientData) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Free the space of a training that has ended."""
-    for name in ("checkpoint.safetensors", "best.safetensors"):
+    """Free the space of a training that has ended, and forget the secret of its noise."""
+    for name in ("checkpoint.safetensors", "best.safetensors", SECRET):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -221,12 +226,16 @@ def _train_epoch(
     budget: Budget | None,
     replay: Replay | None,
 ) -> float:
-    """Train for one epoch and return the mean loss; order, augmentation and dropout depend only on seed and epoch."""
+    """Train for one epoch and return the mean loss; order, augmentation and dropout depend only on seed and epoch.
+
+    In private training order and noise depend on its secret instead.
+    """
     epoch_seed = seed * 1_000_003 + epoch
-    torch.manual_seed(budget.derive_seed(epoch, "noise") if budget else epoch_seed)
-    generator = torch.Generator().manual_seed(budget.derive_seed(epoch, "batches") if budget else epoch_seed)
+    torch.manual_seed(epoch_seed)
+    generator = torch.Generator().manual_seed(epoch_seed)
     if budget:
-        batches = private_training.poisson_batches(len(labels), budget, generator)
+        noise = budget.draw(epoch, "noise")
+        batches = private_training.poisson_batches(len(labels), budget, budget.draw(epoch, "batches"))
     else:
         batches = shuffle_batches(len(labels), config.local_batch_size, generator)
     model.train()
@@ -234,7 +243,7 @@ def _train_epoch(
     for rows in batches:
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
         if budget:
-            loss = private_training.take_private_step(model, optimizer, inputs, labels[rows])
+            loss = private_training.take_private_step(model, optimizer, inputs, labels[rows], noise)
         else:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
                 loss = fine_tuning.compute_loss(model, inputs, labels[rows], replay, preprocess, generator)

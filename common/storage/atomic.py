@@ -13,10 +13,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     ------
     OSError: the file cannot be written; the error names it, and the temporary file is removed.
     """
+    _write(path, content, 0o666)
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, in the same way as `write_bytes`; it never has wider rights."""
+    _write(path, content, 0o600)
+
+
+def _write(path: Path, content: bytes, rights: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # A crash may have left it, with other rights.
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, rights), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

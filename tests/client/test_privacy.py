@@ -1,6 +1,7 @@
 """What an upload gives away, and training that bounds it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -29,7 +30,7 @@ from fedlmg_client.private_training import Budget
 from tests.client.noise import noise_data
 
 FOLDER = {"dataset": "", "image-size": 16, "local-epochs": 1}
-BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, "secret")
+BUDGET = Budget(8.0, 1e-3, 1.0, 0.5, 0.25, 4.0, 3, b"secret")
 CONFIG = LocalTrainingConfig(local_epochs=2, local_batch_size=8, image_size=16)
 PRIVATE = PrivacyConfig(dp_epsilon=8.0)
 
@@ -190,13 +191,40 @@ def test_noise_reaches_the_weights(data: ClientData, tmp_path: Path):
 
 def test_a_budget_that_no_noise_keeps_is_said():
     with pytest.raises(ValueError, match=r"'dp-epsilon' 0\.001 .*: raise"):
-        Budget.from_config(PrivacyConfig(dp_epsilon=0.001), CONFIG, 24, "secret")
+        Budget.from_config(PrivacyConfig(dp_epsilon=0.001), CONFIG, 24, b"secret", "training")
 
 
-def test_every_epoch_s_batches_and_noise_have_seeds_of_their_own():
-    seeds = {BUDGET.derive_seed(epoch, purpose) % 2**32 for epoch in range(20) for purpose in ("batches", "noise")}
+def test_every_training_s_and_epoch_s_batches_and_noise_have_numbers_of_their_own():
+    first = [
+        replace(BUDGET, training=training, secret=secret).draw(epoch, purpose).uniform(1).item()
+        for training in ("one", "two")
+        for secret in (b"a", b"b")
+        for epoch in range(20)
+        for purpose in ("batches", "noise")
+    ]
 
-    assert len(seeds) == 40
+    assert len(set(first)) == 160
+
+
+def test_the_noise_has_the_deviation_of_the_budget():
+    budget = replace(BUDGET, noise_multiplier=3.0, max_grad_norm=0.5, batch_size=2.0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10_000))
+    before = model[1].weight.detach().clone()
+    optimizer = private_training.make_private_optimizer(torch.optim.SGD(model.parameters(), 1.0), budget)
+
+    nothing = torch.zeros(0, 3, 2, 2), torch.zeros(0).long()
+    private_training.take_private_step(model, optimizer, *nothing, budget.draw(0, "noise"))
+
+    moved = model[1].weight.detach() - before
+    assert abs(moved.std().item() - 3.0 * 0.5 / 2.0) < 0.01
+    assert abs(moved.mean().item()) < 0.01
+
+
+def test_batches_have_the_rate_of_the_budget():
+    batches = private_training.poisson_batches(10_000, BUDGET, BUDGET.draw(0, "batches"))
+
+    assert [abs(len(rows) / 10_000 - BUDGET.sample_rate) < 0.02 for rows in batches] == [True] * BUDGET.steps_per_epoch
+    assert not torch.equal(batches[0], batches[1])
 
 
 def test_no_image_weighs_more_than_the_norm_that_is_allowed():
@@ -207,7 +235,7 @@ def test_no_image_weighs_more_than_the_norm_that_is_allowed():
 
     image = torch.full((1, 3, 2, 2), 100.0)
 
-    private_training.take_private_step(model, optimizer, image, model(image).argmin(1))
+    private_training.take_private_step(model, optimizer, image, model(image).argmin(1), BUDGET.draw(0, "noise"))
 
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     torch.testing.assert_close((after - before).norm(), torch.tensor(0.5))
@@ -220,8 +248,10 @@ def test_a_batch_in_parts_makes_the_same_step(monkeypatch: pytest.MonkeyPatch):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
         optimizer = private_training.make_private_optimizer(torch.optim.SGD(model.parameters(), 1.0), BUDGET)
+        noise = BUDGET.draw(0, "noise")
         for count in (5, 0, 3):
-            private_training.take_private_step(model, optimizer, torch.rand(count, 3, 2, 2), torch.zeros(count).long())
+            images, labels = torch.rand(count, 3, 2, 2), torch.zeros(count).long()
+            private_training.take_private_step(model, optimizer, images, labels, noise)
         stepped.append(model[1].weight.detach())
 
     torch.testing.assert_close(*stepped)
@@ -279,6 +309,53 @@ def test_private_training_cut_off_ends_with_the_same_weights(
             train(data, tmp_path / "cut")
 
     assert train(data, tmp_path / "cut").manifest.sha256 == whole.manifest.sha256
+
+
+def cut_off(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def test_a_real_client_s_training_cut_off_goes_on_with_the_same_noise(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = replace(data, source="folder")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_print_progress", cut_off)
+        with pytest.raises(ZeroDivisionError):
+            train(real, tmp_path / "cut")
+    shutil.copytree(tmp_path / "cut", tmp_path / "again")
+
+    first, second = (train(real, tmp_path / name).manifest.sha256 for name in ("cut", "again"))
+
+    assert first == second
+
+
+def test_the_secret_is_its_owner_s_alone_and_gone_when_training_ends(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = replace(data, source="folder")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_print_progress", cut_off)
+        with pytest.raises(ZeroDivisionError):
+            train(real, tmp_path)
+    (secret,) = tmp_path.glob("*/noise.key")
+    rights, length = secret.stat().st_mode & 0o777, secret.stat().st_size
+
+    train(real, tmp_path)
+
+    assert (rights, length) == (0o600, 32)
+    assert not list(tmp_path.glob("*/noise.key"))
+
+
+def test_a_secret_that_a_crash_left_is_removed_at_the_next_call(data: ClientData, tmp_path: Path):
+    real = replace(data, source="folder")
+    train(real, tmp_path)
+    (upload,) = tmp_path.glob("*/upload")
+    (upload.parent / "noise.key").write_bytes(bytes(32))
+
+    train(real, tmp_path)
+
+    assert not list(tmp_path.glob("*/noise.key"))
 
 
 def test_nobody_can_draw_a_real_client_s_noise_again(data: ClientData, tmp_path: Path):
