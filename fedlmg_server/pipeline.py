@@ -4,6 +4,7 @@ Each stage reads what the stage before left in the workspace and skips what is a
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.events import Loss, PlanMade, Progress
-from fedlmg_server.quarantine import check_quorum
+from fedlmg_server.quarantine import ClientFault, charge_failed, check_quorum
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import launch, store, traces
+from fedlmg_server.synthesis import incidents, launch, store, traces
+from fedlmg_server.synthesis.following import Following
 from fedlmg_server.workspace import METHODS
 
 
@@ -71,37 +73,68 @@ def aggregate(run: Run) -> Aggregated:
         validate_uploads(run)
     check_quorum(run)
     synthesise(run)
-    if not is_model_saved(run):
-        with run.workspace.stage("distillation"):
-
-            def on_epoch(entry: dict[str, float]) -> None:
-                run.workspace.log(Loss(series="distillation", step=entry["epoch"], value=entry["loss"]))
-
-            save_model(run, distil(run, read_synthetic_set(run), on_epoch))
+    while not is_model_saved(run):
+        try:
+            with run.workspace.stage("distillation"):
+                save_model(run, distil(run, read_synthetic_set(run), partial(_log_epoch, run)))
+        except ClientFault as fault:
+            charge_failed(run, fault.reasons)
+            synthesise(run)
     return Aggregated(read_tensors(run.workspace.model / "model.safetensors")[0], run.model_description)
+
+
+def _log_epoch(run: Run, entry: dict[str, float]) -> None:
+    run.workspace.log(Loss(series="distillation", step=entry["epoch"], value=entry["loss"]))
 
 
 def synthesise(run: Run) -> None:
     """Generate the missing images of every client, also without guidance where baselines are compared, on all of this
-    machine's GPUs or cores."""
-    workspace, total = run.workspace, run.num_images
-    location.check_classes(run.config.synthesis.diffusion_model, run.class_names)
+    machine's GPUs or cores. Clients whose images cannot be drawn are charged, and the run goes on without them.
+
+    Raises
+    ------
+    ConfigError: fewer than `min-clients` uploads remain, or no client's images can be drawn.
+    RuntimeError: a process failed, not because of a client.
+    """
+    incidents.clear(run.workspace)
     methods = METHODS if run.config.options.compare and has_virtual_clients(run) else METHODS[:1]
+    missing = _find_missing(run, methods)
+    while True:
+        _draw(run, methods, missing)
+        failed = incidents.read_failures(run.workspace)
+        incidents.clear(run.workspace)
+        if failed:
+            charge_failed(run, failed)
+        if not (missing := _find_missing(run, methods)):
+            return
+        if not failed:
+            raise RuntimeError(f"the processes of synthesis ended, but lack images ({', '.join(missing)}): repeat it")
+
+
+def _find_missing(run: Run, methods: Sequence[str]) -> list[str]:
+    """The methods that lack images; what is there and not planned is removed first."""
+    location.check_classes(run.config.synthesis.diffusion_model, run.class_names)
     for method in methods:
         store.remove_unplanned(run, method)
-    missing = [method for method in methods if not store.is_complete(run, method)]
+    return [method for method in methods if not store.is_complete(run, method)]
+
+
+def _draw(run: Run, methods: Sequence[str], missing: list[str]) -> None:
+    """Generate the images that some methods lack, as far as clients let it, a stage for each of all methods."""
+    workspace, total = run.workspace, run.num_images
     workspace.log(PlanMade(images=total, classes=len(run.class_names), methods=missing))
     with launch.start_workers(workspace, launch.num_processes(run), missing) as workers:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 
             def on_progress(completed: int, stage: str = stage, method: str = method) -> None:
-                workspace.log(Progress(stage=stage, completed=min(completed, total), total=total, unit="images"))
+                workspace.log(Progress(stage=stage, completed=completed, total=total, unit="images"))
                 for client, losses in traces.newest_losses(run, method).items():
                     for kind, value in losses.items():
                         workspace.log(Loss(series=f"{kind}, {client}", step=completed, value=value))
 
             with workspace.stage(stage) as work:
-                before = store.count_images(workspace, method)
-                workers.wait(method, partial(store.is_complete, run, method), on_progress)
-                work.images = store.count_images(workspace, method) - before
+                following = Following(run, method)
+                before = following.count()
+                workers.wait(following.is_complete, following.count, on_progress)
+                work.images = following.count() - before

@@ -4,6 +4,7 @@ Validation puts an upload there before anything is drawn. What fails later becau
 distillation, is charged to that client: its upload goes to quarantine in the middle of the run, and stays there.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -22,11 +23,16 @@ REASON = "reason.json"
 
 
 class ClientFault(RuntimeError):
-    """Something of one client's made the server's work fail. The message says what, in a clause."""
+    """Something of clients made the server's work fail. reasons: client -> what, in a clause."""
 
-    def __init__(self, client: str, reason: str) -> None:
-        super().__init__(reason)
-        self.client = client
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(f"client '{client}': {reason}" for client, reason in reasons.items()))
+        self.reasons = reasons
+
+
+def is_servers_own(error: Exception) -> bool:
+    """Whether an error has nothing to do with the client for which the server was working: its disk is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def charge(run: Run, client: str, reason: str) -> None:
@@ -40,10 +46,32 @@ def charge(run: Run, client: str, reason: str) -> None:
     ------
     ConfigError: fewer than `min-clients` uploads remain.
     """
-    workspace, folder = run.workspace, safe_name(client)
-    again = f"to try this upload again, delete {workspace.quarantine / folder} and repeat the command"
-    quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
-    workspace.remove_images(client)
+    _charge_all(run, {client: reason})
+
+
+def charge_failed(run: Run, reasons: dict[str, str]) -> None:
+    """Charge clients for which the same work failed that was done for the others; reasons: client -> clause.
+
+    Raises
+    ------
+    ConfigError: it failed for every client, which is more likely the server's own fault, and nobody is charged; or
+        fewer than `min-clients` uploads remain.
+    """
+    if {upload.client for upload in run.uploads} <= set(reasons):
+        raise ConfigError(
+            f"the run cannot go on with any of its clients, so none is charged ({ClientFault(reasons)}): check the "
+            "diffusion model, the settings of guidance and this machine's memory, and repeat the command"
+        )
+    _charge_all(run, reasons)
+
+
+def _charge_all(run: Run, reasons: dict[str, str]) -> None:
+    workspace = run.workspace
+    for client, reason in reasons.items():
+        folder = safe_name(client)
+        again = f"to try this upload again, delete {workspace.quarantine / folder} and repeat the command"
+        quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
+        workspace.remove_images(client)
     run.reread_uploads()
     check_quorum(run)
 

@@ -9,7 +9,6 @@ and distillation took.
 """
 
 import time
-from functools import partial
 
 from common.config import Config
 from common.models.predictor import Classifier
@@ -20,7 +19,9 @@ from fedlmg_server.distillation.student import build_classifier, train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
 from fedlmg_server.general.training import Job
-from fedlmg_server.synthesis import launch, store
+from fedlmg_server.quarantine import ClientFault
+from fedlmg_server.synthesis import incidents, launch, store
+from fedlmg_server.synthesis.following import Following
 from fedlmg_server.trainer import TrainingSet
 
 METHOD = "prompts-only"
@@ -115,11 +116,20 @@ def images_per_class(run: VirtualRun) -> int:
 
 
 def generate(run: VirtualRun) -> None:
-    """The unguided images that are missing in the run's workspace."""
+    """The unguided images that are missing in the run's workspace.
+
+    Raises
+    ------
+    DoesNotApply: a client's classifier cannot read them.
+    """
     if store.is_complete(run, METHOD):
         return
+    incidents.clear(run.workspace)
+    following = Following(run, METHOD)
     with (
         run.workspace.stage(METHOD),
         launch.start_workers(run.workspace, launch.num_processes(run), [METHOD]) as workers,
     ):
-        workers.wait(METHOD, partial(store.is_complete, run, METHOD))
+        workers.wait(following.is_complete, following.count, lambda count: None)
+    if failed := incidents.read_failures(run.workspace):
+        raise DoesNotApply(str(ClientFault(failed)))

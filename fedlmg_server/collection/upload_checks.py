@@ -17,6 +17,7 @@ from common.models import architectures, feature_statistics
 from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload, weights_digest
 from fedlmg_server.collection.guided_check import GuidanceError, check_guidance
+from fedlmg_server.quarantine import is_servers_own
 
 LARGEST_WEIGHTS = 1e4
 """Largest root mean square of a tensor of weights or of a layer's means (ours: trained nets reach a few hundred)."""
@@ -40,9 +41,9 @@ def check_upload(upload: Upload, config: Config) -> None:
             step(upload, config)
     except UploadError as error:
         raise UploadError(f"client '{upload.client}': {error}") from None
-    except OSError:
-        raise
     except Exception as error:  # Whatever a stranger's net raises is charged to the stranger.
+        if is_servers_own(error):
+            raise
         problem = f"a check of it fails with {type(error).__name__}: {error}"
         raise UploadError(f"client '{upload.client}': {problem}") from None
 

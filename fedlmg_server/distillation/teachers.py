@@ -5,6 +5,7 @@ import torch
 from common.labels import maps
 from common.upload import Upload
 from common.vision.metrics import predict
+from fedlmg_server.quarantine import ClientFault, is_servers_own
 from fedlmg_server.run import Run
 
 
@@ -15,8 +16,26 @@ def predict_with(run: Run, upload: Upload, images: torch.Tensor) -> torch.Tensor
 
 
 def predict_with_all(run: Run, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Client -> its probabilities, as `predict_with` returns them."""
-    return {upload.client: predict_with(run, upload, images) for upload in run.uploads}
+    """Client -> its probabilities, as `predict_with` returns them.
+
+    Raises
+    ------
+    ClientFault: classifiers fail on the images, or their output is not finite.
+    """
+    found, failed = {}, {}
+    for upload in run.uploads:
+        try:
+            found[upload.client] = predict_with(run, upload, images)
+        except Exception as error:  # A builder of the operator's may raise anything.
+            if is_servers_own(error):
+                raise
+            failed[upload.client] = f"its classifier fails on synthetic images ({type(error).__name__}: {error})"
+            continue
+        if not found[upload.client].isfinite().all():
+            failed[upload.client] = "its classifier's output on synthetic images must be finite, but is not"
+    if failed:
+        raise ClientFault(failed)
+    return found
 
 
 def multi_teacher(

@@ -87,7 +87,7 @@ class Plan:
             before = self.count_images()
             command = [MODULE, str(workspace.root), str(self.folder)]
             with launch.running(workspace, command, "general-images", processes) as workers:
-                workers.wait_until(self.is_complete, self.count_images, on_progress)
+                workers.wait(self.is_complete, self.count_images, on_progress)
             work.images = self.count_images() - before
 
     def work(self, backend: DiffusionBackend, rank: int, world_size: int) -> None:

@@ -3,11 +3,13 @@
 from fedlmg_server.synthesis.scores import Score
 
 Rejected = dict[str, dict[str, dict[str, int]]]
-"""Client -> class -> reason (`confidence` or `unsafe`) -> number of images."""
+"""Client -> class -> reason (`confidence`, `unsafe` or `not-finite`) -> number of images."""
 
 
 def find_reason(score: Score, min_confidence: float, is_guided: bool = True) -> str:
     """Why an image is rejected by its own score, empty when it is accepted; unguided images need no confidence."""
+    if not score.finite:
+        return "not-finite"
     if not score.safe:
         return "unsafe"
     return "confidence" if is_guided and score.confidence < min_confidence else ""

@@ -1,12 +1,15 @@
 """Generate one client's missing images, batch by batch, and score them by its classifier."""
 
+from pathlib import Path
+
 import torch
 
 from common.config.synthesis import SynthesisConfig
 from common.upload import Upload
 from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import plan, store, traces
+from fedlmg_server.synthesis import incidents, plan, scores, store, traces
 from fedlmg_server.synthesis.guidance import ClassifierGuidance, Trace
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.plan import PlannedImage
@@ -46,12 +49,13 @@ def generate_for_client(
 
     Raises
     ------
-    ValueError: images that are not finite.
+    ClientFault: something of the client's failed, or the first images, as many as it has classes, are not finite.
     """
-    folder, config = run.image_folder(upload, method), run.config.synthesis
+    folder, config, workspace = run.image_folder(upload, method), run.config.synthesis, run.workspace
     rank, world_size = share
     batches = plan.split_into_batches(store.planned_images(run, upload), config.synthesis_batch_size)
-    guidance = guide_by(upload, config, backend.device)
+    with incidents.drawing(workspace, upload.client, 0):
+        guidance = guide_by(upload, config, backend.device)
     guide = guidance if method == "fedlmg" else None
     losses: list[tuple[int, Trace]] = []
 
@@ -63,18 +67,36 @@ def generate_for_client(
 
     within_memory = WithinMemory(generate)
     generated = 0
-    for batch in batches[rank::world_size]:
+    for number in range(rank, len(batches), world_size):
+        batch = batches[number]
         if store.are_saved(batch, folder):
             continue
-        images = within_memory(batch)
-        with store.finishing():
+        if incidents.has_failed(workspace, upload.client):
+            break
+        with incidents.drawing(workspace, upload.client, number + 1):
+            images, is_finite = blacken(within_memory(batch))
             pixels = to_pixels(images)
-            found = score_batch(batch, pixels, backend.check_safety(images), guidance, upload.class_names)
+            found = score_batch(batch, pixels, is_finite, backend.check_safety(images), guidance, upload.class_names)
+        with store.finishing():
             store.save_batch(folder, f"scores-{rank}.jsonl", batch, pixels, found)
             traces.append_losses(folder / f"losses-{rank}.jsonl", losses)
             losses.clear()
         generated += len(batch)
+        if not any(score.finite for score in found):
+            _check_hope(upload, folder)
     return generated
+
+
+def _check_hope(upload: Upload, folder: Path) -> None:
+    """
+    Raises
+    ------
+    ClientFault: no image is finite so far, and there are as many as the client has classes.
+    """
+    known = scores.read_scores(folder).values()
+    if len(known) >= len(upload.held_class_names) and not any(score.finite for score in known):
+        reason = f"its first {len(known)} images are all rejected, as not finite: its classifier cannot guide"
+        raise ClientFault({upload.client: reason})
 
 
 def generate_batch(
@@ -104,6 +126,12 @@ def generate_batch(
     return sample(backend, x_T, condition, sampling_settings(config), full_loss, generators)
 
 
+def blacken(images: torch.Tensor) -> tuple[torch.Tensor, list[bool]]:
+    """Images (B, 3, h, w), those that are not finite black; and whether each was finite."""
+    is_finite = images.isfinite().flatten(1).all(1)
+    return images.where(is_finite[:, None, None, None], 0), is_finite.tolist()
+
+
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """uint8 (B, 3, h, w) of images in [0, 1].
 
@@ -120,6 +148,7 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 def score_batch(
     batch: list[PlannedImage],
     pixels: torch.Tensor,  # uint8 (B, 3, h, w)
+    is_finite: list[bool],
     is_safe: list[bool],
     guidance: ClassifierGuidance,
     class_names: list[str],
@@ -127,7 +156,10 @@ def score_batch(
     """What the client's classifier makes of each image."""
     probabilities = guidance.classifier(guidance.preprocess(pixels.float() / 255)).softmax(1).cpu()
     found = []
-    for image, row, safe in zip(batch, probabilities, is_safe, strict=True):
+    for image, row, finite, safe in zip(batch, probabilities, is_finite, is_safe, strict=True):
+        if not finite or not row.isfinite().all():
+            found.append(Score(image.file, image.class_name, 0.0, agrees=False, safe=safe, finite=False))
+            continue
         asked = class_names.index(image.class_name)
         confidence, agrees = round(row[asked].item(), 4), bool(row.argmax() == asked)
         found.append(Score(image.file, image.class_name, confidence, agrees, safe))

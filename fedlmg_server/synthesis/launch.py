@@ -1,9 +1,11 @@
-"""Start the synthesis processes of this machine, watch them, and say what went wrong in one that fails."""
+"""Start the synthesis processes of this machine, watch them, and start one again that a client's net ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,10 +16,13 @@ import torch
 from common.devices import default_device
 from common.processes import num_processors
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import plan, store
+from fedlmg_server.synthesis import incidents, plan
+from fedlmg_server.synthesis.incidents import Position
 from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
+MOST_DEATHS = 2
+"""Of processes at one client: the first may be an accident."""
 MODULE = "fedlmg_server.synthesis.worker"
 
 
@@ -28,7 +33,8 @@ def num_processes(run: Run) -> int:
 
 
 class Workers:
-    """Processes that generate; they find out themselves what is missing."""
+    """Processes that generate; they find out themselves what is missing. One that dies while it draws for a client is
+    started again, and a client at which they die twice is drawn for no more."""
 
     def __init__(self, workspace: Workspace, command: Sequence[str], name: str, world_size: int):
         """command: a module and its arguments. name: of the log files. world_size: number of processes."""
@@ -36,43 +42,55 @@ class Workers:
         logs.mkdir(parents=True, exist_ok=True)
         self.workspace, self.name = workspace, name
         self.logs = [logs / f"{name}-{rank}.log" for rank in range(world_size)]
-        self.processes = [_start(workspace, command, rank, world_size, log) for rank, log in enumerate(self.logs)]
+        for log in self.logs:
+            log.unlink(missing_ok=True)
+        self._start = partial(_start, workspace, command, world_size)
+        self.processes = [self._start(rank, log) for rank, log in enumerate(self.logs)]
+        self._deaths: Counter[str] = Counter()
 
     def wait(
-        self, method: str, is_complete: Callable[[], bool], on_progress: Callable[[int], None] = lambda count: None
-    ) -> None:
-        """Wait until all images of the method are there; `on_progress` gets the number that the workspace holds.
-
-        Raises
-        ------
-        RuntimeError: a process failed; its log's last line is in the message.
-        """
-        self.wait_until(is_complete, partial(store.count_images, self.workspace, method), on_progress)
-
-    def wait_until(
         self, is_complete: Callable[[], bool], count: Callable[[], int], on_progress: Callable[[int], None]
     ) -> None:
         """Wait until all is there; `on_progress` gets what `count` returns, whenever it changes.
 
         Raises
         ------
-        RuntimeError: a process failed; its log's last line is in the message.
+        RuntimeError: a process failed, not while it drew for a client; its log's last line is in the message.
         """
         counted = -1
         while True:
             over = all(process.poll() is not None for process in self.processes)
             if counted != (counted := count()):
                 on_progress(counted)
-            self._check()
+            if self._restart_dead():
+                continue
             if over or is_complete():
                 return
             time.sleep(POLL_SECONDS)
 
-    def _check(self) -> None:
-        for process, log in zip(self.processes, self.logs, strict=True):
-            if process.poll():
+    def _restart_dead(self) -> bool:
+        """Whether any process was started again."""
+        restarted = False
+        for rank, (process, log) in enumerate(zip(self.processes, self.logs, strict=True)):
+            if process.poll() is None:
+                continue
+            # A net that ends the process may do so with any exit code.
+            if position := incidents.take_position(self.workspace, process.pid):
+                self._count_death(position, process.returncode, log)
+                self.processes[rank], restarted = self._start(rank, log), True
+            elif process.returncode:
                 last = (log.read_text().strip().splitlines() or ["no output"])[-1]
                 raise RuntimeError(f"a {self.name} process ended with {process.returncode} ({log}): {last}")
+        return restarted
+
+    def _count_death(self, position: Position, code: int, log: Path) -> None:
+        self._deaths[position.client] += 1
+        if self._deaths[position.client] == MOST_DEATHS:
+            reason = (
+                f"{MOST_DEATHS} processes died while they drew its images, the last with {_name_ending(code)} at batch "
+                f"{position.batch} ({log})"
+            )
+            incidents.note_failure(self.workspace, position.client, reason)
 
     def stop(self) -> None:
         for process in self.processes:
@@ -99,7 +117,11 @@ def running(workspace: Workspace, command: Sequence[str], name: str, world_size:
         started.stop()
 
 
-def _start(workspace: Workspace, command: Sequence[str], rank: int, world_size: int, log: Path) -> subprocess.Popen:
+def _name_ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _start(workspace: Workspace, command: Sequence[str], world_size: int, rank: int, log: Path) -> subprocess.Popen:
     root = str(Path(__file__).parents[2])
     environment = {
         **os.environ,
@@ -111,5 +133,5 @@ def _start(workspace: Workspace, command: Sequence[str], rank: int, world_size: 
     if default_device().type == "cpu":
         environment["OMP_NUM_THREADS"] = "1"
     line = [sys.executable, "-m", *command, "--with-parent", str(os.getpid())]
-    with open(log, "w") as file:
+    with open(log, "a") as file:
         return subprocess.Popen(line, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=workspace.root)

@@ -11,6 +11,8 @@ Processes never talk to each other; images are named by seed, so what one leaves
 
 import argparse
 import os
+import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -18,27 +20,56 @@ import torch
 from common.devices import device_of_process
 from common.processes import end_with_parent
 from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.events import Estimated
+from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import estimate, plan, store
+from fedlmg_server.synthesis import estimate, incidents, plan, store
 from fedlmg_server.synthesis.generate import generate_for_client
 from fedlmg_server.workspace import METHODS
 
 
 def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
     """Generate this process's share, method by method; one classifier in memory at a time. The first process says
-    beforehand, by a short probe, how long it will take."""
+    beforehand, by a short probe, how long it will take. Clients whose images cannot be drawn are passed over.
+
+    Raises
+    ------
+    ClientFault: what is missing of a client cannot be drawn; the others' images are not complete.
+    """
     backend, config = families.load_backend(run.config.synthesis, run.device), run.config.synthesis
     if rank == 0 and "fedlmg" in methods and not store.count_images(run.workspace):
-        first, total = next(run.load_uploads()), estimate.count_planned_images(run)
-        run.workspace.log(Estimated(sentence=estimate.time_probe(backend, run, first, total, world_size).sentence()))
+        _tell_cost(backend, run, world_size)
     for method in methods:
         dealt = 0
         for upload in run.load_uploads():
             # The next client's first batch is the next process's, so that none gets the odd batch of every client.
             share = ((rank - dealt) % world_size, world_size)
-            generate_for_client(backend, run, upload, method, share)
+            if not incidents.has_failed(run.workspace, upload.client):
+                generate_for_client(backend, run, upload, method, share)
             dealt += plan.num_batches(upload.held_class_names, config)
+
+
+def _tell_cost(backend: DiffusionBackend, run: Run, world_size: int) -> None:
+    uploads = (upload for upload in run.load_uploads() if not incidents.has_failed(run.workspace, upload.client))
+    if (first := next(uploads, None)) is not None:
+        with incidents.drawing(run.workspace, first.client, 0):
+            cost = estimate.time_probe(backend, run, first, estimate.count_planned_images(run), world_size)
+        run.workspace.log(Estimated(sentence=cost.sentence()))
+
+
+def work_on(run: Run, methods: list[str], rank: int, world_size: int) -> None:
+    """As `work`, in a new process after each client that fails: what a net raised may have broken this one, as an
+    assertion on a GPU does."""
+    try:
+        work(run, methods, rank, world_size)
+    except ClientFault as fault:
+        traceback.print_exc()
+        for client, reason in fault.reasons.items():
+            incidents.note_failure(run.workspace, client, reason)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main() -> None:
@@ -54,7 +85,7 @@ def main() -> None:
         # As the ServerApp's processes: with more, an image's last bits would depend on who draws it.
         torch.set_num_threads(1)
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    work(Run.reopen(arguments.workspace, device), arguments.methods, rank, world_size)
+    work_on(Run.reopen(arguments.workspace, device), arguments.methods, rank, world_size)
 
 
 if __name__ == "__main__":

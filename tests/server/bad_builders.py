@@ -1,8 +1,14 @@
-"""Nets of an operator's own with a bug, each the small ResNet but for what its name says."""
+"""Nets of an operator's own with a bug, each the small ResNet but for what its name says. Validation asks for few
+images at once, and each bug but the first comes out with more."""
 
+import os
+
+import torch
 from torch import nn
 
 from common.models.small import SmallResNet
+
+FEW = 8
 
 
 def raises_in_eval(num_classes: int, image_size: int) -> nn.Module:
@@ -10,3 +16,45 @@ def raises_in_eval(num_classes: int, image_size: int) -> nn.Module:
     model = SmallResNet(num_classes)
     model.eval = lambda: 1 / 0
     return model
+
+
+class Raising(SmallResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.requires_grad and len(images) > FEW:
+            raise ValueError("too many images")
+        return super().forward(images)
+
+
+class Dying(SmallResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.requires_grad and len(images) > FEW:
+            os._exit(0)
+        return super().forward(images)
+
+
+class NotFinite(SmallResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * (torch.nan if images.requires_grad and len(images) > FEW else 1)
+
+
+class RaisingAsTeacher(SmallResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not images.requires_grad and len(images) > 2 * FEW:
+            raise ValueError("too many images to read")
+        return super().forward(images)
+
+
+def raising(num_classes: int, image_size: int) -> nn.Module:
+    return Raising(num_classes)
+
+
+def dying(num_classes: int, image_size: int) -> nn.Module:
+    return Dying(num_classes)
+
+
+def not_finite(num_classes: int, image_size: int) -> nn.Module:
+    return NotFinite(num_classes)
+
+
+def raising_as_teacher(num_classes: int, image_size: int) -> nn.Module:
+    return RaisingAsTeacher(num_classes)

@@ -18,10 +18,12 @@ from common.config.synthesis import SynthesisConfig
 from common.models.feature_statistics import Moments
 from common.upload import Upload
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
+from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import generate, scores, store
 from fedlmg_server.synthesis.filters import find_reason
 from fedlmg_server.synthesis.generate import generate_for_client
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images, split_into_batches
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.synthesis.store import finishing
@@ -199,15 +201,34 @@ def test_a_batch_is_whole_when_a_polite_kill_comes_with_its_first_image(backend,
     assert len(images(run, upload)) == 3
 
 
-def test_images_that_are_no_numbers_are_not_written(backend, run, upload, monkeypatch):
+def test_a_client_whose_first_images_are_no_numbers_is_charged_and_drawn_for_no_more(backend, run, upload, monkeypatch):
     monkeypatch.setattr(
         generate, "generate_batch", lambda _, __, batch, *rest: torch.full((len(batch), 3, 32, 32), torch.nan)
     )
 
-    with pytest.raises(ValueError, match="images are not finite numbers"):
+    with pytest.raises(ClientFault, match="client 'site-a': its first 3 images are all rejected, as not finite"):
         generate_for_client(backend, run, upload)
 
-    assert images(run, upload) == {}
+    assert len(images(run, upload)) == 3
+
+
+def test_an_image_that_its_classifier_cannot_read_is_rejected(backend, run, upload, monkeypatch):
+    classify = ClassifierGuidance.of_upload
+
+    def of_upload(*asked, **weights) -> ClassifierGuidance:
+        guidance = classify(*asked, **weights)
+        guidance.classifier.register_forward_hook(
+            lambda _, inputs, logits: logits if inputs[0].requires_grad else logits * torch.nan
+        )
+        return guidance
+
+    monkeypatch.setattr(ClassifierGuidance, "of_upload", of_upload)
+
+    with pytest.raises(ClientFault, match="not finite"):
+        generate_for_client(backend, run, upload)
+
+    found = scores.read_scores(run.image_folder(upload)).values()
+    assert {(score.finite, score.confidence, find_reason(score, 0.0)) for score in found} == {(False, 0, "not-finite")}
 
 
 def test_safety_checkers_answer_is_kept_with_the_score(backend, run, upload, monkeypatch):

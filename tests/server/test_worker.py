@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,10 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.events import Estimated
 from fedlmg_server.run import Run
-from fedlmg_server.synthesis import estimate, launch, store, worker
-from fedlmg_server.synthesis.plan import split_into_batches
+from fedlmg_server.synthesis import estimate, incidents, launch, scores, store, worker
+from fedlmg_server.synthesis.following import Following
+from fedlmg_server.synthesis.plan import PlannedImage, split_into_batches
+from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.workspace import METHODS, Workspace
 from tests.manifests import saying
 
@@ -49,20 +50,21 @@ def generated(workspace: Workspace) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in workspace.root.glob("synthetic/*/*/[!.]*.png")}
 
 
-def is_complete(workspace: Workspace, method: str) -> bool:
-    return store.count_images(workspace, method) == 8
+def wait(workers: launch.Workers, method: str = "fedlmg") -> None:
+    following = Following(Run.reopen(workers.workspace.root, CPU), method)
+    workers.wait(following.is_complete, following.count, lambda count: None)
 
 
 def generate_all(workspace: Workspace) -> None:
     with launch.start_workers(workspace, 2) as workers:
-        workers.wait("fedlmg", partial(is_complete, workspace, "fedlmg"))
+        wait(workers)
 
 
 @pytest.mark.slow
 def test_all_processes_generate_the_whole_plan(workspace):
     with launch.start_workers(workspace, 2, METHODS) as workers:
         for method in METHODS:
-            workers.wait(method, partial(is_complete, workspace, method))
+            wait(workers, method)
 
     assert [store.count_images(workspace, method) for method in METHODS] == [8, 8]
 
@@ -165,3 +167,39 @@ def test_plan_without_a_valid_upload_is_a_sentence(workspace, upload):
 
     assert result.exit_code == 1
     assert "holds no valid upload" in result.output
+
+
+def test_images_are_counted_by_new_score_lines_and_only_once_they_are_written(workspace, upload):
+    run = Run.reopen(workspace.root, CPU)
+    first, *others = store.planned_images(run, upload)
+    folder = run.image_folder(upload)
+    following, counts = Following(run, "fedlmg"), []
+
+    def score(images: list[PlannedImage]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        scores.append_scores(folder / "scores-0.jsonl", [Score(i.file, i.class_name, 1.0, True) for i in images])
+        counts.append(following.count())
+
+    def write(images: list[PlannedImage]) -> None:
+        for image in images:
+            image.path(folder).parent.mkdir(exist_ok=True)
+            image.path(folder).write_bytes(b"")
+        counts.append(following.count())
+
+    score([first])
+    write([first])
+    score(others)
+    before = following.is_complete()
+    write(others)
+
+    assert counts == [0, 1, 1, 8]
+    assert (before, following.is_complete()) == (False, True)
+    assert Following(run, "fedlmg").count() == 8
+
+
+def test_nobody_waits_for_images_of_a_client_that_has_failed(workspace):
+    following = Following(Run.reopen(workspace.root, CPU), "fedlmg")
+
+    incidents.note_failure(workspace, "site-a", "its images cannot be drawn")
+
+    assert following.is_complete()

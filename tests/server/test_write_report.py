@@ -128,9 +128,11 @@ def test_no_method_is_measured_where_the_clients_images_are_not_at_hand(finished
 def test_unguided_images_are_generated_for_baselines_alone(
     finished: VirtualRun, monkeypatch: pytest.MonkeyPatch, with_baselines: bool, methods: list[str]
 ):
-    workers = SimpleNamespace(wait=lambda *_: None)
+    lost = next(finished.image_folder(finished.uploads[0], "prompts-only").glob("*/*.png"))
+    content = lost.read_bytes()
+    workers = SimpleNamespace(wait=lambda *_: lost.write_bytes(content))
     monkeypatch.setattr(launch, "start_workers", lambda *_: nullcontext(workers))
-    next(finished.image_folder(finished.uploads[0], "prompts-only").glob("*/*.png")).unlink()
+    lost.unlink()
     set_compare(finished, with_baselines)
 
     pipeline.synthesise(finished)
