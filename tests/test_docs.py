@@ -158,3 +158,10 @@ def test_python_blocks_run_one_after_the_other(document: str, tmp_path: Path, mo
 
     for number, block in enumerate(blocks(document, "python")):
         exec(compile(block, f"{document}, Python block {number}", "exec"), names)
+
+
+def test_a_checksum_is_not_called_a_signature():
+    code = [path for name in ("common", "fedlmg_client", "fedlmg_server") for path in (ROOT / name).rglob("*.py")]
+    texts = [*code, *(ROOT / document for document in MARKDOWN)]
+
+    assert [path for path in texts if re.search(r"\bsignatures?\b", path.read_text(), re.I)] == []

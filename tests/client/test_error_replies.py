@@ -23,11 +23,7 @@ ROOT = Path(__file__).parents[2]
 PLANTED = "zqx"
 """A part of every name of a file, folder, class or path on the client."""
 RUN_CONFIG = {"dataset": "", "local-epochs": 1, "architectures": "small_resnet", "image-size": 16}
-HANDLERS = {
-    MessageType.QUERY: client_app.answer_question,
-    MessageType.TRAIN: client_app.train_and_upload,
-    MessageType.EVALUATE: client_app.take_and_evaluate,
-}
+KINDS = (MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE)
 TOLD = ("ToldError", "FolderError", "ConfigError")
 """Classes of errors that have a public sentence."""
 HARMLESS = {
@@ -55,7 +51,7 @@ def ask(kind: str, node_config: dict, run_config: dict = RUN_CONFIG) -> RecordDi
     said = {"have": "{}", "max-upload-megabytes": 100.0, "model": "{}"}
     content = RecordDict({"config": ConfigRecord(said), "arrays": ArrayRecord()})
     context = Context(1, 7, {"name": "site-a"} | node_config, RecordDict(), run_config)
-    return HANDLERS[kind](Message(content, 7, kind), context).content
+    return client_app.app(Message(content, 7, kind), context).content
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -166,7 +162,7 @@ LIBRARIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", LIBRARIES, ids=lambda error: type(error).__name__)
 def test_whatever_is_raised_its_text_stays_on_the_client(
     error: Exception, kind: str, images: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +184,15 @@ def test_an_error_of_the_system_is_told_by_its_kind(images: Path, monkeypatch: p
     reason = ask(MessageType.QUERY, data(images))["error"]["reason"]
 
     assert "OSError: No space left on device" in reason
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_message_that_lacks_its_records_is_answered(kind: str, images: Path):
+    context = Context(1, 7, {"name": "site-a"} | data(images), RecordDict(), RUN_CONFIG)
+
+    reply = client_app.app(Message(RecordDict(), 7, kind), context)
+
+    assert "does not tell in full (KeyError)" in reply.content["error"]["reason"]
 
 
 def test_a_client_without_any_usable_setting_answers_as_well():
