@@ -123,14 +123,15 @@ def forget(
     client: Annotated[str, typer.Argument(help="Name of the client, as the report shows it.")],
     workspace: Annotated[Path, typer.Option(help="Folder of the run.")],
 ) -> None:
-    """Remove a client from a run: delete its upload and images, and make the model again without them."""
-    from fedlmg_server.forget import forget_client
+    """Remove a client from a run: delete what came from it and what tells of it, and make the model again."""
+    from fedlmg_server import forget
     from fedlmg_server.run import Run
 
     try:
         run = Run.reopen(workspace)
         with run.workspace.lock():
-            forget_client(run, client)
+            console.print(forget.tell_what_is_left(run, forget.erase_client(run, client)), soft_wrap=True, markup=False)
+            forget.make_again(run)
     except ValueError as error:
         raise print_failure(console, error) from None
     console.print(

@@ -27,7 +27,7 @@ class StageFinished(Event):
 class ClientEvent(Event):
     kind: Literal["client"] = "client"
     name: str
-    state: Literal["answered", "failed", "quarantined", "forgotten"]
+    state: Literal["answered", "failed", "quarantined"]
     reason: str = ""
     """Why, in a sentence; empty for a client that answered."""
 

@@ -176,6 +176,11 @@ class Workspace:
     def model(self) -> Path:
         return self.root / "model"
 
+    def remove_model(self) -> None:
+        """Remove the model and the report of it."""
+        for folder in (self.model, self.report):
+            shutil.rmtree(folder, ignore_errors=True)
+
     @property
     def report(self) -> Path:
         return self.root / "report"

@@ -36,7 +36,7 @@ SERVER_FLOORS = (
     {"general"},
     {"collection", "distillation"},
     {"baselines", "deployment"},
-    {"report"},
+    {"erasure", "report"},
     {"evaluation", "pipeline"},
     {"forget", "pretraining", "runs"},
     {"bench"},

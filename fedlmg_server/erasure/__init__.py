@@ -1,0 +1,1 @@
+"""Take one client out of the files of a workspace."""

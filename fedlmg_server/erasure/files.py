@@ -1,0 +1,89 @@
+"""Rewrite the files that a run keeps for all clients together: events, records, logs; delete what is one client's."""
+
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.storage import json_lines
+from common.storage.atomic import write_bytes, write_json
+from fedlmg_server.erasure.trackers import erase_from_trackers
+from fedlmg_server.erasure.words import Words
+from fedlmg_server.workspace import Workspace
+
+NOT_BY_CLIENT = ("general", "trackers", "baselines")
+"""Folders of a workspace whose entries are not named after clients."""
+OF_THE_RUN = ("stage", "progress", "plan", "estimate", "run")
+"""Kinds of events that tell of no client, but perhaps in the reason why a run failed."""
+
+
+def erase(workspace: Workspace, words: Words) -> None:
+    """Delete the client's folders in every room of the workspace, and take its words out of what is left.
+
+    Rooms and files that this function does not know are treated alike. Not touched are the settings in `run.json`, and
+    what came from other clients. `find_words` tells what remains.
+    """
+    root = workspace.root
+    for path in _entries_of(root, words):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in root.rglob(".*.part"):  # of writes that a crash cut short
+        path.unlink()
+    if workspace.events.exists():
+        kept = [entry for line in json_lines.read(workspace.events) if (entry := _clean_event(line, words))]
+        write_bytes(workspace.events, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+    for path in (*root.glob("*.json"), *(path for room in _rooms(root) for path in room.glob("*.json"))):
+        if path.name != "run.json" or path.parent != root:
+            _clean_json(path, words)
+    for path in (*root.glob("*.log"), *root.glob("logs/*")):
+        lines = path.read_bytes().splitlines(keepends=True)
+        if len(kept_lines := [line for line in lines if not words.are_in(line)]) < len(lines):
+            write_bytes(path, b"".join(kept_lines))
+    erase_from_trackers(root / "trackers", words)
+
+
+def _rooms(root: Path) -> Iterator[Path]:
+    return (path for path in root.iterdir() if path.is_dir() and path.name not in NOT_BY_CLIENT)
+
+
+def _entries_of(root: Path, words: Words) -> list[Path]:
+    """`ROOM/CLIENT` and `ROOM/CLIENT.json` for every room. A name that is no file name is never used as one."""
+    return [path for room in _rooms(root) for path in room.iterdir() if words.folder in (path.name, path.stem)]
+
+
+def _clean_event(entry: dict[str, Any], words: Words) -> dict[str, Any] | None:
+    """The event without the client, or None if it is one of the client's."""
+    if entry.get("kind") in OF_THE_RUN:
+        return entry | ({"reason": words.replace_in(str(entry["reason"]))} if "reason" in entry else {})
+    if entry.get("kind") == "loss":
+        _, _, client = str(entry.get("series")).partition(", ")
+        return None if client == words.name else entry
+    return None if words.are_in(json.dumps(entry, ensure_ascii=False)) else entry
+
+
+def _clean_json(path: Path, words: Words) -> None:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return
+    if (cleaned := words.take_out_of(content)) != content:
+        write_json(path, cleaned)
+
+
+def find_words(root: Path, words: Words) -> list[str]:
+    """Paths below `root` of all files that hold the client's words, or have them in their path."""
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and (words.are_in(str(path.relative_to(root))) or _holds(path, words))
+    )
+
+
+def _holds(path: Path, words: Words) -> bool:
+    if not path.stat().st_size:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        is_text = b"\0" not in content[: os.sysconf("SC_PAGE_SIZE")]
+        return words.are_in(content[:]) if is_text else words.are_in_binary(content)
