@@ -22,7 +22,7 @@ class FolderError(ToldError):
     problem: what is wrong, in words for the server that name nothing in or of the folder.
     """
 
-    def __init__(self, message: str, problem: str) -> None:
+    def __init__(self, message: str, problem: str = "they are not as they should be") -> None:
         super().__init__(message, f"its images cannot be used: {problem}")
 
 
