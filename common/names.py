@@ -12,12 +12,17 @@ def is_sane_name(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and name == name.strip()
 
 
-def safe_name(name: str) -> str:
-    """A client's or class's name as a file name.
+def is_plain_name(name: str) -> bool:
+    """Whether a name has 1 to 64 ASCII letters, digits, `_` and `-`, and begins with a letter or digit."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) is not None
 
-    A name of at most 64 ASCII letters, digits, `_` and `-` stays as it is. In any other name the remaining characters
+
+def safe_name(name: str) -> str:
+    """A client's or class's name as a file name, which no other name has, also where a file system folds case.
+
+    A plain name without upper-case letters stays as it is. In any other name all but ASCII letters, digits, `_` and `-`
     become `_`, and a hash of the name is added.
     """
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+    if is_plain_name(name) and name == name.lower():
         return name
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + "." + hashlib.sha256(name.encode()).hexdigest()[:8]

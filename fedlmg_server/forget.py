@@ -14,6 +14,7 @@ from fedlmg_server.erasure.files import erase, find_words
 from fedlmg_server.erasure.words import Words
 from fedlmg_server.events import ClientEvent, Note
 from fedlmg_server.monitor.text import make_printable
+from fedlmg_server.quarantine import name_client
 from fedlmg_server.report.measuring import Measuring
 from fedlmg_server.report.write import write_report
 from fedlmg_server.run import Run
@@ -100,18 +101,8 @@ def _folders(workspace: Workspace) -> Iterator[Path]:
 
 
 def _names_by_folder(workspace: Workspace) -> dict[str, str]:
-    """Folder -> name of each client. The name is in its manifest; if that cannot be read, it is the folder's name."""
-    found = {}
-    for folder in _folders(workspace):
-        name = ""
-        try:
-            name = manifest.read(folder).client
-        except ManifestError as error:
-            name = error.client
-        except OSError:
-            pass
-        found[folder.name] = name if safe_name(name) == folder.name else folder.name
-    return found
+    """Folder -> name of each client."""
+    return {folder.name: name_client(folder) for folder in _folders(workspace)}
 
 
 def _names_told(workspace: Workspace) -> set[str]:

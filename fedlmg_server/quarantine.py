@@ -11,7 +11,9 @@ import os
 import shutil
 from pathlib import Path
 
+from common import manifest
 from common.config import ConfigError
+from common.manifest import ManifestError
 from common.names import safe_name
 from common.storage.atomic import write_json
 from common.upload import is_whole
@@ -86,7 +88,7 @@ def quarantine(workspace: Workspace, folder: str, reason: str, is_final: bool = 
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(workspace.uploads / folder, target)
     write_json(target / REASON, {"reason": reason} | ({"upload": _digest(target)} if is_final else {}))
-    workspace.log(ClientEvent(name=folder, state="quarantined", reason=reason))
+    workspace.log(ClientEvent(name=name_client(target), state="quarantined", reason=reason))
 
 
 def find_charge(workspace: Workspace, folder: str) -> str:
@@ -97,12 +99,24 @@ def find_charge(workspace: Workspace, folder: str) -> str:
 
 
 def read_rejections(workspace: Workspace) -> dict[str, str]:
-    """Folder name -> why the client's upload was rejected, for all clients without a newer, valid upload."""
+    """Client -> why its upload was rejected, for all clients without a newer, valid upload."""
     return {
-        path.parent.name: json.loads(path.read_text())["reason"]
+        name_client(path.parent): json.loads(path.read_text())["reason"]
         for path in sorted(workspace.quarantine.glob(f"*/{REASON}"))
         if not is_whole(workspace.uploads / path.parent.name)
     }
+
+
+def name_client(folder: Path) -> str:
+    """The client of an upload's folder. The name is in its manifest; if that cannot be read, it is the folder's."""
+    name = ""
+    try:
+        name = manifest.read(folder).client
+    except ManifestError as error:
+        name = error.client
+    except OSError:
+        pass
+    return name if safe_name(name) == folder.name else folder.name
 
 
 def check_quorum(run: Run) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from common.config import Config, ConfigError
-from common.names import safe_name
+from common.names import is_plain_name, safe_name
 from common.storage.atomic import write_json
 from common.storage.event_log import append_event
 from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
@@ -57,6 +57,13 @@ def _read_run(path: Path) -> tuple[dict[str, Any], Config]:
         f"workspace {path.parent} was made by another version of FedLMG, whose settings this one cannot read: use that "
         "version again, or another workspace"
     )
+
+
+def _rename_former_folders(root: Path) -> None:
+    """Folders of clients with upper-case letters in their names, which kept them in earlier versions."""
+    for folder in [path for kind in ("uploads", "quarantine", "synthetic*") for path in root.glob(f"{kind}/*")]:
+        if is_plain_name(folder.name) and (name := safe_name(folder.name)) != folder.name:
+            folder.rename(folder.with_name(name))
 
 
 def _record_of(config: Config) -> dict[str, Any]:
@@ -101,6 +108,7 @@ class Workspace:
                     f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
                     "use that config again, or another workspace"
                 )
+            _rename_former_folders(workspace.root)
             if made != made | record:
                 write_json(run, made | record)
         else:
@@ -121,7 +129,9 @@ class Workspace:
         workspace = cls(root.expanduser().resolve())
         if not (workspace.root / "run.json").exists():
             raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
-        return workspace, _read_run(workspace.root / "run.json")[1]
+        config = _read_run(workspace.root / "run.json")[1]
+        _rename_former_folders(workspace.root)
+        return workspace, config
 
     @property
     def uploads(self) -> Path:

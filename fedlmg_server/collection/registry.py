@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from common.names import safe_name
+from common.names import is_plain_name
 from common.storage.atomic import write_json
 from fedlmg_server.flower.connection import Connection, FlowerError
 
@@ -49,7 +49,7 @@ class Registry:
         RegistryError: the name is not valid, the key cannot be read, or another client has the name or the key.
         FlowerError: the SuperLink does not answer, or rejects the key.
         """
-        if safe_name(name) != name:
+        if not is_plain_name(name):
             raise RegistryError(
                 f"a client's name must have 1 to 64 letters, digits, - and _, got {name!r}: choose another name"
             )

@@ -27,6 +27,8 @@ class PlannedImage:
 
 def image_seed(run_seed: int, client: str, class_name: str, index: int) -> int:
     """Seed of image `index` of a class, below 2**48; the same for the guided and the prompts-only image."""
+    # A name is printable, so no other name has what its slashes become: `a/b` of `c` is not `b/c` of `a`.
+    client, class_name = (name.replace("/", "\0") for name in (client, class_name))
     key = f"{run_seed}/{client}/{class_name}/{index}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6])
 

@@ -259,6 +259,16 @@ def test_seed_of_an_image_does_not_depend_on_the_plan():
     assert many[: len(few)] == few
 
 
+def test_slashes_in_names_do_not_make_two_clients_share_a_seed():
+    one, other = plan_images(0, "a/b", ["c"], 5), plan_images(0, "a", ["b/c"], 5)
+
+    assert not {image.seed for image in one} & {image.seed for image in other}
+
+
+def test_seeds_of_names_without_a_slash_stay_for_good():
+    assert [image.seed for image in plan_images(3, "site-a", ["cat"], 2)] == [175384373915970, 237668171468038]
+
+
 def test_batches_are_of_one_size_so_that_processes_share_them_evenly():
     planned = plan_images(0, "site-a", ["cat", "dog"], 8)
 

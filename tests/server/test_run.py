@@ -71,3 +71,16 @@ def test_a_folder_that_no_run_made_is_refused(tmp_path: Path):
 
 def test_a_workspace_without_uploads_has_none(tmp_path: Path):
     assert Run(Config(), Workspace(tmp_path), CPU).uploads == []
+
+
+def test_folders_of_an_earlier_version_are_found_under_their_new_names(tmp_path: Path):
+    config = Config.from_run_config(SETTINGS | {"workspace": str(tmp_path)})
+    workspace = Workspace.open(config, {})
+    make_upload("Site-A", ["cat", "dog"], "small_mlp").save(tmp_path / "uploads" / "Site-A")
+    (tmp_path / "synthetic" / "Site-A" / "cat").mkdir(parents=True)
+
+    run = Run.reopen(tmp_path, CPU)
+
+    assert [upload.client for upload in run.uploads] == ["Site-A"]
+    assert (workspace.upload("Site-A") / "manifest.json").exists()
+    assert (workspace.synthetic("Site-A") / "cat").is_dir()
