@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.names import is_plain_name
 from common.storage import json_lines
 from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.erasure.trackers import erase_from_trackers
@@ -50,7 +51,9 @@ def _rooms(root: Path) -> Iterator[Path]:
 
 def _entries_of(root: Path, words: Words) -> list[Path]:
     """`ROOM/CLIENT` and `ROOM/CLIENT.json` for every room. A name that is no file name is never used as one."""
-    return [path for room in _rooms(root) for path in room.iterdir() if words.folder in (path.name, path.stem)]
+    # A virtual client's cache has its plain name, in upper case or not.
+    names = {words.folder} | ({words.name} if is_plain_name(words.name) else set())
+    return [path for room in _rooms(root) for path in room.iterdir() if names & {path.name, path.stem}]
 
 
 def _clean_event(entry: dict[str, Any], words: Words) -> dict[str, Any] | None:
