@@ -7,7 +7,7 @@ import torch
 
 from common.clients.data import ClientData, virtual_index
 from common.config.run import Config, LocalTrainingConfig
-from common.config.simulation import faults_by_client
+from common.config.simulation import CRASHING_ARCHITECTURE, faults_by_client
 from common.datasets.labeled_images import LabeledImages
 from common.models.feature_statistics import batch_norm_moments
 from common.upload import Upload
@@ -38,6 +38,11 @@ def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
 def spoil_settings(fault: str, settings: LocalTrainingConfig) -> LocalTrainingConfig:
     """Apply `few-epochs`: train for one epoch."""
     return replace(settings, local_epochs=1) if fault == "few-epochs" else settings
+
+
+def spoil_architecture(fault: str, name: str) -> str:
+    """Apply `crashing-architecture`: a net that raises where more images are guided than validation guides."""
+    return CRASHING_ARCHITECTURE if fault == "crashing-architecture" else name
 
 
 def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:

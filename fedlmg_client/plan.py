@@ -16,7 +16,7 @@ from common.labels import maps
 from common.models import architectures
 from common.start import Start, StartError
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_client import probe
+from fedlmg_client import faults, probe
 from fedlmg_client.training import check_trainable
 
 
@@ -55,7 +55,8 @@ def choose_architecture(node_config: NodeConfig, config: Config, data: ClientDat
     if name == probe.AUTO:
         return probe.choose_architecture_once(cache, config, len(data.class_names), len(data.train), default_device())
     names = [name.strip() for name in config.training.architectures.split(",")]
-    return name or names[int(node_config.get("partition-id", 0)) % len(names)]
+    chosen = name or names[int(node_config.get("partition-id", 0)) % len(names)]
+    return faults.spoil_architecture(faults.find_fault(data, config), chosen)
 
 
 def trusted_builders(architecture: str, config: Config) -> frozenset[str]:

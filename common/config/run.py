@@ -13,7 +13,7 @@ from common.config import former
 from common.config.fields import RULES, ConfigError, Count, Names, Text, fields_of, fill, key
 from common.config.general import GeneralConfig
 from common.config.options import Options
-from common.config.simulation import DATASETS, SimulationConfig
+from common.config.simulation import CRASHING_ARCHITECTURE, DATASETS, SimulationConfig, faults_by_client
 from common.config.synthesis import PRESETS, SynthesisConfig
 
 UNSET = "default"
@@ -125,6 +125,8 @@ class Config:
     def builders(self) -> frozenset[str]:
         """Every `package.module:function` that the operator named: what may be imported in this run."""
         named = [*self.training.architectures.split(","), self.distillation.student_architecture]
+        if "crashing-architecture" in faults_by_client(self.simulation).values():
+            named.append(CRASHING_ARCHITECTURE)
         return frozenset(name.strip() for name in named if ":" in name)
 
     @classmethod

@@ -15,9 +15,12 @@ MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 TURNS = ("0", "90", "180", "270")
 """Degrees by which the images of a virtual client may be turned."""
-FAULTS = ("random-labels", "nan-weights", "few-epochs", "nan-guidance")
+FAULTS = ("random-labels", "nan-weights", "few-epochs", "nan-guidance", "crashing-architecture")
 """What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, trains for one
-epoch, or uploads weights that are numbers but make guidance none (of a net with BatchNorm)."""
+epoch, uploads weights that are numbers but make guidance none (of a net with BatchNorm), or has the net of
+`CRASHING_ARCHITECTURE`, which raises in the server's workers."""
+CRASHING_ARCHITECTURE = "common.models.crashing:build"
+"""A builder; server and clients trust it where a client has that fault."""
 
 
 @dataclass(frozen=True, config=RULES)

@@ -1,5 +1,7 @@
 """Faults of virtual clients do what their names say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,9 +10,10 @@ from common.config import Config
 from common.config.run import LARGEST_SEED
 from common.manifest import StudentCopy
 from common.upload import weights_digest
-from fedlmg_client import faults
+from fedlmg_client import faults, plan
 from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from tests.conftest import make_upload
+from tests.manifests import saying
 
 CONFIG = Config.from_run_config({"faults": "0:random-labels, 1:nan-weights, 2:few-epochs"})
 
@@ -51,6 +54,22 @@ def test_nan_guidance_is_caught_by_the_guided_pass_alone(architecture: str):
 def test_nan_guidance_says_which_nets_it_can_spoil():
     with pytest.raises(ValueError, match="needs a net with BatchNorm, but 'small_mlp' has none"):
         faults.spoil_upload("nan-guidance", make_upload("a", ["0", "1"], "small_mlp"), CONFIG)
+
+
+def test_crashing_architecture_passes_validation_and_raises_where_more_images_are_guided(tmp_path):
+    config = Config.from_run_config({"faults": "1:crashing-architecture", "dataset": "digits"})
+    data = load_client_data({"partition-id": 1}, config)
+    name = plan.choose_architecture({"partition-id": 1}, config, data, tmp_path)
+    upload = saying(make_upload("a", ["0", "1"]), architecture=name)
+    upload = replace(upload, builders=config.builders)
+
+    check_upload(upload, config)
+    with pytest.raises(RuntimeError, match="takes 8 images at most, got 9"):
+        upload.classifier()(torch.rand(9, 3, 32, 32, requires_grad=True))
+
+
+def test_a_crashing_architecture_is_trusted_where_a_client_has_that_fault_alone():
+    assert CONFIG.builders == frozenset()
 
 
 @pytest.mark.parametrize("spoil", ["nan-weights", "noise"])
