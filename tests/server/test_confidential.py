@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from common.config import Config
 from common.upload import Upload
+from fedlmg_client import client_app
 from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.forget import forget_client
@@ -109,3 +110,29 @@ def test_a_removed_client_is_told_so_and_nothing_of_it_is_taken_from_any_node(se
     (task,) = (message.content for message in messages if message.metadata.dst_node_id == 19 and message.content)
     assert task["config"]["refused"] == "the operator removed this client from the run"
     assert told(messages) == []
+
+
+def test_a_real_client_that_comes_again_from_another_node_sends_its_manifest_alone(settings: dict, tmp_path: Path):
+    for split in ("train", "validation", "test"):
+        draw_classes(tmp_path / "images" / split, count=3)
+    own = {"name": "praxis-huber", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+    settings |= {"warm-start": False, "num-clients": 1, "architectures": "small_resnet", "local-epochs": 1}
+    replies = []
+
+    def client(question: Message) -> Message:
+        handlers = {MessageType.QUERY: client_app.answer_question, MessageType.TRAIN: client_app.train_and_upload}
+        handler = handlers.get(question.metadata.message_type, client_app.take_and_evaluate)
+        replies.append(handler(question, Context(1, 9, own, RecordDict(), settings)))
+        return replies[-1]
+
+    play(settings, {9: [client, client]})
+    (Path(settings["workspace"]) / "nodes.json").unlink()
+    play(settings, {19: [client, client, client]})
+
+    assert [set(reply.content) for reply in replies] == [
+        {"arrays", "statistics", "manifest"},
+        {"evaluation"},
+        {"answer"},
+        {"manifest"},
+        {"evaluation"},
+    ]
