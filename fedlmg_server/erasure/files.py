@@ -13,29 +13,33 @@ from common.storage import json_lines
 from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.erasure.trackers import erase_from_trackers
 from fedlmg_server.erasure.words import Words
-from fedlmg_server.workspace import Workspace
+from fedlmg_server.synthesis import incidents
+from fedlmg_server.workspace import METHODS, Workspace
 
 NOT_BY_CLIENT = ("general", "trackers", "baselines")
 """Folders of a workspace whose entries are not named after clients."""
+BY_CLIENT = ("uploads", "quarantine", "virtual-clients", *(f"synthetic-{method}" for method in METHODS), "synthetic")
+"""Folders of a workspace that hold one folder for each client, and in it what came from that client alone."""
 OF_THE_RUN = ("stage", "progress", "plan", "estimate", "run")
 """Kinds of events that tell of no client, but perhaps in the reason why a run failed."""
 
 
 def erase(workspace: Workspace, words: Words) -> None:
-    """Delete the client's folders in every room of the workspace, and take its words out of what is left.
+    """Delete what has the client's name in every room of the workspace, and take its words out of what is left.
 
-    Rooms and files that this function does not know are treated alike. Not touched are the settings in `run.json`, and
-    what came from other clients. `find_words` tells what remains.
+    In a room that this function does not know, that is every folder and file of that name, and every other JSON file.
+    Not touched are the settings in `run.json`, and what came from other clients. `find_words` tells what remains.
     """
     root = workspace.root
+    incidents.clear(workspace)
     for path in _entries_of(root, words):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     for path in root.rglob(".*.part"):  # of writes that a crash cut short
         path.unlink()
     if workspace.events.exists():
         kept = [entry for line in json_lines.read(workspace.events) if (entry := _clean_event(line, words))]
         write_bytes(workspace.events, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-    for path in (*root.glob("*.json"), *(path for room in _rooms(root) for path in room.glob("*.json"))):
+    for path in (*root.glob("*.json"), *(path for path in _files_of_rooms(root) if path.suffix == ".json")):
         if path.name != "run.json" or path.parent != root:
             _clean_json(path, words)
     for path in (*root.glob("*.log"), *root.glob("logs/*")):
@@ -45,15 +49,20 @@ def erase(workspace: Workspace, words: Words) -> None:
     erase_from_trackers(root / "trackers", words)
 
 
-def _rooms(root: Path) -> Iterator[Path]:
-    return (path for path in root.iterdir() if path.is_dir() and path.name not in NOT_BY_CLIENT)
+def _files_of_rooms(root: Path) -> Iterator[Path]:
+    """Files and folders of all rooms; of a room with a folder for each client only these folders."""
+    for room in [path for path in root.iterdir() if path.is_dir() and path.name not in NOT_BY_CLIENT]:
+        yield from list(room.iterdir() if room.name in BY_CLIENT else room.rglob("*"))
 
 
 def _entries_of(root: Path, words: Words) -> list[Path]:
-    """`ROOM/CLIENT` and `ROOM/CLIENT.json` for every room. A name that is no file name is never used as one."""
+    """`ROOM/CLIENT` and `ROOM/CLIENT.json` for every room. A name that is no file name is never used as one.
+
+    A folder is compared with its whole name: `site.1f2e3d4c` may be another client's.
+    """
     # A virtual client's cache has its plain name, in upper case or not.
     names = {words.folder} | ({words.name} if is_plain_name(words.name) else set())
-    return [path for room in _rooms(root) for path in room.iterdir() if names & {path.name, path.stem}]
+    return [path for path in _files_of_rooms(root) if path.name in names or (path.is_file() and path.stem in names)]
 
 
 def _clean_event(entry: dict[str, Any], words: Words) -> dict[str, Any] | None:
@@ -63,7 +72,9 @@ def _clean_event(entry: dict[str, Any], words: Words) -> dict[str, Any] | None:
     if entry.get("kind") == "loss":
         _, _, client = str(entry.get("series")).partition(", ")
         return None if client == words.name else entry
-    return None if words.are_in(json.dumps(entry, ensure_ascii=False)) else entry
+    told = {key: value for key, value in entry.items() if key not in ("kind", "state")}
+    is_about = any(map(words.is_one, told.values())) or (entry.get("kind") == "note" and words.are_in(entry["text"]))
+    return None if is_about else entry | {key: words.take_out_of(value) for key, value in told.items()}
 
 
 def _clean_json(path: Path, words: Words) -> None:

@@ -45,11 +45,12 @@ class Words:
             return {
                 self.replace_in(key): self.take_out_of(each)
                 for key, each in value.items()
-                if not self._is_one(key) and not self._is_one(each)
+                if not self.is_one(key) and not self.is_one(each)
             }
         if isinstance(value, list):
-            return [self.take_out_of(each) for each in value if not self._is_one(each)]
+            return [self.take_out_of(each) for each in value if not self.is_one(each)]
         return self.replace_in(value) if isinstance(value, str) else value
 
-    def _is_one(self, value: Any) -> bool:
+    def is_one(self, value: Any) -> bool:
+        """Whether a value is nothing but one of these words."""
         return isinstance(value, str) and value.encode(errors="replace") in self._found

@@ -83,14 +83,37 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_rooms_that_are_new_lose_what_is_named_after_the_client(workspace: Workspace):
     for client in ("site-b", "site-b2"):
         write_json(workspace.root / "witness" / f"{client}.json", {"verdict": "unknown"})
-        write_json(workspace.root / "judged" / client / "found.json", {})
+        write_json(workspace.root / "judged" / "twice" / client / "found.json", {})
     write_json(workspace.root / "witness" / "all.json", {"site-b": 1, "site-b2": {"looks like": ["site-b", "a"]}})
 
     erase(workspace, Words("site-b"))
 
     files = {str(path.relative_to(workspace.root)) for path in workspace.root.rglob("*.json")}
-    assert files == {"witness/site-b2.json", "witness/all.json", "judged/site-b2/found.json"}
+    assert files == {"witness/site-b2.json", "witness/all.json", "judged/twice/site-b2/found.json"}
     assert json.loads((workspace.root / "witness" / "all.json").read_text()) == {"site-b2": {"looks like": ["a"]}}
+
+
+def test_a_client_whose_folder_begins_alike_keeps_it(workspace: Workspace):
+    other = safe_name("site b")
+    for room in ("uploads", "judged"):
+        write_json(workspace.root / room / other / "manifest.json", {})
+    assert other.startswith("site_b.")
+
+    erase(workspace, Words("site_b"))
+
+    assert len(list(workspace.root.rglob("manifest.json"))) == 2
+
+
+def test_a_class_of_the_client_s_name_keeps_its_images(workspace: Workspace):
+    image = workspace.synthetic("zoo") / "cat" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    incident = workspace.root / "incidents" / "failed" / "cat.json"
+    write_json(incident, {"client": "cat"})
+
+    erase(workspace, Words("cat"))
+
+    assert (image.exists(), incident.exists()) == (True, False)
 
 
 def test_what_cannot_be_rewritten_is_listed(workspace: Workspace):
@@ -116,14 +139,16 @@ def test_events_of_the_run_and_of_other_clients_stay(workspace: Workspace):
         Loss(series="statistics, images", step=1, value=0.5),
         Note(text="'images' came late"),
     ]
+    other = ClientEvent(name="site-b", state="quarantined", reason="it reads as images does")
     failed = RunFailed(reason="only 1 of 2 uploads arrived (images: no answer)")
-    for event in (*kept, *gone, failed):
+    for event in (*kept, *gone, other, failed):
         workspace.log(event)
 
     erase(workspace, Words("images"))
 
-    *first, last = workspace.read_events()
+    *first, second, last = workspace.read_events()
     assert first == kept
+    assert second == other.model_copy(update={"reason": "it reads as a removed client does"})
     assert last == failed.model_copy(update={"reason": "only 1 of 2 uploads arrived (a removed client: no answer)"})
 
 
