@@ -1,7 +1,7 @@
 """One client's upload: weights, feature statistics and a manifest, as a Flower RecordDict or as a folder."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from common.config import Config
 from common.manifest import Manifest, ManifestError, StudentCopy
 from common.models import architectures
 from common.models.feature_statistics import FeatureStatistics, from_tensors, to_tensors
+from common.models.heads import keep_outputs
 from common.storage.tensors import read_tensors, write_tensors
 from common.vision.preprocessing import PreprocessSpec
 
@@ -63,6 +64,30 @@ class Upload:
     def spelling(self, class_names: list[str]) -> "Upload":
         """The same with its classes spelt as all clients' are."""
         return replace(self, manifest=self.manifest.model_copy(update={"class_names": class_names}))
+
+    def without_classes(self, left_out: Collection[str]) -> "Upload":
+        """The same as if the classifier had never known some of its classes: they have no output and no statistics. Its
+        checksum remains that of what the client sent.
+
+        Raises
+        ------
+        ValueError: no class remains, or the classifier's outputs are not the rows of one layer.
+        """
+        names = self.class_names
+        if not (rows := [number for number, name in enumerate(names) if name not in left_out]):
+            raise ValueError("no class remains")
+        if len(rows) == len(names):
+            return self
+        kept = {
+            "class_names": [names[row] for row in rows],
+            "class_counts": [self.manifest.class_counts[row] for row in rows],
+        }
+        return replace(
+            self,
+            arrays=keep_outputs(self.classifier(), self.arrays, torch.tensor(rows), len(names)),
+            statistics={layer: moments.of_classes(torch.tensor(rows)) for layer, moments in self.statistics.items()},
+            manifest=self.manifest.model_copy(update=kept),
+        )
 
     def with_arrays(self, arrays: dict[str, torch.Tensor]) -> "Upload":
         """The same with other weights, and their checksum."""
@@ -170,14 +195,21 @@ def is_whole(folder: Path) -> bool:
     return (folder / "manifest.json").exists()
 
 
-def load_all(folder: Path, config: Config, class_names: list[str] | None = None) -> Iterator[Upload]:
+def load_all(
+    folder: Path,
+    config: Config,
+    class_names: list[str] | None = None,
+    left_out: Mapping[str, Collection[str]] | None = None,
+) -> Iterator[Upload]:
     """Every whole upload of a folder, one in memory at a time, class names in the spelling that all share.
 
-    class_names: the classes of the run, whose spelling wins.
+    class_names: classes whose spelling wins. left_out: folder name -> classes of that upload that are left out.
     """
     folders = sorted(filter(is_whole, folder.glob("*")))
-    names = {path.name: manifest.read(path).class_names for path in folders}
+    without = {path.name: (left_out or {}).get(path.name, ()) for path in folders}
+    said = {path.name: manifest.read(path).class_names for path in folders}
+    names = {name: [each for each in said[name] if each not in without[name]] for name in said}
     aliases = labels.parse_aliases(config.clients.class_aliases)
     spelt = labels.in_one_spelling({"": class_names or [], **names}, aliases)
     for path in folders:
-        yield Upload.load(path, config.builders).spelling(spelt[path.name])
+        yield Upload.load(path, config.builders).without_classes(without[path.name]).spelling(spelt[path.name])

@@ -16,7 +16,7 @@ from common.evaluation import Evaluation
 from common.start import Start, StartError
 from common.telling import ToldError
 from common.upload import megabytes, sizes
-from fedlmg_client import error_replies, plan, returned
+from fedlmg_client import error_replies, faults, plan, returned
 from fedlmg_client.status import EvaluationStarted, UploadStarted, append_event
 from fedlmg_client.uploading import make_upload
 
@@ -29,6 +29,7 @@ def answer_question(message: Message, context: Context) -> Message:
     """Reply with the client's `Answer` (see `common/answer.py`); the question's content is not read."""
     config = Config.from_run_config(context.run_config)
     data, cache = load_client_data(context.node_config, config), cache_path(context.node_config, config)
+    data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
     answer = plan.make_answer(context.node_config, config, data, cache)
     return Message(answer.to_records(), reply_to=message)
 
@@ -39,15 +40,18 @@ def train_and_upload(message: Message, context: Context) -> Message:
     """Reply with the upload, or with its manifest alone if the server already holds these weights.
 
     The message's `config` record holds `have`, the checksum of the upload that the server holds of this client, empty
-    if it holds none; `max-upload-megabytes`, the largest upload; and `refused`, why this client must not train, if it
-    must not. With a warm start the message also holds the records of a `Start` (see `common/start.py`).
+    if it holds none; `max-upload-megabytes`, the largest upload; `refused`, why this client must not train, if it must
+    not; and `left-out`, a JSON object of those of its classes that it must not train for -> why. With a warm start the
+    message also holds the records of a `Start` (see `common/start.py`).
     """
     config = Config.from_run_config(context.run_config)
     question = message.content.config_records["config"]
     name = client_name(context.node_config, config)
     if refused := str(question.get("refused", "")):
         raise ToldError(f"the server refuses this client, so nothing was trained: {refused}")
-    records = make_upload(context.node_config, config, _read_start(message, context, name)).to_records()
+    left_out = json.loads(str(question.get("left-out", "{}")))
+    start = _read_start(message, context, name)
+    records = make_upload(context.node_config, config, start, left_out).to_records()
     _check_size(records, float(str(question["max-upload-megabytes"])))
     if question["have"] == manifest.parse(records.config_records["manifest"]["json"]).checksum:
         records = RecordDict({"manifest": records["manifest"]})

@@ -15,6 +15,11 @@ from common.upload import Upload
 LARGEST_SCALE = 1024.0
 """The largest weight of BatchNorm that `nan-guidance` tries: validation takes ten times as much."""
 
+MANY_CLASSES = 20_000
+"""How many classes `many-classes` names."""
+UNKNOWN_CLASS = "the unknown"
+"""What `unknown-class` calls the client's last class."""
+
 
 def find_fault(data: ClientData, config: Config) -> str:
     """The client's fault, one of `common.config.simulation.FAULTS`; empty for a sound client."""
@@ -23,7 +28,12 @@ def find_fault(data: ClientData, config: Config) -> str:
 
 
 def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
-    """Apply `random-labels`: shuffle the labels of training and validation images, but not of test images."""
+    """Apply `random-labels`: shuffle the labels of training and validation images, but not of test images. Or apply
+    `unknown-class` or `many-classes`: call the last class by a strange name, or name 20,000 classes."""
+    if fault in ("unknown-class", "many-classes"):
+        more = [f"class {number}" for number in range(MANY_CLASSES - len(data.class_names))]
+        names = [*data.class_names, *more] if fault == "many-classes" else [*data.class_names[:-1], UNKNOWN_CLASS]
+        return replace(data, class_names=names, fingerprint=f"{data.fingerprint}/{fault}")
     if fault != "random-labels":
         return data
     generator = torch.Generator().manual_seed(seed)

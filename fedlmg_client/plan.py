@@ -1,5 +1,6 @@
 """What a client decides before it trains: its architecture, the classifiers that it uploads, whether a start fits."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,30 @@ def limit_replay(start: Start, megabytes: float, client: str) -> Start:
     )
     rows = torch.arange(most) * len(labels) // max(1, most)
     return replace(start, replay=LabeledImages(images[rows], labels[rows]))
+
+
+def leave_out(data: ClientData, classes: Mapping[str, str]) -> ClientData:
+    """The same without the images of some classes, given with the reasons of each, which are printed."""
+    kept = [number for number, name in enumerate(data.class_names) if name not in classes]
+    if len(kept) == len(data.class_names):
+        return data
+    for name in data.class_names:
+        if name in classes:
+            print(f"{data.name}: the images of class '{name}' are left out: {classes[name]}", flush=True)
+    indices = torch.full((len(data.class_names),), -1)
+    indices[kept] = torch.arange(len(kept))
+
+    def without(part: LabeledImages) -> LabeledImages:
+        labels = indices[part.labels]
+        return LabeledImages(part.images[labels >= 0], labels[labels >= 0])
+
+    return replace(
+        data,
+        class_names=[data.class_names[number] for number in kept],
+        train=without(data.train),
+        validation=without(data.validation),
+        test=without(data.test),
+    )
 
 
 def relabel(data: ClientData, start: Start, config: Config) -> ClientData:

@@ -1,5 +1,6 @@
 """One client's upload: from its settings, its images and the server's start to one or two trained classifiers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from common.clients.data import load_client_data, virtual_index
@@ -14,11 +15,16 @@ from fedlmg_client import faults, plan, student_copy, training
 from fedlmg_client.audit import FEWEST
 
 
-def make_upload(node_config: NodeConfig, config: Config, start: Start | None = None) -> Upload:
+def make_upload(
+    node_config: NodeConfig, config: Config, start: Start | None = None, left_out: Mapping[str, str] | None = None
+) -> Upload:
     """Train a client's classifiers, or read those that were trained before.
 
     A classifier that begins at a general model of the start knows all classes of the run. One that has no general
     model begins at its own initial weights. Why a start does not fit is printed.
+
+    left_out: the client's classes that the server cannot use -> why; their images are not trained on, and nothing of
+    them is sent.
 
     Raises
     ------
@@ -29,6 +35,7 @@ def make_upload(node_config: NodeConfig, config: Config, start: Start | None = N
     own, privacy = read_node_config(node_config), privacy_of(node_config, config)
     settings = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, settings)
+    data = plan.leave_out(data, left_out or {})
     answer = plan.make_answer(node_config, config, data, cache)
     own_data = shared_data = data
     if start := plan.take_start(start, answer, data, config):

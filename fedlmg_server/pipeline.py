@@ -113,7 +113,6 @@ def synthesise(run: Run) -> None:
 
 def _find_missing(run: Run, methods: Sequence[str]) -> list[str]:
     """The methods that lack images; what is there and not planned is removed first."""
-    location.check_classes(run.config.synthesis.diffusion_model, run.class_names)
     for method in methods:
         store.remove_unplanned(run, method)
     return [method for method in methods if not store.is_complete(run, method)]

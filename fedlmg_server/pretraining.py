@@ -16,9 +16,9 @@ from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 from common.storage.atomic import write_bytes, write_json
 from common.vision.metrics import accuracy
-from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.diffusion.vocabulary import PROMPT
 from fedlmg_server.evaluation import evaluation_classifier
 from fedlmg_server.trainer import TrainingSet
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from common.contracts import Amount, Contract, Count, Fraction, explain_error
+from common.labels.left_out import explain_left_out
 from common.manifest import Membership, Privacy
 from common.storage.atomic import write_json
 
@@ -163,6 +164,8 @@ class Results(Contract):
     """Seconds of each."""
     missing: dict[str, str]
     """Client -> why no upload of it is in the model."""
+    left_out: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Client -> those of its classes that are in no part of the model -> why."""
     outcomes: dict[str, Outcome]
     matrix: dict[str, dict[str, Fraction | None]]
     """Client -> its own model's accuracy on each client's test images."""
@@ -201,6 +204,7 @@ def make_results(
     missing: Mapping[str, str],
     refused: Mapping[str, str] | None = None,
     unevaluated: Mapping[str, str] | None = None,
+    left_out: Mapping[str, Mapping[str, str]] | None = None,
     matrix: Mapping[str, Mapping[str, float]] | None = None,
     confusion: Confusion | None = None,
     general: GeneralResult | None = None,
@@ -210,12 +214,17 @@ def make_results(
     missing, refused, unevaluated: client -> why no upload of it came; what is wrong with the one that came; why it did
         not measure the returned model. Together with `clients` they make `outcomes`.
 
+    left_out: client -> those of its classes that are in no part of the model -> why.
+
     Raises
     ------
     ValueError: a value out of range; the message names the key.
     """
-    refused, unevaluated = refused or {}, unevaluated or {}
-    states = {"answered": dict.fromkeys(clients, ""), "not evaluated": unevaluated}
+    refused, unevaluated, left_out = refused or {}, unevaluated or {}, left_out or {}
+    states = {
+        "answered": {name: explain_left_out(why) if (why := left_out.get(name)) else "" for name in clients},
+        "not evaluated": unevaluated,
+    }
     states |= {"missing": missing, "refused": refused}
     outcomes = {
         name: {"state": state, "reason": reason}
@@ -234,6 +243,7 @@ def make_results(
             "general": general,
             "stages": dict(stages),
             "missing": {**missing, **refused},
+            "left_out": {client: dict(why) for client, why in left_out.items() if client in clients},
             "outcomes": outcomes,
             "matrix": {name: dict(row) for name, row in (matrix or {}).items()},
             "confusion": confusion,

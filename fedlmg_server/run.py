@@ -38,8 +38,10 @@ class Run:
         return cls(config, workspace, device or default_device())
 
     def load_uploads(self) -> Iterator[Upload]:
-        """Every upload in the workspace, one in memory at a time, class names in the spelling that all share."""
-        return load_all(self.workspace.uploads, self.config, self.workspace.fixed_class_names)
+        """Every upload in the workspace, one in memory at a time, without the classes that are left out, class names in
+        the spelling that all share."""
+        names = self.workspace.fixed_class_names or self.workspace.known_class_names
+        return load_all(self.workspace.uploads, self.config, names, self.workspace.left_out)
 
     @cached_property
     def uploads(self) -> list[Upload]:

@@ -38,6 +38,15 @@ class ClientsConfig:
     max_upload_megabytes: PositiveFloat = 1024.0
     """Largest upload that the server accepts, in MB (10**6 bytes) of tensors and manifest. Clients learn it before they
     send."""
+    max_classes: Count = 1000
+    """Most classes that a client may name, and that all clients together may have. A client with more is refused; if
+    all together have more, the clients with the most classes are."""
+    max_images: Count = 100_000
+    """Most guided images that the server draws: for one client, and for all together. A client that asks for more is
+    refused; if all together ask for more, the clients that ask for the most are."""
+    unknown_classes: Literal["drop", "quarantine"] = "drop"
+    """What becomes of a client with a class that the diffusion model cannot draw, or cannot tell from another. `drop`:
+    that class of that client is left out, and client and operator are told. `quarantine`: the client is left out."""
 
     def __post_init__(self) -> None:
         if self.min_clients > self.num_clients:

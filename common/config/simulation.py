@@ -15,10 +15,19 @@ MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 TURNS = ("0", "90", "180", "270")
 """Degrees by which the images of a virtual client may be turned."""
-FAULTS = ("random-labels", "nan-weights", "few-epochs", "nan-guidance", "crashing-architecture")
+FAULTS = (
+    "random-labels",
+    "nan-weights",
+    "few-epochs",
+    "nan-guidance",
+    "crashing-architecture",
+    "unknown-class",
+    "many-classes",
+)
 """What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, trains for one
-epoch, uploads weights that are numbers but make guidance none (of a net with BatchNorm), or has the net of
-`CRASHING_ARCHITECTURE`, which raises in the server's workers."""
+epoch, uploads weights that are numbers but make guidance none (of a net with BatchNorm), has the net of
+`CRASHING_ARCHITECTURE`, which raises in the server's workers, calls its last class by a name that no diffusion model
+knows, or names 20,000 classes."""
 CRASHING_ARCHITECTURE = "common.models.crashing:build"
 """A builder; server and clients trust it where a client has that fault."""
 

@@ -45,6 +45,12 @@ class Moments:
         rows = (clusters % self.num_clusters, classes) if self.mean.dim() == 3 else (classes,)
         return Moments(self.mean[rows], self.variance[rows])
 
+    def of_classes(self, classes: torch.Tensor) -> "Moments":
+        """The moments of some classes alone, int64 (classes,); moments over all images are returned as they are."""
+        if self.mean.dim() == 1:
+            return self
+        return Moments(self.mean.index_select(-2, classes), self.variance.index_select(-2, classes))
+
     def to(self, device: torch.device) -> "Moments":
         """The moments on another device."""
         return Moments(self.mean.to(device), self.variance.to(device))

@@ -16,10 +16,10 @@ from common.models.predictor import Classifier
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
-from fedlmg_server.workspace import Workspace
+from fedlmg_server.workspace import CLASSES, Workspace
 
-SHARED = ("uploads", "general")
-"""Folders of a workspace that do not change with the settings of synthesis and distillation."""
+SHARED = ("uploads", "general", CLASSES)
+"""Parts of a workspace that do not change with the settings of synthesis and distillation."""
 
 
 def has_virtual_clients(run: Run) -> bool:
@@ -79,7 +79,7 @@ class VirtualRun(Run):
 
     @cached_property
     def train(self) -> dict[str, LabeledImages]:
-        """Client -> its training images, labels in `class_names`; in the order of `uploads`."""
+        """Client -> its training images of the run's classes, labels in `class_names`; in the order of `uploads`."""
         return self._load("train")
 
     @cached_property
@@ -94,7 +94,8 @@ class VirtualRun(Run):
             data = virtual_data(upload.client, index, self.config)
             part = getattr(data, split)
             labels = find_indices(data.class_names, self.class_names, aliases)[part.labels]
-            images[upload.client] = LabeledImages(part.images, labels)
+            # A class that was left out of the run is in no method's reach.
+            images[upload.client] = LabeledImages(part.images[labels >= 0], labels[labels >= 0])
         return images
 
     def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> dict[str, float]:

@@ -11,7 +11,7 @@ from common.config import Config
 from fedlmg_server.collection.broadcast import Broadcast, ReplyError
 from fedlmg_server.collection.identity import Identity
 from fedlmg_server.collection.introduction import Introduction
-from fedlmg_server.collection.messages import add_start, make_messages, make_task
+from fedlmg_server.collection.messages import add_left_out, add_start, make_messages, make_task
 from fedlmg_server.collection.missing import explain_missing
 from fedlmg_server.collection.question import Question
 from fedlmg_server.collection.uploads import find_held, receive_upload
@@ -147,6 +147,7 @@ class Collection:
         name = (self.identity.known | self.introduction.names).get(node, "")
         task = make_task(self.workspace, name, self.config.max_upload_megabytes, refused)
         if self.question and node in self.question.answers:
+            add_left_out(task, self.question.left_out.get(node, {}))
             add_start(task, self.question.start_of(node))
         return self._make_message(task, MessageType.TRAIN, node)
 

@@ -39,7 +39,11 @@ class Introduction:
         except ReplyError as error:
             self.refused[node] = error.client, str(error)
         else:
-            self.answers[node] = answer
+            self.keep(node, answer)
+
+    def keep(self, node: int, answer: Answer) -> None:
+        """Take in an answer that passed the checks."""
+        self.answers[node] = answer
 
     def _check(self, answer: Answer) -> None:
         """

@@ -34,6 +34,13 @@ def make_returned(arrays: ArrayRecord, description: Mapping[str, Any]) -> Record
     return RecordDict({"arrays": arrays, "config": ConfigRecord({"model": json.dumps(told)})})
 
 
+def add_left_out(task: RecordDict, left_out: Mapping[str, str]) -> RecordDict:
+    """The same task, which says which of its classes a client must not train for, and why."""
+    if left_out:
+        task.config_records["config"]["left-out"] = json.dumps(left_out)
+    return task
+
+
 def add_start(content: RecordDict, start: Start | None) -> RecordDict:
     """The same records, and those of a start if there is one."""
     if start:

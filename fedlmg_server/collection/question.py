@@ -1,22 +1,24 @@
 """The question before the training: what clients answer, who is refused, and what each gets to start from."""
 
-from accelerate import init_empty_weights
+from functools import cached_property
 
 from common import labels
 from common.answer import Answer
 from common.config import Config, ConfigError
-from common.datasets.embedded import registry
 from common.labels import class_key
-from common.models import architectures
+from common.labels.left_out import explain_left_out
+from common.names import safe_name
 from common.start import Start
 from fedlmg_server.collection.broadcast import ReplyError
+from fedlmg_server.collection.classes import explain_excess, find_excess, find_unusable
 from fedlmg_server.collection.identity import Identity
 from fedlmg_server.collection.introduction import Introduction
 from fedlmg_server.collection.upload_checks import UploadError, check_architecture
-from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 from fedlmg_server.events import Note
 from fedlmg_server.general.models import make_general_models
 from fedlmg_server.general.starts import make_start
+from fedlmg_server.networks import check_network
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 
@@ -28,29 +30,65 @@ class Question(Introduction):
         super().__init__(identity)
         self.config, self.workspace = config, workspace
         self.aliases = labels.parse_aliases(config.clients.class_aliases)
+        self.left_out: dict[int, dict[str, str]] = {}
+        """Node -> its classes, in the client's spelling, that it must not train for -> why; its answer lacks them."""
         self.is_over = False
         """Whether clients are sent their starts; one that appears later is asked nevertheless."""
         self._starts: dict[tuple[str, ...], Start] = {}
 
+    def keep(self, node: int, answer: Answer) -> None:
+        super().keep(node, answer)
+        self._settle({node: answer})
+
     def _check(self, answer: Answer) -> None:
         """What would otherwise come out when the client has trained."""
         try:
+            if why := explain_excess(len(answer.class_names), len(answer.class_names), self.config):
+                raise UploadError(why)
             check_architecture(answer.architecture, self.config)
             labels.check_distinct(answer.class_names, self.aliases)
-            location.check_classes(self.config.synthesis.diffusion_model, self._spell(answer))
             size = self.config.training.image_size
-            with init_empty_weights():
-                architectures.build(answer.architecture, len(answer.class_names), size, self.config.builders)
+            check_network(answer.architecture, len(answer.class_names), size, self.config.builders)
         except (UploadError, ConfigError, ValueError) as error:
             raise ReplyError(str(error), answer.client) from None
+
+    def _settle(self, answers: dict[int, Answer]) -> None:
+        """Leave out classes of these answers that the diffusion model cannot draw or tell apart; refuse a client that
+        nothing is left of."""
+        fixed = self.workspace.fixed_class_names
+        spelt = {str(node): self._spell(answer) for node, answer in answers.items()}
+        found = find_unusable(spelt, self._vocabulary, fixed)
+        for node, answer in answers.items():
+            if not (why := found.get(str(node))):
+                continue
+            pairs = zip(answer.class_names, spelt[str(node)], strict=True)
+            self.left_out[node] = self.left_out.get(node, {}) | {own: why[name] for own, name in pairs if name in why}
+            kept = [name for name in answer.class_names if name not in self.left_out[node]]
+            said = explain_left_out(self.left_out[node])
+            if not kept or self.config.clients.unknown_classes == "quarantine":
+                self._refuse(node, said if kept else f"{said}; and no class remains")
+                continue
+            self.answers[node] = answer.model_copy(update={"class_names": kept})
+            self.workspace.log(Note(text=f"client '{answer.client}': {said}"))
+
+    def _refuse(self, node: int, reason: str) -> None:
+        self.refused[node] = self.answers.pop(node).client, reason
+
+    def _limit(self) -> None:
+        """Refuse the clients with the most classes, until all together keep within the run's limits."""
+        spaces = {str(node): self._spell(answer) for node, answer in self.answers.items()}
+        held = {node: len(names) for node, names in spaces.items()}
+        for node, why in find_excess(spaces, held, self.config, self.workspace.fixed_class_names).items():
+            self._refuse(int(node), why)
 
     @property
     def _known_names(self) -> list[str]:
         """Classes whose spelling wins over the clients'."""
-        if names := self.workspace.fixed_class_names:
-            return names
-        model = self.config.synthesis.diffusion_model
-        return list(registry.find_dataset(model).class_names) if model in location.EMBEDDED else []
+        return self.workspace.fixed_class_names or list(self._vocabulary.names or ())
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return open_vocabulary(self.config.synthesis.diffusion_model)
 
     def _spell(self, answer: Answer) -> list[str]:
         spaces = {"": self._known_names, answer.client: answer.class_names}
@@ -58,6 +96,9 @@ class Question(Introduction):
 
     def fix_class_names(self) -> None:
         """Fix the run's classes as the union of all that were answered so far, unless they are fixed already."""
+        if not self.workspace.fixed_class_names:
+            self._settle(dict(self.answers))
+            self._limit()
         if not self.workspace.fixed_class_names and self.answers:
             answered = {answer.client: answer.class_names for answer in self.answers.values()}
             spelt = labels.in_one_spelling({"": self._known_names, **answered}, self.aliases)
@@ -73,6 +114,8 @@ class Question(Introduction):
         """
         self.is_over = True
         self.fix_class_names()
+        told = {safe_name(answer.client): self.left_out.get(node, {}) for node, answer in self.answers.items()}
+        self.workspace.note_left_out(told)
         if self.workspace.fixed_class_names:
             asked = [name for answer in self.answers.values() for name in self._wanted(answer)]
             make_general_models(self._run, [self.student, *asked])

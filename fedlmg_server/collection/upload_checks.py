@@ -16,6 +16,7 @@ from common.contracts import show_value
 from common.models import architectures, feature_statistics
 from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload, weights_digest
+from fedlmg_server.collection.classes import explain_excess
 from fedlmg_server.collection.guided_check import GuidanceError, check_guidance
 from fedlmg_server.quarantine import is_servers_own
 
@@ -53,6 +54,11 @@ def _check_class_names(upload: Upload, config: Config) -> None:
         labels.check_distinct(upload.class_names, labels.parse_aliases(config.clients.class_aliases))
     except ValueError as error:
         raise UploadError(str(error)) from None
+
+
+def _check_num_classes(upload: Upload, config: Config) -> None:
+    if why := explain_excess(len(upload.class_names), len(upload.held_class_names), config):
+        raise UploadError(why)
 
 
 def _check_image_size(upload: Upload, config: Config) -> None:
@@ -246,6 +252,7 @@ def _check_forward(
 
 
 STEPS: tuple[Callable[[Upload, Config], None], ...] = (
-    *(_check_class_names, _check_class_counts, _check_image_size, _check_data_source, _check_architecture),
-    *(_check_shapes, _check_weights, _check_checksum, _check_classifier, _check_guidance, _check_student_copy),
+    *(_check_num_classes, _check_class_names, _check_class_counts, _check_image_size, _check_data_source),
+    *(_check_architecture, _check_shapes, _check_weights, _check_checksum, _check_classifier, _check_guidance),
+    _check_student_copy,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from common.config import Config
 from common.manifest import ManifestError
 from common.upload import Upload, is_whole
+from fedlmg_server.collection.settling import settle_classes
 from fedlmg_server.collection.upload_checks import UploadError, check_upload
 from fedlmg_server.quarantine import find_charge, quarantine, read_rejections
 from fedlmg_server.run import Run
@@ -20,6 +21,8 @@ def validate_uploads(run: Run) -> dict[str, str]:
             check_upload(load_upload(folder, run.config), run.config)
         except UploadError as error:
             quarantine(run.workspace, folder.name, str(error))
+    settle_classes(run)
+    run.reread_uploads()
     return read_rejections(run.workspace)
 
 

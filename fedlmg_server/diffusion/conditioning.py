@@ -12,9 +12,7 @@ from accelerate.utils import concatenate
 from diffusers import DiffusionPipeline
 
 from common.config import ConfigError
-
-PROMPT = "an image of {}"
-"""The prompt for a class (paper, section 3; the authors' code)."""
+from fedlmg_server.diffusion.vocabulary import make_prompt, read_tokens
 
 Arguments = dict
 """Keyword arguments of the denoiser: tensors (rows, ...) or dictionaries of tensors."""
@@ -38,13 +36,13 @@ class Prompts:
         self._read: dict[tuple[int, ...], str] = {}
 
     def __call__(self, class_names: list[str]) -> Arguments:
-        prompts = ["" for _ in class_names] + [PROMPT.format(name.lower()) for name in class_names]
+        prompts = ["" for _ in class_names] + [make_prompt(name) for name in class_names]
         return concatenate([self._once(prompt) for prompt in prompts])
 
     @torch.no_grad()
     def _once(self, prompt: str) -> Arguments:
         if prompt not in self._encoded:
-            tokens = tuple(self._tokenizer(prompt, truncation=True).input_ids)
+            tokens = read_tokens(self._tokenizer, prompt)
             if (other := self._read.setdefault(tokens, prompt)) != prompt:
                 raise ConfigError(
                     f"the diffusion model cannot tell '{prompt}' from '{other}', whose first {len(tokens)} tokens are "

@@ -24,7 +24,7 @@ from huggingface_hub import list_repo_files, try_to_load_from_cache
 
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import conditioning, location
+from fedlmg_server.diffusion import conditioning, location, vocabulary
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.pixel import PixelBackend
@@ -176,5 +176,5 @@ def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
 
 def _class_names(folder: Path) -> list[str]:
     """The classes of a pixel model, from `class_names.json` in its folder; none without this file."""
-    path = folder / "class_names.json"
+    path = folder / vocabulary.CLASS_NAMES
     return json.loads(path.read_text()) if path.exists() else []

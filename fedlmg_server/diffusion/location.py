@@ -47,19 +47,3 @@ def split_revision(source: str) -> tuple[str, str | None]:
     """What `from_pretrained` opens, and the revision if `source`, returned by `find_pipeline`, is a hub id with one."""
     repository, _, revision = source.partition("@")
     return (repository, revision) if revision and not Path(source).is_dir() else (source, None)
-
-
-def check_classes(name: str, class_names: list[str]) -> None:
-    """Check that an embedded diffusion model was trained on all these classes.
-
-    Raises
-    ------
-    ConfigError: the embedded model was not trained on a class, so it would generate something else.
-    """
-    if name in EMBEDDED and (
-        strange := [one for one in class_names if one not in registry.find_dataset(name).class_names]
-    ):
-        raise ConfigError(
-            f"the embedded diffusion model '{name}' was not trained on '{strange[0]}': set 'diffusion-model' to a "
-            "model that knows your classes, or train one (`fedlmg pretrain`)"
-        )

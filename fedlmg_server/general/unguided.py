@@ -11,7 +11,6 @@ from common.datasets.labeled_images import LabeledImages
 from common.processes import num_processors
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
-from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.events import Progress
 from fedlmg_server.run import Run
@@ -40,7 +39,6 @@ def load_unguided_images(run: Run, class_names: list[str]) -> LabeledImages:
     """
     plan = Plan(run, class_names)
     if not plan.is_complete():
-        location.check_classes(run.config.synthesis.diffusion_model, class_names)
         write_json(plan.folder / "class_names.json", class_names)
         plan.generate()
     parts = [read_tensors(plan.file(number))[0] for number in range(len(plan.batches))]

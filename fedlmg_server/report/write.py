@@ -1,6 +1,7 @@
 """Write a run's results, its page, and the card beside its model, with what is known by then."""
 
 from common.evaluation import Evaluation
+from common.names import safe_name
 from common.storage.atomic import write_bytes, write_json
 from common.upload import Upload
 from common.vision.metrics import mean_of_known
@@ -44,6 +45,7 @@ def write_report(
         missing=missing,
         refused=read_rejections(workspace),
         unevaluated=unevaluated,
+        left_out={upload.client: workspace.left_out.get(safe_name(upload.client), {}) for upload in run.uploads},
         matrix=measured.matrix,
         confusion=measured.confusion,
     )

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from common.models.feature_statistics import FeatureStatistics
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion.backend import straight_through_clamp
-from fedlmg_server.diffusion.conditioning import PROMPT
+from fedlmg_server.diffusion.vocabulary import PROMPT
 
 GUIDANCE_SCALE, STATISTICS_WEIGHT, ETA = 3.0, 0.1, 1.0
 NUM_INFERENCE_STEPS, NOISE_EDITING_STEPS = 50, 10

@@ -1,5 +1,6 @@
 """The question before the training: who is asked, who is refused, and what each client gets to start from."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from fedlmg_server.events import Note, Progress
 from fedlmg_server.general import training
 from tests.common.pictures import draw_classes
 from tests.server import tiny_grid
+from tests.server.any_model import draws_anything
 from tests.server.tiny_grid import (
     RAISED,
     TinyGrid,
@@ -44,7 +46,8 @@ def make_warm(
 
     def make(**changes: object) -> FedLMG:
         settings = {"warm-start": True, "public-images": str(tmp_path / "public"), "general-updates": 2}
-        return make_strategy(**{**settings, "diffusion-model": "some/model", **changes})
+        settings["diffusion-model"] = draws_anything(tmp_path / "diffusion")
+        return make_strategy(**{**settings, **changes})
 
     return make
 
@@ -133,6 +136,43 @@ def test_classes_that_the_diffusion_model_cannot_draw_are_told(make_warm, tmp_pa
 
     assert "was not trained on 'cat'" in strategy.missing["zoo"]
     assert strategy.workspace.fixed_class_names == ["0", "1"]
+
+
+def test_a_class_that_cannot_be_drawn_is_told_before_the_client_trains(make_warm, tmp_path: Path):
+    draw_classes(tmp_path / "public-digits", ("0", "1"), count=6)
+    strategy = make_warm(**{"diffusion-model": "digits", "public-images": str(tmp_path / "public-digits")})
+    script = {7: [answers("zoo", ["0", "zero"]), uploads("zoo")], 8: [answers("mnist", ["0", "1"]), uploads("mnist")]}
+    grid = TinyGrid(script)
+
+    strategy.collection.run(grid)
+
+    told = json.loads(str(sent(grid, 7)[0].content["config"]["left-out"]))
+    assert list(told) == ["zero"]
+    assert "left-out" not in sent(grid, 8)[0].content["config"]
+    assert start_for(grid, 7) is not None
+    assert strategy.workspace.fixed_class_names == ["0", "1"]
+    assert strategy.workspace.left_out["zoo"] == told
+    assert any(note.startswith("client 'zoo': its class 'zero' is left out") for note in notes(strategy))
+
+
+@pytest.mark.parametrize(
+    ("said", "settings", "sentence"),
+    [
+        ([f"x{number}" for number in range(20_000)], {}, "it names 20000 classes, but 'max-classes' allows 1000"),
+        (["cat", "fox", "owl"], {"max-images": 32}, "its 3 classes ask for 48 images, but 'max-images' allows 32"),
+        (["cat", "fox", "owl"], {"max-classes": 3}, "all clients together have 4 classes, but 'max-classes' allows 3"),
+    ],
+    ids=["many classes", "many images", "many of all together"],
+)
+def test_a_hostile_answer_does_not_spoil_the_run_s_classes(make_warm, said: list, settings: dict, sentence: str):
+    strategy = make_warm(**settings)
+    grid = TinyGrid({7: [answers("foe", said), uploads("foe")], 8: [answers("mnist"), uploads("mnist")]})
+
+    strategy.collection.run(grid)
+
+    assert strategy.missing["foe"].startswith(sentence)
+    assert str(sent(grid, 7)[0].content["config"]["refused"]).startswith(sentence)
+    assert (strategy.workspace.fixed_class_names, stored(strategy)) == (["cat", "dog"], ["mnist"])
 
 
 def test_a_latecomer_is_asked_and_gets_a_start(make_warm):

@@ -17,8 +17,14 @@ from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 from tests.manifests import saying
+from tests.server.any_model import draws_anything
 
 Spoil = Callable[[Path], object]
+
+
+def any_config(folder: Path, **settings: object) -> Config:
+    """Of a run whose diffusion model draws any class."""
+    return Config.from_run_config({"diffusion-model": draws_anything(folder / "diffusion"), **settings})
 
 
 def unfit(upload: Upload) -> Upload:
@@ -53,7 +59,7 @@ BAD_FILES: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("spoil", BAD_FILES.values(), ids=BAD_FILES)
 def test_a_broken_file_is_a_reason_not_a_traceback(upload: Upload, tmp_path: Path, spoil: Spoil):
-    run = Run(Config(), workspace := Workspace(tmp_path))
+    run = Run(any_config(tmp_path), workspace := Workspace(tmp_path))
     upload.save(workspace.upload("site-a"))
     spoil(workspace.upload("site-a"))
 
@@ -64,7 +70,7 @@ def test_a_broken_file_is_a_reason_not_a_traceback(upload: Upload, tmp_path: Pat
 
 
 def test_a_refused_upload_goes_to_quarantine_and_the_others_go_on(upload: Upload, tmp_path: Path):
-    run = Run(Config(), workspace := Workspace(tmp_path))
+    run = Run(any_config(tmp_path), workspace := Workspace(tmp_path))
     upload.save(workspace.upload("good"))
     unfit(upload).save(workspace.upload("bad"))
 
@@ -77,7 +83,7 @@ def test_a_refused_upload_goes_to_quarantine_and_the_others_go_on(upload: Upload
 
 
 def test_the_reason_of_an_earlier_refusal_is_kept(upload: Upload, tmp_path: Path):
-    run = Run(Config(), workspace := Workspace(tmp_path))
+    run = Run(any_config(tmp_path), workspace := Workspace(tmp_path))
     unfit(upload).save(workspace.upload("bad"))
     first = validate_uploads(run)
 
@@ -87,7 +93,7 @@ def test_the_reason_of_an_earlier_refusal_is_kept(upload: Upload, tmp_path: Path
 
 
 def test_a_client_that_sends_a_fit_upload_later_is_no_longer_refused(upload: Upload, tmp_path: Path):
-    run = Run(Config(), workspace := Workspace(tmp_path))
+    run = Run(any_config(tmp_path), workspace := Workspace(tmp_path))
     unfit(upload).save(workspace.upload("site-a"))
     validate_uploads(run)
     upload.save(workspace.upload("site-a"))
@@ -120,7 +126,7 @@ def test_uploads_spell_their_classes_alike(tmp_path: Path):
 
 
 def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(upload: Upload, tmp_path: Path):
-    config = Config.from_run_config({"min-clients": 1})
+    config = any_config(tmp_path, **{"min-clients": 1})
     run = Run(config, workspace := Workspace(tmp_path))
     for name in ("good", "bad"):
         saying(upload, client=name).save(workspace.upload(name))
@@ -140,7 +146,7 @@ def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(upload:
 
 
 def test_another_upload_of_a_charged_client_is_tried(upload: Upload, tmp_path: Path):
-    config = Config.from_run_config({"min-clients": 1})
+    config = any_config(tmp_path, **{"min-clients": 1})
     run = Run(config, workspace := Workspace(tmp_path))
     for name in ("good", "bad"):
         saying(upload, client=name).save(workspace.upload(name))
@@ -152,7 +158,7 @@ def test_another_upload_of_a_charged_client_is_tried(upload: Upload, tmp_path: P
 
 
 def test_a_charge_below_the_quorum_ends_the_run_with_a_sentence(upload: Upload, tmp_path: Path):
-    run = Run(Config.from_run_config({"min-clients": 2}), workspace := Workspace(tmp_path))
+    run = Run(any_config(tmp_path, **{"min-clients": 2}), workspace := Workspace(tmp_path))
     for name in ("good", "bad"):
         saying(upload, client=name).save(workspace.upload(name))
 

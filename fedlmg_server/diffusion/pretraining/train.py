@@ -24,10 +24,10 @@ from common.config import ConfigError
 from common.storage.atomic import write_bytes, write_json
 from common.storage.tensors import load_training, save_training
 from common.vision.schedule import make_scheduler
-from fedlmg_server.diffusion.conditioning import PROMPT
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
+from fedlmg_server.diffusion.vocabulary import PROMPT
 from fedlmg_server.flower.compat import forget_origin
 
 
