@@ -71,7 +71,7 @@ def _charge_all(run: Run, reasons: dict[str, str]) -> None:
     workspace = run.workspace
     for client, reason in reasons.items():
         folder = safe_name(client)
-        again = f"to try this upload again, delete {workspace.quarantine / folder} and repeat the command"
+        again = f"to try this upload again, delete 'quarantine/{folder}' in the workspace and repeat the command"
         quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
         workspace.remove_images(client)
     run.reread_uploads()

@@ -22,7 +22,7 @@ from fedlmg_server.workspace import Workspace
 
 POLL_SECONDS = 1.0
 MOST_DEATHS = 2
-"""Of processes at one client: the first may be an accident."""
+"""Of processes at one client, or by a signal at none: the first may be an accident."""
 MODULE = "fedlmg_server.synthesis.worker"
 
 
@@ -74,23 +74,25 @@ class Workers:
         for rank, (process, log) in enumerate(zip(self.processes, self.logs, strict=True)):
             if process.poll() is None:
                 continue
-            # A net that ends the process may do so with any exit code.
-            if position := incidents.take_position(self.workspace, process.pid):
+            # A net that ends the process may do so with any exit code, even 0.
+            position = incidents.take_position(self.workspace, process.pid)
+            if position or process.returncode:
                 self._count_death(position, process.returncode, log)
                 self.processes[rank], restarted = self._start(rank, log), True
-            elif process.returncode:
-                last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-                raise RuntimeError(f"a {self.name} process ended with {process.returncode} ({log}): {last}")
         return restarted
 
-    def _count_death(self, position: Position, code: int, log: Path) -> None:
-        self._deaths[position.client] += 1
-        if self._deaths[position.client] == MOST_DEATHS:
+    def _count_death(self, position: Position | None, code: int, log: Path) -> None:
+        client = position.client if position else ""
+        self._deaths[client] += 1
+        if position is None and (code > 0 or self._deaths[client] == MOST_DEATHS):
+            last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+            raise RuntimeError(f"a {self.name} process ended with {code} ({log}): {last}")
+        if position and self._deaths[client] == MOST_DEATHS:
             reason = (
                 f"{MOST_DEATHS} processes died while they drew its images, the last with {_name_ending(code)} at batch "
-                f"{position.batch} ({log})"
+                f"{position.batch} (see 'logs/{log.name}' in the workspace)"
             )
-            incidents.note_failure(self.workspace, position.client, reason)
+            incidents.note_failure(self.workspace, client, reason)
 
     def stop(self) -> None:
         for process in self.processes:
