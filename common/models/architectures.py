@@ -81,7 +81,9 @@ def hash_source(name: str, builders: Collection[str]) -> dict[str, str]:
         sources[module.__name__] = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
         for value in vars(module).values():
             used = sys.modules.get(value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", "")))
-            if used and used.__file__ and used.__name__.partition(".")[0] == package and used.__name__ not in sources:
+            # What is built into Python, as `__builtins__` of every module, has no file.
+            ours = used and used.__name__.partition(".")[0] == package and getattr(used, "__file__", None)
+            if used and ours and used.__name__ not in sources:
                 waiting.append(used)
     return dict(sorted(sources.items()))
 

@@ -60,3 +60,9 @@ def test_the_operators_builders_are_those_of_the_config():
     config = Config.from_run_config({"architectures": "small_resnet, a.b:c", "student-architecture": "d:e"})
 
     assert config.builders == {"a.b:c", "d:e"}
+
+
+def test_the_source_of_a_builder_is_its_module_and_what_that_uses_of_its_package():
+    name = "common.models.crashing:build"
+
+    assert {"common.models.crashing", "common.models.small"} <= set(architectures.hash_source(name, {name}))
