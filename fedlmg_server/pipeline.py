@@ -27,6 +27,7 @@ from fedlmg_server.quarantine import ClientFault, charge_failed, check_quorum
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import incidents, launch, store, traces
 from fedlmg_server.synthesis.following import Following
+from fedlmg_server.witness.hearing import hear_clients
 from fedlmg_server.workspace import METHODS
 
 
@@ -72,6 +73,7 @@ def aggregate(run: Run) -> Aggregated:
     with run.workspace.stage("validation"):
         validate_uploads(run)
     check_quorum(run)
+    hear_clients(run)
     synthesise(run)
     while not is_model_saved(run):
         try:

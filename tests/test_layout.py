@@ -34,6 +34,7 @@ SERVER_FLOORS = (
     {"diffusion", "monitor"},
     {"synthesis"},
     {"general"},
+    {"witness"},
     {"collection", "distillation"},
     {"baselines", "deployment"},
     {"erasure", "report"},

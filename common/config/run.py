@@ -101,6 +101,9 @@ class DistillationConfig:
     teacher_weighting: Literal["quality", "uniform"] = "quality"
     """`quality`: a client whose classifier is near chance level by every measure is excluded (ours). `uniform`: every
     client counts."""
+    witness: Literal["leave-out", "tell", "off"] = "leave-out"
+    """What happens to a client whose labels contradict what the server knows of the classes: it is left out, or the
+    operator is told. `off`: clients are not judged (ours)."""
     student_architecture: Text = "small_resnet"
     """Architecture of the returned model, or `package.module:function`, a builder of your own."""
     student_initialisation: str = ""

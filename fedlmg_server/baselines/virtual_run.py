@@ -18,7 +18,7 @@ from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import CLASSES, Workspace
 
-SHARED = ("uploads", "general", CLASSES)
+SHARED = ("uploads", "general", "witness", CLASSES)
 """Parts of a workspace that do not change with the settings of synthesis and distillation."""
 
 

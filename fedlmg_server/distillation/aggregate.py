@@ -16,6 +16,7 @@ from fedlmg_server.general.images import general_class_names, load_general_image
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet
+from fedlmg_server.witness.hearing import testimonies
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 
@@ -74,7 +75,8 @@ def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: 
     ConfigError: no image or no upload can be learned from.
     """
     cache, settings = TeacherCache(run, synthetic), run.config.distillation
-    scores = score_teachers(run.uploads, synthetic, cache.per_client, settings.teacher_weighting)
+    weighting, witnessed = settings.teacher_weighting, testimonies(run)
+    scores = score_teachers(run.uploads, synthetic, cache.per_client, weighting, witnessed)
     weights = {client: score.weight for client, score in scores.items()}
     if settings.aggregation == "merge":
         model, history, merged = _merge(run, cache, weights, on_epoch)

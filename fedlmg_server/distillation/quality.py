@@ -1,12 +1,13 @@
 """How far each client can be trusted as a teacher, so that one badly trained or poisoned client does no harm (ours).
 
 Honest clients of unlike domains read each other's images no better than chance, so no single measure may condemn one.
-A client counts by its best measure: how it reads the others' synthetic images, and the validation accuracy it reports
-or, where it reports none, how the others read its own images: those follow the prompt too, and so say little of the
-client. Only who is near chance by all of them is left out. A client that no other resembles and that lies about its
-validation accuracy is not found out.
+A client counts by the best of what the server measures: how it reads the others' synthetic images, images in its own
+look, and general images (see `witness/`). Where all of these are weak, its own word, the validation accuracy that it
+reports, still gets it half a vote, and no more. Who reports none is told by how the others read its images, which
+follow the prompt too, and so say little of the client. Only who is near chance by all of them is left out.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 
@@ -16,9 +17,12 @@ from common.labels.maps import mark_known
 from common.upload import Upload
 from common.vision.metrics import above_chance
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.witness.judge import SILENT, Testimony
 
 NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
 """Quality below which a client is left out, and from which it has full weight; measured on the embedded federation."""
+MOST_BY_WORD = NEAR_CHANCE
+"""Quality that a client's own word can get it: half of the full weight."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,18 @@ class TeacherScore:
     """Qualities: 0 is chance or worse, 1 is perfect; None where nothing could be measured."""
 
     quality: float | None
-    """The better of `reads_others` and `validation`; without the latter, of `reads_others` and `read_by_others`."""
+    """The best of `reads_others`, `reads_general` and `reads_styled`; where these are small, of these and at most
+    `MOST_BY_WORD` of `validation` or, without it, of `read_by_others`."""
     reads_others: float | None
     """Median over the other clients of how this one reads the images generated for them, of classes that both know."""
     read_by_others: float | None
     """Median over the other clients of how they read the images generated for this one."""
     validation: float | None
     """As the client reports it."""
+    reads_general: float | None = None
+    """How the client's warm-started classifier reads general images."""
+    reads_styled: float | None = None
+    """How its own classifier reads images in its look whose class the prompt alone decides."""
     weight: float = 1.0
     """Of its vote in multi-teacher averages, in [0, 1]; at 0 its images and targets are left out."""
     reason: str = ""
@@ -43,27 +52,34 @@ class TeacherScore:
 
 
 def score_teachers(
-    uploads: list[Upload], synthetic: SyntheticSet, per_client: dict[str, torch.Tensor], weighting: str
+    uploads: list[Upload],
+    synthetic: SyntheticSet,
+    per_client: dict[str, torch.Tensor],
+    weighting: str,
+    witnessed: Mapping[str, Testimony] | None = None,
 ) -> dict[str, TeacherScore]:
-    """Client -> score; per_client: each teacher's probabilities (N, classes) of the N synthetic images.
+    """Client -> score; per_client: each teacher's probabilities (N, classes) of the N synthetic images; witnessed:
+    client -> what the witness measured of it, where it was heard.
 
     With `weighting` `uniform`, or when nobody is clearly above chance, every weight is 1.
     """
     readings = _readings(uploads, synthetic, per_client)
-    scores = {upload.client: _score(upload, readings) for upload in uploads}
+    heard = witnessed or {}
+    scores = {upload.client: _score(upload, readings, heard.get(upload.client, SILENT)) for upload in uploads}
     if weighting == "uniform" or not any(score.weight for score in scores.values()):
         return {client: replace(score, weight=1.0, reason="") for client, score in scores.items()}
     return scores
 
 
-def _score(upload: Upload, readings: dict[tuple[str, str], float]) -> TeacherScore:
+def _score(upload: Upload, readings: dict[tuple[str, str], float], witnessed: Testimony) -> TeacherScore:
     reads = _median([value for (reader, _), value in readings.items() if reader == upload.client])
     read = _median([value for (_, author), value in readings.items() if author == upload.client])
     reported = upload.manifest.training.validation_accuracy
     validation = None if reported is None else above_chance(reported, len(upload.class_names))
     told = read if validation is None else validation
-    quality = max((value for value in (reads, told) if value is not None), default=None)
-    score = TeacherScore(quality, reads, read, validation)
+    counted = (reads, witnessed.reads_general, witnessed.reads_styled, told and min(told, MOST_BY_WORD))
+    quality = max((value for value in counted if value is not None), default=None)
+    score = TeacherScore(quality, reads, read, validation, witnessed.reads_general, witnessed.reads_styled)
     if quality is None or quality >= FULL_TRUST:
         return score
     shown = [f"{name} {value:.2f}" for name, value in _measures(score).items() if value is not None]
@@ -75,6 +91,8 @@ def _score(upload: Upload, readings: dict[tuple[str, str], float]) -> TeacherSco
 def _measures(score: TeacherScore) -> dict[str, float | None]:
     return {
         "reads others' images": score.reads_others,
+        "reads general images": score.reads_general,
+        "reads images in its look": score.reads_styled,
         "others read its images": score.read_by_others,
         "its validation": score.validation,
     }

@@ -5,8 +5,10 @@ import torch
 
 from common.upload import Upload
 from common.vision.metrics import above_chance
-from fedlmg_server.distillation.quality import TeacherScore, score_teachers
+from fedlmg_server.distillation.quality import score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.witness.judge import Testimony
+from fedlmg_server.witness.verdict import UNKNOWN
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
 
@@ -28,11 +30,17 @@ def reading(share_right: dict[str, float]) -> torch.Tensor:
     return torch.eye(4)[answers]
 
 
-def scores(readings: dict[str, dict], validations: dict[str, float | None], weighting: str = "quality") -> dict:
+def scores(
+    readings: dict[str, dict],
+    validations: dict[str, float | None],
+    weighting: str = "quality",
+    witnessed: dict[str, Testimony] | None = None,
+) -> dict:
     images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
     synthetic = SyntheticSet(images, LABELS, CLIENTS, CLASSES)
     uploads = [upload(name, validation) for name, validation in validations.items()]
-    return score_teachers(uploads, synthetic, {name: reading(right) for name, right in readings.items()}, weighting)
+    per_client = {name: reading(right) for name, right in readings.items()}
+    return score_teachers(uploads, synthetic, per_client, weighting, witnessed)
 
 
 POISONED = {
@@ -49,10 +57,25 @@ def test_client_trained_on_random_labels_is_left_out_with_a_reason():
     assert "near chance by every measure" in scored["c"].reason
 
 
-def test_honest_client_of_a_domain_that_nobody_else_reads_keeps_its_weight():
+def test_honest_client_of_a_domain_that_nobody_else_reads_has_half_a_vote_by_its_word():
     scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.9})
 
+    assert scored["c"].weight == 0.5
+
+
+@pytest.mark.parametrize("measured", ["reads_general", "reads_styled"])
+def test_a_client_that_the_server_saw_reading_needs_no_word(measured: str):
+    heard = {"c": Testimony(UNKNOWN, **{measured: 0.4})}
+
+    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.25}, witnessed=heard)
+
     assert scored["c"].weight == 1.0
+
+
+def test_a_lie_about_validation_gets_no_more_than_the_least_word_that_counts():
+    told = {word: scores(POISONED, {"a": 0.8, "b": 0.8, "c": word})["c"].weight for word in (0.4, 1.0)}
+
+    assert told[0.4] == told[1.0] == 0.5
 
 
 def test_client_without_validation_images_is_judged_by_the_others():
@@ -75,9 +98,11 @@ def test_a_few_lucky_images_prove_nothing():
 
 
 def test_weak_client_has_a_small_vote():
-    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.4})
+    heard = {"c": Testimony(UNKNOWN, reads_styled=0.2)}
 
-    assert scored["c"].weight == pytest.approx(above_chance(0.4, 4) / 0.3)
+    scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.25}, witnessed=heard)
+
+    assert scored["c"].weight == pytest.approx(0.2 / 0.3)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +124,4 @@ def test_client_with_no_class_in_common_falls_back_to_its_validation():
 
     scored = score_teachers(uploads, synthetic, readings, "quality")
 
-    assert scored["b"] == TeacherScore(pytest.approx(0.6), None, None, pytest.approx(0.6))
+    assert (scored["b"].reads_others, scored["b"].quality, scored["b"].weight) == (None, 0.15, 0.5)

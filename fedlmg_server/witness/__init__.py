@@ -1,0 +1,1 @@
+"""The witness: do clients call the classes what everybody calls them?"""

@@ -1,0 +1,95 @@
+"""Hear the witness on every client, by other processes, and go on without the clients that it finds mislabelled."""
+
+from functools import partial
+
+import torch
+
+from common.processes import num_processors
+from common.upload import Upload
+from fedlmg_server.diffusion import families
+from fedlmg_server.events import Note, Progress
+from fedlmg_server.quarantine import charge
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis import incidents, launch
+from fedlmg_server.witness.judge import SILENT, Testimony, hear, load_held_out
+from fedlmg_server.witness.verdict import Verdict
+
+MODULE = "fedlmg_server.witness.worker"
+STAGE = "witness"
+MOST_ACCUSED = 0.5
+"""Share of the clients above which the server's own images may be mislabelled, so that nobody is left out."""
+
+
+def hear_clients(run: Run) -> None:
+    """Judge the clients that were not judged yet; leave out the mislabelled ones, or tell, as the config says.
+
+    Raises
+    ------
+    ConfigError: fewer than `min-clients` uploads remain.
+    """
+    if run.config.distillation.witness == "off":
+        return
+    if missing := _count_missing(run):
+        _start_workers(run, missing)
+    accused = {client: verdict for client, verdict in verdicts(run).items() if verdict.state == "mislabelled"}
+    spared = len(accused) > MOST_ACCUSED * len(run.uploads)
+    for client, verdict in accused.items():
+        advice = "check whether class folders are mixed up"
+        if run.config.distillation.witness == "leave-out" and not spared:
+            reason = f"mislabelled, by all that this server knows of the classes: {verdict.sentence()}"
+            charge(run, client, f"{reason}; {advice}")
+        else:
+            run.workspace.log(Note(text=f"client '{client}' may be mislabelled: {verdict.sentence()}; {advice}"))
+    if spared:
+        text = f"{len(accused)} of {len(run.uploads)} clients seem to be mislabelled, so that none is left out"
+        run.workspace.log(Note(text=f"{text}: check this server's general images and its diffusion model"))
+
+
+def verdicts(run: Run) -> dict[str, Verdict]:
+    """Client -> what the witness found, for every client that was heard."""
+    return {client: testimony.verdict for client, testimony in testimonies(run).items()}
+
+
+def testimonies(run: Run) -> dict[str, Testimony]:
+    """Client -> all that the witness says; clients that were not heard are left out."""
+    found = {upload.client: Testimony.read(run.workspace, upload) for upload in run.uploads}
+    return {client: testimony for client, testimony in found.items() if testimony}
+
+
+def work(run: Run, rank: int, world_size: int) -> None:
+    """Judge every `world_size`-th client that was not judged yet, from number `rank`. A client whose classifiers fail
+    is left unjudged: what fails here fails in the synthesis, too, and is charged there."""
+    mine = [upload for number, upload in enumerate(run.uploads) if number % world_size == rank]
+    if not (mine := [upload for upload in mine if not _is_heard(run, upload)]):
+        return
+    backend, held_out = families.load_backend(run.config.synthesis, run.device), load_held_out(run)
+    for upload in mine:
+        try:
+            with incidents.drawing(run.workspace, upload.client, 0):
+                testimony = hear(run, backend, upload, held_out)
+        except Exception as error:  # A client's classifier may raise anything.
+            print(f"{upload.client}: cannot be judged: {error!r}", flush=True)
+            testimony = SILENT
+        testimony.write(run.workspace, upload)
+
+
+def _count_missing(run: Run) -> int:
+    return sum(not _is_heard(run, upload) for upload in run.uploads)
+
+
+def _is_heard(run: Run, upload: Upload) -> bool:
+    """Whether it was, or cannot be: processes died of it."""
+    return incidents.has_failed(run.workspace, upload.client) or Testimony.read(run.workspace, upload) is not None
+
+
+def _start_workers(run: Run, missing: int) -> None:
+    workspace, processes = run.workspace, min(torch.accelerator.device_count() or num_processors(), missing)
+
+    def on_progress(remaining: int) -> None:
+        workspace.log(Progress(stage=STAGE, completed=missing - remaining, total=missing, unit="clients"))
+
+    with workspace.stage(STAGE), launch.running(workspace, [MODULE, str(workspace.root)], STAGE, processes) as workers:
+        try:
+            workers.wait(lambda: not _count_missing(run), partial(_count_missing, run), on_progress)
+        except RuntimeError as error:
+            workspace.log(Note(text=f"not every client could be judged: {error}"))

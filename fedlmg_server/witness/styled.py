@@ -1,0 +1,77 @@
+"""Images in one client's look whose class the prompt alone decides: guided by statistics of all classes together.
+
+With the moments of single classes, or guided towards labels, images would follow the labels that are to be judged.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from common.models import architectures, feature_statistics
+from common.models.feature_statistics import FeatureStatistics
+from common.upload import Upload
+from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.run import Run
+from fedlmg_server.synthesis.generate import generate_batch, to_pixels
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
+from fedlmg_server.synthesis.plan import PlannedImage, plan_images, split_into_batches
+from fedlmg_server.synthesis.within_memory import WithinMemory
+
+IMAGES_PER_CLASS = 8
+MOST_IMAGES = 160
+"""Of one client, unless it has more classes: each has one image at least."""
+OWNER = "witness"
+"""Stands before a client's name in the seeds of the images."""
+SETTINGS = {
+    "preset": "default",
+    "classification_weight": 0.0,
+    "statistics_weight": 1.0,
+    "guidance_strength": 0.15,
+    "guidance_scale": 6.0,
+}
+"""Steps of half the usual length and twice the usual weight of the prompt: the class stays the prompt's. Chosen on seed
+0 of the embedded digits."""
+
+
+def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Images uint8 (N, 3, h, w) and labels (N,) in the upload's held classes; None without statistics to guide by.
+
+    Raises
+    ------
+    ValueError: images that are not finite.
+    """
+    if (guidance := _guide(run, upload, backend.device)) is None:
+        return None
+    names, config = upload.held_class_names, replace(run.config.synthesis, **SETTINGS)
+    per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(names)))
+    planned = plan_images(run.config.seed, f"{OWNER} {upload.client}", names, per_class)
+
+    def generate(part: list[PlannedImage]) -> torch.Tensor:
+        return generate_batch(backend, guidance, part, names, config)
+
+    within_memory = WithinMemory(generate)
+    batches = split_into_batches(planned, config.synthesis_batch_size)
+    pixels = torch.cat([to_pixels(within_memory(batch)) for batch in batches])
+    return pixels, torch.tensor([names.index(image.class_name) for image in planned])
+
+
+def load_copy(run: Run, upload: Upload) -> torch.nn.Module | None:
+    """The upload's copy of the student, in evaluation mode on the run's device; None if it has none."""
+    if (said := upload.manifest.student_copy) is None:
+        return None
+    size = upload.preprocess.image_size
+    model = architectures.build(said.architecture, len(said.class_names), size, run.config.builders)
+    model.load_state_dict(upload.student_copy)
+    return model.float().to(run.device).eval()
+
+
+def _guide(run: Run, upload: Upload, device: torch.device) -> ClassifierGuidance | None:
+    """By the copy where there is one: it knows more looks than a net that was trained on one client's images, and so
+    draws this client's better (measured)."""
+    weights = {"classification_weight": 0.0, "statistics_weight": 1.0, "by_class": False}
+    copy = load_copy(run, upload)
+    moments: FeatureStatistics = feature_statistics.batch_norm_moments(copy) if copy else {}
+    if copy and moments:
+        return ClassifierGuidance(copy, upload.preprocess, moments, **weights)
+    guidance = ClassifierGuidance.of_upload(upload, device, **weights)
+    return guidance if guidance.has_statistics else None

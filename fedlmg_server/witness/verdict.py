@@ -1,0 +1,135 @@
+"""Whether a classifier calls the classes what everybody calls them: two tests on images whose classes are known (ours).
+
+The shift test is for a classifier that started from a general model. Fine-tuning on an honest client's images hardly
+changes which of two classes the general model prefers. Training on mislabelled images does, even where general images
+were replayed. The reading test is for any other classifier, and looks at what it says alone.
+
+log_before, log_after  (N, classes)  log-probabilities that the general model and the classifier give N images
+labels                 (N,)          int64, the images' true classes
+gains                  (classes, classes)  nats by which images of a row's class lean towards the column's class; 0 on
+                                           the diagonal
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+State = Literal["consistent", "mislabelled", "unknown"]
+
+LEAST_SHIFT = 1.2
+"""Nats that each class of an assignment must gain, on average. Honest clients reach 0.85, mislabelled ones at least 1.4
+(digits and blood cells)."""
+LEAST_GAIN = 0.5
+"""The same for the reading test."""
+LEAST_KNOWN = 0.5
+"""Share of the images that a general model must read right, so that it can be compared with."""
+LEAST_KEPT = 0.3
+"""Of that share: what the classifier must still read, by the images' classes or by those it was taught."""
+LEAST_READ = 0.5
+"""Share of the images that a classifier must read, by the images' classes or by another assignment, to be judged."""
+CLEAR_SHARE = 0.5
+"""Share of the largest gain from which a class of an assignment is named."""
+SMALLEST_LOG = -6.0
+"""Log-probabilities below are cut off in the shift test: how very sure a classifier is says nothing of its labels."""
+SMALLEST_PROBABILITY = 0.02
+"""The same in the reading test, where there are few images."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    state: State
+    mistaken: dict[str, str] = field(default_factory=dict)
+    """Class as the client labels it -> the class that its images look like; empty unless `mislabelled`."""
+    read: float | None = None
+    """Share in [0, 1] of the images that the classifier reads right; None if it was shown none."""
+
+    def sentence(self) -> str:
+        """What is wrong with the labels, in a clause; empty unless `mislabelled`."""
+        if self.state != "mislabelled":
+            return ""
+        pairs = [f"its '{label}' looks like '{like}'" for label, like in self.mistaken.items()]
+        more = f" and {len(pairs) - MOST_PAIRS} more classes are mistaken" if len(pairs) > MOST_PAIRS else ""
+        return ", ".join(pairs[:MOST_PAIRS]) + more
+
+
+UNKNOWN = Verdict("unknown")
+MOST_PAIRS = 3
+"""Classes that a sentence names."""
+
+
+def judge_shift(
+    log_before: torch.Tensor, log_after: torch.Tensor, labels: torch.Tensor, class_names: list[str]
+) -> Verdict:
+    """Compare a classifier with the general model that it started from; all classes are ones that the client holds."""
+    right_before, right = (_share_right(log_p, labels) for log_p in (log_before, log_after))
+    if not _is_complete(labels, class_names) or right_before < LEAST_KNOWN:
+        return Verdict("unknown", read=right)
+    moved = log_after.clamp(min=SMALLEST_LOG) - log_before.clamp(min=SMALLEST_LOG)
+    gains = _gains(moved, labels)
+    assignment = _assign(gains, LEAST_SHIFT)
+    read_as_taught = _share_right(log_after, torch.tensor(assignment)[labels])
+    if max(right, read_as_taught) < LEAST_KEPT * right_before:
+        return Verdict("unknown", read=right)
+    return _verdict(assignment, gains, class_names, right)
+
+
+def judge_reading(log_after: torch.Tensor, labels: torch.Tensor, class_names: list[str]) -> Verdict:
+    """Judge a classifier by what it says of images in the client's look."""
+    right = _share_right(log_after, labels)
+    if not _is_complete(labels, class_names):
+        return Verdict("unknown", read=right)
+    log_p = log_after.exp().clamp(min=SMALLEST_PROBABILITY).log()
+    # What it says of every image says nothing of this one.
+    gains = _gains(log_p - _mean_by_class(log_p, labels).mean(0), labels)
+    assignment = _assign(gains, LEAST_GAIN)
+    taught = torch.tensor(assignment)[labels]
+    moved = taught != labels
+    shares = [_share_right(log_after[rows], taught[rows]) for rows in (slice(None), moved) if taught[rows].numel()]
+    if min(shares) < LEAST_READ:
+        return Verdict("unknown", read=right)
+    return _verdict(assignment, gains, class_names, right)
+
+
+def join(verdicts: list[Verdict]) -> Verdict:
+    """The verdict on a client from those on its classifiers: the worst that was found, and `unknown` if nothing was."""
+    for state in ("mislabelled", "consistent"):
+        if found := [verdict for verdict in verdicts if verdict.state == state]:
+            return found[0]
+    return UNKNOWN
+
+
+def _verdict(assignment: list[int], gains: torch.Tensor, class_names: list[str], read: float) -> Verdict:
+    told = {(true, label): gains[true, label].item() for true, label in enumerate(assignment) if true != label}
+    # Two classes that are swapped draw others along, which gain less.
+    clear = [pair for pair, gain in told.items() if gain >= CLEAR_SHARE * max(told.values())]
+    # Images of a row's class are called what the column says: the client's folder of that name holds such images.
+    mistaken = {class_names[label]: class_names[true] for true, label in clear}
+    return Verdict("mislabelled" if mistaken else "consistent", dict(sorted(mistaken.items())), read)
+
+
+def _assign(gains: torch.Tensor, least: float) -> list[int]:
+    """The assignment of classes that gains most, where each class that leaves its own must gain `least` to pay."""
+    worth = gains - least
+    worth.fill_diagonal_(0.0)
+    return [int(column) for column in linear_sum_assignment(worth.numpy(), maximize=True)[1]]
+
+
+def _gains(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    mean = _mean_by_class(values, labels)
+    return mean - mean.diagonal()[:, None]
+
+
+def _mean_by_class(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(classes, classes): mean of the rows of each class."""
+    return torch.stack([values[labels == label].mean(0) for label in range(values.shape[1])])
+
+
+def _share_right(log_p: torch.Tensor, labels: torch.Tensor) -> float:
+    return (log_p.argmax(1) == labels).double().mean().item()
+
+
+def _is_complete(labels: torch.Tensor, class_names: list[str]) -> bool:
+    """Whether there are two classes or more, with images of each."""
+    return len(class_names) > 1 and bool((torch.bincount(labels, minlength=len(class_names)) > 0).all())

@@ -1,0 +1,234 @@
+"""The witness: a client whose labels contradict what the server knows is found, and an honest one is not accused."""
+
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2.functional import to_pil_image
+
+from common.config import Config, ConfigError
+from common.datasets.labeled_images import LabeledImages
+from common.upload import Upload, to_wire, weights_digest
+from fedlmg_server import trainer
+from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
+from fedlmg_server.events import Note
+from fedlmg_server.quarantine import read_rejections
+from fedlmg_server.run import Run
+from fedlmg_server.trainer import TrainingSet
+from fedlmg_server.witness import hearing
+from fedlmg_server.witness.hearing import hear_clients
+from fedlmg_server.witness.judge import hear, load_held_out
+from fedlmg_server.witness.verdict import Verdict, join, judge_reading, judge_shift
+from fedlmg_server.workspace import Workspace
+from tests.manifests import saying
+from tests.server.tiny_federation import keep_general, trained, two_colors
+
+NAMES = ["bright", "dark"]
+FOUR = ["a", "b", "c", "d"]
+LABELS = torch.arange(80) % 4
+
+
+def sure_of(labels: torch.Tensor, nats: float = 4.0) -> torch.Tensor:
+    """Log-probabilities (N, 4) that prefer these classes by so many nats."""
+    return (nats * torch.eye(4)[labels]).log_softmax(1)
+
+
+def exchange(first: int, second: int) -> torch.Tensor:
+    """`LABELS` with two classes exchanged."""
+    order = list(range(4))
+    order[first], order[second] = second, first
+    return torch.tensor(order)[LABELS]
+
+
+def test_a_classifier_that_moved_from_one_class_to_another_and_back_is_mislabelled():
+    verdict = judge_shift(sure_of(LABELS), sure_of(exchange(1, 3)), LABELS, FOUR)
+
+    assert verdict == Verdict("mislabelled", {"b": "d", "d": "b"}, 0.5)
+    assert verdict.sentence() == "its 'b' looks like 'd', its 'd' looks like 'b'"
+
+
+def test_a_shift_is_found_even_where_replay_keeps_the_answers_right():
+    leaning = (sure_of(LABELS) + 0.9 * sure_of(exchange(1, 3))).log_softmax(1)
+
+    verdict = judge_shift(sure_of(LABELS), leaning, LABELS, FOUR)
+
+    assert verdict.mistaken == {"b": "d", "d": "b"}
+    assert verdict.read == 1.0
+
+
+def test_a_rotation_names_each_class_by_what_its_images_look_like():
+    rotated = (LABELS + 1) % 4
+
+    verdict = judge_shift(sure_of(LABELS), sure_of(rotated), LABELS, FOUR)
+
+    assert verdict.mistaken == {"b": "a", "c": "b", "d": "c", "a": "d"}
+
+
+def test_a_classifier_that_is_less_sure_than_it_was_is_consistent():
+    assert judge_shift(sure_of(LABELS), sure_of(LABELS, nats=3.0), LABELS, FOUR).state == "consistent"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "labels", "names"),
+    [
+        pytest.param(torch.zeros(80, 4), sure_of(LABELS), LABELS, FOUR, id="a general model that knows nothing"),
+        pytest.param(sure_of(LABELS), sure_of(LABELS * 0), LABELS, FOUR, id="a classifier that has forgotten all"),
+        pytest.param(sure_of(LABELS), sure_of(LABELS), LABELS % 3, FOUR, id="a class without images"),
+        pytest.param(torch.zeros(9, 1), torch.zeros(9, 1), torch.zeros(9).long(), ["a"], id="one class"),
+    ],
+)
+def test_what_cannot_be_compared_is_unknown(before, after, labels, names):
+    assert judge_shift(before, after, labels, names).state == "unknown"
+
+
+def test_a_classifier_that_reads_two_classes_as_each_other_is_mislabelled():
+    assert judge_reading(sure_of(exchange(0, 2)), LABELS, FOUR).mistaken == {"a": "c", "c": "a"}
+
+
+def test_a_classifier_that_reads_what_is_shown_is_consistent():
+    assert judge_reading(sure_of(LABELS), LABELS, FOUR).state == "consistent"
+
+
+def test_a_classifier_that_guesses_is_unknown_and_never_accused():
+    guesses = sure_of(torch.randint(0, 4, (80,), generator=torch.Generator().manual_seed(0)))
+
+    assert judge_reading(guesses, LABELS, FOUR).state == "unknown"
+
+
+def test_a_favourite_class_is_no_sign_of_wrong_labels():
+    leaning = (sure_of(LABELS) + torch.tensor([3.0, 0, 0, 0])).log_softmax(1)
+
+    assert judge_reading(leaning, LABELS, FOUR).state != "mislabelled"
+
+
+def test_one_mislabelled_classifier_is_enough_to_accuse_a_client():
+    accused = Verdict("mislabelled", {"a": "b"})
+
+    assert join([Verdict("consistent"), accused, Verdict("unknown")]) == accused
+
+
+@cache
+def make_general() -> Upload:
+    """A model that reads bright as class 0, as the run's order has it."""
+    upload = trained("general")
+    flipped = {name: each.flip(0) if name.startswith("head.") else each for name, each in upload.arrays.items()}
+    return saying(replace(upload, arrays=flipped), class_names=NAMES)
+
+
+def fine_tuned(client: str, labels: torch.Tensor) -> Upload:
+    """A client that starts from the general model and trains on bright and dark images with these labels."""
+    general, data = make_general(), two_colors()
+    model = general.classifier().requires_grad_(True)
+    settings = Config.from_run_config({"student-batch-size": 16, "student-learning-rate": 0.05}).distillation
+    trainer.train(model, TrainingSet(data.images, labels), general.preprocess, settings, 0, 16)
+    arrays = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    start = weights_digest({name: to_wire(each) for name, each in general.arrays.items()})
+    return saying(replace(general, arrays=arrays), client=client, start=start, sha256=weights_digest(arrays))
+
+
+def write_public_images(folder: Path) -> None:
+    data: LabeledImages = two_colors(80)
+    for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+        path = folder / ("bright" if label else "dark") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(image).save(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusion model, public images, and the uploads of three honest clients and of one that mixed up its folders."""
+    folder = tmp_path_factory.mktemp("witness")
+    train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), folder / "pipeline")
+    write_public_images(folder / "public")
+    honest = 1 - two_colors().labels
+    for client, labels in (("a", honest), ("b", honest), ("c", honest), ("mixed-up", 1 - honest)):
+        fine_tuned(client, labels).save(folder / "uploads" / client)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Run:
+    config = Config.from_run_config(
+        {
+            "workspace": str(tmp_path / "workspace"),
+            "dataset": "",
+            "public-images": str(made / "public"),
+            "diffusion-model": str(made / "pipeline"),
+            "num-inference-steps": 2,
+        }
+    )
+    run = Run(config, Workspace.open(config, versions={}), torch.device("cpu"))
+    keep_general(run, make_general(), NAMES)
+    shutil.copytree(made / "uploads", run.workspace.uploads, dirs_exist_ok=True)
+    return run
+
+
+def test_the_run_goes_on_without_a_mislabelled_client_and_says_what_to_check(run: Run):
+    hear_clients(run)
+
+    assert [upload.client for upload in run.uploads] == ["a", "b", "c"]
+    (reason,) = read_rejections(run.workspace).values()
+    assert "client 'mixed-up': mislabelled" in reason
+    assert "its 'bright' looks like 'dark', its 'dark' looks like 'bright'" in reason
+    assert "check whether class folders are mixed up" in reason
+    assert {verdict.state for verdict in hearing.verdicts(run).values()} == {"consistent"}
+
+
+def judge_all(run: Run) -> None:
+    """As `hear_clients`, in this process."""
+    hearing.work(run, 0, 1)
+    hear_clients(run)
+
+
+def test_an_operator_who_wants_to_be_told_alone_keeps_the_client(run: Run):
+    run.config = Config.from_run_config(run.config.to_run_config() | {"witness": "tell"})
+
+    judge_all(run)
+
+    assert len(run.uploads) == 4
+    (note,) = (event for event in run.workspace.read_events() if isinstance(event, Note))
+    assert "client 'mixed-up' may be mislabelled" in note.text
+
+
+def test_where_most_clients_seem_mislabelled_the_server_doubts_itself(run: Run):
+    for client in ("b", "c"):
+        fine_tuned(client, two_colors().labels).save(run.workspace.upload(client))
+    run.reread_uploads()
+
+    judge_all(run)
+
+    assert len(run.uploads) == 4
+    assert any(
+        "check this server's general images" in e.text for e in run.workspace.read_events() if isinstance(e, Note)
+    )
+
+
+def test_too_few_clients_left_end_the_run_with_the_reason(run: Run):
+    run.config = Config.from_run_config(run.config.to_run_config() | {"min-clients": 4})
+
+    with pytest.raises(ConfigError, match=r"'min-clients' is 4 .*'mixed-up': mislabelled"):
+        judge_all(run)
+
+
+def test_a_client_is_heard_once_and_anew_after_another_upload(run: Run):
+    hearing.work(run, 0, 1)
+    first = hearing.testimonies(run)["mixed-up"]
+    fine_tuned("mixed-up", 1 - two_colors().labels).save(run.workspace.upload("mixed-up"))
+    run.reread_uploads()
+
+    assert first.verdict.state == "mislabelled"
+    assert "mixed-up" not in hearing.testimonies(run)
+
+
+def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
+    upload = saying(fine_tuned("a", 1 - two_colors().labels), start="")
+    backend = families.load_backend(run.config.synthesis, run.device)
+
+    testimony = hear(run, backend, upload, load_held_out(run))
+
+    assert testimony.reads_general is None
+    assert testimony.reads_styled is not None
