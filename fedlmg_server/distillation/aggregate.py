@@ -16,7 +16,7 @@ from fedlmg_server.general.images import general_class_names, load_general_image
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet
-from fedlmg_server.witness.hearing import testimonies
+from fedlmg_server.witness.hearing import findings
 
 AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 
@@ -75,7 +75,7 @@ def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: 
     ConfigError: no image or no upload can be learned from.
     """
     cache, settings = TeacherCache(run, synthetic), run.config.distillation
-    weighting, witnessed = settings.teacher_weighting, testimonies(run)
+    weighting, witnessed = settings.teacher_weighting, findings(run)
     scores = score_teachers(run.uploads, synthetic, cache.per_client, weighting, witnessed)
     weights = {client: score.weight for client, score in scores.items()}
     if settings.aggregation == "merge":

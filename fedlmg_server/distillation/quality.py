@@ -17,7 +17,7 @@ from common.labels.maps import mark_known
 from common.upload import Upload
 from common.vision.metrics import above_chance
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.witness.judge import SILENT, Testimony
+from fedlmg_server.witness.judge import SILENT, Finding
 
 NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
 """Quality below which a client is left out, and from which it has full weight; measured on the embedded federation."""
@@ -56,7 +56,7 @@ def score_teachers(
     synthetic: SyntheticSet,
     per_client: dict[str, torch.Tensor],
     weighting: str,
-    witnessed: Mapping[str, Testimony] | None = None,
+    witnessed: Mapping[str, Finding] | None = None,
 ) -> dict[str, TeacherScore]:
     """Client -> score; per_client: each teacher's probabilities (N, classes) of the N synthetic images; witnessed:
     client -> what the witness measured of it, where it was heard.
@@ -71,7 +71,7 @@ def score_teachers(
     return scores
 
 
-def _score(upload: Upload, readings: dict[tuple[str, str], float], witnessed: Testimony) -> TeacherScore:
+def _score(upload: Upload, readings: dict[tuple[str, str], float], witnessed: Finding) -> TeacherScore:
     reads = _median([value for (reader, _), value in readings.items() if reader == upload.client])
     read = _median([value for (_, author), value in readings.items() if author == upload.client])
     reported = upload.manifest.training.validation_accuracy

@@ -1,1 +1,1 @@
-"""The witness: do clients call the classes what everybody calls them?"""
+"""The witness, which tests whether clients call the classes what everybody calls them."""

@@ -6,12 +6,11 @@ import torch
 
 from common.processes import num_processors
 from common.upload import Upload
-from fedlmg_server.diffusion import families
 from fedlmg_server.events import Note, Progress
 from fedlmg_server.quarantine import charge
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import incidents, launch
-from fedlmg_server.witness.judge import SILENT, Testimony, hear, load_held_out
+from fedlmg_server.witness.judge import Finding
 from fedlmg_server.witness.verdict import Verdict
 
 MODULE = "fedlmg_server.witness.worker"
@@ -21,7 +20,8 @@ MOST_ACCUSED = 0.5
 
 
 def hear_clients(run: Run) -> None:
-    """Judge the clients that were not judged yet; leave out the mislabelled ones, or tell, as the config says.
+    """Judge the clients that were not judged yet; leave out the mislabelled ones, or tell, as the config says. A client
+    whose classifiers fail here is not judged: they fail in the synthesis, too, and are charged there.
 
     Raises
     ------
@@ -29,6 +29,7 @@ def hear_clients(run: Run) -> None:
     """
     if run.config.distillation.witness == "off":
         return
+    incidents.clear(run.workspace)
     if missing := _count_missing(run):
         _start_workers(run, missing)
     accused = {client: verdict for client, verdict in verdicts(run).items() if verdict.state == "mislabelled"}
@@ -47,39 +48,22 @@ def hear_clients(run: Run) -> None:
 
 def verdicts(run: Run) -> dict[str, Verdict]:
     """Client -> what the witness found, for every client that was heard."""
-    return {client: testimony.verdict for client, testimony in testimonies(run).items()}
+    return {client: finding.verdict for client, finding in findings(run).items()}
 
 
-def testimonies(run: Run) -> dict[str, Testimony]:
+def findings(run: Run) -> dict[str, Finding]:
     """Client -> all that the witness says; clients that were not heard are left out."""
-    found = {upload.client: Testimony.read(run.workspace, upload) for upload in run.uploads}
-    return {client: testimony for client, testimony in found.items() if testimony}
-
-
-def work(run: Run, rank: int, world_size: int) -> None:
-    """Judge every `world_size`-th client that was not judged yet, from number `rank`. A client whose classifiers fail
-    is left unjudged: what fails here fails in the synthesis, too, and is charged there."""
-    mine = [upload for number, upload in enumerate(run.uploads) if number % world_size == rank]
-    if not (mine := [upload for upload in mine if not _is_heard(run, upload)]):
-        return
-    backend, held_out = families.load_backend(run.config.synthesis, run.device), load_held_out(run)
-    for upload in mine:
-        try:
-            with incidents.drawing(run.workspace, upload.client, 0):
-                testimony = hear(run, backend, upload, held_out)
-        except Exception as error:  # A client's classifier may raise anything.
-            print(f"{upload.client}: cannot be judged: {error!r}", flush=True)
-            testimony = SILENT
-        testimony.write(run.workspace, upload)
+    found = {upload.client: Finding.read(run.workspace, upload) for upload in run.uploads}
+    return {client: finding for client, finding in found.items() if finding}
 
 
 def _count_missing(run: Run) -> int:
-    return sum(not _is_heard(run, upload) for upload in run.uploads)
+    return sum(not is_heard(run, upload) for upload in run.uploads)
 
 
-def _is_heard(run: Run, upload: Upload) -> bool:
+def is_heard(run: Run, upload: Upload) -> bool:
     """Whether it was, or cannot be: processes died of it."""
-    return incidents.has_failed(run.workspace, upload.client) or Testimony.read(run.workspace, upload) is not None
+    return incidents.has_failed(run.workspace, upload.client) or Finding.read(run.workspace, upload) is not None
 
 
 def _start_workers(run: Run, missing: int) -> None:

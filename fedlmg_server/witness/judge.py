@@ -24,7 +24,7 @@ from fedlmg_server.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Testimony:
+class Finding:
     """What the witness says of one client."""
 
     verdict: Verdict
@@ -47,10 +47,10 @@ class Testimony:
         return cls(**said | {"verdict": Verdict(**said["verdict"])})
 
 
-SILENT = Testimony(UNKNOWN)
+SILENT = Finding(UNKNOWN)
 
 
-def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledImages | None) -> Testimony:
+def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledImages | None) -> Finding:
     """Judge a client by its classifiers.
 
     held_out: general images that no general model was trained on, labels in `general_class_names`; None without.
@@ -68,14 +68,14 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledI
     own_is_judged = bool(upload.manifest.start) and bool(verdicts) and verdicts[0].state != "unknown"
     drawn = None if own_is_judged else draw_styled(backend, run, upload)
     if drawn is None:
-        return Testimony(join(verdicts), reads_general)
+        return Finding(join(verdicts), reads_general)
     images, labels = drawn
     columns = [upload.class_names.index(name) for name in upload.held_class_names]
     log_p = _log(predict(upload.classifier(run.device), upload.preprocess, images)[:, columns])
     verdict = judge_reading(log_p, labels, upload.held_class_names)
     verdicts.append(verdict)
     read = above_chance(verdict.read or 0.0, len(columns), len(labels))
-    return Testimony(join(verdicts), reads_general, read)
+    return Finding(join(verdicts), reads_general, read)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from common.config.synthesis import SynthesisConfig
 from common.models import architectures, feature_statistics
 from common.models.feature_statistics import FeatureStatistics
 from common.upload import Upload
@@ -22,13 +23,7 @@ MOST_IMAGES = 160
 """Of one client, unless it has more classes: each has one image at least."""
 OWNER = "witness"
 """Stands before a client's name in the seeds of the images."""
-SETTINGS = {
-    "preset": "default",
-    "classification_weight": 0.0,
-    "statistics_weight": 1.0,
-    "guidance_strength": 0.15,
-    "guidance_scale": 6.0,
-}
+GUIDANCE_STRENGTH, GUIDANCE_SCALE = 0.15, 6.0
 """Steps of half the usual length and twice the usual weight of the prompt: the class stays the prompt's. Chosen on seed
 0 of the embedded digits."""
 
@@ -42,7 +37,7 @@ def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[to
     """
     if (guidance := _guide(run, upload, backend.device)) is None:
         return None
-    names, config = upload.held_class_names, replace(run.config.synthesis, **SETTINGS)
+    names, config = upload.held_class_names, _settings(run.config.synthesis)
     per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(names)))
     planned = plan_images(run.config.seed, f"{OWNER} {upload.client}", names, per_class)
 
@@ -53,6 +48,17 @@ def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[to
     batches = split_into_batches(planned, config.synthesis_batch_size)
     pixels = torch.cat([to_pixels(within_memory(batch)) for batch in batches])
     return pixels, torch.tensor([names.index(image.class_name) for image in planned])
+
+
+def _settings(config: SynthesisConfig) -> SynthesisConfig:
+    return replace(
+        config,
+        preset="default",
+        classification_weight=0.0,
+        statistics_weight=1.0,
+        guidance_strength=GUIDANCE_STRENGTH,
+        guidance_scale=GUIDANCE_SCALE,
+    )
 
 
 def load_copy(run: Run, upload: Upload) -> torch.nn.Module | None:
@@ -68,10 +74,8 @@ def load_copy(run: Run, upload: Upload) -> torch.nn.Module | None:
 def _guide(run: Run, upload: Upload, device: torch.device) -> ClassifierGuidance | None:
     """By the copy where there is one: it knows more looks than a net that was trained on one client's images, and so
     draws this client's better (measured)."""
-    weights = {"classification_weight": 0.0, "statistics_weight": 1.0, "by_class": False}
     copy = load_copy(run, upload)
     moments: FeatureStatistics = feature_statistics.batch_norm_moments(copy) if copy else {}
-    if copy and moments:
-        return ClassifierGuidance(copy, upload.preprocess, moments, **weights)
-    guidance = ClassifierGuidance.of_upload(upload, device, **weights)
+    guided_by, moments = (copy, moments) if copy and moments else (upload.classifier(device), upload.statistics)
+    guidance = ClassifierGuidance(guided_by, upload.preprocess, moments, 0.0, 1.0, by_class=False)
     return guidance if guidance.has_statistics else None

@@ -8,8 +8,27 @@ import torch
 
 from common.devices import device_of_process
 from common.processes import end_with_parent
+from fedlmg_server.diffusion import families
 from fedlmg_server.run import Run
-from fedlmg_server.witness.hearing import work
+from fedlmg_server.synthesis import incidents
+from fedlmg_server.witness.hearing import is_heard
+from fedlmg_server.witness.judge import SILENT, hear, load_held_out
+
+
+def work(run: Run, rank: int, world_size: int) -> None:
+    """Judge every `world_size`-th client that was not judged yet, from number `rank`."""
+    mine = [upload for number, upload in enumerate(run.uploads) if number % world_size == rank]
+    if not (mine := [upload for upload in mine if not is_heard(run, upload)]):
+        return
+    backend, held_out = families.load_backend(run.config.synthesis, run.device), load_held_out(run)
+    for upload in mine:
+        try:
+            with incidents.drawing(run.workspace, upload.client, 0):
+                finding = hear(run, backend, upload, held_out)
+        except Exception as error:  # A client's classifier may raise anything.
+            print(f"{upload.client}: cannot be judged: {error!r}", flush=True)
+            finding = SILENT
+        finding.write(run.workspace, upload)
 
 
 def main() -> None:

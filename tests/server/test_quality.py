@@ -7,7 +7,7 @@ from common.upload import Upload
 from common.vision.metrics import above_chance
 from fedlmg_server.distillation.quality import score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.witness.judge import Testimony
+from fedlmg_server.witness.judge import Finding
 from fedlmg_server.witness.verdict import UNKNOWN
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
@@ -34,7 +34,7 @@ def scores(
     readings: dict[str, dict],
     validations: dict[str, float | None],
     weighting: str = "quality",
-    witnessed: dict[str, Testimony] | None = None,
+    witnessed: dict[str, Finding] | None = None,
 ) -> dict:
     images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
     synthetic = SyntheticSet(images, LABELS, CLIENTS, CLASSES)
@@ -65,7 +65,7 @@ def test_honest_client_of_a_domain_that_nobody_else_reads_has_half_a_vote_by_its
 
 @pytest.mark.parametrize("measured", ["reads_general", "reads_styled"])
 def test_a_client_that_the_server_saw_reading_needs_no_word(measured: str):
-    heard = {"c": Testimony(UNKNOWN, **{measured: 0.4})}
+    heard = {"c": Finding(UNKNOWN, **{measured: 0.4})}
 
     scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.25}, witnessed=heard)
 
@@ -98,7 +98,7 @@ def test_a_few_lucky_images_prove_nothing():
 
 
 def test_weak_client_has_a_small_vote():
-    heard = {"c": Testimony(UNKNOWN, reads_styled=0.2)}
+    heard = {"c": Finding(UNKNOWN, reads_styled=0.2)}
 
     scored = scores(POISONED, {"a": 0.8, "b": 0.8, "c": 0.25}, witnessed=heard)
 

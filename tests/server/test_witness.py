@@ -19,7 +19,7 @@ from fedlmg_server.events import Note
 from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
-from fedlmg_server.witness import hearing
+from fedlmg_server.witness import hearing, worker
 from fedlmg_server.witness.hearing import hear_clients
 from fedlmg_server.witness.judge import hear, load_held_out
 from fedlmg_server.witness.verdict import Verdict, join, judge_reading, judge_shift
@@ -140,7 +140,7 @@ def write_public_images(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusion model, public images, and the uploads of three honest clients and of one that mixed up its folders."""
+    """A diffusion model, public images, and uploads: three honest clients, and one that mixed up its folders."""
     folder = tmp_path_factory.mktemp("witness")
     train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), folder / "pipeline")
     write_public_images(folder / "public")
@@ -180,7 +180,7 @@ def test_the_run_goes_on_without_a_mislabelled_client_and_says_what_to_check(run
 
 def judge_all(run: Run) -> None:
     """As `hear_clients`, in this process."""
-    hearing.work(run, 0, 1)
+    worker.work(run, 0, 1)
     hear_clients(run)
 
 
@@ -215,20 +215,20 @@ def test_too_few_clients_left_end_the_run_with_the_reason(run: Run):
 
 
 def test_a_client_is_heard_once_and_anew_after_another_upload(run: Run):
-    hearing.work(run, 0, 1)
-    first = hearing.testimonies(run)["mixed-up"]
+    worker.work(run, 0, 1)
+    first = hearing.findings(run)["mixed-up"]
     fine_tuned("mixed-up", 1 - two_colors().labels).save(run.workspace.upload("mixed-up"))
     run.reread_uploads()
 
     assert first.verdict.state == "mislabelled"
-    assert "mixed-up" not in hearing.testimonies(run)
+    assert "mixed-up" not in hearing.findings(run)
 
 
 def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
     upload = saying(fine_tuned("a", 1 - two_colors().labels), start="")
     backend = families.load_backend(run.config.synthesis, run.device)
 
-    testimony = hear(run, backend, upload, load_held_out(run))
+    finding = hear(run, backend, upload, load_held_out(run))
 
-    assert testimony.reads_general is None
-    assert testimony.reads_styled is not None
+    assert finding.reads_general is None
+    assert finding.reads_styled is not None
