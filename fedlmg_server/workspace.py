@@ -215,6 +215,8 @@ class Workspace:
     def _read_classes(self) -> dict[str, Any]:
         path = self.root / CLASSES
         return json.loads(path.read_text()) if path.exists() else {}
+
+    @property
     def witness(self) -> Path:
         """What the witness says, a JSON file for each client."""
         return self.root / "witness"

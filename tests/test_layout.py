@@ -46,7 +46,18 @@ SERVER_FLOORS = (
 """Rooms of the server from the ground up: a package or a module of its root. A room imports only from below."""
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 NOT_ON_A_CLIENT = (
-    *("accelerate", "diffusers", "matplotlib", "mlxtend", "opacus", "ray", "sklearn", "torchmetrics", "transformers"),
+    *(
+        "accelerate",
+        "diffusers",
+        "matplotlib",
+        "mlxtend",
+        "opacus",
+        "ray",
+        "scipy",
+        "sklearn",
+        "torchmetrics",
+        "transformers",
+    ),
     "fedlmg_server",
 )
 
