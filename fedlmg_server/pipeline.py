@@ -3,22 +3,15 @@
 Each stage reads what the stage before left in the workspace and skips what is already there.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
-from common.config import Config, ConfigError
-from common.datasets.readers import folders
-from common.datasets.readers.listing import FolderError
-from common.models import architectures
 from common.storage.tensors import read_tensors
 from fedlmg_server.baselines.virtual_run import has_virtual_clients
 from fedlmg_server.collection.validation import validate_uploads
-from fedlmg_server.diffusion import location
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
@@ -37,30 +30,6 @@ class Aggregated:
 
     arrays: dict[str, torch.Tensor]
     model_json: dict
-
-
-def check_config(config: Config) -> None:
-    """Before any client is asked: what would otherwise fail later.
-
-    Raises
-    ------
-    ConfigError: no such diffusion model, architecture or folder of public images.
-    """
-    location.find_pipeline(config.synthesis.diffusion_model)
-    if folder := config.general.public_images:
-        try:
-            folders.find_listing(Path(folder).expanduser().absolute())
-        except (FolderError, OSError) as error:
-            raise ConfigError(f"config key 'public-images': {error}") from None
-    for key, text in (
-        ("architectures", config.training.architectures),
-        ("student-architecture", config.distillation.student_architecture),
-    ):
-        for name in (part.strip() for part in text.split(",")):
-            known = architectures.list_names()
-            if not architectures.is_builder(name) and architectures.base_architecture(name) not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-                raise ConfigError(f"config key '{key}' names '{name}', no architecture; the nearest is {nearest}")
 
 
 def aggregate(run: Run) -> Aggregated:

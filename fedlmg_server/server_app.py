@@ -8,7 +8,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import Config
-from fedlmg_server import pipeline
+from fedlmg_server import pipeline, preflight
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     run = Run(config, Workspace.open(config, read_versions()))
     with run.workspace.lock():
         try:
-            pipeline.check_config(config)
+            preflight.check_config(config)
             with tracking.track_run(run.workspace, config):
                 report = GrowingReport(run)
                 strategy = FedLMG(config, run.workspace, partial(pipeline.aggregate, run), report.follow)

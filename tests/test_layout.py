@@ -38,7 +38,7 @@ SERVER_FLOORS = (
     {"collection", "distillation"},
     {"baselines", "deployment"},
     {"erasure", "report"},
-    {"evaluation", "pipeline"},
+    {"evaluation", "pipeline", "preflight"},
     {"forget", "pretraining", "runs"},
     {"bench"},
     {"server_app", "cli"},

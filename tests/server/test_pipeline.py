@@ -1,7 +1,6 @@
 """What stops a run, in a sentence, before work is done in vain."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -27,25 +26,6 @@ def test_below_the_quorum_the_run_stops_with_the_reasons(upload: Upload, tmp_pat
 
     with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: .*'schema' = 99"):
         pipeline.aggregate(run)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "sentence"),
-    [
-        ("student-architecture", "resnt18", "names 'resnt18', no architecture; the nearest is resnet18"),
-        ("architectures", "small_resnet,small_mpl", "names 'small_mpl', no architecture; the nearest is small_mlp"),
-        ("public-images", "/nowhere", "config key 'public-images': there is no folder /nowhere"),
-        ("diffusion-model", "/nowhere/at all", "an existing folder or a hub id, got '/nowhere/at all'"),
-    ],
-)
-def test_a_run_that_must_fail_fails_before_clients_train(key: str, value: str, sentence: str):
-    with pytest.raises(ConfigError, match=re.escape(sentence)):
-        pipeline.check_config(Config.from_run_config({key: value}))
-
-
-@pytest.mark.parametrize("settings", [{}, {"dataset": "mixed"}], ids=str)
-def test_a_run_that_can_work_is_let_through(settings: dict):
-    pipeline.check_config(Config.from_run_config(settings))
 
 
 def test_an_embedded_model_is_not_asked_for_what_it_never_saw(upload: Upload, tmp_path: Path):
