@@ -12,6 +12,7 @@ Processes never talk to each other; images are named by seed, so what one leaves
 import argparse
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -28,18 +29,26 @@ from fedlmg_server.synthesis import estimate, incidents, plan, store
 from fedlmg_server.synthesis.generate import generate_for_client
 from fedlmg_server.workspace import METHODS
 
+LONGEST_PROBE_SECONDS = 300.0
+"""How long a process waits for the first one's probe."""
+POLL_SECONDS = 0.2
+
 
 def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
     """Generate this process's share, method by method; one classifier in memory at a time. The first process says
-    beforehand, by a short probe, how long it will take. Clients whose images cannot be drawn are passed over.
+    by a short probe how long it will take, and the others wait for that. Clients whose images cannot be drawn are
+    passed over.
 
     Raises
     ------
     ClientFault: what is missing of a client cannot be drawn; the others' images are not complete.
     """
     backend, config = families.load_backend(run.config.synthesis, run.device), run.config.synthesis
-    if rank == 0 and "fedlmg" in methods and not store.count_images(run.workspace):
-        _tell_cost(backend, run, world_size)
+    if "fedlmg" in methods and not store.count_images(run.workspace):
+        if rank == 0:
+            _tell_cost(backend, run, world_size)
+        else:
+            _wait_for_cost(run)
     for method in methods:
         dealt = 0
         for upload in run.load_uploads():
@@ -56,6 +65,16 @@ def _tell_cost(backend: DiffusionBackend, run: Run, world_size: int) -> None:
         with incidents.drawing(run.workspace, first.client, 0):
             cost = estimate.time_probe(backend, run, first, estimate.count_planned_images(run), world_size)
         run.workspace.log(Estimated(sentence=cost.sentence()))
+
+
+def _wait_for_cost(run: Run) -> None:
+    """Until the operator can read what the run costs; a first process that is started by hand may never come."""
+    latest, clients = time.monotonic() + LONGEST_PROBE_SECONDS, [upload.client for upload in run.load_uploads()]
+    while time.monotonic() < latest and not store.count_images(run.workspace):
+        is_told = any(isinstance(event, Estimated) for event in run.workspace.read_events())
+        if is_told or all(incidents.has_failed(run.workspace, client) for client in clients):
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def work_on(run: Run, methods: list[str], rank: int, world_size: int) -> None:

@@ -119,3 +119,26 @@ def test_the_largest_seed_makes_noise():
 
     assert [name for name, tensor in noisy.arrays.items() if not tensor.isfinite().all()] == []
     assert noisy.arrays
+
+
+@pytest.mark.parametrize(("fault", "number"), [("unknown-class", 10), ("many-classes", 20_000)])
+def test_strange_classes_keep_images_and_labels(fault: str, number: int):
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    spoilt = faults.spoil_data(fault, data, seed=0)
+
+    assert (len(spoilt.class_names), len(set(spoilt.class_names))) == (number, number)
+    assert spoilt.class_names[:9] == data.class_names[:9]
+    assert spoilt.train is data.train
+    assert spoilt.fingerprint != data.fingerprint
+
+
+def test_a_client_trains_without_the_classes_that_the_server_cannot_use(capsys: pytest.CaptureFixture[str]):
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    kept = plan.leave_out(data, {"0": "nobody can draw it", "no class of this client": ""})
+
+    assert kept.class_names == data.class_names[1:]
+    assert torch.equal(kept.train.images, data.train.images[data.train.labels > 0])
+    assert torch.equal(kept.train.labels, data.train.labels[data.train.labels > 0] - 1)
+    assert "mnist: the images of class '0' are left out: nobody can draw it" in capsys.readouterr().out

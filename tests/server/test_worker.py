@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
 
     monkeypatch.setattr(worker, "generate_for_client", count)
     monkeypatch.setattr(worker.families, "load_backend", lambda *_: None)
+    monkeypatch.setattr(worker, "LONGEST_PROBE_SECONDS", 0.0)
     monkeypatch.setattr(worker.estimate, "time_probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 
     for rank in range(8):
@@ -142,6 +144,22 @@ def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace, 
     told = [event.sentence for event in workspace.read_events() if isinstance(event, Estimated)]
     assert len(told) == 1
     assert re.fullmatch(r"8 guided images: about \d+ s on 1 processes, at most 0 MB", told[0])
+
+
+def test_no_other_process_draws_before_the_cost_is_told(workspace, upload):
+    before = []
+
+    def tell() -> None:
+        before.append(generated(workspace))
+        workspace.log(Estimated(sentence="8 guided images: about 1 s"))
+
+    first = threading.Timer(2.0, tell)
+    first.start()
+
+    worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 1, 2)
+
+    first.join()
+    assert (before, len(generated(workspace))) == ([{}], 4)
 
 
 def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
