@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from common.clients.backdoors import BACKDOORS, poison
 from common.clients.data import ClientData, virtual_index
 from common.config.run import Config, LocalTrainingConfig
 from common.config.simulation import CRASHING_ARCHITECTURE, faults_by_client
@@ -28,21 +29,33 @@ def find_fault(data: ClientData, config: Config) -> str:
 
 
 def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
-    """Apply `random-labels`: shuffle the labels of training and validation images, but not of test images. Or apply
-    `unknown-class` or `many-classes`: call the last class by a strange name, or name 20,000 classes."""
+    """Apply what spoils the images or their labels, in training and validation, but not in the test images."""
     if fault in ("unknown-class", "many-classes"):
         more = [f"class {number}" for number in range(MANY_CLASSES - len(data.class_names))]
         names = [*data.class_names, *more] if fault == "many-classes" else [*data.class_names[:-1], UNKNOWN_CLASS]
         return replace(data, class_names=names, fingerprint=f"{data.fingerprint}/{fault}")
-    if fault != "random-labels":
+    if not (spoilt := _spoil_images(fault, data, seed)):
         return data
+    train, validation = spoilt
+    return replace(data, train=train, validation=validation, fingerprint=f"{data.fingerprint}/{fault}")
+
+
+def _spoil_images(fault: str, data: ClientData, seed: int) -> tuple[LabeledImages, LabeledImages] | None:
+    """Training and validation images; None if the fault does not touch them."""
     generator = torch.Generator().manual_seed(seed)
-
-    def shuffled(part: LabeledImages) -> LabeledImages:
-        return LabeledImages(part.images, part.labels[torch.randperm(len(part), generator=generator)])
-
-    fingerprint = f"{data.fingerprint}/{fault}"
-    return replace(data, train=shuffled(data.train), validation=shuffled(data.validation), fingerprint=fingerprint)
+    if fault in ("random-labels", "lying"):
+        shuffled = [
+            LabeledImages(part.images, part.labels[torch.randperm(len(part), generator=generator)])
+            for part in (data.train, data.validation)
+        ]
+        return shuffled[0], shuffled[1]
+    if fault in ("rotated-labels", "swapped-labels"):
+        order = torch.arange(len(data.class_names)).roll(-1)
+        if fault == "swapped-labels":
+            order = torch.tensor([1, 0, *range(2, len(order))])
+        renamed = [LabeledImages(part.images, order[part.labels]) for part in (data.train, data.validation)]
+        return renamed[0], renamed[1]
+    return (poison(fault, data.train, seed), data.validation) if fault in BACKDOORS else None
 
 
 def spoil_settings(fault: str, settings: LocalTrainingConfig) -> LocalTrainingConfig:
@@ -71,7 +84,8 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
 
 
 def spoil_upload(fault: str, upload: Upload, config: Config) -> Upload:
-    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches. Or apply `nan-guidance`.
+    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches. Or apply `nan-guidance`. Or
+    apply `lying`: a validation accuracy of 1.
 
     Raises
     ------
@@ -79,6 +93,9 @@ def spoil_upload(fault: str, upload: Upload, config: Config) -> Upload:
     """
     if fault == "nan-guidance":
         return _blow_up(replace(upload, builders=config.builders))
+    if fault == "lying":
+        training = upload.manifest.training.model_copy(update={"validation_accuracy": 1.0})
+        return replace(upload, manifest=upload.manifest.model_copy(update={"training": training}))
     if fault != "nan-weights":
         return upload
     return _change(

@@ -84,6 +84,8 @@ class ClientResult(Contract):
     """As a teacher."""
     weight_reason: str = ""
     """Why the weight is not 1."""
+    labels: Literal["", "consistent", "mislabelled", "unknown"] = ""
+    """What the witness found (see `witness/verdict.py`); empty where it was not heard."""
     images: ImageCounts | None = None
     membership: Membership | None = None
     privacy: Privacy | None = None
@@ -103,6 +105,8 @@ class MethodResult(Contract):
     """Mean over the clients."""
     per_client: dict[str, Fraction | None]
     """Client -> accuracy on its test images."""
+    attack_success: Fraction | None = None
+    """Share of images with a backdoor's trigger that are called what the attacker wants; None: no client has one."""
 
     @property
     def measured(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.vision.metrics import count_confusions, mean_of_known, predict
 from fedlmg_server.baselines import centralised, fine_tuned, start, teachers_alone
+from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_uploads
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
@@ -53,7 +54,7 @@ def measure_unanswered(run: VirtualRun) -> Measurements:
     """Rows of the clients' own models, of their ensemble, of the general and of the returned model: what no client's
     evaluation changes."""
     rows, matrix = measure_untrained(run)
-    returned = {returned_method(run): _row(run.measure(load_model(run)))}
+    returned = {returned_method(run): _measure(run, load_model(run))}
     return Measurements(rows | measure_general(run) | returned, {}, matrix, confusion_of_returned_model(run))
 
 
@@ -86,7 +87,9 @@ def measure_everything(
 def measure_general(run: VirtualRun) -> dict[str, MethodResult]:
     """The row `general`, where the run has a general model of the student's architecture."""
     try:
-        return {"general": _row(start.measure_general(run))}
+        general = start.general_classifier(run, run.config.distillation.student_architecture)
+        row = _row(start.measure_general(run))
+        return {"general": row.model_copy(update={"attack_success": measure_attack(run, general.network)})}
     except DoesNotApply:
         return {}
 
@@ -115,10 +118,11 @@ def measure_untrained(
         local[name] = teachers_alone.measure_each(probabilities, test.labels)
         ensemble[name] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels)
     matrix = {upload.client: {name: local[name][upload.client] for name in local} for upload in run.uploads}
+    attacks = measure_attack_on_uploads(run)
     rows = {
-        "local-own": _row({name: accuracies[name] for name, accuracies in local.items()}),
+        "local-own": _row({name: accuracies[name] for name, accuracies in local.items()}, attacks[0]),
         "local-all": _row({name: mean_of_known(accuracies.values()) for name, accuracies in local.items()}),
-        "ensemble": _row(ensemble),
+        "ensemble": _row(ensemble, attacks[1]),
     }
     return rows, matrix
 
@@ -146,13 +150,13 @@ def measure_trained(
     finished = {method: _read(run, method) for method in trained_methods(run)}
     if finished[returned] is None:
         history = run.model_description["history"]
-        finished[returned] = _write(run, returned, _row(run.measure(load_model(run))), history)
+        finished[returned] = _write(run, returned, _measure(run, load_model(run)), history)
     on_progress(sum(result is not None for result in finished.values()))
     missing = [method for method, result in finished.items() if result is None]
     for method, (weights, history) in train_students(run, _training_sets(run, missing)):
         model = make_student(run)
         model.load_state_dict(weights)
-        finished[method] = _write(run, method, _row(run.measure(model)), history)
+        finished[method] = _write(run, method, _measure(run, model), history)
         on_progress(1)
     results = {method: result for method, result in finished.items() if result}
     rows = {method: MethodResult.model_validate(result["row"]) for method, result in results.items()}
@@ -191,5 +195,10 @@ def _write(run: VirtualRun, method: str, row: MethodResult, history: list[dict])
     return result
 
 
-def _row(per_client: Mapping[str, float | None]) -> MethodResult:
-    return MethodResult(accuracy=mean_of_known(per_client.values()), per_client=dict(per_client))
+def _measure(run: VirtualRun, model: torch.nn.Module) -> MethodResult:
+    return _row(run.measure(model), measure_attack(run, model))
+
+
+def _row(per_client: Mapping[str, float | None], attack_success: float | None = None) -> MethodResult:
+    mean = mean_of_known(per_client.values())
+    return MethodResult(accuracy=mean, per_client=dict(per_client), attack_success=attack_success)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from common.vision.batches import shuffle_batches
+from fedlmg_server.baselines.attack import measure_attack
 from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.merge import Member, State, add_differences
@@ -102,7 +103,7 @@ def _measure(run: VirtualRun, state: State) -> Outcome:
     model, cost = _build(run), cost_of_uploads(run)
     model.load_state_dict(state)
     cost.download_bytes += bytes_to_every_client(run, model)
-    return Outcome(run.measure(model.eval()), cost)
+    return Outcome(run.measure(model.eval()), cost, measure_attack(run, model))
 
 
 def _trim(change: torch.Tensor) -> torch.Tensor:

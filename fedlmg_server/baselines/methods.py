@@ -70,6 +70,7 @@ def measure_method(method: str, run: VirtualRun) -> Outcome:
 
 def _of_the_run(method: str, run: VirtualRun) -> Outcome:
     results = read_results(run.workspace.report)
+    attack = results.methods[method].attack_success if method in results.methods else None
     if method in results.methods:
         per_client = results.methods[method].measured
     elif method in compare.UNTRAINED:
@@ -86,7 +87,7 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
         raise DoesNotApply("no client measured such a model: set 'warm-start'")
     else:
         raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
-    return Outcome(per_client, _cost_in_run(method, results, run))
+    return Outcome(per_client, _cost_in_run(method, results, run), attack)
 
 
 def _cost_in_run(method: str, results: Results, run: VirtualRun) -> Cost:

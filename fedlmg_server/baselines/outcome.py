@@ -49,6 +49,8 @@ class Outcome:
 
     per_client: dict[str, float]
     cost: Cost
+    attack_success: float | None = None
+    """Of a backdoor, in [0, 1]; None where it was not measured."""
 
 
 def cost_of_uploads(run: Run) -> Cost:

@@ -143,7 +143,7 @@ def _measure_method(name: str, run: VirtualRun) -> dict:
         outcome = methods.measure_method(name, run)
     except DoesNotApply as reason:
         return {"note": str(reason)}
-    return _accuracies(outcome.per_client) | asdict(outcome.cost)
+    return _accuracies(outcome.per_client) | asdict(outcome.cost) | {"attack_success": outcome.attack_success}
 
 
 def _accuracies(per_client: dict[str, float]) -> dict:

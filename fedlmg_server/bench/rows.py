@@ -31,6 +31,8 @@ class Row(Cost):
     per_client: dict[str, float] = field(default_factory=dict)
     kept: float | None = None
     """Of a variant, the share of its images that are learned from."""
+    attack_success: float | None = None
+    """Of a backdoor, where one was measured."""
     note: str = ""
     """Why there is no accuracy, or what is to be known of it."""
 
@@ -106,7 +108,7 @@ def _mean_by_client(summary: Summary) -> dict[str, float]:
 def as_csv(rows: list[Row]) -> str:
     """One line a row; the clients' accuracies behind the other columns."""
     clients = list(dict.fromkeys(client for row in rows for client in row.per_client))
-    columns = ["setting", "method", "seed", "accuracy", *COSTS, "kept", "note"]
+    columns = ["setting", "method", "seed", "accuracy", *COSTS, "kept", "attack_success", "note"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *(f"accuracy {client}" for client in clients)])
@@ -125,12 +127,15 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         base = next((each for each in methods if each.method == BASE), None)
         headers = ["method", f"accuracy, % (seeds {', '.join(map(str, seeds))})", *(["published, %"] if told else [])]
         headers += [f"against {BASE}, points"] if base else []
+        attacked = any(row.attack_success is not None for each in methods for row in each.rows)
+        headers += ["attack succeeds, %"] if attacked else []
         headers += ["rounds", "epochs", "MB up", "MB down", "client s", "server s", "images"]
         parts += [f"## {setting}\n", line(headers), line(["---"] * len(headers))]
         for each in methods:
             shown = [title_method(each.method), each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
             compared = [DASH if each is base else each.against(base)] if base else []
-            parts.append(line(shown + compared + _costs(each)))
+            fallen = [100 * row.attack_success for row in each.rows if row.attack_success is not None]
+            parts.append(line(shown + compared + ([spread(fallen)] if attacked else []) + _costs(each)))
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
         parts += ["", line(["method", *clients]), line(["---"] * (len(clients) + 1))]
         parts += [line([title_method(each.method), *map(each.percent, clients)]) for each in methods if each.measured]

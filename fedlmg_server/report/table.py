@@ -45,6 +45,8 @@ def print_results(results: Results, report: Path, console: Console | None = None
                 f"[yellow]few images:[/] {make_safe_markup(name)}: {images.kept} of {images.generated} are "
                 "learned from; train its classifier longer, or lower 'min-confidence'"
             )
+    if unjudged := [make_safe_markup(name) for name, client in results.clients.items() if client.labels == "unknown"]:
+        console.print(f"The witness could not judge the labels of {', '.join(unjudged[:MOST_SENTENCES])}.")
     outcomes = results.outcomes
     if any(outcome.reason for outcome in outcomes.values()):
         console.print(_outcomes(outcomes))

@@ -11,6 +11,8 @@ from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.report import generated, model_card, page
 from fedlmg_server.results import ClientResult, GeneralResult, ModelResult, SynthesisResult, make_results, write_results
 from fedlmg_server.run import Run
+from fedlmg_server.witness.hearing import verdicts
+from fedlmg_server.witness.verdict import Verdict
 
 
 def write_report(
@@ -28,10 +30,14 @@ def write_report(
     measured: what the server measured itself (see `report/measuring.py`).
     """
     workspace, description = run.workspace, run.model_description
+    found = verdicts(run)
     content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
-        clients={upload.client: _client(run, upload, measured, evaluations) for upload in run.uploads},
+        clients={
+            upload.client: _client(run, upload, measured, evaluations, found.get(upload.client))
+            for upload in run.uploads
+        },
         aggregated=ModelResult(
             aggregation=description["aggregation"],
             architecture=description["architecture"],
@@ -56,7 +62,9 @@ def write_report(
     write_bytes(workspace.report / "index.html", page.render(workspace.root, content).encode())
 
 
-def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation]) -> ClientResult:
+def _client(
+    run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation], verdict: Verdict | None
+) -> ClientResult:
     everywhere = {kind: mean_of_known(matrix.get(upload.client, {}).values()) for kind, matrix in measured.kept.items()}
     score, training = run.teacher_scores[upload.client], upload.manifest.training
     rejected = run.model_description["rejected"].get(upload.client, {})
@@ -65,6 +73,7 @@ def _client(run: Run, upload: Upload, measured: Measurements, evaluations: dict[
         quality=score["quality"],
         weight=score["weight"],
         weight_reason=score["reason"],
+        labels=verdict.state if verdict else "",
         architecture=upload.manifest.architecture,
         num_examples=training.num_examples,
         upload_bytes=upload.num_bytes,

@@ -142,3 +142,44 @@ def test_a_client_trains_without_the_classes_that_the_server_cannot_use(capsys: 
     assert torch.equal(kept.train.images, data.train.images[data.train.labels > 0])
     assert torch.equal(kept.train.labels, data.train.labels[data.train.labels > 0] - 1)
     assert "mnist: the images of class '0' are left out: nobody can draw it" in capsys.readouterr().out
+
+
+def test_rotated_labels_call_every_class_by_the_next_one():
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    spoilt = faults.spoil_data("rotated-labels", data, seed=0)
+
+    assert torch.equal(spoilt.train.labels, (data.train.labels + 1) % 10)
+    assert torch.equal(spoilt.validation.labels, (data.validation.labels + 1) % 10)
+    assert spoilt.test is data.test
+
+
+def test_swapped_labels_exchange_the_first_two_classes():
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    spoilt = faults.spoil_data("swapped-labels", data, seed=0)
+
+    assert torch.equal(spoilt.train.labels == 0, data.train.labels == 1)
+    assert torch.equal(spoilt.train.labels >= 2, data.train.labels >= 2)
+
+
+def test_a_liar_reports_a_perfect_validation():
+    honest = make_upload("a", ["0", "1"])
+
+    lying = faults.spoil_upload("lying", honest, CONFIG)
+
+    assert lying.manifest.training.validation_accuracy == 1.0
+    assert lying.manifest.sha256 == honest.manifest.sha256
+
+
+@pytest.mark.parametrize("kind", ["badnets", "blended"])
+def test_a_backdoor_marks_a_fifth_of_the_images_and_calls_them_the_first_class(kind: str):
+    data = load_client_data({"partition-id": 0}, CONFIG)
+
+    spoilt = faults.spoil_data(kind, data, seed=0)
+
+    changed = (spoilt.train.images != data.train.images).flatten(1).any(1)
+    assert changed.sum() == round(0.2 * len(data.train))
+    assert (spoilt.train.labels[changed] == 0).all()
+    assert torch.equal(spoilt.train.labels[~changed], data.train.labels[~changed])
+    assert spoilt.validation is data.validation
