@@ -84,7 +84,7 @@ def add_noise(upload: Upload, index: int | None, config: Config) -> Upload:
 
 
 def spoil_upload(fault: str, upload: Upload, config: Config) -> Upload:
-    """Apply `nan-weights`: replace every weight by NaN, with a checksum that matches. Or apply `nan-guidance`. Or
+    """Apply `nan-weights`: every weight is NaN, with a checksum that matches. Or apply `nan-guidance`. Or
     apply `lying`: a validation accuracy of 1.
 
     Raises

@@ -33,7 +33,7 @@ FAULTS = (
 epoch, uploads weights that are numbers but make guidance none (of a net with BatchNorm), has the net of
 `CRASHING_ARCHITECTURE`, which raises in the server's workers, calls its last class by a name that no diffusion model
 knows, or names 20,000 classes. It calls every class by the next one's name, or its first two by each other's. It trains
-on shuffled labels and says that its validation accuracy is perfect. It learns a backdoor (see `clients/backdoors.py`)."""
+on shuffled labels and says that its validation accuracy is perfect. It learns a backdoor (`clients/backdoors.py`)."""
 CRASHING_ARCHITECTURE = "common.models.crashing:build"
 """A builder; server and clients trust it where a client has that fault."""
 
