@@ -29,7 +29,7 @@ def answer_question(message: Message, context: Context) -> Message:
     """Reply with the client's `Answer` (see `common/answer.py`); the question's content is not read."""
     config = Config.from_run_config(context.run_config)
     data, cache = load_client_data(context.node_config, config), cache_path(context.node_config, config)
-    data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
+    data = faults.spoil_class_names(faults.find_fault(data, config), data)
     answer = plan.make_answer(context.node_config, config, data, cache)
     return Message(answer.to_records(), reply_to=message)
 

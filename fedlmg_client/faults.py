@@ -30,14 +30,21 @@ def find_fault(data: ClientData, config: Config) -> str:
 
 def spoil_data(fault: str, data: ClientData, seed: int) -> ClientData:
     """Apply what spoils the images or their labels, in training and validation, but not in the test images."""
-    if fault in ("unknown-class", "many-classes"):
-        more = [f"class {number}" for number in range(MANY_CLASSES - len(data.class_names))]
-        names = [*data.class_names, *more] if fault == "many-classes" else [*data.class_names[:-1], UNKNOWN_CLASS]
-        return replace(data, class_names=names, fingerprint=f"{data.fingerprint}/{fault}")
     if not (spoilt := _spoil_images(fault, data, seed)):
         return data
     train, validation = spoilt
     return replace(data, train=train, validation=validation, fingerprint=f"{data.fingerprint}/{fault}")
+
+
+def spoil_class_names(fault: str, data: ClientData) -> ClientData:
+    """Apply `unknown-class` or `many-classes`: call the last class by a strange name, or name 20,000 classes. It is for
+    what the client tells the server; of the returned model it measures its own classes."""
+    if fault == "unknown-class":
+        return replace(data, class_names=[*data.class_names[:-1], UNKNOWN_CLASS])
+    if fault == "many-classes":
+        more = [f"class {number}" for number in range(MANY_CLASSES - len(data.class_names))]
+        return replace(data, class_names=[*data.class_names, *more])
+    return data
 
 
 def _spoil_images(fault: str, data: ClientData, seed: int) -> tuple[LabeledImages, LabeledImages] | None:

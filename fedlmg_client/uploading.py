@@ -35,7 +35,7 @@ def make_upload(
     own, privacy = read_node_config(node_config), privacy_of(node_config, config)
     settings = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
     data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, settings)
-    data = plan.leave_out(data, left_out or {})
+    data = plan.leave_out(faults.spoil_class_names(fault, data), left_out or {})
     answer = plan.make_answer(node_config, config, data, cache)
     own_data = shared_data = data
     if start := plan.take_start(start, answer, data, config):

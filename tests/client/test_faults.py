@@ -125,12 +125,11 @@ def test_the_largest_seed_makes_noise():
 def test_strange_classes_keep_images_and_labels(fault: str, number: int):
     data = load_client_data({"partition-id": 0}, CONFIG)
 
-    spoilt = faults.spoil_data(fault, data, seed=0)
+    spoilt = faults.spoil_class_names(fault, data)
 
     assert (len(spoilt.class_names), len(set(spoilt.class_names))) == (number, number)
     assert spoilt.class_names[:9] == data.class_names[:9]
     assert spoilt.train is data.train
-    assert spoilt.fingerprint != data.fingerprint
 
 
 def test_a_client_trains_without_the_classes_that_the_server_cannot_use(capsys: pytest.CaptureFixture[str]):
