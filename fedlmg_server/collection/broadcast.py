@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from fedlmg_server.flower.compat import CLIENT_APP_CRASHED, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, UNKNOWN
+from fedlmg_server.monitor.text import shorten
 
 PASSING = (UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED)
 """Flower's codes of temporary errors, after which a node is asked again; all other errors are final."""
@@ -149,7 +150,7 @@ class Broadcast:
     def _note_error(self, node: int, code: int, reason: str) -> None:
         self.crashes[node] += code != NODE_UNAVAILABLE
         # In simulation the reason is a whole traceback, whose last line says what happened.
-        reason = reason.strip().splitlines()[-1] if reason and reason.strip() else f"Flower's error {code}"
+        reason = shorten(reason.strip().splitlines()[-1]) if reason and reason.strip() else f"Flower's error {code}"
         if code in PASSING and self.crashes[node] < MOST_CRASHES:
             self.away[node] = f"unavailable since {datetime.now():%Y-%m-%d %H:%M:%S} ({reason})"
         else:

@@ -68,6 +68,15 @@ def test_a_client_that_keeps_crashing_is_given_up(make_strategy: Callable[..., F
     assert (strategy.missing, len(grid.pushed)) == ({"node 7": "killed"}, 4)
 
 
+def test_the_long_story_of_a_crash_is_cut(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"deadline-seconds": 5.0})
+    grid = TinyGrid({7: [fails(CLIENT_APP_CRASHED, "no memory " * 1000)] * 9, 8: [uploads("printed")]})
+
+    strategy.collection.run(grid)
+
+    assert len(strategy.missing["node 7"]) == 500
+
+
 def test_a_superlink_that_fails_now_and_then_is_asked_again(make_strategy: Callable[..., FedLMG]):
     strategy = make_strategy(**{"deadline-seconds": 5.0})
 
