@@ -65,7 +65,8 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledI
     if started and held_out:
         of_shift, reads_general = started.judge(run, upload, held_out)
         verdicts.append(of_shift)
-    own_is_judged = bool(upload.manifest.start) and bool(verdicts) and verdicts[0].state != "unknown"
+    # What the copy shows says nothing of the client's own classifier, whatever start its manifest names.
+    own_is_judged = copy is None and bool(verdicts) and verdicts[0].state != "unknown"
     drawn = None if own_is_judged else draw_styled(backend, run, upload)
     if drawn is None:
         return Finding(join(verdicts), reads_general)
@@ -88,7 +89,8 @@ class _Started:
 
     @classmethod
     def of_upload(cls, run: Run, upload: Upload, copy: torch.nn.Module | None) -> Self | None:
-        """The copy, else the client's own; None if it started from no general model that the run still has."""
+        """The copy, else the client's own; None if it started from no general model that the run still has, or does not
+        know all classes that the client holds."""
         said = upload.manifest.student_copy
         if said and copy:
             architecture, start, names, model = said.architecture, said.start, said.class_names, copy
@@ -96,6 +98,8 @@ class _Started:
             architecture, start = upload.manifest.architecture, upload.manifest.start
             names, model = upload.class_names, upload.classifier(run.device)
         if not start or list(names) != list(general_class_names(run)):
+            return None
+        if (_find_columns(run, upload, names) < 0).any():
             return None
         try:
             general = load_general_model(run, architecture)
@@ -106,14 +110,19 @@ class _Started:
 
     def judge(self, run: Run, upload: Upload, held_out: LabeledImages) -> tuple[Verdict, float]:
         """By general images of the classes that the client holds; also how far above chance it reads them."""
-        aliases = parse_aliases(run.config.clients.class_aliases)
-        columns = find_indices(upload.held_class_names, self.class_names, aliases)
+        columns = _find_columns(run, upload, self.class_names)
         position = torch.full((len(self.class_names),), -1).index_put((columns,), torch.arange(len(columns)))
         rows = position[held_out.labels] >= 0
         images, labels = held_out.images[rows], position[held_out.labels[rows]]
         before, after = (_read(model, upload.preprocess, images)[:, columns] for model in (self.general, self.model))
         verdict = judge_shift(before, after, labels, upload.held_class_names)
         return verdict, above_chance(verdict.read or 0.0, len(columns), len(labels))
+
+
+def _find_columns(run: Run, upload: Upload, class_names: list[str]) -> torch.Tensor:
+    """int64 (held classes,): which of `class_names` each class is that the client holds; -1 where it is none."""
+    aliases = parse_aliases(run.config.clients.class_aliases)
+    return find_indices(upload.held_class_names, class_names, aliases)
 
 
 def load_held_out(run: Run) -> LabeledImages | None:

@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from common.config import Config, ConfigError
 from common.datasets.labeled_images import LabeledImages
+from common.manifest import StudentCopy
 from common.upload import Upload, to_wire, weights_digest
 from fedlmg_server import trainer
 from fedlmg_server.diffusion import families
@@ -232,3 +233,35 @@ def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
 
     assert finding.reads_general is None
     assert finding.reads_styled is not None
+
+
+def with_copy(upload: Upload, copied: Upload, **changes: object) -> Upload:
+    """The upload with a copy of the student that has the weights of another one."""
+    said = StudentCopy(
+        architecture="small_resnet",
+        class_names=NAMES,
+        sha256="",
+        start=copied.manifest.start,
+        validation_accuracy=1.0,
+    )
+    return saying(upload.with_student_copy(copied.arrays, said), **changes)
+
+
+def test_an_honest_copy_does_not_spare_the_classifier_beside_it_whatever_its_start_is_called(run: Run):
+    honest, mixed_up = (fine_tuned("a", labels) for labels in (1 - two_colors().labels, two_colors().labels))
+    backend = families.load_backend(run.config.synthesis, run.device)
+
+    finding = hear(run, backend, with_copy(mixed_up, honest, start="any"), load_held_out(run))
+
+    assert finding.reads_general is not None
+    assert finding.reads_styled is not None
+
+
+def test_a_copy_that_lacks_a_class_of_the_client_is_not_compared_with_the_general_model(run: Run):
+    honest = fine_tuned("a", 1 - two_colors().labels)
+    strange = with_copy(honest, honest, class_names=["bright", "strange"], start="")
+    backend = families.load_backend(run.config.synthesis, run.device)
+
+    finding = hear(run, backend, strange, load_held_out(run))
+
+    assert finding.reads_general is None
