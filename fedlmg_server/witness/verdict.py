@@ -21,6 +21,9 @@ State = Literal["consistent", "mislabelled", "unknown"]
 LEAST_SHIFT = 1.2
 """Nats that each class of an assignment must gain, on average. Honest clients reach 0.85, mislabelled ones at least 1.4
 (digits and blood cells)."""
+LEAST_SHIFT_OF_CLASS = 0.5
+"""Nats that every single class of it must gain, in a circle of classes that take each other's names. A client with few
+images of a class forgets that class, which leans to another, but not the other to it."""
 LEAST_GAIN = 0.5
 """The same for the reading test."""
 LEAST_KNOWN = 0.5
@@ -68,7 +71,7 @@ def judge_shift(
         return Verdict("unknown", read=right)
     moved = log_after.clamp(min=SMALLEST_LOG) - log_before.clamp(min=SMALLEST_LOG)
     gains = _gains(moved, labels)
-    assignment = _assign(gains, LEAST_SHIFT)
+    assignment = _drop_weak_circles(_assign(gains, LEAST_SHIFT), gains)
     read_as_taught = _share_right(log_after, torch.tensor(assignment)[labels])
     if max(right, read_as_taught) < LEAST_KEPT * right_before:
         return Verdict("unknown", read=right)
@@ -114,6 +117,19 @@ def _assign(gains: torch.Tensor, least: float) -> list[int]:
     worth = gains - least
     worth.fill_diagonal_(0.0)
     return [int(column) for column in linear_sum_assignment(worth.numpy(), maximize=True)[1]]
+
+
+def _drop_weak_circles(assignment: list[int], gains: torch.Tensor) -> list[int]:
+    """The assignment without the circles of classes in which one gains too little."""
+    kept = list(range(len(assignment)))
+    for first in range(len(assignment)):
+        circle = [first]
+        while (following := assignment[circle[-1]]) != first:
+            circle.append(following)
+        if all(gains[true, assignment[true]] >= LEAST_SHIFT_OF_CLASS for true in circle):
+            for true in circle:
+                kept[true] = assignment[true]
+    return kept
 
 
 def _gains(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

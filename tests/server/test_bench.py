@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import tomllib
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -29,7 +30,9 @@ from tests.manifests import saying
 from tests.server.tiny_results import write_finished
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
-FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in ("digits-large.toml", "overlap.toml"))
+RUNS = ("digits-large.toml", "hostile.toml", "overlap.toml")
+"""Configs of `fedlmg run`."""
+FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in RUNS)
 ROW = Row(
     **{"setting": "skew", "method": "plain", "seed": 0, "accuracy": 0.5, "per_client": {"a": 0.5}},
     **{"num_images": 4, "server_seconds": 2.0, "upload_bytes": 10**6},
@@ -42,6 +45,11 @@ def test_every_experiment_is_valid(file: Path, tmp_path: Path):
 
     assert asked.layout in smoke.LAYOUTS
     assert list(asked.cells())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_config_of_a_run_is_valid(name: str):
+    assert Config.from_run_config(tomllib.loads((EXPERIMENTS / name).read_text()))
 
 
 @pytest.mark.parametrize("words", [["paper/nico-common.toml"], ["paper", "deploy/experiments/paper/nico-common.toml"]])
