@@ -38,7 +38,7 @@ def is_servers_own(error: Exception) -> bool:
 
 
 def charge(run: Run, client: str, reason: str) -> None:
-    """Go on without a client: move its upload to quarantine, remove its images, and read the run's uploads anew.
+    """Go on without a client: move its upload to quarantine, remove what was made from it, and read the uploads anew.
 
     The same upload is not tried again, by no later command, until the operator deletes its folder in quarantine.
 
@@ -73,21 +73,21 @@ def _charge_all(run: Run, reasons: dict[str, str]) -> None:
         folder = safe_name(client)
         again = f"to try this upload again, delete 'quarantine/{folder}' in the workspace and repeat the command"
         quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
-        workspace.remove_images(client)
+        workspace.remove_work(client)
     run.reread_uploads()
     check_quorum(run)
 
 
 def quarantine(workspace: Workspace, folder: str, reason: str, is_final: bool = False) -> None:
-    """Move the upload in a folder out of the workspace's uploads, and store the reason beside it.
+    """Store the reason beside the upload in a folder, and move both out of the workspace's uploads.
 
     is_final: the same upload goes there unseen if the client sends it again.
     """
-    target = workspace.quarantine / folder
+    source, target = workspace.uploads / folder, workspace.quarantine / folder
+    write_json(source / REASON, {"reason": reason} | ({"upload": _digest(source)} if is_final else {}))
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(workspace.uploads / folder, target)
-    write_json(target / REASON, {"reason": reason} | ({"upload": _digest(target)} if is_final else {}))
+    os.replace(source, target)
     workspace.log(ClientEvent(name=name_client(target), state="quarantined", reason=reason))
 
 

@@ -165,8 +165,9 @@ class Workspace:
     def remember_node(self, node: int, client: str) -> None:
         write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})
 
-    def remove_images(self, client: str) -> None:
-        """Remove the images generated for one client, by every method."""
+    def remove_work(self, client: str) -> None:
+        """Remove what was made from one client's upload: images, by every method, and what the witness says."""
+        self.finding(client).unlink(missing_ok=True)
         for method in METHODS:
             shutil.rmtree(self.synthetic(client, method), ignore_errors=True)
 
@@ -193,8 +194,13 @@ class Workspace:
     @property
     def left_out(self) -> dict[str, dict[str, str]]:
         """Folder name of a client -> its classes that the run goes on without, in the client's spelling -> why."""
-        told, found = (self._read_classes().get(part, {}) for part in ("told", "found"))
+        told, found = self.told_left_out, self._read_classes().get("found", {})
         return {folder: told.get(folder, {}) | found.get(folder, {}) for folder in sorted({*told, *found})}
+
+    @property
+    def told_left_out(self) -> dict[str, dict[str, str]]:
+        """The same, but only what clients were told before they trained."""
+        return self._read_classes().get("told", {})
 
     def note_left_out(self, told: dict[str, dict[str, str]]) -> None:
         """Keep what clients were told before they trained, by folder name, in place of what these were told earlier."""
@@ -220,6 +226,10 @@ class Workspace:
     def witness(self) -> Path:
         """What the witness says, a JSON file for each client."""
         return self.root / "witness"
+
+    def finding(self, client: str) -> Path:
+        """The file of what the witness says of one client."""
+        return self.witness / f"{safe_name(client)}.json"
 
     @property
     def model(self) -> Path:

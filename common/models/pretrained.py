@@ -60,8 +60,15 @@ def digest(architecture: str, source: str) -> str:
 
 
 def head_name(model: nn.Module) -> str:
-    """The name of the layer that gives the logits: the last linear layer or convolution."""
+    """The name of the layer that gives the logits: the last linear layer or convolution.
+
+    Raises
+    ------
+    ValueError: the net has neither.
+    """
     names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not names:
+        raise ValueError("its classifier has no linear layer or convolution that gives its logits")
     return names[-1]
 
 

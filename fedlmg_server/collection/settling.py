@@ -11,7 +11,7 @@ from common.upload import Upload, is_whole
 from fedlmg_server.collection.classes import find_excess, find_unusable
 from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 from fedlmg_server.events import Note
-from fedlmg_server.quarantine import quarantine
+from fedlmg_server.quarantine import is_servers_own, quarantine
 from fedlmg_server.run import Run
 
 
@@ -53,13 +53,16 @@ def _spell(run: Run, known: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _find_unusable(run: Run, vocabulary: Vocabulary) -> dict[str, dict[str, str]]:
-    """Folder -> its classes, in the client's spelling, that cannot be drawn -> why."""
-    spelt = _spell(run, list(vocabulary.names or ()))
+    """Folder -> its classes, in the client's spelling, that cannot be drawn, or that the client was told to leave out
+    and did not -> why."""
+    spelt, told = _spell(run, list(vocabulary.names or ())), run.workspace.told_left_out
     spaces = {folder: list(names.values()) for folder, names in spelt.items()}
-    found = find_unusable(spaces, vocabulary, run.workspace.fixed_class_names)
-    return {
-        folder: {own: why[name] for own, name in spelt[folder].items() if name in why} for folder, why in found.items()
-    }
+    unusable = find_unusable(spaces, vocabulary, run.workspace.fixed_class_names)
+    found = {}
+    for folder, names in spelt.items():
+        why, said = unusable.get(folder, {}), told.get(folder, {})
+        found[folder] = {own: why.get(name) or said[own] for own, name in names.items() if name in why or own in said}
+    return {folder: why for folder, why in found.items() if why}
 
 
 def _explain_spent(run: Run, folder: str, why: dict[str, str]) -> str:
@@ -71,7 +74,9 @@ def _explain_spent(run: Run, folder: str, why: dict[str, str]) -> str:
         if not upload.without_classes(why).held_class_names:
             raise ValueError("no class with images remains")
         _check_without(upload, why)
-    except ValueError as error:
+    except Exception as error:  # A builder of the operator's may raise anything.
+        if is_servers_own(error):
+            raise
         return f"{explain_left_out(why)}; and {error}"
     return ""
 

@@ -1,5 +1,6 @@
 """Uploads as they arrive: each is checked for its size and its sender, and written to the workspace."""
 
+import shutil
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -46,10 +47,13 @@ def receive_upload(
     identity.check(name, node, others)
     if "arrays" in reply.content:
         upload = Upload.from_records(reply.content)
-        if held.get(name, digest) != digest:
-            # The client has trained again, so images that its earlier classifier guided are out of date.
-            (workspace.upload(name) / "manifest.json").unlink()
-            workspace.remove_images(name)
+        # Weights are sent where they are not held. What was made from an earlier upload is out of date, even if it had
+        # the same weights, for these may stand for other classes now.
+        (workspace.upload(name) / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(workspace.upload(name), ignore_errors=True)
+        workspace.remove_work(name)
+        if held.get(name) == digest:
+            workspace.remove_model()
         upload.save(workspace.upload(name))
     elif held.get(name) != digest:
         raise ReplyError("the client sent a manifest without weights, but the server does not hold its weights", name)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -35,12 +34,12 @@ class Finding:
     """The same of the client's own classifier and images in its look; None if none were drawn."""
 
     def write(self, workspace: Workspace, upload: Upload) -> None:
-        write_json(_path(workspace, upload), {"upload": upload.manifest.checksum} | asdict(self))
+        write_json(workspace.finding(upload.client), {"upload": upload.manifest.checksum} | asdict(self))
 
     @classmethod
     def read(cls, workspace: Workspace, upload: Upload) -> Self | None:
         """Of this very upload; None if it was not heard yet."""
-        path = _path(workspace, upload)
+        path = workspace.finding(upload.client)
         said = json.loads(path.read_text()) if path.exists() else {}
         if said.pop("upload", "") != upload.manifest.checksum:
             return None
@@ -136,7 +135,3 @@ def _read(model: torch.nn.Module, preprocess: PreprocessSpec, images: torch.Tens
 
 def _log(probabilities: torch.Tensor) -> torch.Tensor:
     return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
-
-
-def _path(workspace: Workspace, upload: Upload) -> Path:
-    return workspace.witness / f"{workspace.upload(upload.client).name}.json"

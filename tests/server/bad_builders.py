@@ -58,3 +58,18 @@ def not_finite(num_classes: int, image_size: int) -> nn.Module:
 
 def raising_as_teacher(num_classes: int, image_size: int) -> nn.Module:
     return RaisingAsTeacher(num_classes)
+
+
+class WithoutLayers(nn.Module):
+    """Sound, but its logits come from no layer whose rows are the classes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, 3 * 32 * 32))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.weight.T
+
+
+def without_layers(num_classes: int, image_size: int) -> nn.Module:
+    return WithoutLayers(num_classes)

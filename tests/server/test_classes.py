@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from common.config import Config
-from common.upload import Upload
+from common.upload import Upload, weights_digest
 from fedlmg_server.collection import classes
 from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
@@ -22,6 +23,7 @@ from tests.conftest import make_upload
 from tests.manifests import saying
 from tests.server import tiny_pipelines
 from tests.server.any_model import draws_anything, draws_labels
+from tests.server.bad_builders import without_layers
 
 LONG = "a very long name indeed of some "
 
@@ -101,6 +103,37 @@ def test_a_client_of_which_nothing_remains_goes_and_the_others_go_on(tmp_path: P
 
     assert [upload.client for upload in run.uploads] == ["a"]
     assert refused["b"].startswith("client 'b': its class")
+
+
+@pytest.mark.parametrize("counts", [[2, 2], [2, 0]])
+def test_a_client_that_ignores_what_it_must_leave_out_does_not_end_the_run(tmp_path: Path, counts: list[int]):
+    config = Config.from_run_config({"workspace": str(tmp_path)})
+    run = Run(config, Workspace.open(config, {}))
+    make_upload("a", ["0", "1"]).save(run.workspace.upload("a"))
+    saying(make_upload("b", ["2", "zero"]), class_counts=counts).save(run.workspace.upload("b"))
+    run.workspace.note_left_out({"b": {"2": "another client's class reads like it"}})
+
+    refused = validate_uploads(run)
+
+    assert [upload.client for upload in run.uploads] == ["a"]
+    assert refused["b"].startswith("client 'b': its classes '2', 'zero' are left out: ")
+
+
+def test_a_net_without_a_layer_of_logits_goes_with_its_class_and_the_others_go_on(tmp_path: Path):
+    builder = "tests.server.bad_builders:without_layers"
+    settings = {"workspace": str(tmp_path), "architectures": f"small_resnet,{builder}"}
+    config = Config.from_run_config(settings)
+    run = Run(config, Workspace.open(config, {}))
+    make_upload("a", ["0", "1"]).save(run.workspace.upload("a"))
+    net = without_layers(2, 32)
+    arrays = dict(net.state_dict())
+    upload = saying(make_upload("b", ["0", "zero"]), architecture=builder, sha256=weights_digest(arrays))
+    replace(upload, arrays=arrays, statistics={}).save(run.workspace.upload("b"))
+
+    refused = validate_uploads(run)
+
+    assert [upload.client for upload in run.uploads] == ["a"]
+    assert "its class 'zero' is left out" in refused["b"]
 
 
 def test_a_key_sends_the_client_of_an_unknown_class_to_quarantine(tmp_path: Path):

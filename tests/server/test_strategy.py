@@ -195,3 +195,30 @@ def test_weights_trained_anew_do_away_with_the_images_of_the_old(make_strategy: 
     strategy.collection.run(TinyGrid({7: [answers("mnist"), uploads("mnist")]}))
 
     assert not image.exists()
+
+
+def test_the_same_weights_under_other_classes_do_away_with_what_was_made(
+    make_strategy: Callable[..., FedLMG],
+):
+    strategy = make_strategy(**{"num-clients": 1})
+    held, workspace = make_upload("mnist"), strategy.workspace
+    saying(held, class_names=held.class_names[::-1]).save(workspace.upload("mnist"))
+    made = [workspace.synthetic("mnist") / "cat" / "1.png", workspace.finding("mnist"), workspace.model / "model.json"]
+    for file in made:
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    strategy.collection.run(TinyGrid({7: [answers("mnist"), uploads("mnist")]}))
+
+    assert not any(file.exists() for file in made)
+
+
+def test_a_server_killed_while_an_upload_arrived_keeps_no_image_of_the_one_before(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy(**{"num-clients": 1})
+    image = strategy.workspace.synthetic("mnist") / "cat" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+
+    strategy.collection.run(TinyGrid({7: [uploads("mnist")]}))
+
+    assert not image.exists()

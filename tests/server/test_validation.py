@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from common.config import Config, ConfigError
 from common.upload import Upload
+from fedlmg_server import quarantine
 from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.quarantine import charge
 from fedlmg_server.run import Run
@@ -164,3 +165,20 @@ def test_a_charge_below_the_quorum_ends_the_run_with_a_sentence(upload: Upload, 
 
     with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: client 'bad': its images"):
         charge(run, "bad", "its images are not finite")
+
+
+def test_an_upload_is_in_quarantine_with_its_reason_or_not_at_all(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run(any_config(tmp_path), workspace := Workspace(tmp_path))
+    unfit(upload).save(workspace.upload("bad"))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            validate_uploads(run)
+
+    assert validate_uploads(run).keys() == {"bad"}
