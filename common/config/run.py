@@ -40,7 +40,7 @@ class ClientsConfig:
     send."""
     max_classes: Count = 1000
     """Most classes that a client may name, and that all clients together may have. A client with more is refused; if
-    all together have more, the clients with the most classes are."""
+    all together have more, the clients are that have the most of their own alone."""
     max_images: Count = 100_000
     """Most guided images that the server draws: for one client, and for all together. A client that asks for more is
     refused; if all together ask for more, the clients that ask for the most are."""

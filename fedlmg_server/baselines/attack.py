@@ -28,11 +28,12 @@ class Attack:
     target: int
     """Among the run's classes."""
     images: dict[str, torch.Tensor]
-    """Client -> uint8 (N, 3, h, w)."""
+    """Client -> uint8 (N, 3, h, w), N at least 1; clients with no such image are left out."""
 
     @classmethod
     def of_run(cls, run: VirtualRun) -> Self | None:
-        """The first backdoor among the run's faults; None if no client whose upload is used has one."""
+        """The first backdoor among the run's faults; None if no client whose upload is used has one, or if there is no
+        image to try it on."""
         for upload in run.uploads:
             index = virtual_index(upload.manifest.data, run.config)
             kind = "" if index is None else faults_by_client(run.config.simulation).get(index, "")
@@ -41,7 +42,8 @@ class Attack:
                 aliases = parse_aliases(run.config.clients.class_aliases)
                 target = int(find_indices([names[TARGET]], run.class_names, aliases)[0])
                 others = {client: test.images[test.labels != target] for client, test in run.test.items()}
-                return cls(upload.client, target, {name: add_trigger(kind, each) for name, each in others.items()})
+                marked = {client: add_trigger(kind, images) for client, images in others.items() if len(images)}
+                return cls(upload.client, target, marked) if marked else None
         return None
 
     def success(self, read: Predict) -> float:

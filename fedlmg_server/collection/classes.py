@@ -63,8 +63,10 @@ def explain_excess(num_classes: int, num_held: int, config: Config) -> str:
 def find_excess(
     spaces: Mapping[str, list[str]], held: Mapping[str, int], config: Config, fixed: Collection[str] = ()
 ) -> dict[str, str]:
-    """Client -> why it must go, so that all together keep within `max-classes` and `max-images`; those with the most
-    classes go first.
+    """Client -> why it must go, so that all together keep within `max-classes` and `max-images`.
+
+    Who holds the most classes goes first where there are too many images. Where there are too many classes, it is who
+    has the most that nobody else has: without clients that share their classes there would be hardly fewer.
 
     spaces: client -> class names, in the spelling that all share. held: client -> of how many it holds images. fixed:
     classes that the run has in any case.
@@ -74,16 +76,20 @@ def find_excess(
         num_classes = len({*fixed, *(name for names in left.values() for name in names)})
         num_images = per_class * sum(held[client] for client in left)
         if num_classes > (most := config.clients.max_classes):
+            times = Counter(name for names in (*left.values(), list(fixed)) for name in names)
+            alone = {client: sum(times[name] == 1 for name in names) for client, names in left.items()}
+            client = max(left, key=lambda name: (alone[name], len(left[name]), held[name], name))
             key, found = "max-classes", f"{num_classes} classes"
-            client = max(left, key=lambda name: (len(left[name]), held[name], name))
+            share = f"{alone[client]} are of this client alone, which has {len(left[client])}"
         elif num_images > (most := config.clients.max_images):
-            key, found = "max-images", f"{num_images} images"
             client = max(left, key=lambda name: (held[name], len(left[name]), name))
+            key, found = "max-images", f"{num_images} images"
+            share = f"{per_class * held[client]} are for this client, more than for any other"
         else:
             break
         gone[client] = (
-            f"all clients together have {found}, but '{key}' allows {most}, and of them it names {len(left[client])} "
-            "classes, more than the others: raise that key, or let the client join classes"
+            f"all clients together have {found}, but '{key}' allows {most}, and of them {share}: raise that key, or "
+            "let the client join classes"
         )
         del left[client]
     return gone

@@ -14,12 +14,18 @@ from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.erasure.trackers import erase_from_trackers
 from fedlmg_server.erasure.words import Words
 from fedlmg_server.synthesis import incidents
-from fedlmg_server.workspace import METHODS, Workspace
+from fedlmg_server.workspace import CLASSES, METHODS, Workspace
 
 NOT_BY_CLIENT = ("general", "trackers", "baselines")
 """Folders of a workspace whose entries are not named after clients."""
-BY_CLIENT = ("uploads", "quarantine", "virtual-clients", *(f"synthetic-{method}" for method in METHODS), "synthetic")
-"""Folders of a workspace that hold one folder for each client, and in it what came from that client alone."""
+BY_CLIENT = (
+    *("uploads", "quarantine", "virtual-clients", "witness", "synthetic"),
+    *(f"synthetic-{method}" for method in METHODS),
+)
+"""Folders of a workspace that hold one folder or file for each client, and in it what came from that client alone."""
+KEPT = ("run.json", "forgotten.json", CLASSES)
+"""Records of the run that name no client but by its folder or its hash: a word of them that is also a client's name, as
+a key or a class may be, stays."""
 OF_THE_RUN = ("stage", "progress", "plan", "estimate", "run")
 """Kinds of events that tell of no client, but perhaps in the reason why a run failed."""
 
@@ -28,7 +34,7 @@ def erase(workspace: Workspace, words: Words) -> None:
     """Delete what has the client's name in every room of the workspace, and take its words out of what is left.
 
     In a room that this function does not know, that is every folder and file of that name, and every other JSON file.
-    Not touched are the settings in `run.json`, and what came from other clients. `find_words` tells what remains.
+    Not touched are the files `KEPT`, and what came from other clients. `find_words` tells what remains.
     """
     root = workspace.root
     incidents.clear(workspace)
@@ -39,8 +45,9 @@ def erase(workspace: Workspace, words: Words) -> None:
     if workspace.events.exists():
         kept = [entry for line in json_lines.read(workspace.events) if (entry := _clean_event(line, words))]
         write_bytes(workspace.events, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-    for path in (*root.glob("*.json"), *(path for path in _files_of_rooms(root) if path.suffix == ".json")):
-        if path.name != "run.json" or path.parent != root:
+    in_rooms = [path for path in _files_of_rooms(root) if path.relative_to(root).parts[0] not in BY_CLIENT]
+    for path in (path for path in (*root.iterdir(), *in_rooms) if path.suffix == ".json" and path.is_file()):
+        if path.name not in KEPT or path.parent != root:
             _clean_json(path, words)
     for path in (*root.glob("*.log"), *root.glob("logs/*")):
         lines = path.read_bytes().splitlines(keepends=True)

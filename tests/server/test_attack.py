@@ -7,6 +7,7 @@ import torch
 
 from common.clients.backdoors import add_trigger
 from common.config import Config
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_server.baselines import attack, compare
 from fedlmg_server.baselines.attack import Attack
 from fedlmg_server.baselines.virtual_run import VirtualRun
@@ -44,6 +45,16 @@ def test_success_is_the_share_that_is_called_what_the_attacker_wants(answer: int
     found = Attack.of_run(run_with("1:blended"))
 
     assert found.success(lambda images: always(answer).expand(len(images), 10)) == success
+
+
+def test_a_client_whose_images_are_all_of_the_target_does_not_count():
+    run = run_with("1:badnets")
+    test = run.test["mnist"]
+    run.test["mnist"] = LabeledImages(test.images[test.labels == 0], test.labels[test.labels == 0])
+
+    found = Attack.of_run(run)
+
+    assert found.success(lambda images: always(0).expand(len(images), 10)) == 1.0
 
 
 def test_without_a_backdoor_nothing_is_measured():

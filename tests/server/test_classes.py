@@ -206,6 +206,17 @@ def test_where_all_together_ask_for_too_much_the_largest_goes(tmp_path: Path, se
     assert sentence in json.loads((run.workspace.quarantine / "c" / "reason.json").read_text())["reason"]
 
 
+def test_one_client_with_classes_of_its_own_turns_out_none_of_those_that_share_theirs():
+    shared, strange = [f"class {number}" for number in range(60)], [f"strange {number}" for number in range(45)]
+    spaces = {"a": shared, "b": shared, "c": shared, "hostile": strange}
+    held = {client: len(names) for client, names in spaces.items()}
+
+    gone = classes.find_excess(spaces, held, Config.from_run_config({"max-classes": 100}))
+
+    assert list(gone) == ["hostile"]
+    assert "105 classes, but 'max-classes' allows 100, and of them 45 are of this client alone" in gone["hostile"]
+
+
 def test_the_vocabulary_of_a_pipeline_is_what_its_backend_takes(tmp_path: Path):
     found = open_vocabulary(str(tiny_pipelines.save("dit", tmp_path)))
 

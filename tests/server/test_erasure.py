@@ -82,15 +82,29 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def test_rooms_that_are_new_lose_what_is_named_after_the_client(workspace: Workspace):
     for client in ("site-b", "site-b2"):
-        write_json(workspace.root / "witness" / f"{client}.json", {"verdict": "unknown"})
+        write_json(workspace.root / "heard" / f"{client}.json", {"verdict": "unknown"})
         write_json(workspace.root / "judged" / "twice" / client / "found.json", {})
-    write_json(workspace.root / "witness" / "all.json", {"site-b": 1, "site-b2": {"looks like": ["site-b", "a"]}})
+    write_json(workspace.root / "heard" / "all.json", {"site-b": 1, "site-b2": {"looks like": ["site-b", "a"]}})
 
     erase(workspace, Words("site-b"))
 
     files = {str(path.relative_to(workspace.root)) for path in workspace.root.rglob("*.json")}
-    assert files == {"witness/site-b2.json", "witness/all.json", "judged/twice/site-b2/found.json"}
-    assert json.loads((workspace.root / "witness" / "all.json").read_text()) == {"site-b2": {"looks like": ["a"]}}
+    assert files == {"heard/site-b2.json", "heard/all.json", "judged/twice/site-b2/found.json"}
+    assert json.loads((workspace.root / "heard" / "all.json").read_text()) == {"site-b2": {"looks like": ["a"]}}
+
+
+@pytest.mark.parametrize("name", ["clients", "salt", "found", "verdict", "unknown", "0"])
+def test_a_name_that_is_a_word_of_the_server_s_takes_nothing_of_the_run_away(workspace: Workspace, name: str):
+    workspace.note_classes(["0", "1"], {"site-a": {"zero": "unknown"}})
+    workspace.forgotten.add(["site-b"])
+    finding = {"upload": "f00d", "verdict": {"state": "unknown"}}
+    write_json(workspace.finding("site-a"), finding)
+
+    erase(workspace, Words(name))
+
+    assert "site-b" in workspace.forgotten
+    assert (workspace.known_class_names, workspace.left_out) == (["0", "1"], {"site-a": {"zero": "unknown"}})
+    assert json.loads(workspace.finding("site-a").read_text()) == finding
 
 
 def test_a_client_whose_folder_begins_alike_keeps_it(workspace: Workspace):
