@@ -39,8 +39,8 @@ class ClientsConfig:
     """Largest upload that the server accepts, in MB (10**6 bytes) of tensors and manifest. Clients learn it before they
     send."""
     max_classes: Count = 1000
-    """Most classes that a client may name, and that all clients together may have. A client with more is refused; if
-    all together have more, the clients are that have the most of their own alone."""
+    """Most classes that a client may name, and that all clients together may have. A client with more is refused. If
+    all together have more, the client with the most classes that no other has is refused first."""
     max_images: Count = 100_000
     """Most guided images that the server draws: for one client, and for all together. A client that asks for more is
     refused; if all together ask for more, the clients that ask for the most are."""

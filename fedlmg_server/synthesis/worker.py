@@ -9,17 +9,11 @@ several that share the workspace:
 Processes never talk to each other; images are named by seed, so what one leaves undone another generates.
 """
 
-import argparse
 import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
-import torch
-
-from common.devices import device_of_process
-from common.processes import end_with_parent
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.events import Estimated
@@ -27,6 +21,7 @@ from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import estimate, incidents, plan, store
 from fedlmg_server.synthesis.generate import generate_for_client
+from fedlmg_server.synthesis.member import Member, make_parser
 from fedlmg_server.workspace import METHODS
 
 LONGEST_PROBE_SECONDS = 300.0
@@ -92,19 +87,11 @@ def work_on(run: Run, methods: list[str], rank: int, world_size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workspace", type=Path)
+    parser = make_parser(__doc__)
     parser.add_argument("--methods", nargs="+", default=["fedlmg"], choices=METHODS, help="what to generate, in turn")
-    parser.add_argument("--with-parent", type=int, metavar="PID", help="end when this process, which starts it, ends")
-    arguments = parser.parse_args()
-    if arguments.with_parent:
-        end_with_parent(arguments.with_parent)
-    device = device_of_process(int(os.environ.get("LOCAL_RANK", "0")))
-    if device.type == "cpu":
-        # As the ServerApp's processes: with more, an image's last bits would depend on who draws it.
-        torch.set_num_threads(1)
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    work_on(Run.reopen(arguments.workspace, device), arguments.methods, rank, world_size)
+    member = Member.of_this_process(parser)
+    run = Run.reopen(member.arguments.workspace, member.device)
+    work_on(run, member.arguments.methods, member.rank, member.world_size)
 
 
 if __name__ == "__main__":
