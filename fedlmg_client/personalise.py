@@ -1,7 +1,8 @@
 """A personal model: the returned one, fine-tuned on the client's images and averaged with what it was (WiSE-FT, ours).
 
-Candidates are the model as it came and averages with its fine-tuned weights (arXiv 2109.01903), so that the accuracy on
-validation images never falls, and the client's own upload, where that is clearly better.
+Candidates are the model as it came, averages with its fine-tuned weights (arXiv 2109.01903), and the upload of the client
+where that is clearly better. Cross-entropy on validation images decides, since accuracies of a hundred images are often
+equal. An average whose accuracy on them is below that of the model as it came is none.
 """
 
 import hashlib
@@ -27,13 +28,12 @@ from fedlmg_client import fine_tuning
 from fedlmg_client.models import Model
 from fedlmg_client.personal_training import Report, fine_tune, make_replay
 
-RECIPE = 1
+RECIPE = 2
 """Number of the recipe: a personal model of another one is made anew."""
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the fine-tuned weights in the averages that are tried."""
-FIXED_ALPHA = 0.75
 FEWEST = 50
-"""Validation images with which a share is chosen; with fewer it is fixed."""
+"""Validation images with which a share is chosen; with fewer it is the largest that forgets little."""
 LARGEST_FALL = 0.05
 """The accuracy on general images may fall by at most this much against the model as it came."""
 
@@ -58,6 +58,8 @@ class Candidate:
     """Accuracy on the client's validation images, in [0, 1]; None: not measured."""
     general: float | None
     """Accuracy on replayed general images; None: not measured."""
+    loss: float | None = None
+    """Cross-entropy on the client's validation images, in nats; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def personalise(
     """Fine-tune `base` on the client's images and choose among the candidates by its validation images.
 
     An average is no candidate if its accuracy on the start's general images falls by more than `LARGEST_FALL`. With
-    fewer than `FEWEST` validation images the average with `FIXED_ALPHA` is taken unseen.
+    fewer than `FEWEST` validation images the average with the largest share is taken that is one.
 
     Parameters
     ----------
@@ -112,14 +114,13 @@ def personalise(
     def averaged(alpha: float) -> Model:
         return replace(base, arrays={name: each.cpu() for name, each in interpolate(before, after, alpha).items()})
 
-    if len(data.validation) < FEWEST:
-        return Personalised(averaged(FIXED_ALPHA), Candidate("fine-tuned", FIXED_ALPHA, None, None), [])
+    seen = data if len(data.validation) >= FEWEST else replace(data, validation=_none_of(data.validation))
     candidates = []
     for alpha in (0.0, *ALPHAS):
         net.load_state_dict(interpolate(before, after, alpha))
         kind: Kind = "fine-tuned" if alpha else "unchanged"
-        candidates.append(Candidate(kind, alpha, *_measure(net, base, data, start, config)))
-    if own:
+        candidates.append(Candidate(kind, alpha, *_measure(net, base, seen, start, config)))
+    if own and len(seen.validation):
         built = own.build(config.builders | {own.architecture})
         candidates.append(Candidate("own", 0.0, *_measure(built, own, data, start, config)))
     chosen = choose(candidates, len(data.validation))
@@ -144,7 +145,8 @@ def say_choice(recipe: Mapping[str, Any]) -> str:
 
 
 def choose(candidates: list[Candidate], num_validation: int) -> Candidate:
-    """The best on validation images among those that forget little; of equals, the one that forgets or changes least.
+    """The one with the smallest loss on validation images among those that forget little and do not read these worse
+    than the model as it came. Without validation images, the one that changes most among those that forget little.
 
     candidates: one is `unchanged`, and at most one is `own`.
     """
@@ -152,14 +154,18 @@ def choose(candidates: list[Candidate], num_validation: int) -> Candidate:
     others = [each for each in candidates if each.kind != "own"]
     (unchanged,) = (each for each in others if each.kind == "unchanged")
 
-    def forgets(candidate: Candidate) -> bool:
-        if candidate.general is None or unchanged.general is None:
-            return False
-        return candidate.general < unchanged.general - LARGEST_FALL
+    def serves(candidate: Candidate) -> bool:
+        return not (
+            _is_below(candidate.general, unchanged.general, LARGEST_FALL)
+            or _is_below(candidate.validation, unchanged.validation, 0.0)
+        )
 
-    kept = [each for each in others if not forgets(each)]
-    best = max(kept, key=lambda each: (each.validation or 0.0, each.general or 0.0, -each.alpha))
+    best = min(filter(serves, others), key=lambda each: (each.loss or 0.0, -each.alpha))
     return own[0] if own and _clearly_beats(own[0], best, num_validation) else best
+
+
+def _is_below(accuracy: float | None, reference: float | None, by: float) -> bool:
+    return accuracy is not None and reference is not None and accuracy < reference - by
 
 
 def _clearly_beats(own: Candidate, best: Candidate, num_validation: int) -> bool:
@@ -193,19 +199,32 @@ def digest(base: Model, own: Model | None, data: ClientData, start: Start | None
 
 def _measure(
     net: torch.nn.Module, model: Model, data: ClientData, start: Start | None, config: Config
-) -> tuple[float | None, float | None]:
-    """Accuracy on the client's validation images and on the start's general images; None without images."""
-    asked = [(data.validation, data.class_names)]
-    if start:
+) -> tuple[float | None, float | None, float | None]:
+    """Accuracy on the client's validation images, accuracy on the start's general images, and cross-entropy on the
+    former; None without images."""
+    general = None
+    if start and len(start.replay):
         rows = slice(None, None, -(-len(start.replay) // MOST_JUDGED) or 1)
-        asked.append((LabeledImages(start.replay.images[rows], start.replay.labels[rows]), start.class_names))
-    found = [
-        accuracy(predict(net, model.preprocess, part.images), _find(names, model.class_names, config)[part.labels])
-        if len(part)
-        else None
-        for part, names in asked
-    ]
-    return found[0], found[1] if start else None
+        part = LabeledImages(start.replay.images[rows], start.replay.labels[rows])
+        general = accuracy(*_read(net, model, part, start.class_names, config))
+    if not len(data.validation):
+        return None, general, None
+    probabilities, asked = _read(net, model, data.validation, data.class_names, config)
+    known = asked >= 0
+    # A class that the model lacks costs every candidate alike.
+    log_p = probabilities[known, asked[known]].clamp(min=torch.finfo(torch.float32).tiny).log()
+    return accuracy(probabilities, asked), general, -log_p.sum().item() / len(asked)
+
+
+def _none_of(images: LabeledImages) -> LabeledImages:
+    return LabeledImages(images.images[:0], images.labels[:0])
+
+
+def _read(
+    net: torch.nn.Module, model: Model, images: LabeledImages, class_names: list[str], config: Config
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities (N, the model's classes), and the images' labels (N,) among these, -1 for one that it lacks."""
+    return predict(net, model.preprocess, images.images), _find(class_names, model.class_names, config)[images.labels]
 
 
 def _find(local: list[str], names: list[str], config: Config) -> torch.Tensor:

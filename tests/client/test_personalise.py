@@ -15,7 +15,7 @@ from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import fine_tuning, personal_training, personalise, probe
 from fedlmg_client.models import Model
-from fedlmg_client.personalise import FIXED_ALPHA, Candidate, Personalised
+from fedlmg_client.personalise import Candidate, Personalised
 from tests.client.tiny_start import CLASSES, make_start
 
 CONFIG = Config.from_run_config({"image-size": 16, "local-epochs": 4, "local-batch-size": 8})
@@ -49,27 +49,39 @@ def run(
     return personalise.personalise(base or model_of(start), given.pop("own"), data, given.pop("start"), config, **given)
 
 
-def fine_tuned(alpha: float, validation: float, general: float | None = 0.8) -> Candidate:
-    return Candidate("fine-tuned", alpha, validation, general)
+def fine_tuned(alpha: float, validation: float, general: float | None = 0.8, loss: float | None = None) -> Candidate:
+    """Its loss is the smaller the more it reads right, unless it is given."""
+    return Candidate("fine-tuned", alpha, validation, general, 1 - validation if loss is None else loss)
 
 
-UNCHANGED = Candidate("unchanged", 0.0, 0.7, 0.8)
-OWN = Candidate("own", 0.0, 0.7, 0.3)
+UNCHANGED = Candidate("unchanged", 0.0, 0.7, 0.8, 0.3)
+OWN = Candidate("own", 0.0, 0.7, 0.3, 0.3)
 
 
 @pytest.mark.parametrize(
     ("others", "best"),
     [
         ([fine_tuned(0.5, 0.9), fine_tuned(1.0, 0.8)], 0),
-        ([fine_tuned(0.5, 0.9, 0.79), fine_tuned(1.0, 0.9, 0.8), fine_tuned(0.25, 0.9, 0.79)], 1),
-        ([fine_tuned(0.5, 0.9), fine_tuned(0.25, 0.9), fine_tuned(1.0, 0.9)], 1),
+        ([fine_tuned(0.5, 0.9, loss=0.3), fine_tuned(0.25, 0.9, loss=0.2), fine_tuned(1.0, 0.9, loss=0.4)], 1),
+        ([fine_tuned(0.5, 0.69, loss=0.1), fine_tuned(0.25, 0.7, loss=0.2)], 1),
+        ([fine_tuned(0.5, 0.9), fine_tuned(1.0, 0.9), fine_tuned(0.25, 0.9)], 1),
         ([fine_tuned(0.5, 0.9, 0.751), fine_tuned(1.0, 0.95, 0.749)], 0),
         ([fine_tuned(0.25, 0.7)], 1),
         ([fine_tuned(1.0, 0.9, None)], 0),
         ([fine_tuned(0.5, 0.9), replace(OWN, validation=0.95)], 0),
         ([fine_tuned(0.5, 0.9), replace(OWN, validation=0.97)], 1),
     ],
-    ids=["best", "forgets least", "changes least", "floor", "unchanged", "no general images", "by chance", "clearly"],
+    ids=[
+        "best",
+        "smallest loss",
+        "validation never falls",
+        "of equals, changes most",
+        "floor",
+        "unchanged",
+        "no general images",
+        "by chance",
+        "clearly",
+    ],
 )
 def test_the_best_on_validation_images_that_forgets_little_is_chosen(others: list[Candidate], best: int):
     candidates = [*others, UNCHANGED]
@@ -81,7 +93,7 @@ def test_the_best_on_validation_images_that_forgets_little_is_chosen(others: lis
 def test_validation_never_falls(seed: int):
     drawn = torch.rand(6, 2, generator=torch.Generator().manual_seed(seed)).tolist()
     averages = [fine_tuned(alpha, *pair) for alpha, pair in zip(personalise.ALPHAS, drawn[2:], strict=True)]
-    unchanged, own = Candidate("unchanged", 0.0, *drawn[0]), Candidate("own", 0.0, *drawn[1])
+    unchanged, own = Candidate("unchanged", 0.0, *drawn[0], 0.5), Candidate("own", 0.0, *drawn[1], 0.5)
 
     chosen = personalise.choose([unchanged, own, *averages], 10_000)
 
@@ -143,15 +155,18 @@ def test_the_own_upload_is_a_candidate_by_the_names_of_its_classes(data: ClientD
 
     made = run(replace(data, train=colours(2)), tmp_path, own=own, config=never)
 
-    assert made.chosen == Candidate("own", 0.0, 1.0, made.chosen.general)
+    assert made.chosen == Candidate("own", 0.0, 1.0, made.chosen.general, made.chosen.loss)
     assert made.model is own
 
 
 @pytest.mark.parametrize("count", [0, 49])
-def test_too_few_validation_images_take_the_fixed_share(data: ClientData, tmp_path: Path, count: int):
+def test_with_too_few_validation_images_it_changes_as_far_as_it_forgets_little(
+    data: ClientData, tmp_path: Path, count: int
+):
     made = run(replace(data, validation=colours(count)), tmp_path)
 
-    assert (made.chosen.kind, made.chosen.alpha, made.candidates) == ("fine-tuned", FIXED_ALPHA, [])
+    kept = [each.alpha for each in made.candidates if each.general >= made.candidates[0].general - 0.05]
+    assert (made.chosen.validation, made.chosen.alpha) == (None, max(kept))
     assert "too few validation images to choose by, fewer than 50" in made.describe()
 
 
