@@ -1,7 +1,7 @@
 """A personal model: the returned one, fine-tuned on the client's images and averaged with what it was (WiSE-FT, ours).
 
-Candidates are the model as it came, averages with its fine-tuned weights (arXiv 2109.01903), and the upload of the client
-where that is clearly better. Cross-entropy on validation images decides, since accuracies of a hundred images are often
+Candidates are the model as it came, averages with its fine-tuned weights (arXiv 2109.01903), and the client's upload if
+that is clearly better. Cross-entropy on validation images decides, since accuracies of a hundred images are often
 equal. An average whose accuracy on them is below that of the model as it came is none.
 """
 
