@@ -171,7 +171,7 @@ def finished(tmp_path: Path):
 
 
 def asking(**changes: object) -> Experiment:
-    alone = {"num-clients": 1, "min-clients": 1, "warm-start": False}
+    alone = {"num-clients": 1, "min-clients": 1, "warm-start": False, "witness": "off"}
     plain = Experiment({"skew": alone}, {}, [0, 1], ["dense", "fedavg-one-shot"], "", "", {})
     return replace(plain, **changes)
 
@@ -251,7 +251,7 @@ def test_a_run_that_fails_is_named(tmp_path: Path):
 def test_variants_draw_anew_on_a_runs_uploads(tmp_path: Path, finished):
     tiny_pipeline.build_pipeline(channels=(16, 32)).save_pretrained(tmp_path / "pipeline")
     keys = {"diffusion-model": str(tmp_path / "pipeline"), "images-per-class": 1, "num-inference-steps": 2}
-    keys |= {"warm-start": False}
+    keys |= {"warm-start": False, "witness": "off"}
     keys |= {"min-confidence": 0.0, "student-epochs": 1, "teacher-weighting": "uniform"}
     variants = {"plain": {}, "M = 0": {"noise-editing-steps": 0}}
     asked = asking(settings={"skew": keys}, variants=variants, seeds=[0], methods=[])

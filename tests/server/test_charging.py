@@ -32,6 +32,7 @@ def make_run(tmp_path: Path):
         "workspace": str(tmp_path / "workspace"),
         "dataset": "",
         "warm-start": False,
+        "witness": "off",
         "diffusion-model": str(tmp_path / "pipeline"),
         "architectures": ",".join(["small_resnet", *(f"{HERE}:{name}" for name in BAD)]),
         "images-per-class": 5,

@@ -25,7 +25,14 @@ pytestmark = pytest.mark.usefixtures("drawn_in_this_process", "task")
 
 CLIENTS = {7: "klinik-nord", 8: "klinik-west", 9: "praxis-huber"}
 SETTINGS = {
-    **{"dataset": "", "num-clients": 3, "min-clients": 1, "deadline-seconds": 20.0, "images-per-class": 1},
+    **{
+        "witness": "off",
+        "dataset": "",
+        "num-clients": 3,
+        "min-clients": 1,
+        "deadline-seconds": 20.0,
+        "images-per-class": 1,
+    },
     **{"num-inference-steps": 2, "noise-editing-steps": 1, "student-epochs": 1, "general-updates": 1},
 }
 

@@ -18,6 +18,7 @@ from tests.manifests import saying
 CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}
 SETTINGS = {
     "warm-start": False,
+    "witness": "off",
     "dataset": "",
     "num-clients": 3,
     "min-clients": 1,

@@ -18,7 +18,14 @@ pytestmark = pytest.mark.usefixtures("drawn_in_this_process", "task")
 
 CLIENTS = {7: "site-a", 8: "site-b"}
 SETTINGS = {
-    **{"warm-start": False, "dataset": "", "num-clients": 2, "min-clients": 1, "deadline-seconds": 20.0},
+    **{
+        "warm-start": False,
+        "witness": "off",
+        "dataset": "",
+        "num-clients": 2,
+        "min-clients": 1,
+        "deadline-seconds": 20.0,
+    },
     **{"images-per-class": 1, "num-inference-steps": 2, "noise-editing-steps": 1, "student-epochs": 1},
 }
 
