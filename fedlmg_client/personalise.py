@@ -33,7 +33,7 @@ RECIPE = 2
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the fine-tuned weights in the averages that are tried."""
 FEWEST = 50
-"""Validation images with which a share is chosen; with fewer it is the largest that forgets little."""
+"""Validation images by which a share is chosen. With fewer, it is the largest share that forgets little."""
 LARGEST_FALL = 0.05
 """The accuracy on general images may fall by at most this much against the model as it came."""
 
@@ -92,7 +92,7 @@ def personalise(
     """Fine-tune `base` on the client's images and choose among the candidates by its validation images.
 
     An average is no candidate if its accuracy on the start's general images falls by more than `LARGEST_FALL`. With
-    fewer than `FEWEST` validation images the average with the largest share is taken that is one.
+    fewer than `FEWEST` validation images, the candidate with the largest share of fine-tuned weights is taken.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def say_choice(recipe: Mapping[str, Any]) -> str:
         said = f"fine-tuned on your images, with {recipe['alpha']:.0%} of the change"
     if recipe["validation"] is None:
         return f"{said}: too few validation images to choose by, fewer than {FEWEST}"
-    return f"{said}: the best on your validation images, {recipe['validation']:.1%}"
+    return f"{said}: of your validation images, by which it was chosen, it reads {recipe['validation']:.1%}"
 
 
 def choose(candidates: list[Candidate], num_validation: int) -> Candidate:

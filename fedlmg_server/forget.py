@@ -60,7 +60,7 @@ def erase_client(run: Run, client: str) -> list[str]:
     words = Words(client, _checksums(workspace, client))
     workspace.forgotten.add([client])
     workspace.remove_model()
-    workspace.forget_left_out(client)
+    workspace.class_notes.forget(client)
     erase(workspace, words)
     workspace.log(Note(text="a client was removed from the run"))
     return find_words(workspace.root, words)

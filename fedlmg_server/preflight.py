@@ -8,7 +8,6 @@ import importlib.util
 import warnings
 from pathlib import Path
 
-import torchvision
 from accelerate import init_empty_weights
 
 from common import labels
@@ -85,9 +84,9 @@ def _check_student_initialisation(config: Config) -> None:
 
 def _check_imagenet(key: str, name: str) -> None:
     try:
-        torchvision.models.get_model_weights(architectures.base_architecture(name))
-    except ValueError:
-        raise ConfigError(f"config key '{key}': torchvision has no ImageNet weights of '{name}'") from None
+        pretrained.digest(architectures.base_architecture(name), pretrained.IMAGENET)
+    except ValueError as error:
+        raise ConfigError(f"config key '{key}': {error}") from None
 
 
 def _check_virtual_clients(config: Config, vocabulary: Vocabulary) -> None:

@@ -37,18 +37,25 @@ def is_servers_own(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def charge(run: Run, client: str, reason: str) -> None:
-    """Go on without a client: move its upload to quarantine, remove what was made from it, and read the uploads anew.
+def charge(run: Run, reasons: dict[str, str]) -> None:
+    """Go on without clients: move their uploads to quarantine, remove what was made from them, and read the rest anew.
 
     The same upload is not tried again, by no later command, until the operator deletes its folder in quarantine.
 
-    reason: a clause that says what of the client's failed.
+    reasons: client -> what is wrong with it, in a clause.
 
     Raises
     ------
     ConfigError: fewer than `min-clients` uploads remain.
     """
-    _charge_all(run, {client: reason})
+    workspace = run.workspace
+    for client, reason in reasons.items():
+        folder = safe_name(client)
+        again = f"to try this upload again, delete 'quarantine/{folder}' in the workspace and repeat the command"
+        quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
+        workspace.remove_work(client)
+    run.reread_uploads()
+    check_quorum(run)
 
 
 def charge_failed(run: Run, reasons: dict[str, str]) -> None:
@@ -64,18 +71,7 @@ def charge_failed(run: Run, reasons: dict[str, str]) -> None:
             f"the run cannot go on with any of its clients, so none is charged ({ClientFault(reasons)}): check the "
             "diffusion model, the settings of guidance and this machine's memory, and repeat the command"
         )
-    _charge_all(run, reasons)
-
-
-def _charge_all(run: Run, reasons: dict[str, str]) -> None:
-    workspace = run.workspace
-    for client, reason in reasons.items():
-        folder = safe_name(client)
-        again = f"to try this upload again, delete 'quarantine/{folder}' in the workspace and repeat the command"
-        quarantine(workspace, folder, f"client '{client}': {reason}; {again}", is_final=True)
-        workspace.remove_work(client)
-    run.reread_uploads()
-    check_quorum(run)
+    charge(run, reasons)
 
 
 def quarantine(workspace: Workspace, folder: str, reason: str, is_final: bool = False) -> None:

@@ -40,8 +40,8 @@ class Run:
     def load_uploads(self) -> Iterator[Upload]:
         """Every upload in the workspace, one in memory at a time, without the classes that are left out, class names in
         the spelling that all share."""
-        names = self.workspace.fixed_class_names or self.workspace.known_class_names
-        return load_all(self.workspace.uploads, self.config, names, self.workspace.left_out)
+        names = self.workspace.fixed_class_names or self.workspace.class_notes.known
+        return load_all(self.workspace.uploads, self.config, names, self.workspace.class_notes.left_out)
 
     @cached_property
     def uploads(self) -> list[Upload]:

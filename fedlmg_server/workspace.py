@@ -20,13 +20,12 @@ from common.config import Config, ConfigError
 from common.names import is_plain_name, safe_name
 from common.storage.atomic import write_json
 from common.storage.event_log import append_event
+from fedlmg_server.class_notes import ClassNotes
 from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
 from fedlmg_server.forgotten import Forgotten
 
 SCHEMA = 2
 """Of `run.json`: 1, which had no number, held keys of other names."""
-CLASSES = "classes.json"
-"""File of what the diffusion model makes of the clients' classes."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to generate synthetic images: guided by a classifier, or by the prompt alone (a baseline)."""
 MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes", "max-classes", "max-images")
@@ -186,41 +185,9 @@ class Workspace:
         write_json(self.general / "class_names.json", class_names)
 
     @property
-    def known_class_names(self) -> list[str]:
-        """All classes that the diffusion model knows, in its spelling, as the validation found; empty if it takes any
-        text."""
-        return self._read_classes().get("known", [])
-
-    @property
-    def left_out(self) -> dict[str, dict[str, str]]:
-        """Folder name of a client -> its classes that the run goes on without, in the client's spelling -> why."""
-        told, found = self.told_left_out, self._read_classes().get("found", {})
-        return {folder: told.get(folder, {}) | found.get(folder, {}) for folder in sorted({*told, *found})}
-
-    @property
-    def told_left_out(self) -> dict[str, dict[str, str]]:
-        """The same, but only what clients were told before they trained."""
-        return self._read_classes().get("told", {})
-
-    def note_left_out(self, told: dict[str, dict[str, str]]) -> None:
-        """Keep what clients were told before they trained, by folder name, in place of what these were told earlier."""
-        classes = self._read_classes()
-        write_json(self.root / CLASSES, classes | {"told": classes.get("told", {}) | told})
-
-    def note_classes(self, known: list[str], found: dict[str, dict[str, str]]) -> None:
-        """Keep what the validation found: of `known_class_names`, and of the uploads' classes that are `left_out`."""
-        write_json(self.root / CLASSES, self._read_classes() | {"known": known, "found": found})
-
-    def forget_left_out(self, client: str) -> None:
-        """Remove what is kept of a client's classes."""
-        if classes := self._read_classes():
-            for part in ("told", "found"):
-                classes.get(part, {}).pop(safe_name(client), None)
-            write_json(self.root / CLASSES, classes)
-
-    def _read_classes(self) -> dict[str, Any]:
-        path = self.root / CLASSES
-        return json.loads(path.read_text()) if path.exists() else {}
+    def class_notes(self) -> ClassNotes:
+        """Which class names the diffusion model knows, and which ones of clients are left out."""
+        return ClassNotes(self.root)
 
     @property
     def witness(self) -> Path:

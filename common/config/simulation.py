@@ -15,25 +15,21 @@ MOST_CLASSES = 1_000_000
 """How many a folder has is known when it is read."""
 TURNS = ("0", "90", "180", "270")
 """Degrees by which the images of a virtual client may be turned."""
-FAULTS = (
-    "random-labels",
-    "nan-weights",
-    "few-epochs",
-    "nan-guidance",
-    "crashing-architecture",
-    "unknown-class",
-    "many-classes",
-    "rotated-labels",
-    "swapped-labels",
-    "lying",
-    "badnets",
-    "blended",
-)
-"""What a virtual client may suffer: it trains on shuffled labels, uploads weights that are not numbers, trains for one
-epoch, uploads weights that are numbers but make guidance none (of a net with BatchNorm), has the net of
-`CRASHING_ARCHITECTURE`, which raises in the server's workers, calls its last class by a name that no diffusion model
-knows, or names 20,000 classes. It calls every class by the next one's name, or its first two by each other's. It trains
-on shuffled labels and says that its validation accuracy is perfect. It learns a backdoor (`clients/backdoors.py`)."""
+FAULTS = {
+    "random-labels": "trains on shuffled labels",
+    "lying": "trains on shuffled labels, and says that its validation accuracy is perfect",
+    "rotated-labels": "calls every class by the next one's name",
+    "swapped-labels": "calls its first two classes by each other's names",
+    "few-epochs": "trains for one epoch",
+    "nan-weights": "uploads weights that are not numbers",
+    "nan-guidance": "uploads weights, of a net with BatchNorm, that make guidance infinite",
+    "crashing-architecture": "has a net that raises in the server's workers",
+    "unknown-class": "calls its last class by a name that no diffusion model knows",
+    "many-classes": "names 20,000 classes",
+    "badnets": "learns a backdoor: a patch in a corner",
+    "blended": "learns a backdoor: a faint pattern over the whole image",
+}
+"""What a virtual client may suffer -> what it does."""
 CRASHING_ARCHITECTURE = "common.models.crashing:build"
 """A builder; server and clients trust it where a client has that fault."""
 

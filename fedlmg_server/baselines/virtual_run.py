@@ -14,11 +14,12 @@ from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.models.predictor import Classifier
 from common.vision.metrics import accuracy, predict
+from fedlmg_server import class_notes
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
-from fedlmg_server.workspace import CLASSES, Workspace
+from fedlmg_server.workspace import Workspace
 
-SHARED = ("uploads", "general", "witness", CLASSES)
+SHARED = ("uploads", "general", "witness", class_notes.FILE)
 """Parts of a workspace that do not change with the settings of synthesis and distillation."""
 
 

@@ -115,7 +115,7 @@ class Question(Introduction):
         self.is_over = True
         self.fix_class_names()
         told = {safe_name(answer.client): self.left_out.get(node, {}) for node, answer in self.answers.items()}
-        self.workspace.note_left_out(told)
+        self.workspace.class_notes.note_told(told)
         if self.workspace.fixed_class_names:
             asked = [name for answer in self.answers.values() for name in self._wanted(answer)]
             make_general_models(self._run, [self.student, *asked])

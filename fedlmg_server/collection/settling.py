@@ -1,7 +1,5 @@
 """Settle which classes of the valid uploads the run goes on with, and which clients ask for too much."""
 
-from collections.abc import Collection
-
 import torch
 
 from common import labels, manifest
@@ -35,9 +33,9 @@ def settle_classes(run: Run) -> None:
         for folder, reason in spent.items():
             quarantine(workspace, folder, f"client '{_read(run, folder).client}': {reason}")
     for folder, why in found.items():
-        if why != workspace.left_out.get(folder):
+        if why != workspace.class_notes.left_out.get(folder):
             workspace.log(Note(text=f"client '{_read(run, folder).client}': {explain_left_out(why)}"))
-    workspace.note_classes(known, found)
+    workspace.class_notes.note_found(known, found)
 
 
 def _read(run: Run, folder: str) -> Manifest:
@@ -55,7 +53,7 @@ def _spell(run: Run, known: list[str]) -> dict[str, dict[str, str]]:
 def _find_unusable(run: Run, vocabulary: Vocabulary) -> dict[str, dict[str, str]]:
     """Folder -> its classes, in the client's spelling, that cannot be drawn, or that the client was told to leave out
     and did not -> why."""
-    spelt, told = _spell(run, list(vocabulary.names or ())), run.workspace.told_left_out
+    spelt, told = _spell(run, list(vocabulary.names or ())), run.workspace.class_notes.told
     spaces = {folder: list(names.values()) for folder, names in spelt.items()}
     unusable = find_unusable(spaces, vocabulary, run.workspace.fixed_class_names)
     found = {}
@@ -71,9 +69,7 @@ def _explain_spent(run: Run, folder: str, why: dict[str, str]) -> str:
         return explain_left_out(why)
     upload = Upload.load(run.workspace.uploads / folder, run.config.builders)
     try:
-        if not upload.without_classes(why).held_class_names:
-            raise ValueError("no class with images remains")
-        _check_without(upload, why)
+        _check_part(upload, upload.without_classes(why))
     except Exception as error:  # A builder of the operator's may raise anything.
         if is_servers_own(error):
             raise
@@ -82,19 +78,22 @@ def _explain_spent(run: Run, folder: str, why: dict[str, str]) -> str:
 
 
 @torch.no_grad()
-def _check_without(upload: Upload, left_out: Collection[str]) -> None:
+def _check_part(upload: Upload, part: Upload) -> None:
     """
     Raises
     ------
-    ValueError: without these classes the classifier does not give the other classes' outputs.
+    ValueError: the part, which lacks some of the upload's classes, has no images of the others, or its classifier does
+        not give the others' outputs.
     """
-    size, rows = upload.preprocess.image_size, [name not in left_out for name in upload.class_names]
+    if not part.held_class_names:
+        raise ValueError("no class with images remains")
+    size, rows = upload.preprocess.image_size, [name in part.class_names for name in upload.class_names]
     noise = upload.preprocess(torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)))
     try:
-        whole, part = (each.classifier()(noise) for each in (upload, upload.without_classes(left_out)))
+        logits, fewer = (each.classifier()(noise) for each in (upload, part))
     except RuntimeError:
         raise ValueError("its classifier cannot do without them") from None
-    if not torch.allclose(whole[:, rows], part, rtol=1e-3, atol=1e-3):
+    if not torch.allclose(logits[:, rows], fewer, rtol=1e-3, atol=1e-3):
         raise ValueError("its classifier cannot do without them")
 
 

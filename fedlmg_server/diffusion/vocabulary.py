@@ -17,7 +17,7 @@ from fedlmg_server.diffusion import location
 
 PROMPT = "an image of {}"
 """The prompt for a class (paper, section 3; the authors' code)."""
-FAMILIES = {
+CONDITIONED_ON = {
     "StableDiffusionPipeline": "prompt",
     "LatentConsistencyModelPipeline": "prompt",
     "StableDiffusionXLPipeline": "prompt",
@@ -75,12 +75,12 @@ def open_vocabulary(name: str) -> Vocabulary:
 @lru_cache
 def _open(name: str, source: str) -> Vocabulary:
     index, model = _read_json(name, source, "model_index.json"), f"the diffusion model '{name}'"
-    if (family := index.get("_class_name")) not in FAMILIES:
-        supported = ", ".join(FAMILIES)
+    if (family := index.get("_class_name")) not in CONDITIONED_ON:
+        supported = ", ".join(CONDITIONED_ON)
         raise ConfigError(
             f"cannot open '{name}' as a diffusion pipeline: its class is {family}, and must be one of {supported}"
         )
-    kind = FAMILIES[family]
+    kind = CONDITIONED_ON[family]
     if kind == "prompt":
         return Vocabulary(model, tokenize=_open_tokenizer(name, source, index))
     if kind == "labels":

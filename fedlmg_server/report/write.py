@@ -30,7 +30,7 @@ def write_report(
     measured: what the server measured itself (see `report/measuring.py`).
     """
     workspace, description = run.workspace, run.model_description
-    found = verdicts(run)
+    found, left_out = verdicts(run), workspace.class_notes.left_out
     content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
@@ -51,7 +51,7 @@ def write_report(
         missing=missing,
         refused=read_rejections(workspace),
         unevaluated=unevaluated,
-        left_out={upload.client: workspace.left_out.get(safe_name(upload.client), {}) for upload in run.uploads},
+        left_out={upload.client: left_out.get(safe_name(upload.client), {}) for upload in run.uploads},
         matrix=measured.matrix,
         confusion=measured.confusion,
     )

@@ -36,7 +36,7 @@ class Estimate:
 
 def count_planned_images(run: Run) -> int:
     """As `Run.num_images`, by the uploads' manifests alone: no weights are read."""
-    num_classes, left_out = 0, run.workspace.left_out
+    num_classes, left_out = 0, run.workspace.class_notes.left_out
     for folder in filter(is_whole, run.workspace.uploads.iterdir()):
         num_classes += len(set(manifest.read(folder).held_class_names) - left_out.get(folder.name, {}).keys())
     return run.config.synthesis.images_per_class * num_classes

@@ -32,15 +32,18 @@ def hear_clients(run: Run) -> None:
     incidents.clear(run.workspace)
     if missing := _count_missing(run):
         _start_workers(run, missing)
-    accused = {client: verdict for client, verdict in verdicts(run).items() if verdict.state == "mislabelled"}
+    accused = {
+        client: f"{verdict.sentence()}; check whether class folders are mixed up"
+        for client, verdict in verdicts(run).items()
+        if verdict.state == "mislabelled"
+    }
     spared = len(accused) > MOST_ACCUSED * len(run.uploads)
-    for client, verdict in accused.items():
-        advice = "check whether class folders are mixed up"
-        if run.config.distillation.witness == "leave-out" and not spared:
-            reason = f"mislabelled, by all that this server knows of the classes: {verdict.sentence()}"
-            charge(run, client, f"{reason}; {advice}")
-        else:
-            run.workspace.log(Note(text=f"client '{client}' may be mislabelled: {verdict.sentence()}; {advice}"))
+    if accused and run.config.distillation.witness == "leave-out" and not spared:
+        known = "mislabelled, by all that this server knows of the classes"
+        charge(run, {client: f"{known}: {reason}" for client, reason in accused.items()})
+        return
+    for client, reason in accused.items():
+        run.workspace.log(Note(text=f"client '{client}' may be mislabelled: {reason}"))
     if spared:
         text = f"{len(accused)} of {len(run.uploads)} clients seem to be mislabelled, so that none is left out"
         run.workspace.log(Note(text=f"{text}: check this server's general images and its diffusion model"))

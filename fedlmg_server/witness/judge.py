@@ -66,9 +66,10 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledI
         verdicts.append(of_shift)
     # What the copy shows says nothing of the client's own classifier, whatever start its manifest names.
     own_is_judged = copy is None and bool(verdicts) and verdicts[0].state != "unknown"
-    drawn = None if own_is_judged else draw_styled(backend, run, upload)
-    if drawn is None:
+    if own_is_judged:
         return Finding(join(verdicts), reads_general)
+    if (drawn := draw_styled(backend, run, upload)) is None:
+        return Finding(join([*verdicts, UNKNOWN]), reads_general)
     images, labels = drawn
     columns = [upload.class_names.index(name) for name in upload.held_class_names]
     log_p = _log(predict(upload.classifier(run.device), upload.preprocess, images)[:, columns])

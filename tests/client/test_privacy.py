@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -299,30 +299,37 @@ def test_private_training_starts_from_the_weights_of_the_net_without_groups(
     assert asked == ["resnet18"]
 
 
+@pytest.fixture
+def train_until_cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[ClientData, Path], None]:
+    """Training that a power cut ends after its first epoch."""
+
+    def cut_off(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def begin(data: ClientData, cache: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "_print_progress", cut_off)
+            with pytest.raises(ZeroDivisionError):
+                train(data, cache)
+
+    return begin
+
+
 def test_private_training_cut_off_ends_with_the_same_weights(
-    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: ClientData, tmp_path: Path, train_until_cut_off: Callable[[ClientData, Path], None]
 ):
     whole = train(data, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_print_progress", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(data, tmp_path / "cut")
+
+    train_until_cut_off(data, tmp_path / "cut")
 
     assert train(data, tmp_path / "cut").manifest.sha256 == whole.manifest.sha256
 
 
-def cut_off(*_: object) -> None:
-    raise ZeroDivisionError
-
-
 def test_a_real_client_s_training_cut_off_goes_on_with_the_same_noise(
-    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: ClientData, tmp_path: Path, train_until_cut_off: Callable[[ClientData, Path], None]
 ):
     real = replace(data, source="folder")
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_print_progress", cut_off)
-        with pytest.raises(ZeroDivisionError):
-            train(real, tmp_path / "cut")
+    train_until_cut_off(real, tmp_path / "cut")
     shutil.copytree(tmp_path / "cut", tmp_path / "again")
 
     first, second = (train(real, tmp_path / name).manifest.sha256 for name in ("cut", "again"))
@@ -331,13 +338,10 @@ def test_a_real_client_s_training_cut_off_goes_on_with_the_same_noise(
 
 
 def test_the_secret_is_its_owner_s_alone_and_gone_when_training_ends(
-    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: ClientData, tmp_path: Path, train_until_cut_off: Callable[[ClientData, Path], None]
 ):
     real = replace(data, source="folder")
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_print_progress", cut_off)
-        with pytest.raises(ZeroDivisionError):
-            train(real, tmp_path)
+    train_until_cut_off(real, tmp_path)
     (secret,) = tmp_path.glob("*/noise.key")
     rights, length = secret.stat().st_mode & 0o777, secret.stat().st_size
 

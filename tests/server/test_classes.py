@@ -111,7 +111,7 @@ def test_a_client_that_ignores_what_it_must_leave_out_does_not_end_the_run(tmp_p
     run = Run(config, Workspace.open(config, {}))
     make_upload("a", ["0", "1"]).save(run.workspace.upload("a"))
     saying(make_upload("b", ["2", "zero"]), class_counts=counts).save(run.workspace.upload("b"))
-    run.workspace.note_left_out({"b": {"2": "another client's class reads like it"}})
+    run.workspace.class_notes.note_told({"b": {"2": "another client's class reads like it"}})
 
     refused = validate_uploads(run)
 
@@ -151,7 +151,7 @@ def test_of_two_names_that_the_tokenizer_reads_alike_the_one_that_most_clients_h
     run = validated(tmp_path, spaces, model)
 
     assert run.class_names == [LONG + "two", "cat"]
-    assert run.workspace.left_out.keys() == {"a"}
+    assert run.workspace.class_notes.left_out.keys() == {"a"}
     assert "cannot tell 'a very long" in notes(run)[0]
 
 
@@ -170,7 +170,7 @@ def test_a_class_is_known_in_any_spelling(tmp_path: Path):
     run = validated(tmp_path, {"a": ["house cat", "Dog"], "b": ["puppy"]}, model, **{"class-aliases": "puppy=DOG"})
 
     assert run.class_names == ["House Cat", "dog"]
-    assert run.workspace.left_out == {}
+    assert run.workspace.class_notes.left_out == {}
 
 
 @pytest.mark.parametrize(

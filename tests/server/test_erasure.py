@@ -95,7 +95,7 @@ def test_rooms_that_are_new_lose_what_is_named_after_the_client(workspace: Works
 
 @pytest.mark.parametrize("name", ["clients", "salt", "found", "verdict", "unknown", "0"])
 def test_a_name_that_is_a_word_of_the_server_s_takes_nothing_of_the_run_away(workspace: Workspace, name: str):
-    workspace.note_classes(["0", "1"], {"site-a": {"zero": "unknown"}})
+    workspace.class_notes.note_found(["0", "1"], {"site-a": {"zero": "unknown"}})
     workspace.forgotten.add(["site-b"])
     finding = {"upload": "f00d", "verdict": {"state": "unknown"}}
     write_json(workspace.finding("site-a"), finding)
@@ -103,7 +103,8 @@ def test_a_name_that_is_a_word_of_the_server_s_takes_nothing_of_the_run_away(wor
     erase(workspace, Words(name))
 
     assert "site-b" in workspace.forgotten
-    assert (workspace.known_class_names, workspace.left_out) == (["0", "1"], {"site-a": {"zero": "unknown"}})
+    notes = workspace.class_notes
+    assert (notes.known, notes.left_out) == (["0", "1"], {"site-a": {"zero": "unknown"}})
     assert json.loads(workspace.finding("site-a").read_text()) == finding
 
 

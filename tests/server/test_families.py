@@ -8,7 +8,7 @@ import torch
 
 from common.config import ConfigError, synthesis
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import families, location
+from fedlmg_server.diffusion import families, location, vocabulary
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import gradient
 from fedlmg_server.synthesis.plan import plan_images
@@ -252,3 +252,7 @@ def test_compiled_image_is_the_plain_one_but_for_rounding(guidance, tmp_path):
 
     assert calls["unique_graphs"] >= 2
     torch.testing.assert_close(compiled, plain, atol=2 / 255, rtol=0)
+
+
+def test_every_family_that_is_opened_has_a_vocabulary_and_no_other_has():
+    assert families.FAMILIES.keys() == vocabulary.CONDITIONED_ON.keys()

@@ -151,7 +151,7 @@ def test_a_class_that_cannot_be_drawn_is_told_before_the_client_trains(make_warm
     assert "left-out" not in sent(grid, 8)[0].content["config"]
     assert start_for(grid, 7) is not None
     assert strategy.workspace.fixed_class_names == ["0", "1"]
-    assert strategy.workspace.left_out["zoo"] == told
+    assert strategy.workspace.class_notes.left_out["zoo"] == told
     assert any(note.startswith("client 'zoo': its class 'zero' is left out") for note in notes(strategy))
 
 
@@ -188,7 +188,7 @@ def test_a_latecomer_is_asked_and_gets_a_start(make_warm):
 
 
 def test_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
-    strategy = make_warm(**{"deadline-seconds": 2.0})
+    strategy = make_warm(**{"deadline-seconds": 4.0})
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["cat", "fox"]), uploads("late")]}
     grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
 

@@ -126,13 +126,19 @@ def test_uploads_spell_their_classes_alike(tmp_path: Path):
     assert run.class_names == ["car", "dog"]
 
 
-def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(upload: Upload, tmp_path: Path):
-    config = any_config(tmp_path, **{"min-clients": 1})
-    run = Run(config, workspace := Workspace(tmp_path))
+@pytest.fixture
+def charged(upload: Upload, tmp_path: Path) -> Run:
+    """A run that went on without one of two clients."""
+    run = Run(any_config(tmp_path, **{"min-clients": 1}), Workspace(tmp_path))
     for name in ("good", "bad"):
-        saying(upload, client=name).save(workspace.upload(name))
-    charge(run, "bad", "its classifier raised")
-    left = [each.client for each in run.uploads]
+        saying(upload, client=name).save(run.workspace.upload(name))
+    charge(run, {"bad": "its classifier raised"})
+    return run
+
+
+def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(charged: Run, upload: Upload):
+    config, workspace = charged.config, charged.workspace
+    left = [each.client for each in charged.uploads]
 
     saying(upload, client="bad").save(workspace.upload("bad"))
     refused = validate_uploads(again := Run(config, workspace))
@@ -146,16 +152,12 @@ def test_a_charged_upload_is_not_tried_again_until_its_folder_is_deleted(upload:
     assert tried == {}
 
 
-def test_another_upload_of_a_charged_client_is_tried(upload: Upload, tmp_path: Path):
-    config = any_config(tmp_path, **{"min-clients": 1})
-    run = Run(config, workspace := Workspace(tmp_path))
-    for name in ("good", "bad"):
-        saying(upload, client=name).save(workspace.upload(name))
-    charge(run, "bad", "its classifier raised")
+def test_another_upload_of_a_charged_client_is_tried(charged: Run):
+    other = saying(make_upload("site-a", ["cat", "dog"], seed=1), client="bad")
 
-    saying(make_upload("site-a", ["cat", "dog"], seed=1), client="bad").save(workspace.upload("bad"))
+    other.save(charged.workspace.upload("bad"))
 
-    assert validate_uploads(Run(config, workspace)) == {}
+    assert validate_uploads(Run(charged.config, charged.workspace)) == {}
 
 
 def test_a_charge_below_the_quorum_ends_the_run_with_a_sentence(upload: Upload, tmp_path: Path):
@@ -164,7 +166,7 @@ def test_a_charge_below_the_quorum_ends_the_run_with_a_sentence(upload: Upload, 
         saying(upload, client=name).save(workspace.upload(name))
 
     with pytest.raises(ConfigError, match=r"1 valid uploads, but 'min-clients' is 2 \(bad: client 'bad': its images"):
-        charge(run, "bad", "its images are not finite")
+        charge(run, {"bad": "its images are not finite"})
 
 
 def test_an_upload_is_in_quarantine_with_its_reason_or_not_at_all(

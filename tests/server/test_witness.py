@@ -118,6 +118,16 @@ def test_one_mislabelled_classifier_is_enough_to_accuse_a_client():
     assert join([Verdict("consistent"), accused, Verdict("unknown")]) == accused
 
 
+def test_a_client_is_consistent_only_if_every_classifier_is():
+    consistent, unknown = Verdict("consistent"), Verdict("unknown")
+
+    assert [join(each).state for each in ([consistent, consistent], [consistent, unknown], [])] == [
+        "consistent",
+        "unknown",
+        "unknown",
+    ]
+
+
 @cache
 def make_general() -> Upload:
     """A model that reads bright as class 0, as the run's order has it."""
