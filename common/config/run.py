@@ -71,8 +71,8 @@ class LocalTrainingConfig:
     """Pixels on a side of the images that every classifier sees."""
     local_epochs: Count = 20
     """Epochs of a client's training."""
-    local_batch_size: Count = 32
-    """Images in a batch of a client's training."""
+    local_batch_size: Annotated[int, Field(ge=2)] = 32
+    """Images in a batch of a client's training; BatchNorm needs two. A lone last image joins the batch before it."""
     local_learning_rate: PositiveFloat = 0.05
     """Peak of a cosine schedule for SGD with momentum 0.9; nets without BatchNorm take AdamW at a fiftieth of it."""
     upload: Literal["own", "student", "both"] = "both"
@@ -111,8 +111,8 @@ class DistillationConfig:
     architecture, or a safetensors file."""
     student_epochs: Count = 45
     """Epochs over all images that are asked for; a baseline with fewer images takes as many updates."""
-    student_batch_size: Count = 64
-    """Images in a batch of distillation."""
+    student_batch_size: Annotated[int, Field(ge=2)] = 64
+    """Images in a batch of distillation; BatchNorm needs two."""
     student_learning_rate: PositiveFloat = 0.1
     """Peak of a cosine schedule for SGD with momentum 0.9."""
     temperature: Annotated[float, Field(ge=0.1, le=100)] = 2.0

@@ -1,4 +1,4 @@
-"""Random batches of an epoch; a last batch of one image is left out, because BatchNorm needs more than one."""
+"""Random batches of an epoch; a last batch of one image joins the batch before it, as BatchNorm needs more than one."""
 
 import torch
 
@@ -9,6 +9,8 @@ def count_batches(num_images: int, batch_size: int) -> int:
 
 
 def shuffle_batches(num_images: int, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
-    """The rows of each batch, int64 (B,), in an order that `generator` determines."""
-    batches = torch.randperm(num_images, generator=generator).split(batch_size)
-    return [rows for rows in batches if len(rows) > 1]
+    """The rows of each batch, int64 (B,), in an order that `generator` determines; none if there is only one image."""
+    order = torch.randperm(num_images, generator=generator)
+    if not (count := count_batches(num_images, batch_size)):
+        return []
+    return list(order.tensor_split([batch_size * number for number in range(1, count)]))

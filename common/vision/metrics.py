@@ -33,10 +33,11 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
 def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
     """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1).
 
-    Of `num_images` images, less two standard errors of guessing, so that a few lucky ones prove nothing.
+    Of `num_images` images, less two standard errors of guessing, so that a few lucky ones prove nothing. With a single
+    class nothing is guessed: all images right is perfect, however few they are.
     """
     chance = 1 / max(num_classes, 2)
-    luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images else 0.0
+    luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images and num_classes > 1 else 0.0
     return max(0.0, (accuracy - luck - chance) / (1 - chance))
 
 

@@ -118,6 +118,8 @@ def test_unknown_key_names_the_nearest():
         ("client-sizes", "\u00b2"),
         ("dp-epsilon", -1.0),
         ("max-upload-megabytes", 0.0),
+        ("local-batch-size", 1),
+        ("student-batch-size", 1),
     ],
 )
 def test_impossible_value_names_the_key(key: str, value: object):

@@ -71,3 +71,18 @@ def test_batches_are_counted_as_they_are_made(num_images: int):
 
     assert len(batches) == count_batches(num_images, 4)
     assert min(map(len, batches)) > 1
+
+
+@pytest.mark.parametrize("num_images", [2, 5, 8, 9, 13])
+def test_every_image_is_in_one_batch_also_a_lone_last_one(num_images: int):
+    batches = shuffle_batches(num_images, 4, torch.Generator())
+
+    assert sorted(torch.cat(batches).tolist()) == list(range(num_images))
+
+
+def test_batches_are_those_of_a_plain_split_where_no_image_is_left_alone():
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
+
+    batches = shuffle_batches(10, 4, torch.Generator().manual_seed(3))
+
+    assert all(map(torch.equal, batches, order.split(4)))
