@@ -6,6 +6,11 @@ import re
 LONGEST_NAME = 100
 """The most characters that the name of a client or class may have."""
 
+DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
+)
+"""Names that Windows keeps for itself, whatever suffix they have."""
+
 
 def is_sane_name(name: object) -> bool:
     """Whether a name can be shown and compared: a printable string of 1 to 100 characters without outer blanks."""
@@ -26,3 +31,12 @@ def safe_name(name: str) -> str:
     if is_plain_name(name) and name == name.lower():
         return name
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + "." + hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def folder_name(name: str) -> str:
+    """A client's name as the name of a folder: the name itself if every system takes it as one, else `safe_name`.
+
+    So `Site A` stays as it is, and `../a`, `a:b`, `nul` and names of other scripts become plain ones.
+    """
+    is_one = re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9_. -]{0,62}[A-Za-z0-9_-])?", name)
+    return name if is_one and name.split(".")[0].upper() not in DEVICES else safe_name(name)

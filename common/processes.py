@@ -1,12 +1,28 @@
-"""The processors that this process may use, and child processes that end when their parent is killed."""
+"""The processors that this process may use, and child processes, which end with their parent and with their children.
+
+Nothing here needs a POSIX system: the same functions work on Windows.
+"""
 
 import os
+import signal
+import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import psutil
 
 POLL_SECONDS = 1.0
+OWN_GROUP: dict[str, Any] = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    if hasattr(subprocess, "CREATE_NEW_PROCESS_GROUP")
+    else {"start_new_session": True}
+)
+"""Arguments of `subprocess.Popen` for a child that Ctrl-C does not reach: its parent ends it in order."""
+UNICODE_OUTPUT = {"PYTHONIOENCODING": "utf-8:backslashreplace"}
+"""The environment variable with which a Python child can print every name, whatever the system's encoding is."""
 
 
 def num_processors() -> int:
@@ -20,8 +36,44 @@ def end_with_parent(parent: int) -> None:
     """End this process as soon as its parent process, which has the process id `parent`, has ended."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL_SECONDS)
+        # On Windows a process keeps the id of a parent that has ended.
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(parent)
+            while os.getppid() == parent and process.is_running():
+                time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_processes(
+    process: subprocess.Popen[Any], patience_seconds: float, known: Sequence[psutil.Process] = ()
+) -> None:
+    """Terminate a child process, kill it if it does not end in time, and kill all processes that it started.
+
+    known: processes that it has started; they are found even if it has ended since.
+    """
+    below = {*known, *(child for parent in known for child in find_children(parent.pid)), *find_children(process.pid)}
+    with suppress(ProcessLookupError):
+        process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(patience_seconds)
+    with suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
+    for child in below:
+        # A process whose id was given to another one is not killed: psutil compares the times of their starts.
+        with suppress(psutil.Error):
+            child.kill()
+    if hasattr(os, "killpg"):
+        # Those whose own parent has ended are no longer below it, but still in its group.
+        for group in (process.pid, *(child.pid for child in known)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
+
+def find_children(pid: int) -> list[psutil.Process]:
+    """All processes below the one with this id; none if it has ended."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.names import LONGEST_NAME, is_sane_name
 from common.terminal import print_failure
 from fedlmg_client import model_commands
 
@@ -155,6 +156,7 @@ def join(
     from common.config import Config, ConfigError
     from common.config.overrides import read_overrides
     from fedlmg_client import join as joining
+    from fedlmg_client.server import Server, ServerError, read_address
 
     if missing := [path for path in (_strip_part(data), ca, key) if path and not path.expanduser().exists()]:
         raise print_failure(console, f"{missing[0]} does not exist: correct the path")
@@ -168,6 +170,10 @@ def join(
         read_node_config(node_config)
     except ConfigError as error:
         raise print_failure(console, error) from None
+    if name and not is_sane_name(name):
+        raise print_failure(
+            console, f"--name must have 1 to {LONGEST_NAME} printable characters without outer blanks, got {name!r}"
+        )
     if quoted := [value for value in node_config.values() if '"' in str(value)]:
         raise print_failure(
             console, f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another"
@@ -180,21 +186,18 @@ def join(
         except (ConfigError, ValueError, OSError) as error:
             raise print_failure(console, error) from None
         return
-    if insecure and key:
-        raise print_failure(console, "--key works with TLS only: leave out --insecure")
     if key and not name:
         raise print_failure(
             console, "--key needs --name: give the name under which the server's operator registered the key"
         )
-    if key and b"PRIVATE KEY" not in key.expanduser().read_bytes():
-        raise print_failure(
-            console, f"{key} is not a private key: give the file without .pub that `fedlmg-client keygen` made"
-        )
     # SIGTERM must stop the SuperNode just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = joining.Server(joining.add_default_port(host), _resolved(ca), _resolved(key), insecure)
     try:
+        server = Server(read_address(host), _resolved(ca), _resolved(key), insecure)
+        server.check()
         joining.keep_joined(server, node_config, Path(str(node_config["cache-path"])), console)
+    except ServerError as error:
+        raise print_failure(console, error) from None
     except OSError as error:
         raise print_failure(
             console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.models import commands
+from common.names import folder_name
 from common.storage.atomic import write_bytes
 from common.terminal import print_failure
 from fedlmg_client import folders
@@ -90,7 +91,7 @@ def personalise(
 
     if bool(cache) == bool(name):
         raise print_failure(console, "name your cache folder, or give --name NAME, and not both")
-    cache = cache.expanduser() if cache else CACHES / name
+    cache = cache.expanduser() if cache else CACHES / folder_name(name)
     try:
         measured = returned.compare_again(cache, data.expanduser().resolve())
     except (OSError, ValueError) as error:

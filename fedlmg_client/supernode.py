@@ -16,6 +16,7 @@ import httpx
 
 from common.processes import end_with_parent
 from fedlmg_client.compat import PULL_MESSAGES, PUSH_OBJECT, Request, wrap_requests
+from fedlmg_client.connection_trouble import explain_answer, explain_transport_error
 from fedlmg_client.status import ConnectionChanged, PartSent, ReplySent, append_event
 
 WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
@@ -44,7 +45,7 @@ def watch_requests(cache: Path) -> None:
                     report_connection(explain_transport_error(error))
                     raise
                 except httpx.HTTPStatusError as error:
-                    report_connection(explain_status_code(error.response.status_code))
+                    report_connection(explain_answer(error.response))
                     if wait is None or error.response.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
                         raise
                     time.sleep(wait)
@@ -61,22 +62,6 @@ def watch_requests(cache: Path) -> None:
         return watched
 
     wrap_requests(watch)
-
-
-def explain_transport_error(error: httpx.TransportError) -> str:
-    """Why a request could not be sent, in words for the user."""
-    if "certificate has expired" in str(error):
-        return "the server's certificate has expired: ask its operator to run `fedlmg server renew`"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "the server's certificate does not match the `--ca` file: ask its operator for the current ca.crt"
-    return "the server cannot be reached"
-
-
-def explain_status_code(code: int) -> str:
-    """What an HTTP status code of the server, 400 or above, means to the user."""
-    if code >= 500:
-        return f"the server is busy (HTTP {code})"
-    return f"the server rejects this client (HTTP {code}): ask its operator whether this client's key is registered"
 
 
 def main() -> None:

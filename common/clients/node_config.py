@@ -6,6 +6,7 @@ from pathlib import Path
 from common.config import Config, ConfigError
 from common.config.fields import fields_of, fill, key
 from common.config.node import NodeSettings, PrivacyConfig
+from common.names import folder_name
 from common.storage.caches import cache_root
 
 NodeConfig = Mapping[str, str | int | float | bool]
@@ -67,8 +68,8 @@ def cache_path(node_config: NodeConfig, config: Config) -> Path:
     if path := node_config.get("cache-path"):
         return Path(str(path)).expanduser().resolve()
     if data_path(node_config):
-        return CACHES / name
-    return Path(config.options.workspace).expanduser().resolve() / "virtual-clients" / name
+        return CACHES / folder_name(name)
+    return Path(config.options.workspace).expanduser().resolve() / "virtual-clients" / folder_name(name)
 
 
 def partition_index(node_config: NodeConfig) -> int:

@@ -23,10 +23,10 @@ def name_client(index: int, config: Config) -> str:
     """The name of the client's folder, with `-2` for the folder's second client.
 
     Characters other than letters, digits, `_` and `-` become `-`: `NICO_unique#2` gives `NICO_unique-2`. If two folders
-    have the same name, clients are called `client-0` and so on.
+    have the same name, or one has no such character, clients are called `client-0` and so on.
     """
     names = [re.sub(r"[^A-Za-z0-9_-]+", "-", path.name).strip("-") for path in _paths(config)]
-    if len(set(names)) < len(names):
+    if len(set(filter(None, names))) < len(names):
         return f"client-{index}"
     share = index // len(names)
     return names[index % len(names)] + (f"-{share + 1}" if share else "")

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.network import LOOPBACK, is_address
+
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
-LOOPBACK = ("localhost", "127.0.0.1")
-"""Processes on the server's own machine reach the SuperLink under these names."""
 
 
 def make_authority(days: int = AUTHORITY_DAYS) -> tuple[bytes, bytes]:
@@ -63,8 +63,9 @@ def days_until_expiry(certificate: Path) -> float:
 def is_host(text: str) -> bool:
     """Whether `text` is an IP address or a DNS name, which a certificate can contain."""
     labels = text.rstrip(".").split(".")
-    return _is_address(text) or (
+    return is_address(text) or (
         len(text) <= 253
+        and not labels[-1].isdigit()
         and all(
             0 < len(label) <= 63 and label.isascii() and label.replace("-", "").isalnum() and label.strip("-") == label
             for label in labels
@@ -73,15 +74,7 @@ def is_host(text: str) -> bool:
 
 
 def _general_name(host: str) -> x509.GeneralName:
-    return x509.IPAddress(ipaddress.ip_address(host)) if _is_address(host) else x509.DNSName(host)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return x509.IPAddress(ipaddress.ip_address(host)) if is_address(host) else x509.DNSName(host)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int):

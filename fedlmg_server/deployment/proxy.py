@@ -7,6 +7,7 @@ login.
 import shutil
 import subprocess
 
+from common.network import has_ipv6
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 from fedlmg_server.flower.compat import FLEET_API
 
@@ -30,7 +31,7 @@ http {{
   map $status $is_refused {{ ~^[23] 0; default 1; }}
   access_log "{logs}/refused.log" combined if=$is_refused;
   server {{
-    listen {port} ssl;
+{listen}
     ssl_certificate "{certificate}";
     ssl_certificate_key "{certificate_key}";
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -57,7 +58,7 @@ def write_configuration(deployment: Deployment) -> None:
     text = CONFIGURATION.format(
         folder=deployment.nginx,
         logs=deployment.logs,
-        port=deployment.port,
+        listen="\n".join(f"    listen {address} ssl;" for address in list_addresses(deployment.port)),
         superlink_port=deployment.superlink_port,
         certificate=deployment.certificate,
         certificate_key=deployment.certificate_key,
@@ -66,6 +67,11 @@ def write_configuration(deployment: Deployment) -> None:
         fleet_api=FLEET_API,
     )
     (deployment.nginx / "nginx.conf").write_text(text)
+
+
+def list_addresses(port: int) -> list[str]:
+    """Where nginx listens: on all addresses of the machine, of both families if it has both."""
+    return [str(port), f"[::]:{port}"] if has_ipv6() else [str(port)]
 
 
 def nginx_command(deployment: Deployment) -> list[str]:

@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.network import join_address
 from common.storage.atomic import write_json
 from fedlmg_server.collection.registry import Registry
 from fedlmg_server.flower.connection import Connection, make_environment
@@ -58,8 +59,7 @@ class Deployment:
     @property
     def address(self) -> str:
         """Clients connect to this `HOST:PORT`."""
-        host = f"[{self.hosts[0]}]" if ":" in self.hosts[0] else self.hosts[0]
-        return f"{host}:{self.port}"
+        return join_address(self.hosts[0], self.port)
 
     @property
     def authority(self) -> Path:

@@ -1,19 +1,20 @@
 """`fedlmg server up`: run SuperLink, SuperExec and nginx in the foreground, and restart a process that dies."""
 
 import ctypes
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from common.network import has_ipv6
+from common.processes import OWN_GROUP, end_processes
 from fedlmg_server.deployment import proxy
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 from fedlmg_server.flower.health import wait_until_healthy
@@ -48,7 +49,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                **OWN_GROUP,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self.started, self.start_at = time.monotonic(), None
@@ -65,14 +66,8 @@ class Child:
             report(f"{self.name} ended with code {code} and restarts in {self.wait:.0f} s; its log is {self.log}")
 
     def stop(self) -> None:
-        """Terminate the process, kill it if it does not end in time, and kill all processes that it started."""
-        with suppress(ProcessLookupError):
-            self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        """End the process, and all processes that it started."""
+        end_processes(self.process, STOP_SECONDS)
 
 
 def run_server(deployment: Deployment, report: Callable[[str], None]) -> None:
@@ -163,14 +158,23 @@ def _check_alive(children: list[Child]) -> None:
 
 
 def _check_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise DeploymentError(
-                f"port {port} cannot be used ({error.strerror}): stop the program that uses it"
-            ) from None
+    """
+    Raises
+    ------
+    DeploymentError: the port is in use, in either family of addresses.
+    """
+    families = {socket.AF_INET: ""} | ({socket.AF_INET6: "::"} if has_ipv6() else {})
+    for family, anywhere in families.items():
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((anywhere, port))
+            except OSError as error:
+                raise DeploymentError(
+                    f"port {port} cannot be used ({error.strerror}): stop the program that uses it"
+                ) from None
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.compat import QUIET_FLOWER
+from common.network import reach_loopback_directly
+from common.processes import UNICODE_OUTPUT
 from fedlmg_server.flower.compat import LOST, NO_INSTALLATION
 
 POLL_SECONDS, PATIENCE_SECONDS = 60, 600
@@ -45,7 +47,7 @@ class Connection:
         FlowerError: the command failed.
         """
         command = [find_executable("flwr"), *arguments, "--format", "json"]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", errors="replace")
         with suppress(ValueError):
             # The command may print notices before the JSON.
             answer = json.loads(done.stdout[done.stdout.index("{") :])
@@ -100,7 +102,9 @@ class Connection:
     def fetch_log(self, run_id: str) -> str:
         """What the ServerApp has printed so far, and in simulation the clients too."""
         command = [find_executable("flwr"), "log", run_id, self.name, "--show"]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout
 
     def follow_log(self, run_id: str) -> subprocess.Popen:
         """Start a process that prints the run's log as it grows; the caller terminates it."""
@@ -121,8 +125,12 @@ def find_executable(name: str) -> str:
 
 
 def make_environment(**extra: str) -> dict[str, str]:
-    """This process's environment, but Flower sends no telemetry, checks for no updates and installs no dependencies."""
-    switches = QUIET_FLOWER | NO_INSTALLATION | {"RAY_USAGE_STATS_ENABLED": "0"}
+    """This process's environment, but Flower sends no telemetry, checks for no updates and installs no dependencies.
+
+    It prints UTF-8, and reaches this machine past any proxy.
+    """
+    switches = {**QUIET_FLOWER, **NO_INSTALLATION, "RAY_USAGE_STATS_ENABLED": "0"}
+    switches |= UNICODE_OUTPUT | reach_loopback_directly()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return os.environ | switches | {"PATH": path} | extra
 

@@ -1,17 +1,16 @@
 """A private SuperLink for a simulation, which starts and stops with the run."""
 
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from common.network import find_free_port
+from common.processes import OWN_GROUP, end_processes, find_children
 from fedlmg_server.flower.connection import Connection, FlowerError, find_executable, make_environment
 from fedlmg_server.flower.health import wait_until_healthy
 
@@ -45,18 +44,17 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
     command += ["--disable-runtime-dependency-installation"]
     with open(log_file, "ab") as log:
         process = subprocess.Popen(
-            command, env=make_environment(FLWR_HOME=str(home)), stdout=log, stderr=log, start_new_session=True
+            command, env=make_environment(FLWR_HOME=str(home)), stdout=log, stderr=log, **OWN_GROUP
         )
-    groups = [process.pid]
+    started: list[psutil.Process] = []
     try:
         if not wait_until_healthy(START_SECONDS, lambda: process.poll() is None, port):
             raise FlowerError(f"Flower's SuperLink did not start: see {log_file}")
         # The SuperExec leads a process group of its own. Ray belongs to that group, which may outlive the SuperLink.
-        with suppress(psutil.NoSuchProcess):
-            groups += [child.pid for child in psutil.Process(process.pid).children()]
+        started = find_children(process.pid)
         yield Connection(PRIVATE, make_environment(FLWR_HOME=str(home)))
     finally:
-        _stop(process, groups)
+        end_processes(process, STOP_SECONDS, started)
 
 
 @contextmanager
@@ -67,13 +65,3 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stop(process: subprocess.Popen, groups: list[int]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
-    for group in groups:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
-    process.wait()

@@ -1,13 +1,16 @@
 """The undocumented parts of Flower that the client relies on are still what they were."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from flwr.supercore.error.base import ApiErrorCode
+from flwr.supercore.error.base import ApiErrorCode, FlowerError
 
+from common.compat import QUIET_FLOWER
 from fedlmg_client import compat
 from tests import flower_source
 
@@ -40,8 +43,40 @@ def test_weights_travel_in_pieces_of_the_size_in_the_variable():
     assert done.stdout == "12345\n", f"Flower no longer reads {compat.CHUNK_SIZE_VARIABLE}: {done.stderr}"
 
 
-def test_a_supernode_that_is_refused_prints_its_code():
-    code = f"[code: {ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED.value}]"
+def test_a_superlink_answers_with_the_codes_that_are_explained():
+    ended = ("FLEET_RUN_STATUS_NOT_ALLOWED", "FLEET_GET_RUN_FAILED", "FLEET_GET_FAB_FAILED")
 
-    assert code == compat.ACTIVATION_REFUSED, "the code of a refused SuperNode has changed: see ACTIVATION_REFUSED"
-    assert flower_source.says('f"[code: {'), "a SuperNode prints its error code otherwise now: see ACTIVATION_REFUSED"
+    assert ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED.value == compat.KEY_NEEDED, "see KEY_NEEDED"
+    assert ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED.value == compat.NOT_ACTIVATED, "see NOT_ACTIVATED"
+    assert tuple(ApiErrorCode[name].value for name in ended) == compat.RUN_HAS_ENDED, "see RUN_HAS_ENDED"
+
+
+def test_the_code_of_an_error_is_found_in_flowers_own_answer():
+    error = FlowerError(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, "x")
+
+    answer = json.dumps(error.to_json("Failed to activate SuperNode."))
+
+    assert compat.read_error_code(answer) == compat.NOT_ACTIVATED
+
+
+def test_clocks_may_differ_as_much_as_a_superlink_says():
+    from flwr.supercore.constant import MAX_TIMESTAMP_DIFF_SECONDS, MIN_TIMESTAMP_DIFF_SECONDS
+
+    least, most = compat.CLOCK_MAY_BE_OFF
+
+    assert (least - 1, most + 5) == (MIN_TIMESTAMP_DIFF_SECONDS, MAX_TIMESTAMP_DIFF_SECONDS), "see CLOCK_MAY_BE_OFF"
+
+
+@pytest.mark.slow
+def test_the_exit_of_a_supernode_is_found_in_its_log(tmp_path: Path):
+    key = tmp_path / "key"
+    key.write_text("none")
+    command = ["flower-supernode", "--insecure", "--auth-supernode-private-key", str(key)]
+
+    done = subprocess.run(
+        command, env=os.environ | QUIET_FLOWER, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+    code, reason = compat.read_exit(done.stdout + done.stderr)
+    assert code in compat.LASTING_EXITS
+    assert "private key" in reason

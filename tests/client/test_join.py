@@ -56,13 +56,6 @@ def test_a_key_is_never_overwritten(tmp_path: Path, present: str):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("host", "address"), [("gpu.example.org", "gpu.example.org:9443"), ("10.0.0.1:8000", "10.0.0.1:8000")]
-)
-def test_the_port_is_9443_unless_named(host: str, address: str):
-    assert join.add_default_port(host) == address
-
-
 def line_after(cache: Path, *events: StatusEvent) -> str:
     status = Status(cache)
     for event in events:

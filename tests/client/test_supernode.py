@@ -49,4 +49,4 @@ def test_a_refusal_is_not_asked_again(watched: Status):
         push(address)
 
     assert len(asked) == 1
-    assert "whether this client's key is registered" in watched.poll()
+    assert "is not a FedLMG server, or does not let this client in (HTTP 403)" in watched.poll()
