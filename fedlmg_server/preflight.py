@@ -32,7 +32,7 @@ def check_config(config: Config) -> None:
     ------
     ConfigError: a setting of a run that could only fail later; the message names its key.
     """
-    vocabulary = check_pipeline(config.synthesis.diffusion_model)
+    vocabulary = check_pipeline(config.synthesis.diffusion_model, config.synthesis.sampler)
     if config.synthesis.guidance_decoder:
         check_decoder(config.synthesis.guidance_decoder)
     if config.general.public_images:

@@ -20,6 +20,7 @@ from common.config import Config, ConfigError
 from common.names import is_plain_name, safe_name
 from common.storage.atomic import write_json
 from common.storage.event_log import append_event
+from fedlmg_server import class_notes
 from fedlmg_server.class_notes import ClassNotes
 from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
 from fedlmg_server.forgotten import Forgotten
@@ -93,22 +94,26 @@ class Workspace:
 
     @classmethod
     def open(cls, config: Config, versions: dict[str, str]) -> "Workspace":
-        """Make the folder, or continue one that was made with the same config but for `MAY_CHANGE`.
+        """Make the folder, or continue one that was made with the same config but for `MAY_CHANGE`. One that no client
+        has uploaded to takes any config, and is made anew.
 
         Raises
         ------
-        ConfigError: it was made with another config, the message lists the differences, or by another version; or it
-        cannot be written.
+        ConfigError: it was made with another config, the message lists the differences, or by another version; it
+        cannot be written; or another run is using it.
         """
         workspace = cls(Path(config.options.workspace).expanduser().resolve())
         run, record = workspace.root / "run.json", _record_of(config)
         if run.exists():
             made, made_with = _read_run(run)
             if changes := difference(_fixed(made_with.settings()), _fixed(record["config"])):
-                raise ConfigError(
-                    f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
-                    "use that config again, or another workspace"
-                )
+                if workspace.has_uploads:
+                    raise ConfigError(
+                        f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
+                        "use that config again, or another workspace"
+                    )
+                with workspace.lock():
+                    workspace._remove_made()
             _rename_former_folders(workspace.root)
             if made != made | record:
                 write_json(run, made | record)
@@ -137,6 +142,17 @@ class Workspace:
     @property
     def uploads(self) -> Path:
         return self.root / "uploads"
+
+    @property
+    def has_uploads(self) -> bool:
+        """Whether any client's upload has arrived, be it in quarantine, or be only the model left that it gave."""
+        folders = (self.uploads, self.quarantine)
+        return self.model.exists() or any(any(folder.glob("*/manifest.json")) for folder in folders)
+
+    def _remove_made(self) -> None:
+        """Remove what was made before any upload: general models and images, and notes of class names."""
+        shutil.rmtree(self.general, ignore_errors=True)
+        (self.root / class_notes.FILE).unlink(missing_ok=True)
 
     def upload(self, client: str) -> Path:
         return self.uploads / safe_name(client)

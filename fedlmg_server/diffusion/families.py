@@ -1,22 +1,16 @@
 """From a model's name to a backend: which diffusers pipelines are supported, and how each is opened."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderTiny,
     DDIMPipeline,
-    DDIMScheduler,
     DDPMPipeline,
-    DDPMScheduler,
     DiffusionPipeline,
     DiTPipeline,
-    DPMSolverMultistepScheduler,
-    LCMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
@@ -26,7 +20,9 @@ from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import conditioning, location, vocabulary
 from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.diffusion.description import Description, cannot_open, describe
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
 from fedlmg_server.flower.compat import raise_recompile_limit
 
@@ -49,13 +45,6 @@ VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
 """Matches a file of weights and captures its variant, such as `fp16`."""
 MOST_SHAPES = 256
 """The most input shapes for which one part of a model is compiled."""
-SCHEDULERS = {
-    "ddim": DDIMScheduler,
-    "ddpm": DDPMScheduler,
-    "dpm-solver++": DPMSolverMultistepScheduler,
-    "lcm": LCMScheduler,
-}
-"""Config key `sampler` -> scheduler."""
 
 
 def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
@@ -67,15 +56,19 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
     ------
     ConfigError: there is no pipeline, or its family is not supported.
     """
-    source = location.find_pipeline(config.diffusion_model)
-    pipeline, decoder = _open(source, config, _dtype(device))
-    noise_schedule = make_scheduler(pipeline, config.sampler)
+    description = describe(config.diffusion_model)
+    pipeline, decoder = _open(description, config, _dtype(device))
+    try:
+        scheduler = make_scheduler(pipeline.scheduler.config, config.sampler)
+    except ValueError as error:
+        raise cannot_open(config.diffusion_model, error) from None
     pipeline.to(device)
     if not hasattr(pipeline, "vae"):
-        backend: PixelBackend | LatentBackend = PixelBackend(pipeline, noise_schedule, _class_names(Path(source)))
+        class_names = vocabulary.read_class_names(description.source)
+        backend: PixelBackend | LatentBackend = PixelBackend(pipeline, scheduler, class_names)
     else:
         conditions = CONDITIONING[type(pipeline)](pipeline)
-        backend = LatentBackend(pipeline, noise_schedule, conditions, decoder and decoder.to(device))
+        backend = LatentBackend(pipeline, scheduler, conditions, decoder and decoder.to(device))
     if config.compile:
         _compile(backend)
     return backend
@@ -95,19 +88,15 @@ def _compile(backend: LatentBackend | PixelBackend) -> None:
         part.compile(dynamic=False)
 
 
-def _open(source: str, config: SynthesisConfig, dtype: torch.dtype) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
+def _open(
+    description: Description, config: SynthesisConfig, dtype: torch.dtype
+) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
     """The pipeline, and the decoder that is used for gradients only, if one is set."""
-    source, revision = location.split_revision(source)
+    source, revision = location.split_revision(description.source)
     try:
-        family = DiffusionPipeline.load_config(source, revision=revision).get("_class_name")
-        if family not in FAMILIES:
-            supported = ", ".join(FAMILIES)
-            raise ConfigError(f"its class is {family}, and must be one of {supported}")
-        kind = FAMILIES[family]
-        pipeline = _from_pretrained(kind, source, revision, dtype)
+        pipeline = _from_pretrained(FAMILIES[description.family], source, revision, dtype)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot open '{config.diffusion_model}' as a diffusion pipeline: {reason}") from None
+        raise cannot_open(config.diffusion_model, error) from None
     return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
 
 
@@ -164,17 +153,3 @@ def _dtype(device: torch.device) -> torch.dtype:
     """
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def make_scheduler(pipeline: DiffusionPipeline, sampler: str):
-    """The requested sampler, on the noise schedule with which the model was trained."""
-    changes: dict[str, Any] = {"clip_sample": False} if hasattr(pipeline, "vae") else {}
-    if sampler == "ddpm":
-        changes["variance_type"] = "fixed_small"
-    return SCHEDULERS[sampler].from_config(pipeline.scheduler.config, **changes)
-
-
-def _class_names(folder: Path) -> list[str]:
-    """The classes of a pixel model, from `class_names.json` in its folder; none without this file."""
-    path = folder / vocabulary.CLASS_NAMES
-    return json.loads(path.read_text()) if path.exists() else []

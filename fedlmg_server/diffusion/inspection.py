@@ -1,39 +1,51 @@
 """Whether a diffusion model and a guidance decoder can be opened, by their configs and file names alone."""
 
-import json
 import re
 from pathlib import Path
 
 from common.config import ConfigError
 from fedlmg_server.diffusion import location
-from fedlmg_server.diffusion.vocabulary import Vocabulary, find_file, open_vocabulary
+from fedlmg_server.diffusion.description import cannot_open, describe, read_object
+from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 
 WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "safety_checker")
 """Parts of a pipeline that have weights."""
 TINY = "AutoencoderTiny"
 
 
-def check_pipeline(name: str) -> Vocabulary:
-    """The vocabulary of a `diffusion-model` whose configs are whole; of a folder, also the files of weights are there.
+def check_pipeline(name: str, sampler: str) -> Vocabulary:
+    """The vocabulary of a `diffusion-model` whose configs are whole and make a noise schedule for the `sampler`.
+
+    Of a folder, also the files of weights are there.
 
     Raises
     ------
     ConfigError: it cannot be opened, or it is made for classes and names none.
     """
-    vocabulary, folder = open_vocabulary(name), Path(location.find_pipeline(name))
+    vocabulary = open_vocabulary(name)
     if vocabulary.names == ():
         raise ConfigError(
             f"{vocabulary.model} is made for classes and names none: give it 'id2label' or class_names.json"
         )
-    if folder.is_dir():
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        parts = {part: value for part, value in index.items() if isinstance(value, list) and value[0]}
-        for part in parts:
-            if not (folder / part).is_dir():
-                raise ConfigError(f"cannot open '{name}' as a diffusion pipeline: it has no folder '{part}'")
-            if part in WITH_WEIGHTS:
-                _check_weights(folder / part, f"cannot open '{name}' as a diffusion pipeline")
+    if name not in location.EMBEDDED:
+        _check_files(name, sampler)
     return vocabulary
+
+
+def _check_files(name: str, sampler: str) -> None:
+    from fedlmg_server.diffusion.noise_schedule import make_scheduler  # Diffusers takes seconds to import.
+
+    description = describe(name)
+    folder = Path(description.source)
+    try:
+        for part in description.parts if folder.is_dir() else ():
+            if not (folder / part).is_dir():
+                raise ValueError(f"it has no folder '{part}'")
+            if part in WITH_WEIGHTS:
+                _check_weights(folder / part)
+        make_scheduler(description.scheduler, sampler)
+    except ValueError as error:
+        raise cannot_open(name, error) from None
 
 
 def check_decoder(source: str) -> None:
@@ -45,19 +57,18 @@ def check_decoder(source: str) -> None:
     is_folder = Path(source).is_dir()
     if not is_folder and not re.fullmatch(location.HUB_ID, source):
         raise ConfigError(f"config key 'guidance-decoder' must be an existing folder or a hub id, got '{source}'")
-    fault = f"cannot open 'guidance-decoder' {source} as a tiny autoencoder"
     try:
-        kind = json.loads(find_file(source, "config.json").read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{fault}: {error}") from None
-    if kind != TINY:
-        raise ConfigError(f"{fault}: its class is {kind}, and must be {TINY}")
-    if is_folder:
-        _check_weights(Path(source), fault)
+        kind = read_object(source, "config.json").get("_class_name")
+        if kind != TINY:
+            raise ValueError(f"its class is {kind}, and must be {TINY}")
+        if is_folder:
+            _check_weights(Path(source))
+    except (ConfigError, OSError, ValueError) as error:
+        raise ConfigError(f"cannot open 'guidance-decoder' {source} as a tiny autoencoder: {error}") from None
 
 
-def _check_weights(folder: Path, fault: str) -> None:
+def _check_weights(folder: Path) -> None:
     if not (folder / "config.json").exists():
-        raise ConfigError(f"{fault}: {folder} has no config.json")
+        raise ValueError(f"{folder} has no config.json")
     if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{fault}: {folder} has no weights in safetensors format")
+        raise ValueError(f"{folder} has no weights in safetensors format")

@@ -79,5 +79,17 @@ class LatentBackend:
 
 
 def _decode(vae: Any, x_0: torch.Tensor) -> torch.Tensor:
-    images = vae.decode((x_0 / vae.config.scaling_factor).to(vae.dtype)).sample.float()
+    images = vae.decode(_scale_back(vae.config, x_0).to(vae.dtype)).sample.float()
     return straight_through_clamp(images / 2 + 0.5)
+
+
+def _scale_back(config: Any, x_0: torch.Tensor) -> torch.Tensor:
+    """Latents as the autoencoder made them, of latents as the denoiser knows them."""
+    latents = x_0 / config.scaling_factor
+    if mean := config.get("latents_mean"):
+        shape = (1, len(mean), 1, 1)
+        std, mean = (torch.tensor(values).view(shape).to(x_0) for values in (config.latents_std, mean))
+        latents = x_0 * std / config.scaling_factor + mean
+    if shift := config.get("shift_factor"):
+        latents = latents + shift
+    return latents

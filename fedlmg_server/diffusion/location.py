@@ -47,3 +47,24 @@ def split_revision(source: str) -> tuple[str, str | None]:
     """What `from_pretrained` opens, and the revision if `source`, returned by `find_pipeline`, is a hub id with one."""
     repository, _, revision = source.partition("@")
     return (repository, revision) if revision and not Path(source).is_dir() else (source, None)
+
+
+def find_file(source: str, file: str) -> Path:
+    """A file of a pipeline, from its folder or from the hub, which may download it.
+
+    Raises
+    ------
+    ConfigError: there is none.
+    """
+    repository, revision = split_revision(source)
+    if Path(repository).is_dir():
+        if not (path := Path(repository) / file).exists():
+            raise ConfigError(f"{repository} has no {file}")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # The hub's library raises what its HTTP library does, and more.
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ConfigError(f"'{file}' is neither at hand nor on the hub ({reason})") from None

@@ -26,6 +26,7 @@ from common.models import architectures, feature_statistics
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images
@@ -159,7 +160,7 @@ def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str
 def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, plain: LatentBackend, size: int) -> dict:
     """Of one batch, halved until it fits, after one of fewer steps, which compiles. Operations are counted of the
     same without compilation, of one image."""
-    device, scheduler = plain.device, families.make_scheduler(plain.pipeline, config.sampler)
+    device, scheduler = plain.device, make_scheduler(plain.pipeline.scheduler.config, config.sampler)
     plain = LatentBackend(plain.pipeline, scheduler, plain.condition)
     backend = families.load_backend(config, device) if config.compile else plain
     batch = plan_images(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]

@@ -1,5 +1,6 @@
 """Every supported family of diffusion models goes through the same guided sampling."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from common.config import ConfigError, synthesis
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import families, location, vocabulary
+from fedlmg_server.diffusion import description, families, location
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import gradient
 from fedlmg_server.synthesis.plan import plan_images
@@ -137,7 +138,7 @@ def test_weights_that_are_pickled_are_not_opened(tmp_path):
 def test_index_without_a_family_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
 
-    with pytest.raises(ConfigError, match="its class is None, and must be one of"):
+    with pytest.raises(ConfigError, match=r"its class must be a text in its model_index\.json, got none: use one of"):
         opened(tmp_path)
 
 
@@ -231,6 +232,42 @@ def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guid
     assert not torch.equal(backend.decode_for_guidance(x_0), plain.decode(x_0))
 
 
+def test_latents_are_decoded_as_the_autoencoder_s_config_says(tmp_path):
+    mean, std = [0.5, -0.5, 0.25, 0.0], [2.0, 1.0, 0.5, 1.0]
+    folder = tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline")
+    config = json.loads((folder / "vae/config.json").read_text())
+    changes = {"scaling_factor": 2.0, "shift_factor": 0.1, "latents_mean": mean, "latents_std": std}
+    (folder / "vae/config.json").write_text(json.dumps(config | changes))
+    backend, _ = opened(folder)
+    x_0 = torch.randn(1, 4, 8, 8)
+
+    images = backend.decode(x_0)
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    expected = backend.vae.decode(x_0 * std / 2.0 + mean + 0.1).sample / 2 + 0.5
+    torch.testing.assert_close(images, expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm-solver++", "lcm"])
+@pytest.mark.parametrize("clips", [True, False])
+def test_clean_pixels_are_clipped_where_the_model_s_own_scheduler_clips(tmp_path, sampler, clips):
+    folder = tiny_pipelines.save("pixel", tmp_path)
+    set_scheduler(folder, clip_sample=clips, clip_sample_range=0.01)
+    backend, config = opened(folder, sampler=sampler)
+    backend.scheduler.set_timesteps(config.num_inference_steps)
+    x_t = backend.initial_noise([1])
+
+    for t in backend.scheduler.timesteps:
+        x_t = backend.scheduler.step(torch.zeros_like(x_t), t, x_t, generator=[torch.Generator()]).prev_sample
+
+    assert (x_t.abs().max() <= 0.0101) == clips
+
+
+def set_scheduler(folder: Path, **changes: object) -> None:
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_strict: bool):
     folder = tiny_pipelines.save_with_safety_checker(tmp_path / "pipeline", is_strict)
@@ -255,4 +292,4 @@ def test_compiled_image_is_the_plain_one_but_for_rounding(guidance, tmp_path):
 
 
 def test_every_family_that_is_opened_has_a_vocabulary_and_no_other_has():
-    assert families.FAMILIES.keys() == vocabulary.CONDITIONED_ON.keys()
+    assert families.FAMILIES.keys() == description.CONDITIONED_ON.keys()

@@ -83,7 +83,7 @@ def test_weights_that_fit_no_net_are_told(tmp_path: Path):
         (lambda folder: (folder / "model_index.json").write_text("{"), "as a diffusion pipeline"),
         (lambda folder: (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'), "FluxPipeline"),
         (lambda folder: next((folder / "vae").glob("*.safetensors")).unlink(), "no weights in safetensors format"),
-        (lambda folder: (folder / "scheduler").rename(folder / "gone"), "it has no folder 'scheduler'"),
+        (lambda folder: (folder / "scheduler").rename(folder / "gone"), "has no scheduler/scheduler_config.json"),
         (lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("{"), "cannot open the tokenizer"),
     ],
     ids=["index", "family", "weights", "part", "tokenizer"],
@@ -92,6 +92,74 @@ def test_a_broken_pipeline_is_told(tmp_path: Path, spoil, sentence: str):
     spoil(tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline"))
 
     with pytest.raises(ConfigError, match=sentence):
+        check(diffusion_model=str(tmp_path / "pipeline"))
+
+
+def set_in(file: str, **values: object):
+    """A change of one JSON file of a pipeline."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | values))
+
+    return change
+
+
+SCHEDULER, DENOISER, AUTOENCODER = "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            set_in("model_index.json", _class_name=["A", "B"]),
+            "its class must be a text in its model_index.json, got",
+        ),
+        (
+            lambda folder: (folder / "model_index.json").write_text("[]"),
+            "its model_index.json must be a JSON object",
+        ),
+        (set_in("model_index.json", scheduler="DDIM"), "its model_index.json names no 'scheduler'"),
+        (set_in("model_index.json", scheduler=["diffusers", ["DDIM"]]), "must give 'scheduler' a library and a class"),
+        (
+            set_in("model_index.json", scheduler=["diffusers", "EDMEulerScheduler"]),
+            "its scheduler is EDMEulerScheduler",
+        ),
+        (set_in(SCHEDULER, _class_name="EDMEulerScheduler"), "its scheduler is EDMEulerScheduler, and must be one of"),
+        (set_in(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"), "its scheduler is FlowMatchEuler"),
+        (set_in(SCHEDULER, _class_name=["DDIMScheduler"]), "its scheduler must be a text in its scheduler/"),
+        (set_in(SCHEDULER, use_flow_sigmas=True), "sets 'use_flow_sigmas', which is not supported"),
+        (set_in(SCHEDULER, sigma_max=80.0), "sets 'sigma_max', which is not supported"),
+        (set_in(SCHEDULER, timestep_type="continuous"), "'timestep_type' must be 'discrete' in its scheduler/"),
+        (set_in(SCHEDULER, prediction_type="flow_prediction"), "its 'prediction_type' is flow_prediction, and must be"),
+        (
+            set_in(SCHEDULER, prediction_type="v-prediction"),
+            "its 'prediction_type' is v-prediction, and must be",
+        ),
+        (set_in(SCHEDULER, timestep_spacing="even"), "its 'timestep_spacing' is even, and must be one of leading"),
+        (set_in(SCHEDULER, beta_schedule="cosine"), "its scheduler cannot be made of scheduler/scheduler_config.json"),
+        (set_in(SCHEDULER, beta_schedule="linear", beta_start=-0.5), "its scheduler's betas make no noise schedule"),
+        (
+            set_in(SCHEDULER, rescale_betas_zero_snr=True),
+            "ends in pure noise ('rescale_betas_zero_snr'), where",
+        ),
+        (set_in(DENOISER, in_channels=9), "says 'in_channels' 9, and must say 4"),
+        (set_in(DENOISER, sample_size=None), "'sample_size' must be a whole number of at least 1"),
+        (set_in(AUTOENCODER, _class_name="AutoencoderDC"), "its autoencoder is AutoencoderDC, and must be one of"),
+        (set_in(AUTOENCODER, scaling_factor="0.18215"), "'scaling_factor' and 'shift_factor' must be numbers"),
+        (set_in(AUTOENCODER, latents_mean=[0.0] * 4), "'latents_mean' and 'latents_std' must both hold 4 numbers"),
+        (
+            lambda folder: (folder / AUTOENCODER).write_text("[1]"),
+            "its vae/config.json must be a JSON object",
+        ),
+        (lambda folder: (folder / DENOISER).write_text("no"), "its unet/config.json is no JSON"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_configs_that_make_no_sense_or_are_not_known_are_told(tmp_path: Path, spoil, sentence: str):
+    spoil(tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline"))
+
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
         check(diffusion_model=str(tmp_path / "pipeline"))
 
 

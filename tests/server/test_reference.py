@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import families
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import PlannedImage
@@ -25,7 +25,7 @@ def test_preset_authors_draws_the_reference_s_image(backend, upload):
     config = SynthesisConfig.of_preset("authors", **steps)
     image = PlannedImage("dog", 1)
     exact = LatentBackend(
-        backend.pipeline, families.make_scheduler(backend.pipeline, config.sampler), backend.condition
+        backend.pipeline, make_scheduler(backend.pipeline.scheduler.config, config.sampler), backend.condition
     )
     generator = torch.Generator().manual_seed(~image.seed & (2**63 - 1))
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from common.config.synthesis import OURS, SynthesisConfig
-from fedlmg_server.diffusion import conditioning, families
+from fedlmg_server.diffusion import conditioning
 from fedlmg_server.diffusion.backend import (
     from_model_output,
     signal_and_noise,
@@ -16,6 +16,7 @@ from fedlmg_server.diffusion.backend import (
     to_model_output,
 )
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.guidance import gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
@@ -241,7 +242,7 @@ def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     few = {"num_inference_steps": 2, "noise_editing_steps": 1}
     nowhere, config = torch.device("meta"), SynthesisConfig.of_preset(preset, **few)
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
-    schedule = families.make_scheduler(pipeline, sampler)
+    schedule = make_scheduler(pipeline.scheduler.config, sampler)
     distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))
     guidance, trace = guide_by(upload, config, nowhere), {}
 
