@@ -158,9 +158,7 @@ def _check_scheduler(description: Description) -> None:
     _check_choice(file, "its 'timestep_spacing'", config.get("timestep_spacing", SPACINGS[0]), SPACINGS)
     for key in ("use_flow_sigmas", "sigma_min", "sigma_max"):
         if config.get(key):
-            raise ValueError(
-                f"its {file} sets '{key}', which is not supported: only its betas may say how noise grows"
-            )
+            raise ValueError(f"its {file} sets '{key}', which is not supported: only its betas may say how noise grows")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError(f"'timestep_type' must be 'discrete' in its {file}, got {config['timestep_type']!r}")
 
