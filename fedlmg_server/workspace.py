@@ -113,7 +113,7 @@ class Workspace:
                         "use that config again, or another workspace"
                     )
                 with workspace.lock():
-                    workspace._remove_made()
+                    workspace.forget_preparations()
             _rename_former_folders(workspace.root)
             if made != made | record:
                 write_json(run, made | record)
@@ -149,7 +149,7 @@ class Workspace:
         folders = (self.uploads, self.quarantine)
         return self.model.exists() or any(any(folder.glob("*/manifest.json")) for folder in folders)
 
-    def _remove_made(self) -> None:
+    def forget_preparations(self) -> None:
         """Remove what was made before any upload: general models and images, and notes of class names."""
         shutil.rmtree(self.general, ignore_errors=True)
         (self.root / class_notes.FILE).unlink(missing_ok=True)
