@@ -26,11 +26,13 @@ def safe_name(name: str) -> str:
     """A client's or class's name as a file name, which no other name has, also where a file system folds case.
 
     A plain name without upper-case letters stays as it is. In any other name all but ASCII letters, digits, `_` and `-`
-    become `_`, and a hash of the name is added.
+    become `_`, and a hash of the name is added. So it is with the names of Windows' devices, such as `con`.
     """
-    if is_plain_name(name) and name == name.lower():
+    is_device = name.upper() in DEVICES
+    if is_plain_name(name) and name == name.lower() and not is_device:
         return name
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + "." + hashlib.sha256(name.encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] + ("_" if is_device else "")
+    return f"{readable}.{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def folder_name(name: str) -> str:

@@ -152,7 +152,7 @@ def join(
 
     The client trains a classifier, uploads it once, then receives the aggregated model and measures it.
     """
-    from common.clients.node_config import cache_path, read_node_config
+    from common.clients.node_config import cache_path, client_name, read_node_config
     from common.config import Config, ConfigError
     from common.config.overrides import read_overrides
     from fedlmg_client import join as joining
@@ -170,9 +170,11 @@ def join(
         read_node_config(node_config)
     except ConfigError as error:
         raise print_failure(console, error) from None
-    if name and not is_sane_name(name):
+    if not is_sane_name(own := client_name(node_config, Config())):
         raise print_failure(
-            console, f"--name must have 1 to {LONGEST_NAME} printable characters without outer blanks, got {name!r}"
+            console,
+            f"a client's name must have 1 to {LONGEST_NAME} printable characters without outer blanks, got {own!r}: "
+            "give another --name",
         )
     if quoted := [value for value in node_config.values() if '"' in str(value)]:
         raise print_failure(

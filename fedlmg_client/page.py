@@ -119,7 +119,7 @@ def _accuracy(folder: Path) -> float:
 
 def _read_json(path: Path, problem: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise PageError(f"{path} cannot be read: {problem}") from None
     return content

@@ -113,7 +113,7 @@ def _describe_task(config: Config, num_classes: int, num_images: int) -> str:
 
 def _remember(path: Path, task: str, compute: Callable[[], Any]) -> Any:
     """The JSON value that `compute` gave for this task at the first call."""
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if task not in known:
         known[task] = compute()
         write_json(path, known)

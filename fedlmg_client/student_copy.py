@@ -49,7 +49,7 @@ def train(
     folder = cache / training.cache_key(data, architecture, config, training.NO_PRIVACY, seed, start)
     file, description = folder / "copy" / "model.safetensors", folder / "copy" / "copy.json"
     if description.exists():
-        content = json.loads(description.read_text())
+        content = json.loads(description.read_text(encoding="utf-8"))
         found = content["membership"] and Membership.model_validate(content["membership"])
         return Copy(read_tensors(file)[0], StudentCopy.model_validate(content["said"]), found)
     torch.manual_seed(seed)

@@ -53,4 +53,4 @@ class ClassNotes:
             write_json(self._path, content)
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._path.read_text()) if self._path.exists() else {}
+        return json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}

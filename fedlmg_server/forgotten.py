@@ -19,7 +19,7 @@ class Forgotten:
     def __init__(self, path: Path) -> None:
         """path: the file, which need not exist."""
         self._path = path
-        content = json.loads(path.read_text()) if path.exists() else {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if isinstance(content, list):  # of an earlier version, which kept the names
             content = {"names": content}
         self._salt: str = content.get("salt") or secrets.token_hex(16)

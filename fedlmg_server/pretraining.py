@@ -118,7 +118,7 @@ def _train_evaluation_classifier(
 
 
 def render_model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:
-    minutes = json.loads((out / "training.json").read_text())["seconds"] / 60
+    minutes = json.loads((out / "training.json").read_text(encoding="utf-8"))["seconds"] / 60
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
     return f"""# A small text-to-image diffusion model

@@ -90,14 +90,14 @@ def quarantine(workspace: Workspace, folder: str, reason: str, is_final: bool = 
 def find_charge(workspace: Workspace, folder: str) -> str:
     """Why the upload in a folder was charged to its client by an earlier command; empty if it was not."""
     path = workspace.quarantine / folder / REASON
-    said = json.loads(path.read_text()) if path.exists() else {}
+    said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return said["reason"] if said.get("upload") == _digest(workspace.uploads / folder) else ""
 
 
 def read_rejections(workspace: Workspace) -> dict[str, str]:
     """Client -> why its upload was rejected, for all clients without a newer, valid upload."""
     return {
-        name_client(path.parent): json.loads(path.read_text())["reason"]
+        name_client(path.parent): json.loads(path.read_text(encoding="utf-8"))["reason"]
         for path in sorted(workspace.quarantine.glob(f"*/{REASON}"))
         if not is_whole(workspace.uploads / path.parent.name)
     }

@@ -263,7 +263,7 @@ def read_results(report: Path) -> Results:
     ValueError: the file is not that of a run's figures; the message names the key.
     OSError: there is no such file.
     """
-    return _validate(json.loads((report / FILE).read_text()))
+    return _validate(json.loads((report / FILE).read_text(encoding="utf-8")))
 
 
 def write_results(report: Path, results: Results) -> None:

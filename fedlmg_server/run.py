@@ -96,12 +96,12 @@ class Run:
         if not (self.workspace.model / "model.json").exists():
             return {}
         found = [path for name in ("making", "model") if (path := self.workspace.model / f"{name}.json").exists()]
-        return {key: value for path in found for key, value in json.loads(path.read_text()).items()}
+        return {key: value for path in found for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
 
     @property
     def teacher_scores(self) -> dict[str, dict]:
         """Client -> its `distillation.quality.TeacherScore` as JSON, from when the model was made."""
-        return json.loads((self.workspace.model / "quality.json").read_text())
+        return json.loads((self.workspace.model / "quality.json").read_text(encoding="utf-8"))
 
     @property
     def teacher_weights(self) -> dict[str, float]:

@@ -107,7 +107,7 @@ def _run_here(
     with follower:
         reason = connection.wait_for_end(run_id, follower.poll)
     if reason:
-        with open(workspace.root / "flower.log", "a") as log:
+        with open(workspace.root / "flower.log", "a", encoding="utf-8") as log:
             log.write(connection.fetch_log(run_id))
         return reason
     print_results(read_results(workspace.report), workspace.report / "index.html", console)

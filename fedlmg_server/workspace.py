@@ -48,7 +48,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], Config]:
     """
     made: Any = None
     with suppress(ValueError):
-        made = json.loads(path.read_text())
+        made = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(made, dict) or not isinstance(made.get("config"), dict):
         raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
     if made.get("schema") == SCHEMA:
@@ -175,7 +175,11 @@ class Workspace:
     def nodes(self) -> dict[int, str]:
         """Flower's node -> name of the client that answered from it; with keys, a client keeps its node."""
         path = self.root / "nodes.json"
-        return {int(node): name for node, name in json.loads(path.read_text()).items()} if path.exists() else {}
+        return (
+            {int(node): name for node, name in json.loads(path.read_text(encoding="utf-8")).items()}
+            if path.exists()
+            else {}
+        )
 
     def remember_node(self, node: int, client: str) -> None:
         write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})
@@ -195,7 +199,7 @@ class Workspace:
     def fixed_class_names(self) -> list[str]:
         """The classes of the run, as the server fixed them before any client trained; empty where it did not."""
         path = self.general / "class_names.json"
-        return json.loads(path.read_text()) if path.exists() else []
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def fix_class_names(self, class_names: list[str]) -> None:
         write_json(self.general / "class_names.json", class_names)

@@ -184,7 +184,7 @@ def _path(run: VirtualRun, method: str) -> Path:
 
 def _read(run: VirtualRun, method: str) -> dict | None:
     path = _path(run, method)
-    if path.exists() and (result := json.loads(path.read_text()))["made_from"] == run.checksums:
+    if path.exists() and (result := json.loads(path.read_text(encoding="utf-8")))["made_from"] == run.checksums:
         return result
     return None
 

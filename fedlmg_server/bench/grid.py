@@ -96,7 +96,7 @@ class Cell:
         """Read, or measured and written."""
         path = self.out / "rows" / safe_name(self.setting) / safe_name(name) / f"seed-{self.run.config.seed}.json"
         fingerprint = self._fingerprint(own or {})
-        if path.exists() and (content := json.loads(path.read_text()))["made_from"] == fingerprint:
+        if path.exists() and (content := json.loads(path.read_text(encoding="utf-8")))["made_from"] == fingerprint:
             return Row(**content["row"])
         row = Row(
             **{"setting": self.setting, "method": name, "seed": self.run.config.seed, "note": self.note} | measure()

@@ -47,7 +47,7 @@ def data(layout: str, folder: Path) -> Path:
         for label, name in enumerate(CLASSES):
             for number in range(NUM_TRAIN):
                 _draw(folder / "imagenet" / name / f"{number}.jpg", label + 100, 0, number)
-        (folder / "whole").write_text("")
+        (folder / "whole").write_text("", encoding="utf-8")
     return folder
 
 
@@ -96,7 +96,7 @@ def _lists(folder: Path, lists: Path, domains: tuple[str, ...], prefix: str) -> 
                     _draw(folder / path, label, domain_index, number + 100 * (split == "test"))
                     lines.append(f"{path} {label}\n")
             lists.mkdir(parents=True, exist_ok=True)
-            (lists / f"{domain}_{split}.txt").write_text("".join(lines))
+            (lists / f"{domain}_{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def _domainnet(folder: Path) -> None:
@@ -118,7 +118,7 @@ def _nico_unique(folder: Path) -> None:
                     _draw(folder / path, label, context, number + 100 * (split == "test"))
                 # The published lists hold absolute paths of their authors' machine.
                 text = "".join(f"/home/someone/{path} {label}\n" for path in paths)
-                (lists / f"{name}_context {context}_{split}.txt").write_text(text)
+                (lists / f"{name}_context {context}_{split}.txt").write_text(text, encoding="utf-8")
 
 
 def _nico(folder: Path) -> None:
@@ -138,10 +138,10 @@ def _open_image(folder: Path) -> None:
                     _draw(root / "data" / f"{image}.jpg", label, client, number + 100 * (split == "test"))
                     lines.append(f"{image},verification,/m/{client}_{label},1\n")
             (root / "labels").mkdir(exist_ok=True)
-            (root / "labels" / "classifications.csv").write_text("".join(lines))
+            (root / "labels" / "classifications.csv").write_text("".join(lines), encoding="utf-8")
             (root / "metadata").mkdir(exist_ok=True)
             names = "".join(f"/m/{client}_{label},{name}\n" for label, name in enumerate(CLASSES))
-            (root / "metadata" / "classes.csv").write_text(f"LabelName,DisplayName\n{names}")
+            (root / "metadata" / "classes.csv").write_text(f"LabelName,DisplayName\n{names}", encoding="utf-8")
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {

@@ -29,7 +29,7 @@ class Registry:
         RegistryError: the file is not valid JSON.
         """
         try:
-            return json.loads(self.path.read_text()) if self.path.exists() else {}
+            return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         except ValueError:
             raise RegistryError(
                 f"{self.path} is not the JSON that `fedlmg server add-client` wrote: restore the file"
@@ -109,7 +109,7 @@ class Registry:
 
 def _read_key(path: Path) -> str:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RegistryError(f"the public key {path} cannot be read: {error}") from None
     if "PRIVATE KEY" in text:

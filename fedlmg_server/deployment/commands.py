@@ -130,7 +130,7 @@ def status(folder: Folder = HERE) -> None:
         raise print_failure(console, error) from None
     console.print(_make_client_table(deployment, {int(node["node-id"]): node for node in nodes}))
     if deployment.last_run.exists():
-        _show_run(Path(json.loads(deployment.last_run.read_text())["workspace"]))
+        _show_run(Path(json.loads(deployment.last_run.read_text(encoding="utf-8"))["workspace"]))
 
 
 def _make_client_table(deployment: Deployment, nodes: dict[int, dict]) -> Table:

@@ -66,7 +66,7 @@ def write_configuration(deployment: Deployment) -> None:
         max_body=MAX_BODY,
         fleet_api=FLEET_API,
     )
-    (deployment.nginx / "nginx.conf").write_text(text)
+    (deployment.nginx / "nginx.conf").write_text(text, encoding="utf-8")
 
 
 def list_addresses(port: int) -> list[str]:
@@ -87,7 +87,7 @@ def nginx_command(deployment: Deployment) -> list[str]:
         raise DeploymentError(INSTALL)
     arguments = [nginx, "-p", str(deployment.nginx), "-c", str(deployment.nginx / "nginx.conf")]
     arguments += ["-e", str(deployment.logs / "nginx.log")]
-    test = subprocess.run([*arguments, "-t", "-q"], capture_output=True, text=True)
+    test = subprocess.run([*arguments, "-t", "-q"], capture_output=True, encoding="utf-8", errors="replace")
     if test.returncode:
         raise DeploymentError(f"nginx rejects {deployment.nginx / 'nginx.conf'}: {test.stderr.strip()}")
     return arguments

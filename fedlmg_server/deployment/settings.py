@@ -43,7 +43,7 @@ class Deployment:
         """
         root = root.expanduser().resolve()
         try:
-            settings = json.loads((root / "server.json").read_text())
+            settings = json.loads((root / "server.json").read_text(encoding="utf-8"))
             return cls(root, tuple(settings["hosts"]), int(settings["port"]), int(settings["superlink_port"]))
         except FileNotFoundError:
             raise DeploymentError(

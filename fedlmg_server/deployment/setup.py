@@ -89,5 +89,6 @@ def write_flower_configuration(deployment: Deployment) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(
         f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "127.0.0.1:{deployment.superlink_port}"\nroot-certificates = "{deployment.authority}"\n'
+        f'address = "127.0.0.1:{deployment.superlink_port}"\nroot-certificates = "{deployment.authority}"\n',
+        encoding="utf-8",
     )

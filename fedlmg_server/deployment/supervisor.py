@@ -82,7 +82,7 @@ def run_server(deployment: Deployment, report: Callable[[str], None]) -> None:
     with _lock(deployment):
         proxy.write_configuration(deployment)
         for port in (deployment.port, deployment.superlink_port):
-            _check_free(port)
+            check_free(port)
         commands = {
             "superlink": superlink_command(deployment),
             "superexec": superexec_command(deployment),
@@ -152,12 +152,12 @@ def _wait_for_superlink(deployment: Deployment, child: Child) -> None:
 def _check_alive(children: list[Child]) -> None:
     for child in children:
         if child.process.poll() is not None:
-            lines = child.log.read_text(errors="replace").strip().splitlines()
+            lines = child.log.read_text(errors="replace", encoding="utf-8").strip().splitlines()
             reason = lines[-1] if lines else "it printed nothing"
             raise DeploymentError(f"{child.name} does not start ({reason}): see {child.log}")
 
 
-def _check_free(port: int) -> None:
+def check_free(port: int) -> None:
     """
     Raises
     ------

@@ -27,6 +27,7 @@ def write_app(folder: Path) -> Path:
         'description = "One-shot federated learning"\nlicense = { text = "Apache-2.0" }\n'
         '[tool.flwr.app]\npublisher = "fedlmg"\n[tool.flwr.app.components]\n'
         'serverapp = "fedlmg_server.server_app:app"\nclientapp = "fedlmg_client.client_app:app"\n'
-        f"[tool.flwr.app.config]\n{to_toml(dict.fromkeys(KEYS, UNSET))}"
+        f"[tool.flwr.app.config]\n{to_toml(dict.fromkeys(KEYS, UNSET))}",
+        encoding="utf-8",
     )
     return app

@@ -30,7 +30,8 @@ def private_superlink(home: Path, log_file: Path) -> Iterator[Connection]:
     port = find_free_port()
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        f'[superlink]\ndefault = "{PRIVATE}"\n[superlink.{PRIVATE}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
     )
     command = [
         find_executable("flower-superlink"),

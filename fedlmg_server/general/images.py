@@ -67,7 +67,7 @@ def load_general_images(run: Run) -> GeneralImages:
 def summarise(run: Run) -> dict[str, Any] | None:
     """`source` and `num_images` of the training images that were loaded last; None if none were loaded."""
     path = run.workspace.general / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _load(run: Run) -> GeneralImages:

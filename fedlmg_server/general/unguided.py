@@ -62,7 +62,7 @@ class Plan:
 
     @classmethod
     def of_folder(cls, run: Run, folder: Path) -> "Plan":
-        return cls(run, json.loads((folder / "class_names.json").read_text()))
+        return cls(run, json.loads((folder / "class_names.json").read_text(encoding="utf-8")))
 
     def file(self, number: int) -> Path:
         return self.folder / f"batch-{number:05}.safetensors"

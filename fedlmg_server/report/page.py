@@ -184,7 +184,7 @@ def _missing(workspace: Path, results: Results, names: dict[str, str]) -> dict[s
 
 def _read_json(path: Path) -> dict:
     try:
-        return _mapping(json.loads(path.read_text()))
+        return _mapping(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
 

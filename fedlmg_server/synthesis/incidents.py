@@ -53,7 +53,7 @@ def take_position(workspace: Workspace, process_id: int) -> Position | None:
     path = _position(workspace, process_id)
     if not path.exists():
         return None
-    position = Position(**json.loads(path.read_text()))
+    position = Position(**json.loads(path.read_text(encoding="utf-8")))
     path.unlink()
     return position
 
@@ -71,7 +71,7 @@ def has_failed(workspace: Workspace, client: str) -> bool:
 
 def read_failures(workspace: Workspace) -> dict[str, str]:
     """Client -> why its images cannot be drawn."""
-    found = [json.loads(path.read_text()) for path in sorted(_folder(workspace).glob("failed/*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_folder(workspace).glob("failed/*.json"))]
     return {entry["client"]: entry["reason"] for entry in found}
 
 

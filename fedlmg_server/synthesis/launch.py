@@ -85,7 +85,7 @@ class Workers:
         client = position.client if position else ""
         self._deaths[client] += 1
         if position is None and (code > 0 or self._deaths[client] == MOST_DEATHS):
-            last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
             raise RuntimeError(f"a {self.name} process ended with {code} ({log}): {last}")
         if position and self._deaths[client] == MOST_DEATHS:
             reason = (
@@ -135,5 +135,5 @@ def _start(workspace: Workspace, command: Sequence[str], world_size: int, rank: 
     if default_device().type == "cpu":
         environment["OMP_NUM_THREADS"] = "1"
     line = [sys.executable, "-m", *command, "--with-parent", str(os.getpid())]
-    with open(log, "a") as file:
+    with open(log, "a", encoding="utf-8") as file:
         return subprocess.Popen(line, env=environment, stdout=file, stderr=subprocess.STDOUT, cwd=workspace.root)

@@ -40,7 +40,7 @@ class Finding:
     def read(cls, workspace: Workspace, upload: Upload) -> Self | None:
         """Of this very upload; None if it was not heard yet."""
         path = workspace.finding(upload.client)
-        said = json.loads(path.read_text()) if path.exists() else {}
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if said.pop("upload", "") != upload.manifest.checksum:
             return None
         return cls(**said | {"verdict": Verdict(**said["verdict"])})

@@ -139,6 +139,8 @@ def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (["--key", "site"], "--key needs --name"),
         (["--key", "site.pub", "--name", "a"], "is not a private key"),
         (["--name", 'a "b"'], "must not contain a double quote"),
+        (["--name", "a\nb"], "must have 1 to 100 printable characters"),
+        (["--name", "x" * 101], "must have 1 to 100 printable characters"),
         (["--cache", "site/cache"], "choose another --cache"),
     ],
 )

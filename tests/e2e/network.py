@@ -82,10 +82,11 @@ class Network:
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
 
-    def start(self, name: str, *command: str) -> None:
+    def start(self, name: str, *command: str, environment: dict[str, str] | None = None) -> None:
+        environment = self.environment | (environment or {})
         with open(self.folder / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
     def start_superlink(self) -> None:
@@ -202,14 +203,24 @@ class SecureNetwork(Network):
     def key(self, name: str) -> Path:
         return self.folder / f"{name}.key"
 
-    def join(self, name: str, ca: Path | None = None) -> None:
+    def join(
+        self,
+        name: str,
+        ca: Path | None = None,
+        host: str = "127.0.0.1",
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """options: those of the connection, in place of the client's own certificate file and key."""
         if not (self.folder / name).exists():
             make_images(self.folder / name, 10 * len(name))
+        ours = ("--ca", str(ca or self.root / "ca.crt"), "--key", str(self.key(name)))
         self.start(
             name,
-            *(sys.executable, "-m", "fedlmg_client.cli", "join", f"127.0.0.1:{self.client_port}"),
-            *("--ca", str(ca or self.root / "ca.crt"), "--key", str(self.key(name)), "--name", name),
+            *(sys.executable, "-m", "fedlmg_client.cli", "join", f"{host}:{self.client_port}"),
+            *((*(options or ours), "--name", name)),
             *("--data", str(self.folder / name), "--cache", str(self.cache(name))),
+            environment=environment,
         )
 
     def up(self, clients: tuple[str, ...] = ("site-a", "site-bb", "site-ccc")) -> None:

@@ -1,5 +1,6 @@
 """What a stranger meets at the door of a running server: every way in is refused, with these words."""
 
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from common.network import has_ipv6
 from fedlmg_server.deployment import certificates, setup
 from fedlmg_server.deployment.settings import Deployment
-from tests.e2e.network import SecureNetwork, until
+from tests.e2e.network import ROOT, SecureNetwork, until
 from tests.e2e.test_deployment import NGINX
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not NGINX, reason="nginx is not installed")]
@@ -73,7 +75,7 @@ def test_a_client_does_not_trust_another_authority(network: SecureNetwork):
 
     network.join("trusting", ca=network.folder / "other.crt")
 
-    says(network, "trusting", "its certificate is not one that `--ca` vouches for")
+    says(network, "trusting", "not signed by the authority of the `--ca` file")
 
 
 def test_an_unregistered_key_is_refused(network: SecureNetwork):
@@ -81,7 +83,48 @@ def test_an_unregistered_key_is_refused(network: SecureNetwork):
 
     network.join("stranger")
 
-    says(network, "stranger", "its operator has not registered this key")
+    says(network, "stranger", "the server's operator has not registered this client's key")
+
+
+def test_a_client_without_a_key_is_told_that_it_needs_one(network: SecureNetwork):
+    network.join("keyless", options=("--ca", str(network.root / "ca.crt")))
+
+    says(network, "keyless", "join with --key and --name")
+
+
+def test_a_certificate_for_another_address_is_told(network: SecureNetwork):
+    network.register("elsewhere")
+
+    network.join("elsewhere", host="127.0.0.9")
+
+    says(network, "elsewhere", f"is not for 127.0.0.9:{network.client_port}, but for another name or address")
+
+
+def test_a_client_whose_clock_is_off_is_told_the_time(network: SecureNetwork):
+    network.register("late")
+    clock = network.folder / "clock"
+    clock.write_text("-900")
+    path = os.pathsep.join([str(ROOT / "tests" / "e2e" / "clock"), str(ROOT)])
+
+    network.join("late", environment={"CLOCK_JUMP": str(clock), "PYTHONPATH": path})
+
+    says(network, "late", "this machine's clock is 15 minutes behind the server's")
+    assert "registered" not in network.log("late")
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_client_joins_by_ipv6(network: SecureNetwork):
+    network.register("six")
+
+    network.join("six", host="[::1]")
+
+    until(lambda: "online" in client_line(network, "six"), "client by IPv6", 90)
+
+
+def client_line(network: SecureNetwork, client: str) -> str:
+    """The client's line in `fedlmg server status`."""
+    lines = network.do("fedlmg_server.cli", "server", "status", str(network.root)).splitlines()
+    return next((line for line in lines if client in line), "")
 
 
 def test_an_expired_certificate_is_refused(tmp_path: Path, pipeline_folder: Path):
@@ -94,6 +137,6 @@ def test_an_expired_certificate_is_refused(tmp_path: Path, pipeline_folder: Path
 
         network.join("punctual")
 
-        says(network, "punctual", "its certificate has expired")
+        says(network, "punctual", "the server's certificate has expired")
     finally:
         network.stop()

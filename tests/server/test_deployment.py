@@ -1,5 +1,7 @@
 """What `fedlmg server init` makes, and what it refuses."""
 
+import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -7,8 +9,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from common.network import has_ipv6
+from fedlmg_client.server import read_address
 from fedlmg_server.cli import app
-from fedlmg_server.deployment import certificates, commands, setup
+from fedlmg_server.deployment import certificates, commands, proxy, setup, supervisor
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
 
 
@@ -18,12 +22,12 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 def verified(deployment: Deployment, host: str) -> bool:
-    kind = "-verify_ip" if host[0].isdigit() else "-verify_hostname"
+    kind = "-verify_ip" if host[0].isdigit() or ":" in host else "-verify_hostname"
     command = ["openssl", "verify", "-x509_strict", kind, host, "-CAfile", deployment.authority, deployment.certificate]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("host", ["gpu.example.org", "10.0.0.7", "localhost", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["gpu.example.org", "10.0.0.7", "localhost", "127.0.0.1", "::1"])
 def test_certificate_holds_for_every_name_of_the_server(deployment: Deployment, host: str):
     assert verified(deployment, host)
 
@@ -55,6 +59,43 @@ def test_secrets_are_their_owner_s_alone(deployment: Deployment):
 
 def test_a_deployment_is_read_as_it_was_made(deployment: Deployment):
     assert Deployment.load(deployment.root) == deployment
+
+
+def test_a_server_named_by_an_ipv6_address_listens_there(tmp_path: Path):
+    made = setup.create_deployment(tmp_path / "server", ["2001:db8::7"], 9443, 9444)
+
+    assert made.address == "[2001:db8::7]:9443"
+    assert read_address(made.address) == made.address
+    assert verified(made, "2001:db8::7")
+
+
+@pytest.mark.parametrize(("is_there", "listens"), [(True, ["9443", "[::]:9443"]), (False, ["9443"])])
+def test_nginx_listens_on_both_families_where_the_machine_has_both(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, is_there: bool, listens: list[str]
+):
+    monkeypatch.setattr(proxy, "has_ipv6", lambda: is_there)
+
+    proxy.write_configuration(deployment)
+
+    text = (deployment.nginx / "nginx.conf").read_text()
+    assert re.findall(r"listen (\S+) ssl;", text) == listens
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_port_that_is_taken_in_one_family_is_refused(family: socket.AddressFamily, host: str):
+    with socket.socket(family) as taken:
+        taken.bind((host, 0))
+        taken.listen()
+
+        with pytest.raises(DeploymentError, match="cannot be used"):
+            supervisor.check_free(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "10.0.0.256", "[::1]", "a_b.org", "https://a.org", "a.org:9443"])
+def test_what_no_certificate_can_hold_is_no_host(tmp_path: Path, host: str):
+    with pytest.raises(DeploymentError, match="--host must be a DNS name or an IP address"):
+        setup.create_deployment(tmp_path / "server", [host], 9443, 9444)
 
 
 def test_a_second_init_changes_nothing(deployment: Deployment):

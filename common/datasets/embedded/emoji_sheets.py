@@ -21,7 +21,9 @@ TILE = 40
 
 @cache
 def _listing() -> dict[str, Any]:
-    listing: dict[str, Any] = json.loads((installed.find_installed(FOLDER) / "concepts.json").read_text())
+    listing: dict[str, Any] = json.loads(
+        (installed.find_installed(FOLDER) / "concepts.json").read_text(encoding="utf-8")
+    )
     return listing
 
 

@@ -106,7 +106,7 @@ def _character_tokenizer() -> CLIPTokenizer:
             tokens.append(joined := joined + piece)
     with TemporaryDirectory() as folder:
         vocabulary_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        vocabulary_file.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-        merges_file.write_text("\n".join(merges) + "\n")
+        vocabulary_file.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
+        merges_file.write_text("\n".join(merges) + "\n", encoding="utf-8")
         CLIPTokenizer(str(vocabulary_file), str(merges_file)).save_pretrained(folder)
         return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_PROMPT_TOKENS)

@@ -64,9 +64,9 @@ SETS = (
 def concepts(packages: Path) -> dict[str, tuple[str, str, list[str]]]:
     """Concept -> its class, its split, and the code points of its variants (one for each skin tone)."""
     folder = packages / "node_modules" / "emojibase-data"
-    subgroups = json.loads((folder / "meta" / "groups.json").read_text())["subgroups"]
+    subgroups = json.loads((folder / "meta" / "groups.json").read_text(encoding="utf-8"))["subgroups"]
     families: dict[str, dict[str, dict[str, list[str]]]] = {class_name: {} for class_name in CLASSES}
-    for emoji in json.loads((folder / "en" / "data.json").read_text()):
+    for emoji in json.loads((folder / "en" / "data.json").read_text(encoding="utf-8")):
         for class_name, parts in CLASSES.items():
             if subgroups.get(str(emoji.get("subgroup"))) in parts and emoji["label"] not in NO_VEHICLES:
                 codes = [_plain(each["hexcode"]) for each in (emoji, *emoji.get("skins", []))]
@@ -93,7 +93,7 @@ def codes_by_letters(packages: Path) -> dict[str, str]:
     """Letters of an icon's name -> code points, from the sets that list both; the other sets use similar names."""
     found: dict[str, str] = {}
     for name in ("twemoji", "noto", "openmoji"):
-        characters = json.loads((_icons(packages, name) / "chars.json").read_text())
+        characters = json.loads((_icons(packages, name) / "chars.json").read_text(encoding="utf-8"))
         found |= {_letters(icon): _plain(code) for code, icon in characters.items()}
     return found
 
@@ -108,8 +108,8 @@ def _icons(packages: Path, name: str) -> Path:
 
 def drawings(packages: Path, name: str, by_letters: dict[str, str]) -> dict[str, str]:
     """Code points -> SVG of every emoji of one set."""
-    icons = json.loads((_icons(packages, name) / "icons.json").read_text())
-    characters = json.loads((_icons(packages, name) / "chars.json").read_text())
+    icons = json.loads((_icons(packages, name) / "icons.json").read_text(encoding="utf-8"))
+    characters = json.loads((_icons(packages, name) / "chars.json").read_text(encoding="utf-8"))
     names = {_plain(code): icon for code, icon in characters.items()}
     if not names:
         names = {by_letters[_letters(icon)]: icon for icon in icons["icons"] if _letters(icon) in by_letters}
@@ -158,7 +158,9 @@ def render(packages: Path, out: Path) -> None:
         sheets[name] = list(tiles)
         print(name, len(tiles), dict(Counter(wanted[concept][0] for concept in tiles)), flush=True)
     listed = {concept: [class_name, split] for concept, (class_name, split, _) in wanted.items()}
-    (out / "concepts.json").write_text(json.dumps({"concepts": listed, "sheets": sheets}, separators=(",", ":")) + "\n")
+    (out / "concepts.json").write_text(
+        json.dumps({"concepts": listed, "sheets": sheets}, separators=(",", ":")) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
