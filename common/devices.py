@@ -17,6 +17,14 @@ def device_of_process(local_rank: int) -> torch.device:
     return torch.device(device.type, local_rank % torch.accelerator.device_count())
 
 
+def reduced_precision(device: torch.device) -> torch.dtype:
+    """The dtype of mixed precision: bfloat16 where the device computes in it, else float16 on an accelerator, and
+    float32 on a processor."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"cpu": torch.float32, "xpu": torch.bfloat16}.get(device.type, torch.float16)
+
+
 def measure_free_memory(device: torch.device) -> int:
     """The bytes of free memory on the device, or in the machine if the device does not report its memory."""
     module = torch.get_device_module(device)

@@ -1,13 +1,21 @@
-"""Train one classifier on labelled images, with or without a teacher's probabilities. Not covered: mixed precision."""
+"""Train one classifier on labelled images, with or without a teacher's probabilities.
 
+On an accelerator, images of more than `SMALL` pixels are read in mixed precision. One process trains on one device.
+"""
+
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from common.config.run import DistillationConfig
+from common.devices import reduced_precision
 from common.models.architectures import has_batch_norm
+from common.storage.images import Images, ImageView
+from common.storage.tensors import load_training, read_progress, save_training
 from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -18,6 +26,11 @@ ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
 """Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
 ENTRIES_OF_PART = 20
 """Entries in the history of a training that sees less than an epoch."""
+MOST_ON_DEVICE = 2**30
+"""Bytes of images that are kept on an accelerator; more are moved there batch by batch."""
+SMALL = 64
+"""Pixels of images for which mixed precision saves no time."""
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,9 +38,18 @@ class TrainingSet:
     """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices, or None: learned from the teacher alone;
     teacher: float (N, classes) or None; a row of zeros stands for an image without a teacher."""
 
-    images: torch.Tensor
+    images: Images
     labels: torch.Tensor | None
     teacher: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file from which a training that was killed goes on, at the end of an epoch; it is removed at the end."""
+
+    path: Path
+    key: str
+    """Of all that the training depends on: what another one left is passed over."""
 
 
 def train(
@@ -39,6 +61,7 @@ def train(
     num_updates: int,
     on_epoch: OnEpoch = lambda entry: None,
     looks: str = "digits",
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` after each
     epoch, or after parts of one where it sees less than an epoch.
@@ -49,37 +72,94 @@ def train(
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    images = preprocess.resize(data.images).to(device)
+    images = _on_device(ImageView.of(data.images), preprocess, device)
     labels = None if data.labels is None else data.labels.to(device)
-    teacher = None if data.teacher is None else soften(data.teacher, config.temperature).to(device)
+    teacher = data.teacher
+    if teacher is not None:
+        # Targets in float16 are too many to be softened all at once.
+        is_soft = teacher.dtype == torch.float32
+        teacher = (soften(teacher, config.temperature) if is_soft else teacher).to(device)
     optimizer = make_optimizer(model, config.student_learning_rate)
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
     per_entry = per_epoch if per_epoch <= num_updates else max(1, num_updates // ENTRIES_OF_PART)
-    scheduler = make_scheduler(optimizer, num_updates, warm_up)
     model.to(memory_format=torch.channels_last).train()
     history: list[dict[str, float]] = []
+    update = _resume(checkpoint, model, optimizer, generator, history) if checkpoint else 0
+    scheduler = make_scheduler(optimizer, num_updates, warm_up, update)
+    dtype = reduced_precision(device) if preprocess.image_size > SMALL else torch.float32
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     losses: list[torch.Tensor] = []
-    for update in range(num_updates):
-        if update % per_epoch == 0:
-            order = torch.randperm(len(images), generator=generator)
-        rows = order[(update % per_epoch) * batch_size :][:batch_size]
-        inputs = preprocess.normalize(vary(images[rows].float() / 255, looks, generator))
-        asked = None if labels is None else labels[rows]
-        taught = None if teacher is None else teacher[rows]
-        loss = distillation_loss(model(inputs), asked, taught, config)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        losses.append(loss.detach())
-        if (update + 1) % per_entry == 0:
-            epoch = len(history) + 1 if per_entry == per_epoch else round((update + 1) / per_epoch, 3)
-            history.append({"epoch": epoch, "loss": round(torch.stack(losses).mean().item(), 5)})
-            losses.clear()
-            on_epoch(history[-1])
+    saved = time.monotonic()
+    while update < num_updates:
+        order = torch.randperm(len(images), generator=generator)
+        batches = order.split(batch_size)[: min(per_epoch, num_updates - update)]
+        for rows, pixels in zip(batches, images.read_parts(batches), strict=True):
+            shown = preprocess.resize(pixels).to(device, non_blocking=True).float() / 255
+            inputs = preprocess.normalize(vary(shown, looks, generator))
+            asked = None if labels is None else labels[rows]
+            taught = None if teacher is None else teacher[rows]
+            if taught is not None and taught.dtype != torch.float32:
+                taught = soften(taught.float(), config.temperature)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = model(inputs)
+            loss = distillation_loss(logits.float(), asked, taught, config)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+            losses.append(loss.detach())
+            update += 1
+            if update % per_entry == 0:
+                epoch = len(history) + 1 if per_entry == per_epoch else round(update / per_epoch, 3)
+                history.append({"epoch": epoch, "loss": round(torch.stack(losses).mean().item(), 5)})
+                losses.clear()
+                on_epoch(history[-1])
+        if checkpoint and not losses and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
+            _save(checkpoint, model, optimizer, generator, history, update)
+            saved = time.monotonic()
     model.eval()
+    if checkpoint:
+        checkpoint.path.unlink(missing_ok=True)
     return history
+
+
+def _on_device(images: ImageView, preprocess: PreprocessSpec, device: torch.device) -> ImageView:
+    """The same, on an accelerator if there are few."""
+    if device.type == "cpu" or images.num_bytes > MOST_ON_DEVICE:
+        return images
+    return ImageView.of(preprocess.resize(images.read()).to(device))
+
+
+def _save(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    history: list[dict[str, float]],
+    update: int,
+) -> None:
+    random = [state.get_state().numpy().tobytes().hex() for state in (generator, torch.default_generator)]
+    progress = {"key": checkpoint.key, "update": update, "history": history, "random": random}
+    save_training(checkpoint.path, model, optimizer, progress)
+
+
+def _resume(
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    history: list[dict[str, float]],
+) -> int:
+    """The number of updates that were done before; all else is put into what is given."""
+    if not checkpoint.path.exists() or read_progress(checkpoint.path).get("key") != checkpoint.key:
+        return 0
+    progress = load_training(checkpoint.path, model, optimizer)
+    for state, told in zip((generator, torch.default_generator), progress["random"], strict=True):
+        state.set_state(torch.frombuffer(bytearray.fromhex(told), dtype=torch.uint8))
+    history += progress["history"]
+    return int(progress["update"])
 
 
 def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -184,9 +184,16 @@ class Workspace:
     def remember_node(self, node: int, client: str) -> None:
         write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})
 
+    @property
+    def distillation(self) -> Path:
+        """What a distillation needs until the model is there: synthetic images of the student's size, where they are
+        many, and the student between epochs."""
+        return self.root / "distillation"
+
     def remove_work(self, client: str) -> None:
         """Remove what was made from one client's upload: images, by every method, and what the witness says."""
         self.finding(client).unlink(missing_ok=True)
+        shutil.rmtree(self.distillation, ignore_errors=True)
         for method in METHODS:
             shutil.rmtree(self.synthetic(client, method), ignore_errors=True)
 
@@ -224,7 +231,7 @@ class Workspace:
 
     def remove_model(self) -> None:
         """Remove the model and the report of it."""
-        for folder in (self.model, self.report):
+        for folder in (self.model, self.report, self.distillation):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property

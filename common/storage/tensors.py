@@ -56,3 +56,11 @@ def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Op
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The `progress` of a checkpoint of `save_training`; empty if the file is no whole one."""
+    try:
+        return dict(json.loads(read_tensors(path)[1]["progress"]))
+    except ValueError:
+        return {}

@@ -1,27 +1,32 @@
 """How good a classifier is on labelled images."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeGuard
 
 import torch
+
+from common.storage.images import Images, ImageView
 
 EVALUATION_BATCH_SIZE = 256
 MAX_POINTS = 2000
 
 
 @torch.no_grad()
-def predict(
-    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
-) -> torch.Tensor:
+def predict(model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: Images) -> torch.Tensor:
     """Class probabilities, float32 (N, classes) on the CPU, of images uint8 (N, 3, h, w)."""
+    return torch.cat(list(predict_parts(model, preprocess, images)))
+
+
+@torch.no_grad()
+def predict_parts(
+    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: Images
+) -> Iterator[torch.Tensor]:
+    """As `predict`, in parts of `EVALUATION_BATCH_SIZE` images."""
     model.eval()
     device = next(model.parameters()).device
-    parts = (
-        model(preprocess(part.to(device).float() / 255)).float().softmax(1).cpu()
-        for part in images.split(EVALUATION_BATCH_SIZE)
-    )
-    return torch.cat(list(parts))
+    for part in ImageView.of(images).split(EVALUATION_BATCH_SIZE):
+        yield model(preprocess(part.to(device).float() / 255)).float().softmax(1).cpu()
 
 
 def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) -> float:

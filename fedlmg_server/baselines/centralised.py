@@ -8,6 +8,7 @@ import torch
 from common.datasets.labeled_images import LabeledImages
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
+from common.storage.images import ImageView
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.trainer import TrainingSet
@@ -30,14 +31,10 @@ def pool_with_general(run: VirtualRun) -> TrainingSet:
     if not len(general):
         return TrainingSet(real.images, real.labels)
     most = max(len(real), len(general))
-    mixed = _join([_repeat(real, most), _repeat(general, most)])
-    return TrainingSet(mixed.images, mixed.labels)
+    rows, general_rows = torch.arange(most) % len(real), torch.arange(most) % len(general)
+    images = ImageView.of(real.images).choose(rows).join(ImageView.of(general.images).choose(general_rows))
+    return TrainingSet(images, torch.cat([real.labels[rows], general.labels[general_rows]]))
 
 
 def _join(parts: list[LabeledImages]) -> LabeledImages:
     return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
-
-
-def _repeat(images: LabeledImages, count: int) -> LabeledImages:
-    rows = torch.arange(count) % len(images)
-    return LabeledImages(images.images[rows], images.labels[rows])

@@ -4,6 +4,7 @@ The authors' code trains its upper bound in this way. Simulation only.
 """
 
 from common.models import pretrained
+from common.storage.images import ImageView
 from fedlmg_server import trainer
 from fedlmg_server.baselines import centralised
 from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
@@ -18,7 +19,8 @@ def linear_probe(run: VirtualRun) -> Outcome:
     head = pretrained.head_name(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(f"{head}."))
-    cost = Cost(rounds=1, upload_bytes=data.images.numel(), num_images=len(data.images))
+    images = ImageView.of(data.images)
+    cost = Cost(rounds=1, upload_bytes=images.num_bytes, num_images=len(images))
     with cost.timed("server"):
         trainer.train(model, data, run.preprocess, config.distillation, config.seed, run.num_updates)
     cost.download_bytes = bytes_to_every_client(run, model)

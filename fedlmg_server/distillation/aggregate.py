@@ -1,15 +1,19 @@
 """The returned model: a student of the synthetic images and the clients' classifiers, or a merge of these."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from common.config import ConfigError
 from common.datasets.labeled_images import LabeledImages
+from common.storage.images import ImageView
+from common.upload import Upload
 from fedlmg_server.distillation import merged_student, teachers
 from fedlmg_server.distillation.merge import Member, Merged
 from fedlmg_server.distillation.mixture import mix
-from fedlmg_server.distillation.quality import TeacherScore, score_teachers
+from fedlmg_server.distillation.quality import TeacherScore, choose_readings, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.general.images import general_class_names, load_general_images
@@ -36,17 +40,40 @@ class Distilled:
 
 
 class TeacherCache:
-    """Each teacher reads each set once."""
+    """What the teachers say of the synthetic images. The probabilities of one teacher at a time are in memory, of these
+    only one part, and the upload that they come from."""
 
     def __init__(self, run: Run, synthetic: SyntheticSet):
-        self.run, self.synthetic, self.known = run, synthetic, run.known_classes
-        self.per_client = teachers.predict_with_all(run, synthetic.images)
+        self.run, self.synthetic = run, synthetic
+        self.images = ImageView.of(synthetic.images)
+        number = {upload.client: row for row, upload in enumerate(run.uploads)}
+        self._owners = torch.tensor([number[client] for client in synthetic.clients])
+        self._shown = {
+            reader: torch.isin(self._owners, torch.tensor([number[reader], *(number[each] for each in others)]))
+            for reader, others in choose_readings(list(number), run.config.seed).items()
+        }
+        self.guesses: dict[str, torch.Tensor] = {}
+        """Client -> the class that it reads in each image, int64 (N,); -1 for images that it was not shown."""
+        dtype = torch.float32 if self.images.is_in_memory else torch.float16
+        self.own = torch.zeros(len(self.images), len(run.class_names), dtype=dtype)
+        """For each image the probabilities of the client that it was generated for (paper, Eq. 13): (N, classes)."""
+        teachers.read_with_all(run, lambda upload: self.images.choose(self._shown[upload.client]), self._note)
+
+    def _note(self, upload: Upload, parts: Iterator[torch.Tensor]) -> None:
+        rows = self._shown[upload.client].nonzero().flatten()
+        guesses = self.guesses[upload.client] = torch.full((len(self.images),), -1)
+        owner = next(row for row, each in enumerate(self.run.uploads) if each.client == upload.client)
+        for part in parts:
+            shown, rows = rows[: len(part)], rows[len(part) :]
+            guesses[shown] = part.argmax(1)
+            is_own = self._owners[shown] == owner
+            self.own[shown[is_own]] = part[is_own].to(self.own.dtype)
 
     def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
         """Images and targets of one aggregation, without the images of clients whose weight is 0; with a warm start,
         general images are among them."""
-        images = self.synthetic
-        rows = torch.tensor([weights[client] > 0 for client in images.clients])
+        labels = self.synthetic.labels
+        rows = torch.tensor([weights[upload.client] > 0 for upload in self.run.uploads])[self._owners]
         if not rows.any():
             raise ConfigError(
                 "no image of a client that can be trusted passed the filter: set the config key 'teacher-weighting' "
@@ -54,10 +81,10 @@ class TeacherCache:
             )
         targets = None
         if aggregation == "multi-teacher":
-            targets = teachers.multi_teacher(self.per_client, self.known, weights, images.labels)[rows]
+            targets = teachers.multi_teacher_in_parts(self.run, self.images, labels, weights, self.own.dtype)[rows]
         elif aggregation == "specific-teacher":
-            targets = teachers.specific_teacher(self.per_client, images.clients)[rows]
-        found = TrainingSet(images.images[rows], images.labels[rows], targets)
+            targets = self.own[rows]
+        found = TrainingSet(self.images.choose(rows), labels[rows], targets)
         return mix(found, self._load_general()) if self.run.config.general.warm_start else found
 
     def _load_general(self) -> LabeledImages:
@@ -76,13 +103,18 @@ def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: 
     """
     cache, settings = TeacherCache(run, synthetic), run.config.distillation
     weighting, witnessed = settings.teacher_weighting, findings(run)
-    scores = score_teachers(run.uploads, synthetic, cache.per_client, weighting, witnessed)
+    scores = score_teachers(run.uploads, synthetic, cache.guesses, weighting, witnessed)
     weights = {client: score.weight for client, score in scores.items()}
     if settings.aggregation == "merge":
         model, history, merged = _merge(run, cache, weights, on_epoch)
         return Distilled(model, history, scores, synthetic.rejected, merged)
-    model, history = train_student(run, cache.training_set(settings.aggregation, weights), on_epoch)
+    data = cache.training_set(settings.aggregation, weights)
+    model, history = train_student(run, data, on_epoch, _checkpoint(run))
     return Distilled(model, history, scores, synthetic.rejected)
+
+
+def _checkpoint(run: Run) -> Path:
+    return run.workspace.distillation / "student.safetensors"
 
 
 def _merge(
@@ -95,7 +127,9 @@ def _merge(
     others = {client: 0.0 if client in there else weight for client, weight in weights.items()}
     history: list[dict] = []
     if any(others.values()):
-        student, history = train_student(run, cache.training_set("specific-teacher", others), on_epoch)
+        student, history = train_student(
+            run, cache.training_set("specific-teacher", others), on_epoch, _checkpoint(run)
+        )
         state = {name: tensor.detach().cpu() for name, tensor in student.state_dict().items()}
         members.append(Member(merged_student.GUIDED, state, sum(others.values())))
         if not there:

@@ -3,6 +3,7 @@
 import torch
 
 from common.datasets.labeled_images import LabeledImages
+from common.storage.images import ImageView
 from fedlmg_server.trainer import TrainingSet
 
 GUIDED_SHARE = 0.5
@@ -25,7 +26,7 @@ def mix(synthetic: TrainingSet, general: LabeledImages) -> TrainingSet:
         nobody = torch.zeros(count, synthetic.teacher.shape[1], dtype=synthetic.teacher.dtype)
         teacher = torch.cat([synthetic.teacher[rows], nobody])
     return TrainingSet(
-        torch.cat([synthetic.images[rows], general.images]),
+        ImageView.of(synthetic.images).choose(rows).join(general.images),
         torch.cat([synthetic.labels[rows], general.labels]),
         teacher,
     )

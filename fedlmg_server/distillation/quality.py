@@ -23,6 +23,8 @@ NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
 """Quality below which a client is left out, and from which it has full weight; measured on the embedded federation."""
 MOST_BY_WORD = NEAR_CHANCE
 """Quality that a client's own word can get it: half of the full weight."""
+MOST_READ = 24
+"""Other clients whose images a client is shown: enough for a median."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,16 @@ class TeacherScore:
 def score_teachers(
     uploads: list[Upload],
     synthetic: SyntheticSet,
-    per_client: dict[str, torch.Tensor],
+    guesses: dict[str, torch.Tensor],
     weighting: str,
     witnessed: Mapping[str, Finding] | None = None,
 ) -> dict[str, TeacherScore]:
-    """Client -> score; per_client: each teacher's probabilities (N, classes) of the N synthetic images; witnessed:
-    client -> what the witness measured of it, where it was heard.
+    """Client -> score; guesses: the class that each teacher reads in each of the N synthetic images, int64 (N,), or -1
+    where it was not shown the image; witnessed: client -> what the witness measured of it, where it was heard.
 
     With `weighting` `uniform`, or when nobody is clearly above chance, every weight is 1.
     """
-    readings = _readings(uploads, synthetic, per_client)
+    readings = _readings(uploads, synthetic, guesses)
     heard = witnessed or {}
     scores = {upload.client: _score(upload, readings, heard.get(upload.client, SILENT)) for upload in uploads}
     if weighting == "uniform" or not any(score.weight for score in scores.values()):
@@ -98,21 +100,30 @@ def _measures(score: TeacherScore) -> dict[str, float | None]:
     }
 
 
+def choose_readings(clients: list[str], seed: int) -> dict[str, list[str]]:
+    """Client -> the others whose images it is shown: all, or of many the next `MOST_READ` in a circle in random order,
+    so that each is read by as many as it reads, and reading takes time that grows with the number of clients alone."""
+    circle = [clients[n] for n in torch.randperm(len(clients), generator=torch.Generator().manual_seed(seed)).tolist()]
+    twice, most = circle * 2, min(MOST_READ, len(clients) - 1)
+    return {client: twice[place + 1 : place + 1 + most] for place, client in enumerate(circle)}
+
+
 def _readings(
-    uploads: list[Upload], synthetic: SyntheticSet, per_client: dict[str, torch.Tensor]
+    uploads: list[Upload], synthetic: SyntheticSet, guesses: dict[str, torch.Tensor]
 ) -> dict[tuple[str, str], float]:
     """(reader, author) -> how far above chance a client reads another's images of the classes it knows, if any."""
     authors = {upload.client: number for number, upload in enumerate(uploads)}
     author_of = torch.tensor([authors[client] for client in synthetic.clients])
     readings = {}
     for reader in uploads:
-        knows = mark_known(reader.class_names, synthetic.class_names)[synthetic.labels]
-        right = per_client[reader.client].argmax(1) == synthetic.labels
+        guessed = guesses[reader.client]
+        counts = mark_known(reader.class_names, synthetic.class_names)[synthetic.labels] & (guessed >= 0)
+        right = counts & (guessed == synthetic.labels)
+        shown, read = (torch.bincount(author_of[rows], minlength=len(uploads)).tolist() for rows in (counts, right))
         for author, number in authors.items():
-            rows = knows & (author_of == number)
-            if author != reader.client and rows.any():
-                accuracy = right[rows].double().mean().item()
-                readings[reader.client, author] = above_chance(accuracy, len(reader.class_names), int(rows.sum()))
+            if author != reader.client and shown[number]:
+                accuracy = read[number] / shown[number]
+                readings[reader.client, author] = above_chance(accuracy, len(reader.class_names), shown[number])
     return readings
 
 

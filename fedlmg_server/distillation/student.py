@@ -1,17 +1,21 @@
 """The student: one classifier for every class of the run, as it starts and as it is trained."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
 
-from common.config import ConfigError
+from common.config import Config, ConfigError
 from common.models import architectures, pretrained
+from common.storage.images import ImageView
 from common.storage.tensors import read_tensors
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
-from fedlmg_server.trainer import OnEpoch, TrainingSet
+from fedlmg_server.trainer import Checkpoint, OnEpoch, TrainingSet
 
 
 def make_student(run: Run) -> torch.nn.Module:
@@ -53,12 +57,34 @@ def build_classifier(run: Run, architecture: str, num_classes: int) -> torch.nn.
 
 
 def train_student(
-    run: Run, data: TrainingSet, on_epoch: OnEpoch = lambda entry: None
+    run: Run, data: TrainingSet, on_epoch: OnEpoch = lambda entry: None, file: Path | None = None
 ) -> tuple[torch.nn.Module, list[dict]]:
-    """Train one student on `data`; returns it and its loss history."""
+    """Train one student on `data`; returns it and its loss history. With a `file`, a training that was killed goes on
+    from there."""
     model = make_student(run)
-    config = run.config
-    history = trainer.train(
-        model, data, run.preprocess, config.distillation, config.seed, run.num_updates, on_epoch, config.general.looks
+    checkpoint = Checkpoint(file, _key(run, data)) if file else None
+    return model, train_model(model, data, run.config, run.num_updates, on_epoch, checkpoint)
+
+
+def train_model(
+    model: torch.nn.Module,
+    data: TrainingSet,
+    config: Config,
+    num_updates: int,
+    on_epoch: OnEpoch = lambda entry: None,
+    checkpoint: Checkpoint | None = None,
+) -> list[dict]:
+    """Train a student in place as the run's config says; returns its loss history."""
+    preprocess, looks = PreprocessSpec(config.training.image_size), config.general.looks
+    return trainer.train(
+        *(model, data, preprocess, config.distillation, config.seed, num_updates, on_epoch, looks, checkpoint)
     )
-    return model, history
+
+
+def _key(run: Run, data: TrainingSet) -> str:
+    """Of the uploads, the settings, and what is to be learned from images that follow from these."""
+    digest = hashlib.sha256(json.dumps([run.checksums, run.config.settings(), run.num_updates]).encode())
+    for tensor in (ImageView.of(data.images).rows, data.labels, data.teacher):
+        if tensor is not None:
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

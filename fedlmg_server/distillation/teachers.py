@@ -1,41 +1,79 @@
 """Who teaches the student: nobody, all clients together, or for each image the client that guided it."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 
 from common.labels import maps
+from common.storage.images import Images
 from common.upload import Upload
-from common.vision.metrics import predict
+from common.vision.metrics import predict_parts
 from fedlmg_server.quarantine import ClientFault, is_servers_own
 from fedlmg_server.run import Run
 
 
-def predict_with(run: Run, upload: Upload, images: torch.Tensor) -> torch.Tensor:
+def predict_with(run: Run, upload: Upload, images: Images) -> torch.Tensor:
     """One teacher's probabilities over the run's classes, float (N, classes), of images uint8 (N, 3, h, w)."""
-    local = predict(upload.classifier(run.device), upload.preprocess, images)
-    return maps.spread_probabilities(local, upload.class_names, run.class_names)
+    return torch.cat(list(_predict_in_parts(run, upload, images)))
 
 
-def predict_with_all(run: Run, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def predict_with_all(run: Run, images: Images) -> dict[str, torch.Tensor]:
     """Client -> its probabilities, as `predict_with` returns them.
+
+    Raises
+    ------
+    ClientFault: as `read_with_all`.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(upload: Upload, parts: Iterator[torch.Tensor]) -> None:
+        found[upload.client] = torch.cat(list(parts))
+
+    read_with_all(run, lambda upload: images, keep)
+    return found
+
+
+def read_with_all(
+    run: Run, choose: Callable[[Upload], Images], use: Callable[[Upload, Iterator[torch.Tensor]], None]
+) -> None:
+    """Show each teacher its images, and hand its probabilities (B, classes) on in parts; one teacher at a time.
 
     Raises
     ------
     ClientFault: classifiers fail on the images, or their output is not finite.
     """
-    found, failed = {}, {}
+    failed: dict[str, str] = {}
     for upload in run.uploads:
         try:
-            found[upload.client] = predict_with(run, upload, images)
+            use(upload, _check_parts(_predict_in_parts(run, upload, choose(upload))))
+        except NotFiniteError:
+            failed[upload.client] = "its classifier's output on synthetic images must be finite, but is not"
         except Exception as error:  # A builder of the operator's may raise anything.
             if is_servers_own(error):
                 raise
             failed[upload.client] = f"its classifier fails on synthetic images ({type(error).__name__}: {error})"
-            continue
-        if not found[upload.client].isfinite().all():
-            failed[upload.client] = "its classifier's output on synthetic images must be finite, but is not"
     if failed:
         raise ClientFault(failed)
-    return found
+
+
+PART = 4096
+"""Rows of targets that are worked on at once."""
+
+
+class NotFiniteError(ValueError):
+    """A teacher's probabilities are not all numbers."""
+
+
+def _check_parts(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    for part in parts:
+        if not part.isfinite().all():
+            raise NotFiniteError
+        yield part
+
+
+def _predict_in_parts(run: Run, upload: Upload, images: Images) -> Iterator[torch.Tensor]:
+    for local in predict_parts(upload.classifier(run.device), upload.preprocess, images):
+        yield maps.spread_probabilities(local, upload.class_names, run.class_names)
 
 
 def multi_teacher(
@@ -60,6 +98,30 @@ def multi_teacher(
     return mean / mean.sum(1, keepdim=True)
 
 
-def specific_teacher(per_client: dict[str, torch.Tensor], clients: list[str]) -> torch.Tensor:
-    """For each image the probabilities of the client it was generated for (paper, Eq. 13); clients: N names."""
-    return torch.stack([per_client[client][row] for row, client in enumerate(clients)])
+def multi_teacher_in_parts(
+    run: Run, images: Images, labels: torch.Tensor, weights: dict[str, float], dtype: torch.dtype
+) -> torch.Tensor:
+    """As `multi_teacher` of all teachers' probabilities, which are never all in memory: `dtype` (N, classes).
+
+    Raises
+    ------
+    ClientFault: as `read_with_all`.
+    """
+    classes, known = len(run.class_names), run.known_classes
+    total = torch.zeros(len(labels), classes)
+
+    def add(upload: Upload, parts: Iterator[torch.Tensor]) -> None:
+        votes, start = (weights[upload.client] * known[upload.client][labels])[:, None], 0
+        for part in parts:
+            total[start : start + len(part)] += votes[start : start + len(part)] * part
+            start += len(part)
+
+    read_with_all(run, lambda upload: images, add)
+    of_label = torch.zeros(classes, classes)
+    for client, mask in known.items():
+        of_label += weights[client] * mask[:, None] * mask
+    for part, asked in zip(total.split(PART), labels.split(PART), strict=True):
+        voters = of_label[asked]
+        part /= voters.where(voters > 0, 1)
+        part /= part.sum(1, keepdim=True)
+    return total.to(dtype)

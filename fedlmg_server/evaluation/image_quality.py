@@ -14,6 +14,7 @@ import torch
 from common.datasets.labeled_images import LabeledImages
 from common.labels.maps import to_global_indices
 from common.storage.atomic import write_bytes
+from common.storage.images import ImageView
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.baselines import centralised
@@ -76,8 +77,9 @@ def _by_client(run: VirtualRun, method: str) -> dict[str, LabeledImages]:
     if not all(run.image_folder(upload, method).is_dir() for upload in run.uploads):
         return {}
     found = read_synthetic_set(run, method)
+    images = ImageView.of(found.images)
     rows = {client: torch.tensor([each == client for each in found.clients]) for client in dict.fromkeys(found.clients)}
-    return {client: LabeledImages(found.images[of], found.labels[of]) for client, of in rows.items()}
+    return {client: LabeledImages(images.choose(of).read(), found.labels[of]) for client, of in rows.items()}
 
 
 def _compared(

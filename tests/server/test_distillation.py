@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from common import labels
 from common.config.general import GeneralConfig
 from common.config.run import Config, ConfigError, DistillationConfig
 from common.labels import maps
+from common.storage.images import ImageFile, ImageView
+from common.storage.tensors import save_training
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
 from fedlmg_server import trainer
-from fedlmg_server.distillation import parallel, teachers
+from fedlmg_server.distillation import parallel, student, teachers
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import save_model
@@ -29,11 +33,15 @@ from tests.conftest import make_upload
 def two_colors(count: int = 64) -> TrainingSet:
     """Dark images of class 0, bright ones of class 1."""
     targets = torch.arange(count) % 2
-    images = torch.randint(0, 100, (count, 3, 32, 32)) + 150 * targets[:, None, None, None]
+    images = (
+        torch.randint(0, 100, (count, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+        + 150 * targets[:, None, None, None]
+    )
     return TrainingSet(images.to(torch.uint8), targets)
 
 
 CONFIG = DistillationConfig(student_batch_size=16, student_learning_rate=0.05)
+ONE_EPOCH = replace(CONFIG, student_epochs=1)
 CPU = torch.device("cpu")
 
 
@@ -129,15 +137,30 @@ def test_images_of_a_client_without_weight_are_left_out():
     data = TeacherCache(make_run(CONFIG, uploads), synthetic).training_set("specific-teacher", {"a": 0.0, "b": 1.0})
 
     assert data.labels.tolist() == [1, 2]
+    assert len(data.images) == 2
     assert data.teacher[:, 0].tolist() == [0.0, 0.0]
 
 
 def test_specific_teacher_is_the_client_an_image_was_drawn_for():
-    per_client = {"a": torch.tensor([[0.9, 0.1], [0.8, 0.2]]), "b": torch.tensor([[0.3, 0.7], [0.4, 0.6]])}
+    uploads = [make_upload("a", ["0", "1"]), make_upload("b", ["1", "2"])]
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    run, synthetic = make_run(CONFIG, uploads), SyntheticSet(images, torch.tensor([2, 0]), ["b", "a"], ["0", "1", "2"])
 
-    targets = teachers.specific_teacher(per_client, ["b", "a"])
+    data = TeacherCache(run, synthetic).training_set("specific-teacher", {"a": 1.0, "b": 1.0})
 
-    assert torch.equal(targets, torch.stack([per_client["b"][0], per_client["a"][1]]))
+    of_each = teachers.predict_with_all(run, images)
+    assert torch.equal(data.teacher, torch.stack([of_each["b"][0], of_each["a"][1]]))
+
+
+def test_mean_of_teachers_that_answer_in_turn_is_that_of_all_together():
+    uploads = [make_upload("a", ["0", "1"]), make_upload("b", ["1", "2"], seed=1), make_upload("c", ["0", "2"], seed=2)]
+    labels, weights = torch.arange(300) % 3, {"a": 1.0, "b": 0.3, "c": 0.7}
+    run, images = make_run(CONFIG, uploads), torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
+
+    in_turn = teachers.multi_teacher_in_parts(run, images, labels, weights, torch.float32)
+
+    together = teachers.multi_teacher(teachers.predict_with_all(run, images), run.known_classes, weights, labels)
+    assert torch.equal(in_turn, together)
 
 
 def test_probabilities_are_spread_by_class_name():
@@ -165,6 +188,56 @@ def test_average_of_unlike_uploads_is_refused():
 
     with pytest.raises(ConfigError, match="no client uploaded a 'small_resnet'"):
         make_student(run)
+
+
+def test_training_that_was_killed_goes_on_to_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    run = make_run(replace(ONE_EPOCH, student_epochs=8), [make_upload("a", ["0", "1"])])
+    file, told = tmp_path / "student.safetensors", []
+
+    def die_in_the_third_epoch(entry: dict) -> None:
+        told.append(entry)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        student.train_student(run, two_colors(), die_in_the_third_epoch, file)
+    resumed, history = student.train_student(run, two_colors(), told.append, file)
+
+    whole, whole_history = student.train_student(run, two_colors())
+    assert [entry["epoch"] for entry in told] == [1, 2, 3, *range(3, len(whole_history) + 1)]
+    assert history == whole_history
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert not file.exists()
+
+
+def test_training_does_not_go_on_from_that_of_other_settings(tmp_path: Path):
+    path, run = tmp_path / "student.safetensors", make_run(ONE_EPOCH, [make_upload("a", ["0", "1"])])
+    save_training(path, make_student(run), trainer.make_optimizer(make_student(run), 0.1), {"key": "of another"})
+
+    _, history = student.train_student(run, two_colors(), file=path)
+
+    assert history == student.train_student(run, two_colors())[1]
+
+
+def test_student_of_images_in_a_file_is_that_of_images_in_memory(tmp_path: Path):
+    run, data = make_run(ONE_EPOCH, [make_upload("a", ["0", "1"])]), two_colors()
+    (tmp_path / "images").write_bytes(data.images.numpy().tobytes())
+    in_file = TrainingSet(ImageFile(tmp_path / "images", data.images.shape), data.labels)
+
+    trained = [train_student(run, each)[0].head.weight for each in (data, in_file)]
+
+    assert torch.equal(*trained)
+
+
+def test_jobs_of_many_clients_and_images_are_small():
+    uploads = [make_upload(str(number), ["0", "1"]) for number in range(8)]
+    run, images = make_run(CONFIG, uploads), ImageView.of(torch.zeros(4000, 3, 32, 32, dtype=torch.uint8))
+    data = TrainingSet(images.choose(torch.arange(4000)), torch.zeros(4000, dtype=torch.int64))
+
+    job = ForkingPickler.dumps((parallel.Job.of_run(run).train, data))
+
+    assert len(job) < 1.5 * sum(each.numel() * 4 for each in make_student(run).state_dict().values())
 
 
 def test_nothing_to_train_is_no_error():

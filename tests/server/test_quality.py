@@ -1,11 +1,13 @@
 """A client near chance by every measure is left out; one that is good by any is not."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from common.upload import Upload
 from common.vision.metrics import above_chance
-from fedlmg_server.distillation.quality import score_teachers
+from fedlmg_server.distillation.quality import MOST_READ, choose_readings, score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.witness.judge import Finding
 from fedlmg_server.witness.verdict import UNKNOWN
@@ -22,12 +24,13 @@ def upload(name: str, validation: float | None, classes: list[str] = CLASSES) ->
 
 
 def reading(share_right: dict[str, float]) -> torch.Tensor:
-    """One-hot answers that are right on that share of each client's images, else one class off."""
-    answers = [
-        label if row % 40 < 40 * share_right[client] else (label + 1) % 4
-        for row, (client, label) in enumerate(zip(CLIENTS, LABELS.tolist(), strict=True))
-    ]
-    return torch.eye(4)[answers]
+    """Guesses that are right on that share of each client's images, else one class off."""
+    return torch.tensor(
+        [
+            label if row % 40 < 40 * share_right[client] else (label + 1) % 4
+            for row, (client, label) in enumerate(zip(CLIENTS, LABELS.tolist(), strict=True))
+        ]
+    )
 
 
 def scores(
@@ -39,8 +42,8 @@ def scores(
     images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
     synthetic = SyntheticSet(images, LABELS, CLIENTS, CLASSES)
     uploads = [upload(name, validation) for name, validation in validations.items()]
-    per_client = {name: reading(right) for name, right in readings.items()}
-    return score_teachers(uploads, synthetic, per_client, weighting, witnessed)
+    guesses = {name: reading(right) for name, right in readings.items()}
+    return score_teachers(uploads, synthetic, guesses, weighting, witnessed)
 
 
 POISONED = {
@@ -120,8 +123,27 @@ def test_client_with_no_class_in_common_falls_back_to_its_validation():
     images = torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8)
     synthetic = SyntheticSet(images, LABELS, ["a"] * len(LABELS), [*CLASSES, "8", "9"])
     uploads = [upload("a", 0.9), upload("b", 0.8, ["8", "9"])]
-    readings = {name: torch.nn.functional.one_hot(LABELS, 6).float() for name in "ab"}
+    readings = {name: LABELS for name in "ab"}
 
     scored = score_teachers(uploads, synthetic, readings, "quality")
 
     assert (scored["b"].reads_others, scored["b"].quality, scored["b"].weight) == (None, 0.15, 0.5)
+
+
+def test_each_of_many_clients_reads_and_is_read_by_a_bounded_number():
+    clients = [str(number) for number in range(3 * MOST_READ)]
+
+    chosen = choose_readings(clients, seed=0)
+
+    read_by = Counter(author for authors in chosen.values() for author in authors)
+    assert {len(set(authors) - {reader}) for reader, authors in chosen.items()} == {MOST_READ}
+    assert set(read_by.values()) == {MOST_READ}
+
+
+def test_images_that_a_client_was_not_shown_do_not_count():
+    hidden = {name: LABELS.where(LABELS < 2, -1) for name in "abc"}
+    synthetic = SyntheticSet(torch.zeros(len(LABELS), 3, 1, 1, dtype=torch.uint8), LABELS, CLIENTS, CLASSES)
+
+    scored = score_teachers([upload(name, 0.9) for name in "abc"], synthetic, hidden, "quality")
+
+    assert scored["a"].reads_others == above_chance(1.0, 4, 20)
