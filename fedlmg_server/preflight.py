@@ -15,7 +15,7 @@ from common.clients import virtual
 from common.config import Config, ConfigError
 from common.config.simulation import NUM_CLASSES, classes_of
 from common.datasets.embedded import registry
-from common.datasets.readers import folders
+from common.datasets.readers.finding import find_listing
 from common.datasets.readers.listing import FolderError
 from common.labels.left_out import explain_left_out
 from common.models import architectures, pretrained
@@ -151,7 +151,7 @@ def _list_classes(key: str, folder: str) -> list[str]:
     ConfigError: it is none.
     """
     try:
-        listing = folders.find_listing(Path(folder).expanduser().absolute())
+        listing = find_listing(Path(folder).expanduser().absolute())
     except (FolderError, OSError) as error:
         raise ConfigError(f"config key '{key}': {error}") from None
     return sorted({entry.label for entry in listing.entries})

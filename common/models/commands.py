@@ -103,9 +103,14 @@ def _load(path: Path, builder: str | None) -> "Classifier":
 
 
 def _files(paths: list[Path], problems: list[str]) -> list[Path]:
-    from common.datasets.readers.image_files import walk_images
+    from common.datasets.readers.tree import LeftOut, describe, list_images
 
-    return [file for path in paths for file in (sorted(walk_images(path, problems)) if os.path.isdir(path) else [path])]
+    files: list[Path] = []
+    for path in paths:
+        left_out = LeftOut()
+        files += list_images(path, left_out) if os.path.isdir(path) else [path]
+        problems += describe(left_out, path)
+    return files
 
 
 def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":

@@ -29,7 +29,8 @@ TOLD = ("ToldError", "FolderError", "ConfigError")
 HARMLESS = {
     "MISSING", "kind", "FEWEST", "most:g", "found.auc:.2f", "nearest[0]", "name", "patch", "partitions", "image_size",
     "SMALLEST_IMAGE", "size:.1f", "smaller", "refused", "privacy.dp_epsilon:g", "delta:.1g", "label", "key(name)",
-    "words", "index", "LEAST_IMAGES", "problem", "os.strerror(error.errno)",
+    "words", "index", "LEAST_IMAGES", "problem", "error.problem",
+    "os.strerror(error.errno)",
 }  # fmt: skip
 """What public sentences may show: counts, figures, keys, known architectures, and what the server itself said."""
 

@@ -117,7 +117,7 @@ def train_without_classes(root: Path):
     draw(root / "train" / "1.png")
 
 
-@refused("class folder 'cat' .* lies outside the folder")
+@refused("class folder 'cat' .* outside the folder")
 def a_class_that_is_a_link_out(root: Path):
     draw(root.with_name("elsewhere") / "1.png")
     (root / "cat").symlink_to(root.with_name("elsewhere"))
@@ -145,10 +145,10 @@ def a_table_of_endless_paths(root: Path):
     write(root / "table.csv", f"path,label\n{'a' * 5000}.png,cat\n")
 
 
-@refused("'holdout' is no split")
+@refused("'someday' is no split")
 def a_table_with_an_unknown_split(root: Path):
     draw(root / "1.png")
-    write(root / "table.csv", "path,label,split\n1.png,cat,holdout\n")
+    write(root / "table.csv", "path,label,split\n1.png,cat,someday\n")
 
 
 @refused("gives a split for some images only")
@@ -170,7 +170,7 @@ def two_tables(root: Path):
         write(root / name, "path,label\n1.png,cat\n")
 
 
-@refused("has no class folders")
+@refused("names no image that is there .*no file 1.png")
 def a_table_in_utf16(root: Path):
     write(root / "table.csv", "path,label\n1.png,cat\n".encode("utf-16"))
 
@@ -185,7 +185,7 @@ def a_list_of_images_that_are_not_there(root: Path):
     write(root / "clipart_train.txt", "clipart/cat/1.jpg 0\n")
 
 
-@refused("cannot be read")
+@refused("lies beside it")
 def a_list_in_latin1(root: Path):
     write(root / "clipart_train.txt", "clipart/caf\xe9/1.jpg 0\n".encode("latin-1"))
 
@@ -247,7 +247,7 @@ def a_bomb(root: Path):
     )
 
 
-@skipped("cat/bad.png: it lies outside the folder")
+@skipped("cat: 1 file outside the folder")
 def a_link_out(root: Path):
     (root / "cat" / "bad.png").symlink_to("/etc/hostname")
 
@@ -262,12 +262,12 @@ def a_link_to_itself(root: Path):
     (root / "cat" / "bad.png").symlink_to("bad.png")
 
 
-@skipped("cat/round is a link to a folder that contains it")
+@skipped("cat/round: it is a link to a folder that contains it")
 def a_link_in_a_circle(root: Path):
     (root / "cat" / "round").symlink_to(root)
 
 
-@skipped("cat/bad.png is not a regular file")
+@skipped("cat/bad.png: it is not a regular file")
 def a_pipe(root: Path):
     os.mkfifo(root / "cat" / "bad.png")
 

@@ -155,7 +155,7 @@ def test_small_classes_are_reported(tmp_path: Path):
     assert "class 'cat' has only 2 training images" in folders.load(tmp_path, 16).warnings
 
 
-def test_hidden_files_and_litter_are_ignored(tmp_path: Path):
+def test_hidden_files_and_litter_are_left_out_and_counted(tmp_path: Path):
     draw(tmp_path / "cat" / "1.png")
     for name in (".git/2.png", "cat/.3.png", "cat/.thumbnails/4.png"):
         draw(tmp_path / name)
@@ -163,7 +163,7 @@ def test_hidden_files_and_litter_are_ignored(tmp_path: Path):
 
     data = folders.load(tmp_path, 16)
 
-    assert (sum(data.sizes.values()), data.problems) == (1, [])
+    assert (data.num_images, data.problems) == (1, ["4 files of systems and tools, or hidden"])
 
 
 @pytest.mark.parametrize("name", ["東京", "café", "Ω mega", "a'b<c>&[bold]"])
@@ -188,7 +188,7 @@ def test_links_out_of_the_folder_are_followed_only_when_allowed(tmp_path: Path, 
     refused, allowed = folders.load(inside, 16), folders.load(inside, 16, allow_outside=True)
 
     assert (sum(refused.sizes.values()), sum(allowed.sizes.values())) == (1, 2)
-    assert ["it lies outside the folder" in problem for problem in refused.problems] == [True]
+    assert ["1 file outside the folder" in problem for problem in refused.problems] == [True]
 
 
 def test_links_within_the_folder_are_followed(tmp_path: Path):

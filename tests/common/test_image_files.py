@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.datasets.readers.image_files import ImageError, read_image
+from common.datasets.readers import image_files
+from common.datasets.readers.image_files import ImageError, is_image, read_image, read_picture
 from tests.common.pictures import draw_noise
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -96,7 +97,16 @@ def test_any_mode_size_and_orientation_gives_rgb_of_its_area(mode: str, width: i
     assert tuple(pixels.shape) == (3, *((width, height) if turn > 4 else (height, width)))
 
 
-@given(level=st.integers(0, 0xFFFF))
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_grey_of_any_medical_depth_fills_the_range(tmp_path: Path, bits: int):
+    Image.fromarray(np.array([[0, (1 << bits) - 1]], np.uint16)).save(tmp_path / "grey.png")
+
+    picture = read_picture(tmp_path / "grey.png")
+
+    assert (picture.pixels[0, 0].tolist(), picture.grey_bits) == ([0, 255], bits)
+
+
+@given(level=st.integers(0x4000, 0xFFFF))
 @settings(max_examples=20, deadline=None)
 def test_16_bit_grey_keeps_its_leading_bits(level: int):
     with tempfile.TemporaryDirectory() as folder:
@@ -106,6 +116,46 @@ def test_16_bit_grey_keeps_its_leading_bits(level: int):
         pixels = read_image(path)
 
     assert set(pixels.flatten().tolist()) == {level >> 8}
+
+
+def test_a_jpeg_beyond_the_limit_is_decoded_at_reduced_size(tmp_path: Path):
+    Image.new("L", (400, 300), 200).save(tmp_path / "phone.jpg")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_files, "MAX_MEGAPIXELS", 0.1)
+        picture = read_picture(tmp_path / "phone.jpg", max_megapixels=0.1)
+
+    assert (picture.size, tuple(picture.pixels.shape)) == ((400, 300), (3, 150, 200))
+
+
+@pytest.mark.parametrize(("limit", "is_read"), [(0.11, False), (0.12, True)])
+def test_a_large_png_is_read_only_if_its_owner_allows_it(tmp_path: Path, limit: float, is_read: bool):
+    Image.new("L", (400, 300)).save(tmp_path / "large.png")
+
+    if is_read:
+        assert read_image(tmp_path / "large.png", limit).shape == (3, 300, 400)
+    else:
+        with pytest.raises(ImageError, match="set 'max-megapixels' if you trust it"):
+            read_image(tmp_path / "large.png", limit)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
+def test_further_pages_and_frames_are_told(tmp_path: Path, suffix: str):
+    pages = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    pages[0].save(tmp_path / f"two.{suffix}", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / f"one.{suffix}")
+
+    assert [read_picture(tmp_path / f"{name}.{suffix}").has_more_pages for name in ("two", "one")] == [True, False]
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "avif", "jp2", "mpo", "dib", "pbm", "pnm"])
+def test_every_listed_suffix_is_read(tmp_path: Path, suffix: str):
+    path = tmp_path / f"image.{suffix}"
+    formats = {"jfif": "jpeg", "jpe": "jpeg", "jp2": "jpeg2000", "pbm": "ppm", "pnm": "ppm"}
+    Image.new("RGB", (40, 30)).save(path, formats.get(suffix, suffix))
+
+    assert is_image(path)
+    assert read_image(path).shape == (3, 30, 40)
 
 
 @given(data=st.data(), suffix=st.sampled_from(["png", "jpg", "gif", "bmp", "tif", "webp"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.datasets.readers import folders
+from common.datasets.readers.finding import find_listing
 from common.datasets.readers.listing import FolderError, Listing
 from tests.common.pictures import draw
 
@@ -37,14 +38,14 @@ def test_list_file_whose_first_line_ends_in_no_number_is_refused_in_a_sentence(t
     write(tmp_path / "clipart_train.txt", "images of cats and dogs", "clipart/cat/0.png 0")
 
     with pytest.raises(FolderError, match=r"first line of list .*clipart_train.txt must be 'path label-index'"):
-        folders.find_listing(tmp_path / "clipart_train.txt")
+        find_listing(tmp_path / "clipart_train.txt")
 
 
 @pytest.mark.parametrize("name", ["clipart", "clipart_train.txt", "clipart_test.txt", "#clipart"])
 def test_domainnet_gives_one_domain_with_its_splits(domainnet: Path, name: str):
     path = domainnet / name if name[0] != "#" else domainnet.with_name(domainnet.name + name)
 
-    listing = folders.find_listing(path)
+    listing = find_listing(path)
 
     one = {
         ("aircraft_carrier", "train"): 2,
@@ -57,7 +58,7 @@ def test_domainnet_gives_one_domain_with_its_splits(domainnet: Path, name: str):
 
 
 def test_domainnet_as_a_whole_gives_every_domain(domainnet: Path):
-    domains = Counter(entry.domain for entry in folders.find_listing(domainnet).entries)
+    domains = Counter(entry.domain for entry in find_listing(domainnet).entries)
 
     assert domains == {"clipart": 6, "real": 6}
 
@@ -85,14 +86,14 @@ def open_list(path: Path):
 
 
 def test_nico_common_gives_a_domain(nico: Path):
-    listing = folders.find_listing(nico / "NICO_DG" / "autumn")
+    listing = find_listing(nico / "NICO_DG" / "autumn")
 
     assert found(listing) == {("airplane", "train"): 1, ("hot air balloon", "train"): 1}
 
 
 @pytest.mark.parametrize(("part", "contexts"), [(0, {"at sea", "den"}), (1, {"aurora", "snow"})])
 def test_nico_unique_gives_the_kth_context_of_every_class(nico: Path, part: int, contexts: set[str]):
-    listing = folders.find_listing(nico / f"NICO_unique#{part}")
+    listing = find_listing(nico / f"NICO_unique#{part}")
 
     assert found(listing) == {("airplane", "train"): 1, ("fox", "train"): 1}
     assert {entry.path.parent.name for entry in listing.entries} == contexts
@@ -100,7 +101,7 @@ def test_nico_unique_gives_the_kth_context_of_every_class(nico: Path, part: int,
 
 def test_nico_with_both_sets_asks_for_one(nico: Path):
     with pytest.raises(FolderError, match="NICO_DG and NICO_unique: name one"):
-        folders.find_listing(nico)
+        find_listing(nico)
 
 
 def test_a_mapping_names_classes_that_no_folder_names(tmp_path: Path):
@@ -109,7 +110,7 @@ def test_a_mapping_names_classes_that_no_folder_names(tmp_path: Path):
     write(tmp_path / "flat_train.txt", "flat/0.png 0", "flat/1.png 1")
     write(tmp_path / "dg_label_id_mapping.json", json.dumps({"bear": 0, "wolf": 1}))
 
-    assert found(folders.find_listing(tmp_path)) == {("bear", "train"): 1, ("wolf", "train"): 1}
+    assert found(find_listing(tmp_path)) == {("bear", "train"): 1, ("wolf", "train"): 1}
 
 
 def test_pacs_lists_give_three_splits(tmp_path: Path):
@@ -119,7 +120,7 @@ def test_pacs_lists_give_three_splits(tmp_path: Path):
             with open(tmp_path / f"sketch_{split}_kfold.txt", "a") as file:
                 file.write(f"sketch/{label}/{number}.png {index}\n")
 
-    splits = Counter(entry.split for entry in folders.find_listing(tmp_path).entries)
+    splits = Counter(entry.split for entry in find_listing(tmp_path).entries)
 
     assert splits == {"train": 2, "validation": 2, "test": 2}
 
@@ -129,7 +130,7 @@ def test_pacs_folders_are_domains_of_classes(tmp_path: Path):
         for label in ("dog", "horse"):
             draw(tmp_path / domain / label / "1.png")
 
-    listing = folders.find_listing(tmp_path)
+    listing = find_listing(tmp_path)
 
     assert found(listing) == {("dog", None): 2, ("horse", None): 2}
     assert found(listing.part("sketch")) == {("dog", None): 1, ("horse", None): 1}
@@ -139,7 +140,7 @@ def test_class_folders_with_folders_of_their_own_stay_classes(tmp_path: Path):
     for name in ("cat/indoor", "cat/garden", "dog/park", "dog/indoor"):
         draw(tmp_path / name / "1.png")
 
-    assert found(folders.find_listing(tmp_path)) == {("cat", None): 2, ("dog", None): 2}
+    assert found(find_listing(tmp_path)) == {("cat", None): 2, ("dog", None): 2}
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def open_images(tmp_path: Path) -> Path:
 
 
 def test_open_images_keeps_images_that_surely_show_one_class(open_images: Path):
-    listing = folders.find_listing(open_images)
+    listing = find_listing(open_images)
 
     assert {entry.path.stem: (entry.label, entry.split) for entry in listing.entries} == {
         "fox": ("Fox", "train"),
@@ -173,7 +174,7 @@ def test_open_images_keeps_images_that_surely_show_one_class(open_images: Path):
 
 
 def test_open_images_says_what_it_left_out(open_images: Path):
-    problems = folders.find_listing(open_images).problems
+    problems = find_listing(open_images).problems
 
     assert [problem.split(" images")[0] for problem in problems] == ["1", "1 labelled"]
 
@@ -181,7 +182,7 @@ def test_open_images_says_what_it_left_out(open_images: Path):
 def test_open_images_labels_of_one_name_stay_two_classes(open_images: Path):
     write(open_images / "train" / "metadata" / "classes.csv", "/m/fox,Bass", "/m/lion,Bass")
 
-    assert {entry.label for entry in folders.find_listing(open_images).entries} == {"Bass (/m/fox)", "Bass (/m/lion)"}
+    assert {entry.label for entry in find_listing(open_images).entries} == {"Bass (/m/fox)", "Bass (/m/lion)"}
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -197,7 +198,7 @@ def test_a_manifest_gives_path_label_and_split(tmp_path: Path, separator: str, n
         draw(tmp_path / row[0])
     write(tmp_path / "table.csv", *(separator.join(row) for row in rows))
 
-    listing = folders.find_listing(tmp_path / name)
+    listing = find_listing(tmp_path / name)
 
     assert found(listing) == {("cat", "train"): 1, ("dog", "validation"): 1, ("dog", "test"): 1}
 

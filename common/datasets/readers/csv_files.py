@@ -1,46 +1,27 @@
-"""Tables that give each image's class: a manifest of the user's own, or the labels of Open Images.
+"""Tables that give each image's class: a manifest of the user's own, or the labels of Open Images (`open_images.py`).
 
-Manifest      columns `path`, `label` and optionally `split` and `domain`; paths are relative to the table's folder
-Open Images   columns `ImageID,Source,LabelName,Confidence`, as in `oidv6-train-annotations-human-imagelabels.csv` or
-              in FiftyOne's `train/labels/classifications.csv`. Images are `ImageID.jpg` anywhere below the folder.
-              Class names are in `*class-descriptions*.csv` or `train/metadata/classes.csv`; keep only your classes
-              in that file.
-
-An image of Open Images counts for a class at a Confidence of at least 0.5. It does not count if a human (a Source other
-than `machine`) said that the class is absent. Images that show more than one of the classes are left out.
+A manifest has the columns `path`, `label` and optionally `split` and `domain`, or other usual names of these (`COLUMNS`
+in `tables.py`). Paths are relative to the table's folder.
 """
 
-import csv
 import os
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from common.datasets.readers.image_files import is_image, printable_path, walk_images
-from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, parse_class_name, parse_split
-
-MANIFEST, OPEN_IMAGES = {"path", "label"}, {"imageid", "labelname", "confidence"}
-MIN_CONFIDENCE = 0.5
-MAX_DEPTH = 3
-UNREADABLE = "a table cannot be read"
+from common.datasets.readers.image_files import is_image, printable_path
+from common.datasets.readers.listing import Entry, FolderError, Listing, parse_class_name, parse_split
+from common.datasets.readers.open_images import is_open_images, read_labels
+from common.datasets.readers.tables import COLUMNS, Table, find_tables, open_table
 
 
 def read_table(file: Path) -> Listing:
-    """List the images that a CSV file names.
+    """List the images that a table names.
 
     Raises
     ------
     FolderError: the table cannot be read, or it lacks a column.
     """
-    columns = _columns(file)
-    if columns >= OPEN_IMAGES:
-        return _open_images(file.parent, [file])
-    if columns >= MANIFEST:
-        return _manifest(file)
-    raise FolderError(
-        f"table {printable_path(file)} lacks the columns path and label (or those of Open Images): add a header line",
-        "a table lacks the columns path and label",
-    )
+    table = open_table(file)
+    return read_labels(file.parent, [table]) if is_open_images(table) else _manifest(table)
 
 
 def find_listing(folder: Path) -> Listing | None:
@@ -48,65 +29,86 @@ def find_listing(folder: Path) -> Listing | None:
 
     Raises
     ------
-    FolderError: a table cannot be read or lacks a column, or the folder has more than one manifest.
+    FolderError: a manifest cannot be used, or the folder has more than one.
     """
-    tables = [
-        file for depth in range(MAX_DEPTH) for file in sorted(folder.glob("*/" * depth + "*.csv")) if file.is_file()
-    ]
-    columns = {file: _columns_or_none(file) for file in tables}
-    if labels := [file for file in tables if columns[file] >= OPEN_IMAGES]:
-        return _open_images(folder, labels)
-    manifests = [file for file in tables if file.parent == folder and columns[file] >= MANIFEST]
-    if len(manifests) > 1:
-        names = " and ".join(file.name for file in manifests)
+    tables = [table for file in find_tables(folder) if (table := _open_or_none(file))]
+    if labels := [table for table in tables if is_open_images(table)]:
+        return read_labels(folder, labels)
+    manifests = [table for table in tables if table.file.parent == folder and table.is_manifest]
+    named = [table for table in manifests if _is_ours(table)] or [table for table in manifests if _is_usable(table)]
+    if len(named) > 1:
+        names = " and ".join(table.file.name for table in named)
         raise FolderError(
             f"folder {printable_path(folder)} has the tables {names}: set data-path to one of them",
-            f"there are {len(manifests)} tables, and none is chosen",
+            f"there are {len(named)} tables, and none is chosen",
         )
-    return _manifest(manifests[0]) if manifests else None
+    return _manifest(named[0]) if named else None
 
 
-def _columns(file: Path) -> set[str]:
-    return set(next(_rows(file), ()))
+def explain_unused(folder: Path) -> list[str]:
+    """One line for each table in a folder that cannot be used, with the reason."""
+    lines = []
+    for file in find_tables(folder, depth=1):
+        try:
+            table = open_table(file)
+            if not is_open_images(table):
+                _manifest(table)
+        except FolderError as error:
+            lines.append(f"{file.name} is not used: {error}")
+    return lines
 
 
-def _columns_or_none(file: Path) -> set[str]:
-    """The columns of a table that the user did not name; empty if it cannot be read, since it may be any file."""
+def _is_ours(table: Table) -> bool:
+    """Whether a table has the very columns of a manifest, so that it is surely meant."""
+    return {"path", "label"}.issubset(table.header)
+
+
+def _is_usable(table: Table) -> bool:
     try:
-        return _columns(file)
+        return bool(_manifest(table))
     except FolderError:
-        return set()
+        return False
 
 
-def _rows(file: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows as dictionaries with lower-case keys; fields are separated by commas, semicolons or tabs."""
+def _open_or_none(file: Path) -> Table | None:
+    """A table that the user did not name; None if it cannot be read, since it may be any file."""
     try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline()
-            delimiter = max(",;\t", key=header.count)
-            names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-            for row in csv.DictReader(stream, names, delimiter=delimiter, restval="", strict=True):
-                yield {name: (value or "").strip() for name, value in row.items() if name is not None}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FolderError(f"table {printable_path(file)} cannot be read: {error}", UNREADABLE) from None
+        return open_table(file)
+    except FolderError:
+        return None
 
 
-def _manifest(file: Path) -> Listing:
-    entries, problems = [], []
-    for number, row in enumerate(_rows(file), 2):
-        where = f"{file.name} line {number}"
-        if not row["path"] or not row["label"]:
-            problems.append(f"{where} has no path or no label")
-        elif not os.path.isfile(path := file.parent / row["path"]):
-            problems.append(f"{where}: there is no file {row['path']}")
-        elif not is_image(path):
-            problems.append(f"{where}: {row['path']} does not have the suffix of an image")
-        else:
-            label = parse_class_name(row["label"], f"table {printable_path(file)}")
-            entries.append(Entry(path, label, parse_split(row.get("split", ""), where), row.get("domain") or None))
-    if not entries:
+def _manifest(table: Table) -> Listing:
+    """
+    Raises
+    ------
+    FolderError: the table lacks a column, or names no image that is there.
+    """
+    file, entries, problems, columns = table.file, [], [], table.columns
+    if missing := [key for key in ("path", "label") if key not in columns]:
         raise FolderError(
-            f"table {printable_path(file)} names no image that is there: write paths relative to the table's folder",
+            f"table {printable_path(file)} lacks the columns path and label (or those of Open Images): its first line "
+            f"'{', '.join(table.header)[:100]}' has no {' and no '.join(missing)}",
+            "a table lacks the columns path and label",
+        )
+    for number, row in enumerate(table.rows(), table.header_line + 1):
+        where = f"{file.name} line {number}"
+        said = {key: row.get(name, "") for key, name in columns.items()}
+        path = find_file(file.parent, said["path"])
+        if not said["path"] or not said["label"]:
+            problems.append(f"{where} has no path or no label")
+        elif not path:
+            problems.append(f"{where}: there is no file {said['path']}")
+        elif not is_image(path):
+            problems.append(f"{where}: {said['path']} does not have the suffix of an image")
+        else:
+            label = parse_class_name(said["label"], f"table {printable_path(file)}")
+            entries.append(Entry(path, label, parse_split(said.get("split", ""), where), said.get("domain") or None))
+    if not entries:
+        why = f" ({problems[0]})" if problems else ""
+        raise FolderError(
+            f"table {printable_path(file)} names no image that is there{why}: write paths relative to the table's "
+            "folder",
             "a table names no image that is there",
         )
     if len({entry.split is None for entry in entries}) > 1:
@@ -114,74 +116,17 @@ def _manifest(file: Path) -> Listing:
             f"table {printable_path(file)} gives a split for some images only: give one for every image, or for none",
             "a table gives a split for some images only",
         )
-    return Listing("CSV manifest", file.parent, entries, problems)
+    doubts = [f"{file.name} {table.doubt}"] if table.doubt else []
+    others = [name for name in COLUMNS["label"] if name in table.header and name != columns["label"]]
+    if others:
+        doubts.append(f"{file.name}: the classes are those of column '{columns['label']}', not of '{others[0]}'")
+    unlisted = "that the table does not name"
+    return Listing("CSV manifest", file.parent, entries, problems, unlisted=unlisted, doubts=doubts)
 
 
-def _open_images(root: Path, tables: list[Path]) -> Listing:
-    problems: list[str] = []
-    images = {path.stem: path for path in walk_images(root, [])}
-    names = _descriptions(root)
-    labels: dict[tuple[str, str], bool] = {}
-    verified, splits, missing = set(), {}, set()
-    for table in tables:
-        split = _split_of(table.relative_to(root))
-        for row in _rows(table):
-            image, label = row["imageid"], row["labelname"]
-            if label not in names:
-                continue
-            if image not in images:
-                missing.add(image)
-                continue
-            try:
-                present = float(row["confidence"]) >= MIN_CONFIDENCE
-            except ValueError:
-                problems.append(f"{table.name}: image {image} has the Confidence '{row['confidence']}', not a number")
-                continue
-            splits[image] = split
-            human = row.get("source") != "machine"
-            if human or (image, label) not in verified:
-                labels[image, label] = present
-            if human:
-                verified.add((image, label))
-    shows: dict[str, list[str]] = {}
-    for (image, label), present in labels.items():
-        if present:
-            shows.setdefault(image, []).append(label)
-    single = {image: found[0] for image, found in shows.items() if len(found) == 1}
-    if several := len(shows) - len(single):
-        problems.append(f"{several} images show several of the {len(names)} classes and are left out")
-    if missing:
-        problems.append(f"{len(missing)} labelled images are not below {printable_path(root)}")
-    if not single:
-        raise FolderError(
-            f"Open Images folder {printable_path(root)} has no image that shows just one of its classes: check the "
-            "table of class names",
-            "no image shows just one of the classes",
-        )
-    entries = [Entry(images[image], names[label], splits[image]) for image, label in sorted(single.items())]
-    return Listing("Open Images tables", root, entries, problems)
-
-
-def _descriptions(root: Path) -> dict[str, str]:
-    """Label id (`/m/...`) -> class name; if two ids have the same name, the id is added to it."""
-    files = [file for depth in range(MAX_DEPTH) for file in sorted(root.glob("*/" * depth + "*class*.csv"))]
-    pairs: dict[str, str] = {}
-    for file in files:
-        try:
-            with open(file, encoding="utf-8-sig", newline="") as stream:
-                rows = [row for row in csv.reader(stream) if len(row) >= 2 and row[0].startswith("/")]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise FolderError(f"table {printable_path(file)} cannot be read: {error}", UNREADABLE) from None
-        pairs |= {row[0].strip(): parse_class_name(row[1], f"table {printable_path(file)}") for row in rows}
-    if not pairs:
-        raise FolderError(
-            f"Open Images folder {printable_path(root)} has no table of class names: add class-descriptions.csv",
-            "there is no table of class names",
-        )
-    uses = Counter(pairs.values())
-    return {label: f"{name} ({label})" if uses[name] > 1 else name for label, name in pairs.items()}
-
-
-def _split_of(table: Path) -> str | None:
-    words = [word for part in table.parts for word in part.lower().replace(".", "-").replace("_", "-").split("-")]
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+def find_file(folder: Path, written: str) -> Path | None:
+    """The file that a table or list means, whose paths may have been written on Windows; None if there is none."""
+    for spelling in dict.fromkeys([written, written.replace("\\", "/")]):
+        if spelling and os.path.isfile(path := folder / spelling):
+            return path
+    return None

@@ -1,29 +1,31 @@
 """A client's own images: read from any layout of its `data-path` as labelled square images in three splits.
 
-Layouts are class folders with or without splits or domains (`class_folders.py`), list files (`list_files.py`) and CSV
-tables (`csv_files.py`). `data-path` names a folder, a list or a table. `#PART` at its end selects one domain
-(`PACS#sketch`, `NICO_unique#2`). If the layout has no splits, each class is split 70/10/20 in the order of the hashes
-of its files' relative paths. This needs no seed and is the same on every machine.
+`finding.py` says which images these are. If the layout has no splits, each class is split 70/10/20 in the order of the
+hashes of its files' relative paths. This needs no seed and is the same on every machine.
 """
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from common.datasets.labeled_images import LabeledImages
-from common.datasets.readers import class_folders, csv_files, list_files
-from common.datasets.readers.image_files import ImageError, printable_path, read_image
-from common.datasets.readers.listing import Entry, FolderError, Listing, check_distinct_in_case
+from common.datasets.readers.doubts import find_doubts
+from common.datasets.readers.finding import find_listing, find_unused
+from common.datasets.readers.image_files import MAX_MEGAPIXELS, ImageError, Picture, printable_path, read_picture
+from common.datasets.readers.listing import Entry, FolderError, Listing, check_distinct_names
+from common.datasets.readers.tree import LeftOut, Reason, describe
 from common.vision.preprocessing import PreprocessSpec
 
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.2
-TINY_CLASS = 5
-"""A class with fewer training images gets a warning."""
+OUTSIDE = Reason(
+    "outside the folder, to which links or paths lead: allow them by --allow-outside, or 'allow-outside' in the node "
+    "config",
+    "by folder",
+)
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,32 @@ class ImageFolder:
     fingerprint: str
     """sha256 over the relative path, pixels, class and split of every file; a file that is no image has no pixels."""
     problems: list[str]
-    """One line for each image, or group of files, that was skipped."""
+    """One line for each file, or group of files, that was skipped."""
     warnings: list[str]
-    """One line for each duplicate and each class with few images; these images are not left out."""
+    """One line for each thing that its owner should look at; no image is left out for it."""
+    num_left_out: int
+    """Files below the path that are not used; `problems` says why."""
+
+    @property
+    def num_images(self) -> int:
+        """The images of all splits."""
+        return sum(map(len, self.splits.values()))
 
 
-def load(path: Path, image_size: int, allow_outside: bool = False, most_per_class: int | None = None) -> ImageFolder:
+def load(
+    path: Path,
+    image_size: int,
+    allow_outside: bool = False,
+    most_per_class: int | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> ImageFolder:
     """Read train, validation and test images and resize them to squares of `image_size` pixels.
 
     Parameters
     ----------
     allow_outside: also read images whose links or paths lead out of the folder; otherwise they are skipped.
     most_per_class: the most training images of each class that are read; they are the first by the hash of their paths.
+    max_megapixels: the most million pixels of an image; a larger one is skipped.
 
     Raises
     ------
@@ -64,70 +80,46 @@ def load(path: Path, image_size: int, allow_outside: bool = False, most_per_clas
             os.strerror(error.errno) if error.errno else "their folder cannot be read",
         ) from None
     root = listing.root
-    check_distinct_in_case({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
-    problems = [problem.replace(f"{printable_path(root)}{os.sep}", "") for problem in listing.problems]
-    entries = _with_splits(_inside(listing, problems, allow_outside), root)
+    check_distinct_names({entry.label for entry in listing.entries} | set(listing.empty_classes), root)
+    left_out, twice = dict(listing.left_out), list[str]()
+    entries = _with_splits(_inside(listing, left_out, twice, allow_outside), root)
     if most_per_class is not None:
-        entries = _at_most(entries, most_per_class, root)
+        entries = _at_most(entries, most_per_class, root, left_out)
     spec = PreprocessSpec(image_size)
     images: dict[Entry, torch.Tensor] = {}
-    sizes: Counter[tuple[int, int]] = Counter()
+    pictures: dict[Entry, Picture] = {}
     same_pixels: dict[bytes, list[Entry]] = defaultdict(list)
     for entry in entries:
         try:
-            pixels = read_image(entry.path)
+            picture = read_picture(entry.path, max_megapixels)
         except ImageError as error:
-            problems.append(f"{_name(entry, root)}: {error}")
+            left_out[entry.path] = Reason(str(error))
             continue
-        images[entry] = spec.resize(pixels)
-        sizes[pixels.shape[2], pixels.shape[1]] += 1
+        pixels = picture.pixels
+        images[entry], pictures[entry] = spec.resize(pixels), replace(picture, pixels=torch.empty(0))
         same_pixels[hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).digest()].append(entry)
     fingerprint = _fingerprint(entries, root, {entry: key for key, group in same_pixels.items() for entry in group})
+    left_out |= find_unused(listing, {entry.path for entry in images} | left_out.keys())
+    problems = [*listing.problems, *twice, *describe(left_out, listing.below or root)]
     class_names = _class_names(listing, list(images), problems)
     images = {entry: pixels for entry, pixels in images.items() if entry.label in class_names}
     splits = {split: _stack(images, split, class_names, image_size) for split in ("train", "validation", "test")}
-    warnings = _duplicates(same_pixels.values(), root) + _small_classes(splits["train"], class_names)
-    return ImageFolder(listing.layout, class_names, splits, dict(sizes), fingerprint, problems, warnings)
+    warnings = listing.doubts + find_doubts(splits, class_names, pictures, same_pixels.values(), root)
+    num_left_out = sum(not os.path.isdir(file) for file in left_out) + len(pictures) - len(images)
+    sizes = Counter(picture.size for picture in pictures.values())
+    return ImageFolder(listing.layout, class_names, splits, dict(sizes), fingerprint, problems, warnings, num_left_out)
 
 
-def find_listing(path: Path) -> Listing:
-    """List the image files by the first layout that fits; `#PART` at the end of the path selects one domain.
-
-    Raises
-    ------
-    FolderError: the path does not exist or has no known layout.
-    """
-    name, _, part = path.name.rpartition("#")
-    if name and not path.exists():
-        return find_listing(path.with_name(name)).part(part)
-    if path.is_file():
-        readers = {".csv": csv_files.read_table, ".tsv": csv_files.read_table, ".txt": list_files.read_list}
-        if path.suffix.lower() not in readers:
-            raise FolderError(
-                f"{printable_path(path)} is no folder of images, no .csv table and no .txt list: give one of these",
-                "'data-path' names a file that is no table and no list",
-            )
-        return readers[path.suffix.lower()](path)
-    if not path.is_dir():
-        raise FolderError(
-            f"there is no folder {printable_path(path)}: give a folder with one sub-folder of images for each class",
-            "'data-path' names nothing that is there",
-        )
-    return list_files.find_listing(path) or csv_files.find_listing(path) or class_folders.find_listing(path)
-
-
-def _inside(listing: Listing, problems: list[str], allow_outside: bool) -> list[Entry]:
+def _inside(listing: Listing, left_out: LeftOut, twice: list[str], allow_outside: bool) -> list[Entry]:
     """The entries sorted by path, each file once, without files outside the folder unless `allow_outside`."""
-    root = os.path.realpath(listing.root)
+    roots = [os.path.realpath(root) for root in (listing.root, listing.below) if root]
     kept: dict[Path, Entry] = {}
     for entry in sorted(listing.entries, key=lambda entry: os.fsencode(entry.path)):
-        if not allow_outside and os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
-            problems.append(
-                f"{_name(entry, listing.root)}: it lies outside the folder; set 'allow-outside' in the node config to "
-                "read it"
-            )
+        real = os.path.realpath(entry.path)
+        if not allow_outside and not any(os.path.commonpath([root, real]) == root for root in roots):
+            left_out[entry.path] = OUTSIDE
         elif (first := kept.setdefault(entry.path, entry)) is not entry:
-            problems.append(f"{_name(entry, listing.root)}: it is listed twice, the first time as '{first.label}'")
+            twice.append(f"{entry.name_below(listing.root)}: it is listed twice, the first time as '{first.label}'")
     return list(kept.values())
 
 
@@ -152,13 +144,15 @@ def _with_splits(entries: list[Entry], root: Path) -> list[Entry]:
     return split
 
 
-def _at_most(entries: list[Entry], most: int, root: Path) -> list[Entry]:
+def _at_most(entries: list[Entry], most: int, root: Path, left_out: LeftOut) -> list[Entry]:
     ranks: Counter[str] = Counter()
     kept = []
     for entry in sorted(entries, key=lambda entry: hashlib.sha256(_relative(entry, root)).digest()):
         ranks[entry.label] += entry.split == "train"
         if entry.split != "train" or ranks[entry.label] <= most:
             kept.append(entry)
+        else:
+            left_out[entry.path] = Reason(f"beyond the {most} of each class that are taken", "together")
     return kept
 
 
@@ -173,7 +167,8 @@ def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -
     others = Counter(entry.label for entry in readable if entry.label not in trained)
     for name in sorted({entry.label for entry in listing.entries} | set(listing.empty_classes)):
         if name not in trained and name not in others:
-            why = f" ({problems[0]})" if problems else ""
+            near = [line for line in problems if name in line] or problems
+            why = f" ({near[0]})" if near else ""
             raise FolderError(
                 f"class folder '{name}' in {printable_path(listing.root)} has no readable training image{why}: "
                 "add some, or remove the folder",
@@ -198,25 +193,6 @@ def _stack(images: dict[Entry, torch.Tensor], split: str, class_names: list[str]
     return LabeledImages(stacked, torch.tensor([index[entry.label] for entry in chosen], dtype=torch.int64))
 
 
-def _duplicates(groups: Iterable[list[Entry]], root: Path) -> list[str]:
-    """One line for each image whose pixels also occur in another split or under another class."""
-    lines = []
-    for first, *others in groups:
-        for other in others:
-            same = f"{_name(other, root)} has the same pixels as {_name(first, root)}"
-            if other.label != first.label:
-                lines.append(f"{same}, which is another class")
-            elif other.split != first.split:
-                lines.append(f"{same}: one is in {other.split}, the other in {first.split}")
-    return lines
-
-
-def _small_classes(train: LabeledImages, class_names: list[str]) -> list[str]:
-    counts = torch.bincount(train.labels, minlength=len(class_names)).tolist()
-    return [f"class '{name}' has only {count} training images"
-            for name, count in zip(class_names, counts, strict=True) if count < TINY_CLASS]  # fmt: skip
-
-
 def _fingerprint(entries: list[Entry], root: Path, pixels: dict[Entry, bytes]) -> str:
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: _relative(entry, root)):
@@ -227,7 +203,3 @@ def _fingerprint(entries: list[Entry], root: Path, pixels: dict[Entry, bytes]) -
 
 def _relative(entry: Entry, root: Path) -> bytes:
     return os.fsencode(os.path.relpath(entry.path, root)).replace(os.fsencode(os.sep), b"/")
-
-
-def _name(entry: Entry, root: Path) -> str:
-    return printable_path(Path(os.path.relpath(entry.path, root)))

@@ -1,57 +1,115 @@
-"""Reading one image file of any size and mode as RGB pixels, and finding the image files in a folder."""
+"""Reading one image file of any size and mode as RGB pixels."""
 
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-LITTER = frozenset({"thumbs.db", "desktop.ini"})
+SUFFIXES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
+})  # fmt: skip
+MAX_MEGAPIXELS = 90.0
+"""The most million pixels of a picture, unless its owner allows more: what claims more may be a decompression bomb."""
+MORE_AT_REDUCED_SIZE = 4
+"""A picture whose format can be decoded at half its size (JPEG) may have this many times the pixels."""
+GREY_BITS = (8, 10, 12, 14, 16)
+"""Bits per pixel of grey pictures of medicine and of cameras, which are stored in 16."""
 
 
 class ImageError(ValueError):
     """The file gives no image; the message says why, and the caller adds the file's name."""
 
 
-def read_image(path: Path) -> torch.Tensor:
-    """The image as RGB, uint8 (3, h, w).
+@dataclass(frozen=True)
+class Picture:
+    """What one file shows."""
 
-    It is turned upright by its EXIF tag, transparent pixels are laid over white, and 16-bit grey values keep their
-    upper 8 bits. An animation or a file of several pages gives its first image.
+    pixels: torch.Tensor
+    """RGB, uint8 (3, h, w)."""
+    size: tuple[int, int]
+    """Width and height in pixels of the upright picture in the file; `pixels` has fewer if it was decoded reduced."""
+    has_more_pages: bool
+    """Whether the file holds other pages or frames, which are not read."""
+    grey_bits: int | None
+    """Bits per pixel as which grey values of more than 8 bits were read; None for other pictures."""
+
+
+def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> torch.Tensor:
+    """The image as RGB, uint8 (3, h, w); see `read_picture`."""
+    return read_picture(path, max_megapixels).pixels
+
+
+def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """Read a file's picture. It is turned upright by its EXIF tag, and transparent pixels are laid over white.
+
+    Grey values of up to 16 bits are read by the least of 8, 10, 12, 14 and 16 bits that holds them, and keep the upper
+    8 of these. An animation or a file of several pages gives its first picture. A JPEG of more than 90 million pixels
+    is decoded at a half, a quarter or an eighth of its width and height.
+
+    max_megapixels: the most million pixels; of a JPEG four times as many.
 
     Raises
     ------
-    ImageError: the file is no image, is broken or truncated, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    ImageError: the file is no image, is broken or truncated, or has too many pixels.
     """
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                pixels = np.array(_as_rgb(ImageOps.exif_transpose(image)))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(
-            f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels and is not read, as it may be a decompression bomb"
-        ) from None
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            size = image.size
+            _limit_size(image, max_megapixels)
+            more = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+            upright = ImageOps.exif_transpose(image)
+            bits = _grey_bits(upright) if upright.mode.startswith("I") else None
+            pixels = np.array(_as_rgb(upright, bits))
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
         raise ImageError("it is no image that can be read") from None
     except Exception as error:  # Pillow's decoders raise many types of error for a broken file.
         raise ImageError(f"it is broken ({str(error) or type(error).__name__})") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    height, width = pixels.shape[:2]
+    if (width > height) != (size[0] > size[1]):
+        size = size[::-1]
+    return Picture(torch.from_numpy(pixels).permute(2, 0, 1), size, more, bits)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ImageError("its grey values do not fit into 16 bits: save it with 8 or 16 bits per pixel")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+def _limit_size(image: Image.Image, max_megapixels: float) -> None:
+    """Set a large picture to be decoded at reduced size, where its format can.
+
+    Raises
+    ------
+    ImageError: it has too many pixels.
+    """
+    width, height = image.size
+    can_reduce = image.format in ("JPEG", "MPO")
+    most = round(max_megapixels * 1e6) * (MORE_AT_REDUCED_SIZE if can_reduce else 1)
+    if width * height > most:
+        raise ImageError(
+            f"it has {width * height:,} pixels, more than {most:,}, and is not read, as it may be a decompression "
+            "bomb: set 'max-megapixels' if you trust it"
+        )
+    if can_reduce and width * height > MAX_MEGAPIXELS * 1e6:
+        factor = next((f for f in (2, 4) if width * height <= MAX_MEGAPIXELS * 1e6 * f * f), 8)
+        image.draft(None, (width // factor, height // factor))
+
+
+def _grey_bits(image: Image.Image) -> int:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError("its grey values do not fit into 16 bits: save it with 8 or 16 bits per pixel")
+    return next(bits for bits in GREY_BITS if values.max() < 1 << bits)
+
+
+def _as_rgb(image: Image.Image, grey_bits: int | None) -> Image.Image:
+    if grey_bits:
+        return Image.fromarray((np.asarray(image) >> (grey_bits - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):
@@ -71,48 +129,3 @@ def is_image(path: PurePath) -> bool:
 def printable_path(path: Path) -> str:
     """The path as text that can be printed, even if its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def list_subfolders(folder: Path) -> list[Path]:
-    """The folder's sub-folders, sorted, without hidden ones.
-
-    Raises
-    ------
-    OSError: the folder cannot be listed.
-    """
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def walk_images(folder: Path, problems: list[str]) -> Iterator[Path]:
-    """Yield the image files at any depth below `folder`.
-
-    Other files, and links that lead in a circle, become `problems`.
-    """
-    waiting: list[tuple[Path, frozenset[str]]] = [(folder, frozenset())]
-    while waiting:
-        current, above = waiting.pop()
-        here = os.path.realpath(current)
-        above |= {here}
-        try:
-            paths = sorted(current.iterdir())
-        except OSError as error:
-            problems.append(f"{printable_path(current)} cannot be listed ({error.strerror})")
-            continue
-        others: Counter[str] = Counter()
-        for path in paths:
-            if path.name.startswith(".") or path.name.lower() in LITTER:
-                continue
-            if os.path.isdir(path):
-                if (target := os.path.realpath(path)) in above or here.startswith(target + os.sep):
-                    problems.append(f"{printable_path(path)} is a link to a folder that contains it")
-                else:
-                    waiting.append((path, above))
-            elif not is_image(path):
-                others[path.suffix.lower() or "without suffix"] += 1
-            elif os.path.isfile(path) or not os.path.exists(path):
-                yield path
-            else:
-                problems.append(f"{printable_path(path)} is not a regular file")
-        problems += [
-            f"{printable_path(current)}: {count} files {kind}, not read as images" for kind, count in others.items()
-        ]

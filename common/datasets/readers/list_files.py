@@ -18,8 +18,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from common.datasets.readers.image_files import is_image, list_subfolders, printable_path
-from common.datasets.readers.listing import SPLITS, Entry, FolderError, Listing, parse_class_name
+from common.datasets.readers.image_files import is_image, printable_path
+from common.datasets.readers.listing import Entry, FolderError, Listing, parse_class_name
+from common.datasets.readers.texts import find_encoding
+from common.datasets.readers.words import SPLITS, is_litter
 
 NAME = re.compile(r"(?P<domain>.+)_(?P<split>train|val|validation|crossval|test)(_kfold)?\.txt")
 UNIQUE = "NICO_unique"
@@ -62,8 +64,9 @@ def find_listing(folder: Path) -> Listing | None:
 
 def _read(lists: list[Path]) -> Listing:
     problems: list[str] = []
+    doubts: list[str] = []
     folder, where = lists[0].parent, f"list {printable_path(lists[0])}"
-    rows = [row for file in lists for row in _rows(file, problems)]
+    rows = [row for file in lists for row in _rows(file, problems, doubts)]
     unique = all(UNIQUE in row.path.parts[:-3] for row in rows)
     rows = _name_unique(rows) if unique else _name(rows, _mapping(folder), where)
     files, root = _locate(rows, folder)
@@ -79,7 +82,8 @@ def _read(lists: list[Path]) -> Listing:
         )
     if missing := len(rows) - len(entries):
         problems.append(f"{missing} of {len(rows)} listed images are missing")
-    return Listing("NICO++ Unique lists" if unique else "list files", root, entries, problems)
+    layout = "NICO++ Unique lists" if unique else "list files"
+    return Listing(layout, root, entries, problems, unlisted="that no list names", doubts=doubts)
 
 
 def _lists(path: Path) -> list[Path]:
@@ -92,13 +96,17 @@ def _lists(path: Path) -> list[Path]:
     for folder in (path.parent, path.parent / "splits", above, above / above.name):
         if lists := _in(folder, path.name):
             return lists
-    if sets := [folder.name.removesuffix("_official") for folder in list_subfolders(path) if _in(folder)]:
+    if sets := [name.removesuffix("_official") for name in _subfolders(path) if _in(path / name)]:
         raise FolderError(
             f"folder {printable_path(path)} holds lists of {' and '.join(sets)}: name one of them, for example "
             f"{printable_path(path / sets[0])}",
             f"there are {len(sets)} sets of lists, and none is chosen",
         )
     return []
+
+
+def _subfolders(path: Path) -> list[str]:
+    return sorted(folder.name for folder in path.iterdir() if folder.is_dir() and not is_litter(folder.name))
 
 
 def _in(folder: Path, domain: str | None = None) -> list[Path]:
@@ -120,17 +128,23 @@ def _domain_and_split(file: Path) -> tuple[str, str]:
 
 def _is_list(file: Path) -> bool:
     """Whether the file's first line ends in a number; other text files hardly ever do."""
-    with open(file, encoding="utf-8-sig", errors="replace") as stream:
-        return stream.readline().rpartition(" ")[2].strip().isdigit()
+    try:
+        with open(file, encoding=find_encoding(file)[0], errors="replace") as stream:
+            return stream.readline().rpartition(" ")[2].strip().isdigit()
+    except ValueError:
+        return False
 
 
-def _rows(file: Path, problems: list[str]) -> list[Row]:
+def _rows(file: Path, problems: list[str], doubts: list[str]) -> list[Row]:
     domain, split = _domain_and_split(file)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        encoding, doubt = find_encoding(file)
+        lines = file.read_text(encoding=encoding).splitlines()
+    except (OSError, ValueError) as error:
         raise FolderError(f"list {printable_path(file)} cannot be read: {error}", "a list cannot be read") from None
     rows = []
+    if doubt:
+        doubts.append(f"{file.name} {doubt}")
     for number, line in enumerate(lines, 1):
         written, _, index = line.strip().rpartition(" ")
         path = PurePosixPath(written.strip().replace("\\", "/"))
