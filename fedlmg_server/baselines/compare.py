@@ -10,11 +10,12 @@ import torch
 from common.datasets.labeled_images import LabeledImages
 from common.evaluation import Evaluation
 from common.storage.atomic import write_json
-from common.vision.metrics import count_confusions, mean_of_known, predict
-from fedlmg_server.baselines import centralised, fine_tuned, start, teachers_alone
+from common.upload import Upload
+from common.vision.metrics import accuracy, count_confusions, mean_of_known, predict
+from fedlmg_server.baselines import centralised, fine_tuned, start
 from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_uploads
 from fedlmg_server.baselines.outcome import DoesNotApply
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import VirtualRun, choose_shared
 from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
 from fedlmg_server.distillation.parallel import train_students
@@ -110,21 +111,41 @@ def measure_untrained(
     run: VirtualRun, tests: dict[str, LabeledImages] | None = None
 ) -> tuple[dict[str, MethodResult], dict[str, dict[str, float]]]:
     """The rows `UNTRAINED`, and each client's own model's accuracy on every test set; `tests`: client -> images, the
-    clients' own where not given."""
-    local: dict[str, dict[str, float]] = {}
-    ensemble = {}
-    for name, test in (tests or run.test).items():
-        probabilities = teachers.predict_with_all(run, test.images)
-        local[name] = teachers_alone.measure_each(probabilities, test.labels)
-        ensemble[name] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels)
-    matrix = {upload.client: {name: local[name][upload.client] for name in local} for upload in run.uploads}
+    clients' own where not given. Of many test sets, all but `MOST_SHARED` are read by their own client's model alone,
+    for else the time would grow with the square of their number."""
+    every = tests or run.test
+    shared = {name: every[name] for name in choose_shared(every)}
+    own: dict[str, float] = {}
+    matrix: dict[str, dict[str, float]] = {}
+    sums = {name: torch.zeros(len(test), len(run.class_names)) for name, test in shared.items()}
+
+    def measure(upload: Upload, read: teachers.Read) -> None:
+        client, matrix[upload.client] = upload.client, {}
+        for name, test in every.items():
+            if name not in shared and name != client:
+                continue
+            probabilities = torch.cat(list(read(test.images)))
+            measured = accuracy(probabilities, test.labels)
+            if name == client:
+                own[name] = measured
+            if name in shared:
+                matrix[client][name] = measured
+                sums[name] += probabilities
+
+    teachers.read_with_all(run, measure)
     attacks = measure_attack_on_uploads(run)
+    voters = torch.stack(list(run.known_classes.values())).sum(0).clamp(min=1)
+    ensemble = {name: accuracy(_normalise(sums[name] / voters), shared[name].labels) for name in shared}
     rows = {
-        "local-own": _row({name: accuracies[name] for name, accuracies in local.items()}, attacks[0]),
-        "local-all": _row({name: mean_of_known(accuracies.values()) for name, accuracies in local.items()}),
+        "local-own": _row({name: own[name] for name in every}, attacks[0]),
+        "local-all": _row({name: mean_of_known(found[name] for found in matrix.values()) for name in shared}),
         "ensemble": _row(ensemble, attacks[1]),
     }
     return rows, matrix
+
+
+def _normalise(probabilities: torch.Tensor) -> torch.Tensor:
+    return probabilities / probabilities.sum(1, keepdim=True)
 
 
 def confusion_of_returned_model(run: VirtualRun) -> Confusion:

@@ -11,7 +11,7 @@ from common.evaluation import Evaluation
 from common.models import architectures
 from common.models.predictor import Classifier, ModelError, load_classifier
 from common.vision.metrics import mean_of_known
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import VirtualRun, choose_shared
 
 KINDS = ("no-federation", "personal")
 """Folders in a client's cache."""
@@ -23,7 +23,7 @@ Matrix = dict[str, dict[str, float]]
 def measure(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> dict[str, Matrix]:
     """Kind -> how its models read every test set, for the clients that measured theirs in this round: a model of an
     earlier round may still lie in the cache of another."""
-    found = {}
+    found, shared = {}, choose_shared(run.test)
     for kind in KINDS:
         told = {client: getattr(evaluation, kind.replace("-", "_")) for client, evaluation in evaluations.items()}
         models = {
@@ -31,7 +31,9 @@ def measure(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> dict[str,
             for upload in run.uploads
             if told.get(upload.client) is not None
         }
-        found[kind] = {client: run.measure_classifier(model) for client, model in models.items() if model}
+        found[kind] = {
+            client: run.measure_classifier(model, {client, *shared}) for client, model in models.items() if model
+        }
     return found
 
 
@@ -54,5 +56,8 @@ def rows(found: Mapping[str, Matrix]) -> dict[str, dict[str, float | None]]:
         if matrix:
             tests = dict.fromkeys(test for row in matrix.values() for test in row)
             per_method[kind] = {test: matrix[test][test] if test in matrix else None for test in tests}
-            per_method[f"{kind}-all"] = {test: mean_of_known(row[test] for row in matrix.values()) for test in tests}
+            read_by_all = [test for test in tests if all(test in row for row in matrix.values())]
+            per_method[f"{kind}-all"] = {
+                test: mean_of_known(row[test] for row in matrix.values()) for test in read_by_all
+            }
     return per_method

@@ -1,4 +1,4 @@
-"""The uploads as they are: every client's model on every test set, and `ensemble`, the mean of their probabilities.
+"""`ensemble`: the mean of the probabilities of the uploads as they are.
 
 `local-own` reads each client's own test set with its own model, what it has without any federation; `local-all` is the
 mean of all clients' models on it.
@@ -8,11 +8,6 @@ import torch
 
 from common.vision.metrics import accuracy
 from fedlmg_server.distillation.teachers import multi_teacher
-
-
-def measure_each(per_client: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
-    """Accuracy of each client's model on one test set; per_client: (N, classes) each."""
-    return {client: accuracy(probabilities, labels) for client, probabilities in per_client.items()}
 
 
 def measure_ensemble(

@@ -1,5 +1,6 @@
 """A run of virtual clients: their images are at hand here, so that every method can be measured on them."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,18 @@ from fedlmg_server.workspace import Workspace
 
 SHARED = ("uploads", "general", "witness", class_notes.FILE)
 """Parts of a workspace that do not change with the settings of synthesis and distillation."""
+
+
+MOST_SHARED = 24
+"""Test sets that every client's model reads."""
+
+
+def choose_shared(clients: Iterable[str]) -> list[str]:
+    """Clients whose test sets every client's model reads: all, or of many `MOST_SHARED`, evenly chosen, for else the
+    time would grow with the square of their number."""
+    names = list(clients)
+    most = min(MOST_SHARED, len(names))
+    return [names[number * len(names) // most] for number in range(most)]
 
 
 def has_virtual_clients(run: Run) -> bool:
@@ -106,9 +119,9 @@ class VirtualRun(Run):
             for client, images in (test or self.test).items()
         }
 
-    def measure_classifier(self, classifier: Classifier) -> dict[str, float]:
+    def measure_classifier(self, classifier: Classifier, clients: Collection[str] = ()) -> dict[str, float]:
         """The same of a model with class names of its own, which are matched by name; what it takes for a class that
-        the run lacks counts as wrong."""
+        the run lacks counts as wrong. `clients`: whose test images it reads, if not all."""
         there = len(self.class_names)
         columns = find_indices(
             classifier.class_names, self.class_names, parse_aliases(self.config.clients.class_aliases)
@@ -116,6 +129,8 @@ class VirtualRun(Run):
         columns = columns.where(columns >= 0, there + torch.arange(len(columns)))
         network, measured = classifier.network.to(self.device), {}
         for client, images in self.test.items():
+            if clients and client not in clients:
+                continue
             local = predict(network, classifier.preprocessing, images.images)
             spread = local.new_zeros(len(local), there + len(columns))
             measured[client] = accuracy(spread.index_add_(1, columns, local), images.labels)

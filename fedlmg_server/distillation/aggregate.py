@@ -1,6 +1,5 @@
 """The returned model: a student of the synthetic images and the clients' classifiers, or a merge of these."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,22 +47,19 @@ class TeacherCache:
         self.images = ImageView.of(synthetic.images)
         number = {upload.client: row for row, upload in enumerate(run.uploads)}
         self._owners = torch.tensor([number[client] for client in synthetic.clients])
-        self._shown = {
-            reader: torch.isin(self._owners, torch.tensor([number[reader], *(number[each] for each in others)]))
-            for reader, others in choose_readings(list(number), run.config.seed).items()
-        }
+        self._shown = choose_readings(list(number), self._owners, run.config.seed)
         self.guesses: dict[str, torch.Tensor] = {}
         """Client -> the class that it reads in each image, int64 (N,); -1 for images that it was not shown."""
         dtype = torch.float32 if self.images.is_in_memory else torch.float16
         self.own = torch.zeros(len(self.images), len(run.class_names), dtype=dtype)
         """For each image the probabilities of the client that it was generated for (paper, Eq. 13): (N, classes)."""
-        teachers.read_with_all(run, lambda upload: self.images.choose(self._shown[upload.client]), self._note)
+        teachers.read_with_all(run, self._note)
 
-    def _note(self, upload: Upload, parts: Iterator[torch.Tensor]) -> None:
-        rows = self._shown[upload.client].nonzero().flatten()
+    def _note(self, upload: Upload, read: teachers.Read) -> None:
+        rows = self._shown[upload.client]
         guesses = self.guesses[upload.client] = torch.full((len(self.images),), -1)
         owner = next(row for row, each in enumerate(self.run.uploads) if each.client == upload.client)
-        for part in parts:
+        for part in read(self.images.choose(rows)):
             shown, rows = rows[: len(part)], rows[len(part) :]
             guesses[shown] = part.argmax(1)
             is_own = self._owners[shown] == owner

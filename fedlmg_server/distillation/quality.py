@@ -25,6 +25,8 @@ MOST_BY_WORD = NEAR_CHANCE
 """Quality that a client's own word can get it: half of the full weight."""
 MOST_READ = 24
 """Other clients whose images a client is shown: enough for a median."""
+MOST_OF_ONE = 1000
+"""Images of each of them; the plan has classes in turn, so the first ones are class-balanced."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,21 @@ def _measures(score: TeacherScore) -> dict[str, float | None]:
     }
 
 
-def choose_readings(clients: list[str], seed: int) -> dict[str, list[str]]:
-    """Client -> the others whose images it is shown: all, or of many the next `MOST_READ` in a circle in random order,
-    so that each is read by as many as it reads, and reading takes time that grows with the number of clients alone."""
-    circle = [clients[n] for n in torch.randperm(len(clients), generator=torch.Generator().manual_seed(seed)).tolist()]
-    twice, most = circle * 2, min(MOST_READ, len(clients) - 1)
-    return {client: twice[place + 1 : place + 1 + most] for place, client in enumerate(circle)}
+def choose_readings(clients: list[str], owners: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    """Client -> the images that it is shown, int64 (B,): all of its own, and the first `MOST_OF_ONE` of each of the
+    others, or of many clients of the next `MOST_READ` in a circle in random order. So the time for all grows with the
+    number of clients alone, and each is read by as many as it reads.
+
+    owners: of each image the number of its client, int64 (N,).
+    """
+    rows = [(owners == number).nonzero().flatten() for number in range(len(clients))]
+    circle = torch.randperm(len(clients), generator=torch.Generator().manual_seed(seed)).tolist()
+    most, chosen = min(MOST_READ, len(clients) - 1), {}
+    for place, reader in enumerate(circle):
+        others = (circle * 2)[place + 1 : place + 1 + most]
+        shown = torch.cat([rows[reader], *(rows[author][:MOST_OF_ONE] for author in others)])
+        chosen[clients[reader]] = shown.sort().values
+    return chosen
 
 
 def _readings(

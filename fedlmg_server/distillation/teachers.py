@@ -11,10 +11,13 @@ from common.vision.metrics import predict_parts
 from fedlmg_server.quarantine import ClientFault, is_servers_own
 from fedlmg_server.run import Run
 
+Read = Callable[[Images], Iterator[torch.Tensor]]
+"""Of images uint8 (N, 3, h, w) one teacher's probabilities over the run's classes, in parts of float (B, classes)."""
+
 
 def predict_with(run: Run, upload: Upload, images: Images) -> torch.Tensor:
     """One teacher's probabilities over the run's classes, float (N, classes), of images uint8 (N, 3, h, w)."""
-    return torch.cat(list(_predict_in_parts(run, upload, images)))
+    return torch.cat(list(_reader(run, upload)(images)))
 
 
 def predict_with_all(run: Run, images: Images) -> dict[str, torch.Tensor]:
@@ -26,17 +29,15 @@ def predict_with_all(run: Run, images: Images) -> dict[str, torch.Tensor]:
     """
     found: dict[str, torch.Tensor] = {}
 
-    def keep(upload: Upload, parts: Iterator[torch.Tensor]) -> None:
-        found[upload.client] = torch.cat(list(parts))
+    def keep(upload: Upload, read: Read) -> None:
+        found[upload.client] = torch.cat(list(read(images)))
 
-    read_with_all(run, lambda upload: images, keep)
+    read_with_all(run, keep)
     return found
 
 
-def read_with_all(
-    run: Run, choose: Callable[[Upload], Images], use: Callable[[Upload, Iterator[torch.Tensor]], None]
-) -> None:
-    """Show each teacher its images, and hand its probabilities (B, classes) on in parts; one teacher at a time.
+def read_with_all(run: Run, use: Callable[[Upload, Read], None]) -> None:
+    """Let each teacher read what `use` shows it. One teacher at a time is in memory.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def read_with_all(
     failed: dict[str, str] = {}
     for upload in run.uploads:
         try:
-            use(upload, _check_parts(_predict_in_parts(run, upload, choose(upload))))
+            use(upload, _reader(run, upload))
         except NotFiniteError:
             failed[upload.client] = "its classifier's output on synthetic images must be finite, but is not"
         except Exception as error:  # A builder of the operator's may raise anything.
@@ -56,24 +57,24 @@ def read_with_all(
         raise ClientFault(failed)
 
 
-PART = 4096
-"""Rows of targets that are worked on at once."""
-
-
 class NotFiniteError(ValueError):
     """A teacher's probabilities are not all numbers."""
 
 
-def _check_parts(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    for part in parts:
-        if not part.isfinite().all():
-            raise NotFiniteError
-        yield part
+def _reader(run: Run, upload: Upload) -> Read:
+    classifier = upload.classifier(run.device)
+
+    def read(images: Images) -> Iterator[torch.Tensor]:
+        for local in predict_parts(classifier, upload.preprocess, images):
+            if not local.isfinite().all():
+                raise NotFiniteError
+            yield maps.spread_probabilities(local, upload.class_names, run.class_names)
+
+    return read
 
 
-def _predict_in_parts(run: Run, upload: Upload, images: Images) -> Iterator[torch.Tensor]:
-    for local in predict_parts(upload.classifier(run.device), upload.preprocess, images):
-        yield maps.spread_probabilities(local, upload.class_names, run.class_names)
+PART = 4096
+"""Rows of targets that are worked on at once."""
 
 
 def multi_teacher(
@@ -110,13 +111,13 @@ def multi_teacher_in_parts(
     classes, known = len(run.class_names), run.known_classes
     total = torch.zeros(len(labels), classes)
 
-    def add(upload: Upload, parts: Iterator[torch.Tensor]) -> None:
+    def add(upload: Upload, read: Read) -> None:
         votes, start = (weights[upload.client] * known[upload.client][labels])[:, None], 0
-        for part in parts:
+        for part in read(images):
             total[start : start + len(part)] += votes[start : start + len(part)] * part
             start += len(part)
 
-    read_with_all(run, lambda upload: images, add)
+    read_with_all(run, add)
     of_label = torch.zeros(classes, classes)
     for client, mask in known.items():
         of_label += weights[client] * mask[:, None] * mask

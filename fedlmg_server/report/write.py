@@ -30,12 +30,15 @@ def write_report(
     measured: what the server measured itself (see `report/measuring.py`).
     """
     workspace, description = run.workspace, run.model_description
-    found, left_out = verdicts(run), workspace.class_notes.left_out
+    found, left_out, scores = verdicts(run), workspace.class_notes.left_out, run.teacher_scores
     content = make_results(
         seed=run.config.seed,
         config=run.config.settings(),
         clients={
-            upload.client: _client(run, upload, measured, evaluations, found.get(upload.client))
+            upload.client: _client(
+                *(run, upload, measured, evaluations, found.get(upload.client)),
+                *(scores[upload.client], description["rejected"].get(upload.client, {})),
+            )
             for upload in run.uploads
         },
         aggregated=ModelResult(
@@ -63,11 +66,16 @@ def write_report(
 
 
 def _client(
-    run: Run, upload: Upload, measured: Measurements, evaluations: dict[str, Evaluation], verdict: Verdict | None
+    run: Run,
+    upload: Upload,
+    measured: Measurements,
+    evaluations: dict[str, Evaluation],
+    verdict: Verdict | None,
+    score: dict,
+    rejected: dict[str, dict[str, int]],
 ) -> ClientResult:
     everywhere = {kind: mean_of_known(matrix.get(upload.client, {}).values()) for kind, matrix in measured.kept.items()}
-    score, training = run.teacher_scores[upload.client], upload.manifest.training
-    rejected = run.model_description["rejected"].get(upload.client, {})
+    training = upload.manifest.training
     told = evaluations.get(upload.client, Evaluation(num_examples=0))
     return ClientResult(
         quality=score["quality"],

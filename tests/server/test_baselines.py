@@ -97,6 +97,16 @@ def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(
     assert matrix == {"a": {"a": 1.0, "b": 1.0}, "b": {"a": 0.0, "b": 0.0}}
 
 
+def test_of_many_test_sets_most_are_read_by_their_own_client_alone(uploads, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fedlmg_server.baselines.virtual_run.MOST_SHARED", 1)
+
+    rows, matrix = compare.measure_untrained(virtual_run(uploads))
+
+    assert rows["local-own"].per_client.keys() == {"a", "b"}
+    assert [rows[name].per_client.keys() for name in ("local-all", "ensemble")] == [{"a"}, {"a"}]
+    assert matrix == {"a": {"a": 1.0}, "b": {"a": 1.0}}
+
+
 def test_feddf_takes_public_images_of_every_class_where_it_takes_few(uploads):
     asked = virtual_run(uploads)
     count = asked.num_updates * SETTINGS["student-batch-size"]

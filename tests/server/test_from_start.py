@@ -166,7 +166,7 @@ def test_half_of_the_upper_bound_s_images_are_real(count: int, uploads, tmp_path
 
     mixed = centralised.pool_with_general(run)
 
-    general = (mixed.images == 7).flatten(1).all(1)
+    general = (mixed.images.read() == 7).flatten(1).all(1)
     assert general.double().mean() == 0.5
     assert len(mixed.images) == 2 * max(count, 2 * len(two_colors()))
     assert torch.equal(mixed.labels[general][:count], plain.labels)

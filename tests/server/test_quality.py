@@ -7,6 +7,7 @@ import torch
 
 from common.upload import Upload
 from common.vision.metrics import above_chance
+from fedlmg_server.distillation import quality
 from fedlmg_server.distillation.quality import MOST_READ, choose_readings, score_teachers
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.witness.judge import Finding
@@ -133,11 +134,23 @@ def test_client_with_no_class_in_common_falls_back_to_its_validation():
 def test_each_of_many_clients_reads_and_is_read_by_a_bounded_number():
     clients = [str(number) for number in range(3 * MOST_READ)]
 
-    chosen = choose_readings(clients, seed=0)
+    chosen = choose_readings(clients, torch.arange(len(clients)), seed=0)
 
-    read_by = Counter(author for authors in chosen.values() for author in authors)
-    assert {len(set(authors) - {reader}) for reader, authors in chosen.items()} == {MOST_READ}
-    assert set(read_by.values()) == {MOST_READ}
+    read_by = Counter(image for images in chosen.values() for image in images.tolist())
+    assert {len(images) for images in chosen.values()} == {MOST_READ + 1}
+    assert set(read_by.values()) == {MOST_READ + 1}
+    assert all(number in images for number, images in enumerate(chosen[client] for client in clients))
+
+
+def test_client_reads_all_of_its_own_images_and_the_first_of_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quality, "MOST_OF_ONE", 2)
+
+    chosen = choose_readings(["a", "b"], torch.tensor([0, 0, 0, 1, 1, 1]), seed=0)
+
+    assert {client: images.tolist() for client, images in chosen.items()} == {
+        "a": [0, 1, 2, 3, 4],
+        "b": [0, 1, 3, 4, 5],
+    }
 
 
 def test_images_that_a_client_was_not_shown_do_not_count():
