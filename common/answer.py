@@ -17,7 +17,7 @@ class Answer(Contract):
 
     client: Name
     architecture: str
-    """The architecture that the client will train, with `+groupnorm` in private training."""
+    """The architecture that the client will train, with `+groupnorm` in private training from scratch."""
     class_names: list[Name] = Field(min_length=1, max_length=MOST_CLASSES)
     upload: Literal["own", "student", "both"] = "own"
     """The classifiers that it will upload."""

@@ -31,13 +31,16 @@ def make_answer(node_config: NodeConfig, config: Config, data: ClientData, cache
     check_trainable(data)
     settings, private = read_node_config(node_config), bool(privacy_of(node_config, config).dp_epsilon)
     takes_start = config.general.warm_start and settings.warm_start
-    upload = (settings.upload or config.training.upload) if takes_start and not private else "own"
+    upload = (settings.upload or config.training.upload) if takes_start else "own"
+    if private and upload == "both":
+        # A budget pays for one classifier. This is the one that can be merged.
+        upload = "student"
     student = config.distillation.student_architecture
     architecture = student if upload == "student" else choose_architecture(node_config, config, data, cache)
     model = architectures.build(
         architecture, len(data.class_names), config.training.image_size, trusted_builders(architecture, config)
     )
-    if private and architectures.has_batch_norm(model):
+    if private and not takes_start and architectures.has_batch_norm(model):
         architecture = architectures.base_architecture(architecture) + architectures.GROUP_NORM
     if upload == "both" and student != architecture and not _affords_copy(architecture, config, data, cache):
         upload = "own"

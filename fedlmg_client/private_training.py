@@ -17,6 +17,7 @@ from torchvision.ops import StochasticDepth
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.manifest import Privacy
+from common.models import architectures
 from common.telling import ToldError
 from fedlmg_client.secret_numbers import SecretNumbers
 
@@ -108,7 +109,8 @@ def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) ->
     device = next(model.parameters()).device
     images, labels = torch.zeros(2, 3, image_size, image_size, device=device), torch.zeros(2, device=device).long()
     try:
-        compute_gradients_by_image(model.train(), images, labels)
+        set_training_mode(model)
+        compute_gradients_by_image(model, images, labels)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -117,6 +119,14 @@ def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) ->
             f"({str(error).splitlines()[0]}): choose another architecture",
             "'dp-epsilon' needs gradients of single images, which its architecture does not support",
         ) from None
+
+
+def set_training_mode(model: torch.nn.Module) -> None:
+    """Training mode in which BatchNorm keeps the moments that it started with: those of a batch would mix its images,
+    and would be a part of the upload that no noise covers."""
+    for module in model.train().modules():
+        if isinstance(module, architectures.BATCH_NORM):
+            module.eval()
 
 
 def make_private_optimizer(optimizer: torch.optim.Optimizer, budget: Budget) -> torch.optim.Optimizer:

@@ -82,7 +82,7 @@ def train(
         model = start.build(architecture, builders)
     else:
         model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
-    if budget and architectures.has_batch_norm(model):
+    if budget and not start and architectures.has_batch_norm(model):
         architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
     if config.initialisation and not start:
         taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
@@ -236,9 +236,10 @@ def _train_epoch(
     if budget:
         noise = budget.draw(epoch, "noise")
         batches = private_training.poisson_batches(len(labels), budget, budget.draw(epoch, "batches"))
+        private_training.set_training_mode(model)
     else:
         batches = shuffle_batches(len(labels), config.local_batch_size, generator)
-    model.train()
+        model.train()
     losses = []
     for rows in batches:
         inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))

@@ -13,8 +13,9 @@ class PrivacyConfig:
     """A client's own decisions about its privacy (ours)."""
 
     dp_epsilon: NonNegativeFloat = 0.0
-    """Budget epsilon of differentially private training: DP-SGD by Opacus, with GroupNorm in place of BatchNorm and
-    without feature statistics in the upload. 0 turns it off. Needs the extra `privacy`."""
+    """Budget epsilon of differentially private training: DP-SGD by Opacus, without feature statistics in the upload.
+    With a warm start BatchNorm keeps the start's moments, and of `both` classifiers the copy alone is trained, for a
+    budget pays for one; without, GroupNorm takes BatchNorm's place. 0 turns it off. Needs the extra `privacy`."""
     dp_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Delta of that budget. 0 stands for one tenth of one over the number of training images."""
     dp_max_grad_norm: PositiveFloat = 1.0

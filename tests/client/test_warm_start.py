@@ -84,7 +84,12 @@ def test_the_answer_says_what_will_be_trained(flower: None, node_config: dict[st
         ({"warm-start": False}, ("small_mlp", "own", False)),
         ({"upload": "own"}, ("small_mlp", "own", True)),
         ({"upload": "student"}, ("small_resnet", "student", True)),
-        ({"architecture": "small_resnet", "dp-epsilon": 8.0}, ("small_resnet+groupnorm", "own", True)),
+        ({"dp-epsilon": 8.0}, ("small_resnet", "student", True)),
+        ({"dp-epsilon": 8.0, "upload": "own"}, ("small_mlp", "own", True)),
+        (
+            {"architecture": "small_resnet", "dp-epsilon": 8.0, "warm-start": False},
+            ("small_resnet+groupnorm", "own", False),
+        ),
     ],
 )
 def test_a_client_decides_for_itself(flower: None, node_config: dict[str, str], own: dict, said: tuple):
@@ -235,13 +240,36 @@ def test_private_training_starts_from_the_general_model_and_replays_nothing(
 ):
     monkeypatch.setattr(training.Replay, "of_start", _cut_off)
     monkeypatch.setattr(accountants, "get_noise_multiplier", lambda **_: 1.0)
-    start = make_start("small_resnet+groupnorm", "small_mlp")
+    start = make_start(*BOTH)
 
-    upload = make_upload(node_config | {"architecture": "small_resnet", "dp-epsilon": 50.0}, CONFIG, start)
+    upload = make_upload(node_config | {"dp-epsilon": 50.0}, CONFIG, start)
+
+    assert (upload.manifest.architecture, upload.manifest.student_copy) == ("small_resnet", None)
+    assert upload.manifest.start == start.digest("small_resnet")
+    assert upload.manifest.privacy.epsilon == 50.0
+
+
+def test_private_training_keeps_the_moments_of_its_start(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(accountants, "get_noise_multiplier", lambda **_: 1.0)
+    start = make_start(*BOTH)
+
+    upload = make_upload(node_config | {"dp-epsilon": 50.0}, CONFIG, start)
+
+    sent, given = upload.arrays, start.models["small_resnet"]
+    moments = [name for name in given if "running_" in name]
+    assert moments
+    assert all(sent[name].equal(given[name]) for name in moments)
+    assert not all(sent[name].equal(given[name]) for name in given)
+
+
+def test_private_training_that_is_sent_no_start_does_without_batch_norm(
+    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(accountants, "get_noise_multiplier", lambda **_: 1.0)
+
+    upload = make_upload(node_config | {"architecture": "small_resnet", "dp-epsilon": 50.0}, CONFIG, None)
 
     assert upload.manifest.architecture == "small_resnet+groupnorm"
-    assert upload.manifest.start == start.digest("small_resnet+groupnorm")
-    assert upload.manifest.privacy.epsilon == 50.0
 
 
 def _cut_off(*_: object) -> None:
