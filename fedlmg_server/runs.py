@@ -1,6 +1,7 @@
 """`fedlmg run`: submit a run to Flower, on this machine or another, and follow it to its end."""
 
 import shutil
+import sys
 
 from rich.console import Console
 
@@ -20,9 +21,23 @@ from fedlmg_server.workspace import Workspace
 POLL_SECONDS = 5
 """How often a SuperLink on another machine is asked for the run's status, because its workspace cannot be read."""
 
+READ_BY_SHELLS = frozenset(" \t'\"\\$&();<>|*?[]{}`#~!")
+"""Ray starts its processes by a shell, and does not quote the interpreter's path."""
+
 
 def run_locally(overrides: dict, console: Console) -> str:
-    """Do a run with virtual clients; returns why it failed, or an empty string if it succeeded."""
+    """Do a run with virtual clients; returns why it failed, or an empty string if it succeeded.
+
+    Raises
+    ------
+    ConfigError: the config or the workspace cannot be used, or Ray cannot start this interpreter.
+    """
+    if READ_BY_SHELLS.intersection(sys.executable):
+        raise ConfigError(
+            f"virtual clients cannot start, for the path of this Python, '{sys.executable}', has a blank or another "
+            "character that a shell reads: make the environment elsewhere, such as by `UV_PROJECT_ENVIRONMENT=~/fedlmg "
+            "uv sync`"
+        )
     num_clients = Config.from_run_config(overrides).clients.num_clients
     simulation: dict[str, object] = {"num-supernodes": num_clients, "client-resources-num-cpus": 1}
     if num_gpus := _num_gpus():

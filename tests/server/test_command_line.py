@@ -78,3 +78,12 @@ def test_help_explains_the_arguments_of_a_command():
     shown = CliRunner().invoke(app, ["forget", "--help"]).output
 
     assert "Name of the client" in " ".join(shown.split())
+
+
+def test_a_python_that_ray_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runs.sys, "executable", "/home/me/my nets/.venv/bin/python")
+
+    result = CliRunner().invoke(app, ["run", "--workspace", str(tmp_path / "run")])
+
+    assert result.exit_code == 1
+    assert "'/home/me/my nets/.venv/bin/python', has a blank" in " ".join(result.output.split())
