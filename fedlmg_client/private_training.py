@@ -17,7 +17,7 @@ from torchvision.ops import StochasticDepth
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.manifest import Privacy
-from common.models import architectures
+from common.models.feature_statistics import BATCH_NORM
 from common.telling import ToldError
 from fedlmg_client.secret_numbers import SecretNumbers
 
@@ -125,7 +125,7 @@ def set_training_mode(model: torch.nn.Module) -> None:
     """Training mode in which BatchNorm keeps the moments that it started with: those of a batch would mix its images,
     and would be a part of the upload that no noise covers."""
     for module in model.train().modules():
-        if isinstance(module, architectures.BATCH_NORM):
+        if isinstance(module, BATCH_NORM):
             module.eval()
 
 
