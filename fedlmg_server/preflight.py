@@ -32,7 +32,8 @@ def check_config(config: Config) -> None:
     ------
     ConfigError: a setting of a run that could only fail later; the message names its key.
     """
-    vocabulary = check_pipeline(config.synthesis.diffusion_model, config.synthesis.sampler)
+    drawn = config.synthesis
+    vocabulary = check_pipeline(drawn.diffusion_model, drawn.sampler, drawn.diffusion_size)
     if config.synthesis.guidance_decoder:
         check_decoder(config.synthesis.guidance_decoder)
     if config.general.public_images:

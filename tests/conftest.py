@@ -68,12 +68,12 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
 
 @pytest.fixture(scope="session")
 def backend():
-    from fedlmg_server.diffusion import conditioning
+    from fedlmg_server.diffusion.families.stable_diffusion import Adapter
     from fedlmg_server.diffusion.latent import LatentBackend
     from fedlmg_server.diffusion.pretraining import tiny_pipeline
 
     pipeline = tiny_pipeline.build_pipeline(channels=(16, 32))
-    return LatentBackend(pipeline, pipeline.scheduler, conditioning.stable_diffusion(pipeline))
+    return LatentBackend(Adapter(pipeline), pipeline.scheduler)
 
 
 @pytest.fixture

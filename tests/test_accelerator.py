@@ -15,7 +15,7 @@ from common.devices import default_device
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
 from fedlmg_client import training
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import opening
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.run import Run
@@ -50,7 +50,7 @@ def two_colors(count: int = 64) -> LabeledImages:
 def make_images(folder: Path, upload: Upload, device: torch.device, is_guided: bool = True) -> torch.Tensor:
     """A batch that the device makes, moved to the CPU: float32 (4, 3, 16, 16)."""
     config = SynthesisConfig(diffusion_model=str(folder), num_inference_steps=4, noise_editing_steps=1)
-    backend = families.load_backend(config, device)
+    backend = opening.load_backend(config, device)
     guidance = guide_by(upload, config, device) if is_guided else None
     planned = plan_images(0, "site-a", NAMES, 2)
 
@@ -64,14 +64,14 @@ def make_images(folder: Path, upload: Upload, device: torch.device, is_guided: b
 def number_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of denoiser and autoencoder: the device's own choice, and that of a card with bfloat16 on any device."""
     if request.param == "bfloat16":
-        monkeypatch.setattr(families, "_dtype", lambda device: torch.bfloat16)
+        monkeypatch.setattr(opening, "_dtype", lambda device: torch.bfloat16)
 
 
 @pytest.mark.usefixtures("number_format")
 def test_a_guided_batch_is_that_of_the_cpu_but_for_rounding(device: torch.device, upload: Upload, tmp_path: Path):
     folder = tiny_pipelines.save("stable-diffusion-1", tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(families, "_dtype", lambda device: torch.float32)
+        patch.setattr(opening, "_dtype", lambda device: torch.float32)
         exact, plain = (make_images(folder, upload, CPU, is_guided) for is_guided in (True, False))
 
     images = make_images(folder, upload, device)

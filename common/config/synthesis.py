@@ -38,7 +38,7 @@ AUTHORS = GuidanceMethod(
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "fast": {"num_inference_steps": 6, "guided_until": 0.5, "noise_editing_steps": 1},
+    "fast": {"num_inference_steps": 6, "guided_until": 0.38, "noise_editing_steps": 1},
     "authors": {
         "sampler": "ddpm",
         "num_inference_steps": 50,
@@ -66,6 +66,8 @@ class SynthesisConfig:
     diffusion_model: Text = "digits"
     """Diffusion model that generates the images: `digits` or `emoji` (embedded), a diffusers folder, a hub id, or
     `repo@revision` for a branch, tag or commit of a hub id."""
+    diffusion_size: NonNegativeInt = 0
+    """Pixels of a side of the images that the model draws, for models that draw several sizes; 0: the model's own."""
     guidance_decoder: str = ""
     """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only. Empty: the model's own."""
     images_per_class: Count = 16
@@ -76,7 +78,8 @@ class SynthesisConfig:
     """Compile the denoiser and the decoders with `torch.compile`. That takes minutes for each size of a batch, and
     pays off over thousands of images on a GPU."""
     sampler: Literal["ddim", "ddpm", "dpm-solver++", "lcm"] = "ddim"
-    """Sampler of the diffusion model; `lcm` is for latent consistency models."""
+    """Sampler of the diffusion model. `lcm` is for latent consistency models. Flow-matching models take `ddim`,
+    which is Euler's step for them, and `dpm-solver++`."""
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 8
     """Steps of the sampler."""
     guidance_scale: NonNegativeFloat = 3.0
@@ -88,8 +91,10 @@ class SynthesisConfig:
     guidance_strength: NonNegativeFloat = 0.3
     """Length of a guidance step as a share of the noise estimate's norm. With the preset `authors`, factor of the
     gradient."""
-    guided_until: Share = 0.7
-    """Share of the sampler's steps that are guided, from the first step on (authors' code: 1)."""
+    guided_until: Share = 0.54
+    """Steps are guided from the first on, until this share of the noisy latent is signal: 1 - sigma of a flow, and the
+    same signal-to-noise ratio of other models. 1: all steps (authors' code). On Stable Diffusion's noise schedule, 0.54
+    is 70 % of the steps and 0.38 half of them."""
     noise_editing_steps: NonNegativeInt = 2
     """Steps that edit the initial noise before sampling (M of the paper's Algorithm 1)."""
     noise_editing_strength: NonNegativeFloat = 0.15

@@ -3,21 +3,11 @@
 Shapes: B images, C channels, H x W latent (or pixel) size, h x w image size. Tensors live on the backend's `device`.
 """
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """The clean estimate x_0 and the noise estimate epsilon, (B, C, H, W) each.
-
-    They satisfy x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise.
-    """
-
-    x_0: torch.Tensor
-    noise: torch.Tensor
+from fedlmg_server.diffusion.prediction import Prediction
 
 
 class DiffusionBackend(Protocol):
@@ -25,7 +15,10 @@ class DiffusionBackend(Protocol):
 
     device: torch.device
     scheduler: Any
-    """Any diffusers scheduler with epsilon, v- or sample-prediction."""
+    """A diffusers scheduler, variance-preserving or of flow matching; `set_timesteps` sets its steps."""
+
+    def set_timesteps(self, num_steps: int) -> None:
+        """Set the scheduler's steps, as the model's own pipeline would; `index` below counts them from 0."""
 
     def initial_noise(self, seeds: list[int]) -> torch.Tensor:
         """x_T (B, C, H, W), one seed for each image; an image's noise depends on its own seed only."""
@@ -33,11 +26,11 @@ class DiffusionBackend(Protocol):
     def condition(self, class_names: list[str]) -> Any:
         """What `predict` needs to generate these classes, one name for each image; cached by name."""
 
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Any, guidance_scale: float) -> Prediction:
-        """Predict x_0 and the noise, differentiably in x_t.
+    def predict(self, x_t: torch.Tensor, index: int, condition: Any, guidance_scale: float) -> Prediction:
+        """Predict x_0 and the noise at a step, differentiably in x_t.
 
-        t: the time step, 0-dim on the CPU. guidance_scale: the scale of classifier-free guidance, which takes one fused
-        call; at scale 1 there is no such guidance.
+        guidance_scale: the scale of classifier-free guidance, which takes one fused call; at scale 1 there is no such
+        guidance.
         """
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
@@ -64,34 +57,3 @@ def freeze(*parts: torch.nn.Module) -> None:
 def straight_through_clamp(images: torch.Tensor) -> torch.Tensor:
     """Clamp to [0, 1] in the forward pass only, so that saturated pixels keep their gradient (ours)."""
     return images + (images.clamp(0, 1) - images).detach()
-
-
-def signal_and_noise(scheduler: Any, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """sqrt(abar_t) and sqrt(1 - abar_t), 0-dim float32 on the CPU.
-
-    The schedule and the time steps are on the CPU too, so reading them never waits for the device.
-    """
-    abar = scheduler.alphas_cumprod[t]
-    return abar.sqrt(), (1 - abar).sqrt()
-
-
-def from_model_output(scheduler: Any, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor) -> Prediction:
-    """Convert the denoiser's output, of any prediction type, to clean and noise estimates (paper, Eq. 8)."""
-    signal, sigma = signal_and_noise(scheduler, t)
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return Prediction((x_t - sigma * output) / signal, output)
-    if kind == "v_prediction":
-        return Prediction(signal * x_t - sigma * output, signal * output + sigma * x_t)
-    return Prediction(output, (x_t - signal * output) / sigma)
-
-
-def to_model_output(scheduler: Any, prediction: Prediction, t: torch.Tensor) -> torch.Tensor:
-    """Undo `from_model_output`; the scheduler's step needs the denoiser's output."""
-    signal, sigma = signal_and_noise(scheduler, t)
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return prediction.noise
-    if kind == "v_prediction":
-        return signal * prediction.noise - sigma * prediction.x_0
-    return prediction.x_0

@@ -1,4 +1,4 @@
-"""Conditioning of a denoiser: from class names to its keyword arguments, for each family of latent models.
+"""Conditioning of a denoiser: from class names to its keyword arguments.
 
 Every result has 2 B rows: B rows without a class, for classifier-free guidance, then B rows with it. Results are cached
 by class.
@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from accelerate.utils import concatenate
-from diffusers import DiffusionPipeline
 
 from common.config import ConfigError
 from fedlmg_server.diffusion.vocabulary import make_prompt, read_tokens
@@ -37,7 +37,7 @@ class Prompts:
 
     def __call__(self, class_names: list[str]) -> Arguments:
         prompts = ["" for _ in class_names] + [make_prompt(name) for name in class_names]
-        return concatenate([self._once(prompt) for prompt in prompts])
+        return concatenate(_pad([self._once(prompt) for prompt in prompts]))
 
     @torch.no_grad()
     def _once(self, prompt: str) -> Arguments:
@@ -52,35 +52,19 @@ class Prompts:
         return self._encoded[prompt]
 
 
-def stable_diffusion(pipeline: DiffusionPipeline) -> Prompts:
-    """Stable Diffusion 1 and 2: the last hidden states of the text encoder."""
+def _pad(rows: list[Arguments]) -> list[Arguments]:
+    """The same rows, with zeros behind the tokens of the shorter prompts; a mask or a length beside them tells."""
+    longest = {
+        key: max(row[key].shape[1] for row in rows)
+        for key, value in rows[0].items()
+        if isinstance(value, torch.Tensor) and value.dim() > 1
+    }
+    return [row | {key: _pad_one(row[key], size) for key, size in longest.items()} for row in rows]
 
-    def encode(prompt: str) -> Arguments:
-        states, _ = pipeline.encode_prompt(prompt, pipeline.device, 1, do_classifier_free_guidance=False)
-        return {"encoder_hidden_states": states}
 
-    return Prompts(encode, pipeline.tokenizer)
-
-
-def stable_diffusion_xl(pipeline: DiffusionPipeline) -> Prompts:
-    """Stable Diffusion XL: the states of both text encoders, the pooled state, and six numbers of size.
-
-    The numbers are the size of the image, where it was cropped (nowhere), and the requested size.
-    """
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    empty_is_zero = pipeline.config.force_zeros_for_empty_prompt
-
-    def encode(prompt: str) -> Arguments:
-        states, _, pooled, _ = pipeline.encode_prompt(
-            prompt, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        if prompt == "" and empty_is_zero:
-            states, pooled = torch.zeros_like(states), torch.zeros_like(pooled)
-        sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=states.dtype, device=pipeline.device)
-        added = {"text_embeds": pooled, "time_ids": sizes}
-        return {"encoder_hidden_states": states, "added_cond_kwargs": added}
-
-    return Prompts(encode, pipeline.tokenizer)
+def _pad_one(value: torch.Tensor, size: int) -> torch.Tensor:
+    missing = size - value.shape[1]
+    return F.pad(value, (0, 0) * (value.dim() - 2) + (0, missing)) if missing else value
 
 
 def label_ids(class_names: list[str], vocabulary: dict[str, int]) -> list[int]:
@@ -96,14 +80,3 @@ def label_ids(class_names: list[str], vocabulary: dict[str, int]) -> list[int]:
             known = f"its nearest is '{nearest[0]}'" if nearest else "it names no classes"
             raise ConfigError(f"the diffusion model has no class '{name}'; {known}: rename the class ('class-aliases')")
     return [vocabulary[name] for name in class_names]
-
-
-def class_labels(pipeline: DiffusionPipeline) -> Conditioning:
-    """DiT: the label that the pipeline's `id2label` gives each class; the last embedding stands for no class."""
-    no_class = pipeline.transformer.config.num_embeds_ada_norm
-
-    def labels(class_names: list[str]) -> Arguments:
-        ids = [no_class for _ in class_names] + label_ids(class_names, pipeline.labels)
-        return {"class_labels": torch.tensor(ids, device=pipeline.device)}
-
-    return labels

@@ -8,17 +8,9 @@ from typing import Any
 
 from common.config import ConfigError
 from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion.families import FAMILIES, Entry
 
-CONDITIONED_ON = {
-    "StableDiffusionPipeline": "prompt",
-    "LatentConsistencyModelPipeline": "prompt",
-    "StableDiffusionXLPipeline": "prompt",
-    "DiTPipeline": "labels",
-    "DDPMPipeline": "pixels",
-    "DDIMPipeline": "pixels",
-}
-"""The class that `model_index.json` names -> what the model is conditioned on."""
-SCHEDULERS = (
+BY_BETAS = (
     "DDIMParallelScheduler",
     "DDIMScheduler",
     "DDPMParallelScheduler",
@@ -39,10 +31,13 @@ SCHEDULERS = (
     "TCDScheduler",
     "UniPCMultistepScheduler",
 )
-"""Schedulers whose config describes a variance-preserving noise schedule by its betas alone."""
+"""Schedulers whose config describes a variance-preserving noise schedule by its betas alone, or, with
+`use_flow_sigmas`, flow matching."""
+BY_FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+"""Schedulers of flow matching."""
+SCHEDULERS = (*BY_BETAS, *BY_FLOW)
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 PAIRS = ([str, str], [type(None), type(None)])
 """Types of what an index gives a part: library and class, or nothing."""
 
@@ -58,10 +53,21 @@ class Description:
     denoiser: dict[str, Any]
     autoencoder: dict[str, Any] | None
     """None: it works on pixels."""
+    side: int
+    """Of the images that the run asks for, in latents or, of a pixel model, in pixels."""
 
     @property
     def family(self) -> str:
         return self.index["_class_name"]
+
+    @property
+    def entry(self) -> Entry:
+        return FAMILIES[self.family]
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it is trained by flow matching: a solver's name does not tell."""
+        return self.index["scheduler"][1] in BY_FLOW or bool(self.scheduler.get("use_flow_sigmas"))
 
     @property
     def parts(self) -> list[str]:
@@ -69,17 +75,19 @@ class Description:
         return [name for name, value in self.index.items() if isinstance(value, list) and value[0]]
 
 
-def describe(name: str) -> Description:
+def describe(name: str, size: int = 0) -> Description:
     """The description of a `diffusion-model`.
+
+    size: of the images, in pixels; 0: the model's own.
 
     Raises
     ------
-    ConfigError: there is no such model, its family or its scheduler is not supported, or its files contradict each
-        other or what we do with them.
+    ConfigError: there is no such model, its family or its scheduler is not supported, its files contradict each other
+        or what we do with them, or it cannot draw this size.
     """
     source = location.find_pipeline(name)
     try:
-        return _read(source)
+        return _read(source, size)
     except (ConfigError, OSError, ValueError) as error:
         raise cannot_open(name, error) from None
 
@@ -92,30 +100,26 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
-def _read(source: str) -> Description:
+def _read(source: str, size: int) -> Description:
     index = read_object(source, "model_index.json")
-    _check_choice("model_index.json", "its class", index.get("_class_name"), CONDITIONED_ON)
+    _check_choice("model_index.json", "its class", index.get("_class_name"), FAMILIES)
     for part in index:
         if isinstance(index[part], list) and [*map(type, index[part])] not in PAIRS:
             raise ValueError(f"its model_index.json must give '{part}' a library and a class, got {index[part]}")
-    denoiser = "unet" if "unet" in index else "transformer"
-    is_latent = CONDITIONED_ON[index["_class_name"]] != "pixels"
-    needed = ["scheduler", denoiser, *(["vae"] if is_latent else [])]
-    for part in needed:
+    entry, denoiser = FAMILIES[index["_class_name"]], "unet" if "unet" in index else "transformer"
+    is_latent = entry.conditioned_on != "pixels"
+    for part in ["scheduler", denoiser, *(["vae"] if is_latent else [])]:
         if not isinstance(index.get(part), list) or not index[part][0]:
             raise ValueError(f"its model_index.json names no '{part}'")
-    description = Description(
-        source,
-        index,
-        read_object(source, "scheduler/scheduler_config.json"),
-        read_object(source, f"{denoiser}/config.json"),
-        read_object(source, "vae/config.json") if is_latent else None,
-    )
-    _check_scheduler(description)
-    _check_denoiser(description, f"{denoiser}/config.json")
-    if description.autoencoder is not None:
-        _check_autoencoder(description.autoencoder)
-    return description
+    scheduler = read_object(source, "scheduler/scheduler_config.json")
+    _check_scheduler(index, scheduler)
+    autoencoder = read_object(source, "vae/config.json") if is_latent else None
+    if autoencoder is not None:
+        _check_autoencoder(autoencoder, entry)
+    described = read_object(source, f"{denoiser}/config.json")
+    _check_channels(described, autoencoder, entry, f"{denoiser}/config.json")
+    side = _find_side(index, described, autoencoder, size, f"{denoiser}/config.json")
+    return Description(source, index, scheduler, described, autoencoder, side)
 
 
 def read_object(source: str, file: str) -> dict[str, Any]:
@@ -149,36 +153,77 @@ def _name_type(value: Any) -> str:
     return {type(None): "none", dict: "an object", list: f"the list {value}"}.get(type(value), repr(value))
 
 
-def _check_scheduler(description: Description) -> None:
-    file, config = "scheduler/scheduler_config.json", description.scheduler
+def _check_scheduler(index: dict[str, Any], config: dict[str, Any]) -> None:
+    file, opened_as = "scheduler/scheduler_config.json", index["scheduler"][1]
     # Diffusers opens the class that the index names, with the settings of whatever class the file was written for.
-    for name in (description.index["scheduler"][1], config.get("_class_name", SCHEDULERS[0])):
+    for name in (opened_as, config.get("_class_name", opened_as)):
         _check_choice(file, "its scheduler", name, SCHEDULERS)
-    _check_choice(file, "its 'prediction_type'", config.get("prediction_type", PREDICTIONS[0]), PREDICTIONS)
+    if (opened_as in BY_FLOW) != (config.get("_class_name", opened_as) in BY_FLOW):
+        raise ValueError(f"its model_index.json says {opened_as}, but its {file} is one of a {config['_class_name']}")
+    if opened_as in BY_FLOW:
+        _check_flow(file, config)
+        return
+    is_flow = bool(config.get("use_flow_sigmas"))
+    predictions = ("flow_prediction",) if is_flow else PREDICTIONS
+    _check_choice(file, "its 'prediction_type'", config.get("prediction_type", PREDICTIONS[0]), predictions)
     _check_choice(file, "its 'timestep_spacing'", config.get("timestep_spacing", SPACINGS[0]), SPACINGS)
-    for key in ("use_flow_sigmas", "sigma_min", "sigma_max"):
+    for key in ("sigma_min", "sigma_max"):
         if config.get(key):
-            raise ValueError(f"its {file} sets '{key}', which is not supported: only its betas may say how noise grows")
+            raise ValueError(f"its {file} sets '{key}', which is not supported: its betas must say how noise grows")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError(f"'timestep_type' must be 'discrete' in its {file}, got {config['timestep_type']!r}")
 
 
-def _check_denoiser(description: Description, file: str) -> None:
-    config, autoencoder = description.denoiser, description.autoencoder
-    latent = 3 if autoencoder is None else autoencoder.get("latent_channels", 4)
-    size, channels = config.get("sample_size"), config.get("in_channels", latent)
-    if not _is_count(size):
-        raise ValueError(f"'sample_size' must be a whole number of at least 1 in its {file}, got {_name_type(size)}")
-    if channels != latent:
+def _check_flow(file: str, config: dict[str, Any]) -> None:
+    shift = config.get("shift", 1.0)
+    if not _is_number(shift) or shift <= 0:
+        raise ValueError(f"'shift' must be a number above 0 in its {file}, got {shift!r}")
+    if config.get("invert_sigmas"):
+        raise ValueError(f"its {file} sets 'invert_sigmas', which is not supported: noise must fall from 1 to 0")
+
+
+def _check_channels(config: dict[str, Any], autoencoder: dict[str, Any] | None, entry: Entry, file: str) -> None:
+    latent = 3
+    if autoencoder is not None:
+        latent = (autoencoder.get("latent_channels") or autoencoder.get("z_dim", 4)) * (entry.fold * entry.packed) ** 2
+    if (channels := config.get("in_channels", latent)) != latent:
         raise ValueError(
             f"its {file} says 'in_channels' {channels!r}, and must say {latent}: a model that takes more than an "
             "image, such as one for inpainting, is not supported"
         )
 
 
-def _check_autoencoder(config: dict[str, Any]) -> None:
+def _find_side(
+    index: dict[str, Any], config: dict[str, Any], autoencoder: dict[str, Any] | None, size: int, file: str
+) -> int:
+    """In latents, or in pixels for a pixel model."""
+    entry = FAMILIES[index["_class_name"]]
+    pixels = 1 if autoencoder is None else _pixels_of_latent(autoencoder) * entry.fold
+    own: Any = config.get("sample_size") or entry.side
+    if _is_count(index.get("default_sample_size")):
+        own = index["default_sample_size"] // pixels
+    if not _is_count(own):
+        raise ValueError(f"'sample_size' must be a whole number of at least 1 in its {file}, got {_name_type(own)}")
+    if not size or size == own * pixels:
+        return int(own)
+    if not entry.any_size:
+        raise ValueError(f"it draws images of {own * pixels} pixels alone: leave out 'diffusion-size'")
+    if size % (multiple := pixels * entry.patch):
+        nearest = max(1, round(size / multiple)) * multiple
+        raise ValueError(f"'diffusion-size' must be a multiple of {multiple} for it, got {size}: try {nearest}")
+    return size // pixels
+
+
+def _pixels_of_latent(autoencoder: dict[str, Any]) -> int:
+    if "temperal_downsample" in autoencoder:
+        return 2 ** len(autoencoder["temperal_downsample"])
+    blocks = autoencoder.get("encoder_block_out_channels") or autoencoder.get("block_out_channels", [64])
+    return 2 ** (len(blocks) - 1)
+
+
+def _check_autoencoder(config: dict[str, Any], entry: Entry) -> None:
     file = "vae/config.json"
-    _check_choice(file, "its autoencoder", config.get("_class_name", AUTOENCODERS[0]), AUTOENCODERS)
+    _check_choice(file, "its autoencoder", config.get("_class_name", entry.autoencoders[0]), entry.autoencoders)
     scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0
     if not _is_number(scale) or scale == 0 or not _is_number(shift):
         raise ValueError(
@@ -188,7 +233,7 @@ def _check_autoencoder(config: dict[str, Any]) -> None:
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None and std is None:
         return
-    channels = config.get("latent_channels", 4)
+    channels = config.get("latent_channels") or config.get("z_dim", 4)
     for values in (mean, std):
         if not isinstance(values, list) or len(values) != channels or not all(map(_is_number, values)):
             raise ValueError(

@@ -8,13 +8,14 @@ from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.description import cannot_open, describe, read_object
 from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 
-WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "safety_checker")
+WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "safety_checker")
 """Parts of a pipeline that have weights."""
 TINY = "AutoencoderTiny"
 
 
-def check_pipeline(name: str, sampler: str) -> Vocabulary:
-    """The vocabulary of a `diffusion-model` whose configs are whole and make a noise schedule for the `sampler`.
+def check_pipeline(name: str, sampler: str, size: int) -> Vocabulary:
+    """The vocabulary of a `diffusion-model` whose configs are whole, and make a noise schedule for the `sampler`
+    and images of `diffusion-size` pixels.
 
     Of a folder, also the files of weights are there.
 
@@ -28,14 +29,14 @@ def check_pipeline(name: str, sampler: str) -> Vocabulary:
             f"{vocabulary.model} is made for classes and names none: give it 'id2label' or class_names.json"
         )
     if name not in location.EMBEDDED:
-        _check_files(name, sampler)
+        _check_files(name, sampler, size)
     return vocabulary
 
 
-def _check_files(name: str, sampler: str) -> None:
+def _check_files(name: str, sampler: str, size: int) -> None:
     from fedlmg_server.diffusion.noise_schedule import make_scheduler  # Diffusers takes seconds to import.
 
-    description = describe(name)
+    description = describe(name, size)
     folder = Path(description.source)
     try:
         for part in description.parts if folder.is_dir() else ():
@@ -43,7 +44,7 @@ def _check_files(name: str, sampler: str) -> None:
                 raise ValueError(f"it has no folder '{part}'")
             if part in WITH_WEIGHTS:
                 _check_weights(folder / part)
-        make_scheduler(description.scheduler, sampler)
+        make_scheduler(description.scheduler, sampler, description.is_flow)
     except ValueError as error:
         raise cannot_open(name, error) from None
 

@@ -1,73 +1,65 @@
 """Latent diffusion models behind the backend contract: a denoiser on the latents of an autoencoder.
 
-Stable Diffusion 1, 2 and XL, their few-step distillations, and DiT differ in their conditioning only.
+What differs from one kind of pipeline to the other is in `families`.
 """
 
 from typing import Any
 
 import torch
 from accelerate.utils import slice_tensors
-from diffusers import DiffusionPipeline
 
-from fedlmg_server.diffusion.backend import (
-    Prediction,
-    freeze,
-    from_model_output,
-    noise_of_seeds,
-    straight_through_clamp,
-)
-from fedlmg_server.diffusion.conditioning import Arguments, Conditioning
+from fedlmg_server.diffusion.backend import freeze, noise_of_seeds, straight_through_clamp
+from fedlmg_server.diffusion.conditioning import Arguments
+from fedlmg_server.diffusion.families.family import Family
+from fedlmg_server.diffusion.noise_schedule import set_timesteps
+from fedlmg_server.diffusion.prediction import Prediction, from_model_output
 
 
 class LatentBackend:
     """The frozen denoiser and autoencoder of one pipeline; `guidance_decoder`, if given, decodes for gradients only."""
 
-    def __init__(
-        self,
-        pipeline: DiffusionPipeline,
-        scheduler: Any,
-        conditioning: Conditioning,
-        guidance_decoder: Any = None,
-    ):
-        self.pipeline, self.scheduler, self.condition = pipeline, scheduler, conditioning
-        self.device, self.dtype = pipeline.device, pipeline.dtype
-        self.denoiser = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
-        self.vae, self.guidance_vae = pipeline.vae, guidance_decoder or pipeline.vae
-        freeze(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
+    def __init__(self, family: Family, scheduler: Any, guidance_decoder: Any = None):
+        self.family, self.pipeline, self.scheduler = family, family.pipeline, scheduler
+        self.condition = family.condition
+        self.device, self.dtype = self.pipeline.device, self.pipeline.dtype
+        self.denoiser, self.vae, self.guidance_vae = family.denoiser, family.vae, guidance_decoder or family.vae
+        freeze(*(part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)))
         freeze(self.guidance_vae)
         for part in (self.denoiser, self.vae, self.guidance_vae):
-            part.to(memory_format=torch.channels_last)
+            if all(parameter.dim() < 5 for parameter in part.parameters()):
+                part.to(memory_format=torch.channels_last)
+
+    def set_timesteps(self, num_steps: int) -> None:
+        set_timesteps(self.scheduler, num_steps, self.family.shift_exponent, self.family.has_own_sigmas)
 
     def initial_noise(self, seeds: list[int]) -> torch.Tensor:
-        config = self.denoiser.config
-        shape = (config.in_channels, config.sample_size, config.sample_size)
-        return noise_of_seeds(seeds, shape).to(self.device) * self.scheduler.init_noise_sigma
+        noise = noise_of_seeds(seeds, self.family.latent_shape).to(self.device)
+        return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # A flow starts with noise alone.
 
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor, condition: Arguments, guidance_scale: float) -> Prediction:
-        with_class = slice_tensors(condition, slice(len(x_t), None))
-        if width := self.denoiser.config.get("time_cond_proj_dim"):
-            # A latent consistency model takes the guidance scale as an input, so one call is enough.
-            scales = torch.full((len(x_t),), guidance_scale - 1.0, device=self.device)
-            embedded = self.pipeline.get_guidance_scale_embedding(scales, width, self.dtype)
-            output = self._denoise(x_t, t, {**with_class, "timestep_cond": embedded})
-        elif guidance_scale == 1:
-            output = self._denoise(x_t, t, with_class)
+    def predict(self, x_t: torch.Tensor, index: int, condition: Arguments, guidance_scale: float) -> Prediction:
+        t, family = self.scheduler.timesteps[index], self.family
+        if guidance_scale == 1 or not family.has_two_passes:
+            with_class = slice_tensors(condition, slice(len(x_t), None))
+            output = self._denoise(x_t, t, family.tell(with_class, guidance_scale))
         else:
             without, given = self._denoise(torch.cat([x_t, x_t]), t, condition).chunk(2)
-            output = without + guidance_scale * (given - without)
-        return from_model_output(self.scheduler, output, x_t, t)
+            output = family.combine(without, given, guidance_scale)
+        return from_model_output(self.scheduler, output, x_t, index)
 
     def _denoise(self, x_t: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
         """The denoiser's output in float32, without the channels of a learned variance."""
-        steps = torch.full((len(x_t),), int(t), device=self.device)
-        output = self.denoiser(x_t.to(self.dtype), timestep=steps, **arguments).sample
+        steps = torch.full((len(x_t),), t.item(), device=self.device)
+        output = self.family.denoise(x_t.to(self.dtype), steps, arguments)
         return output[:, : x_t.shape[1]].float()
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
-        return _decode(self.vae, x_0)
+        return self._decode(self.vae, x_0)
 
     def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
-        return _decode(self.guidance_vae, x_0)
+        return self._decode(self.guidance_vae, x_0)
+
+    def _decode(self, decoder: Any, x_0: torch.Tensor) -> torch.Tensor:
+        return straight_through_clamp(self.family.decode(decoder, x_0).float() / 2 + 0.5)
 
     def check_safety(self, images: torch.Tensor) -> list[bool]:
         if getattr(self.pipeline, "safety_checker", None) is None:
@@ -76,20 +68,3 @@ class LatentBackend:
         arrays = images.permute(0, 2, 3, 1).float().cpu().numpy().copy()
         _, unsafe = self.pipeline.run_safety_checker(arrays, self.device, self.dtype)
         return [not found for found in unsafe]
-
-
-def _decode(vae: Any, x_0: torch.Tensor) -> torch.Tensor:
-    images = vae.decode(_scale_back(vae.config, x_0).to(vae.dtype)).sample.float()
-    return straight_through_clamp(images / 2 + 0.5)
-
-
-def _scale_back(config: Any, x_0: torch.Tensor) -> torch.Tensor:
-    """Latents as the autoencoder made them, of latents as the denoiser knows them."""
-    latents = x_0 / config.scaling_factor
-    if mean := config.get("latents_mean"):
-        shape = (1, len(mean), 1, 1)
-        std, mean = (torch.tensor(values).view(shape).to(x_0) for values in (config.latents_std, mean))
-        latents = x_0 * std / config.scaling_factor + mean
-    if shift := config.get("shift_factor"):
-        latents = latents + shift
-    return latents

@@ -5,14 +5,9 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from fedlmg_server.diffusion.backend import (
-    Prediction,
-    freeze,
-    from_model_output,
-    noise_of_seeds,
-    straight_through_clamp,
-)
+from fedlmg_server.diffusion.backend import freeze, noise_of_seeds, straight_through_clamp
 from fedlmg_server.diffusion.conditioning import label_ids
+from fedlmg_server.diffusion.prediction import Prediction, from_model_output
 
 
 class PixelBackend:
@@ -29,6 +24,9 @@ class PixelBackend:
         freeze(self.denoiser)
         self.denoiser.to(memory_format=torch.channels_last)
 
+    def set_timesteps(self, num_steps: int) -> None:
+        self.scheduler.set_timesteps(num_steps)
+
     def initial_noise(self, seeds: list[int]) -> torch.Tensor:
         config = self.denoiser.config
         shape = (config.in_channels, config.sample_size, config.sample_size)
@@ -41,11 +39,11 @@ class PixelBackend:
         return torch.tensor(label_ids(class_names, self.labels), device=self.device)
 
     def predict(
-        self, x_t: torch.Tensor, t: torch.Tensor, condition: torch.Tensor | None, guidance_scale: float
+        self, x_t: torch.Tensor, index: int, condition: torch.Tensor | None, guidance_scale: float
     ) -> Prediction:
-        steps = torch.full((len(x_t),), int(t), device=self.device)
+        steps = torch.full((len(x_t),), int(self.scheduler.timesteps[index]), device=self.device)
         output = self.denoiser(x_t.to(self.dtype), steps, class_labels=condition).sample
-        return from_model_output(self.scheduler, output[:, : x_t.shape[1]].float(), x_t, t)
+        return from_model_output(self.scheduler, output[:, : x_t.shape[1]].float(), x_t, index)
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
         return straight_through_clamp(x_0 / 2 + 0.5)

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.config import ConfigError
 from common.datasets.embedded import registry
 from fedlmg_server.diffusion import location
-from fedlmg_server.diffusion.description import CONDITIONED_ON, Description, describe, first_line
+from fedlmg_server.diffusion.description import Description, describe, first_line
 
 PROMPT = "an image of {}"
 """The prompt for a class (paper, section 3; the authors' code)."""
@@ -64,7 +64,7 @@ def open_vocabulary(name: str) -> Vocabulary:
 
 def _open(name: str) -> Vocabulary:
     description, model = describe(name), f"the diffusion model '{name}'"
-    kind = CONDITIONED_ON[description.family]
+    kind = description.entry.conditioned_on
     if kind == "prompt":
         return Vocabulary(model, tokenize=_open_tokenizer(name, description))
     if kind == "labels":

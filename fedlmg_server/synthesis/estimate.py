@@ -47,9 +47,9 @@ def estimate_cost(run: Run) -> Estimate:
     if run.device.type == "cpu":
         torch.set_num_threads(1)
     # Diffusers is for the processes that generate: the server that waits for clients does without.
-    from fedlmg_server.diffusion import families
+    from fedlmg_server.diffusion import opening
 
-    backend = families.load_backend(run.config.synthesis, run.device)
+    backend = opening.load_backend(run.config.synthesis, run.device)
     return time_probe(backend, run, run.uploads[0], run.num_images, num_processes(run))
 
 

@@ -108,7 +108,7 @@ def generate_batch(
     trace: Trace | None = None,
 ) -> torch.Tensor:
     """Images (B, 3, h, w) in [0, 1] of one batch of a client's plan; its losses go to `trace`."""
-    backend.scheduler.set_timesteps(config.num_inference_steps)
+    backend.set_timesteps(config.num_inference_steps)
     x_T = backend.initial_noise([image.seed for image in batch])
     condition = backend.condition([image.class_name for image in batch])
     # Not the initial noise's own generator, whose first numbers would come again.

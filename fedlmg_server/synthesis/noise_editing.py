@@ -18,16 +18,16 @@ def edit_noise(
     strength: float,
     method: GuidanceMethod = OURS,
 ) -> torch.Tensor:
-    """x_T after M = `num_steps` steps down the loss of the x_0 estimate at T, through the denoiser.
+    """x_T after M = `num_steps` steps down the loss of the x_0 estimate at the first step, through the denoiser.
 
     Each step is `strength` of the noise's norm long, and the norm is kept, so that the result is still noise of the
     right size; a raw step is `strength` (the paper's eta) times the gradient, and the norm is free. The estimate has
     the method's classifier-free guidance.
     """
-    norm, T = length(x_T), backend.scheduler.timesteps[0]
+    norm = length(x_T)
     for _ in range(num_steps):
         x_T = x_T.detach().requires_grad_()
-        x_0 = backend.predict(x_T, T, condition, method.noise_editing_guidance_scale).x_0
+        x_0 = backend.predict(x_T, 0, condition, method.noise_editing_guidance_scale).x_0
         g = gradient(loss(backend.decode_for_guidance(x_0)), x_T)
         x_T = (x_T - strength * (g if method.raw_step else norm * unit(g))).detach()
         if not method.raw_step:

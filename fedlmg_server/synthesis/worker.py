@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.events import Estimated
 from fedlmg_server.quarantine import ClientFault
@@ -38,7 +38,7 @@ def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
     ------
     ClientFault: what is missing of a client cannot be drawn; the others' images are not complete.
     """
-    backend, config = families.load_backend(run.config.synthesis, run.device), run.config.synthesis
+    backend, config = opening.load_backend(run.config.synthesis, run.device), run.config.synthesis
     if "fedlmg" in methods and not store.count_images(run.workspace):
         if rank == 0:
             _tell_cost(backend, run, world_size)

@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from common.config.synthesis import SynthesisConfig
 from common.models import architectures, feature_statistics
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.synthesis.generate import generate_batch
@@ -59,7 +59,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
     base = SynthesisConfig(diffusion_model=str(folder))
     classifier, preprocess, target = make_classifier(32 if arguments.tiny else 224, device)
     peak = matrix_peak(device, 256 if arguments.tiny else MATRIX)
-    plain = families.load_backend(base, device)
+    plain = opening.load_backend(base, device)
     loop = ReferenceLoop(plain.pipeline, deepcopy(classifier), preprocess, target)
     speed = reference_speed(plain, loop, FEW_STEPS if arguments.tiny else {})
     result = {
@@ -94,7 +94,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
 def build(tiny: bool) -> StableDiffusionPipeline:
     """Stable Diffusion 1.5's shape with random weights, and the tokenizer of the embedded model."""
     torch.manual_seed(0)
-    tokenizer = families.load_backend(SynthesisConfig(), torch.device("cpu")).pipeline.tokenizer
+    tokenizer = opening.load_backend(SynthesisConfig(), torch.device("cpu")).pipeline.tokenizer
     width, text_width, tokenizer.model_max_length = (32, 64, 24) if tiny else (320, 768, 77)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -160,9 +160,9 @@ def reference_speed(backend: LatentBackend, loop: ReferenceLoop, steps: dict[str
 def preset_speed(config: SynthesisConfig, guidance: ClassifierGuidance, plain: LatentBackend, size: int) -> dict:
     """Of one batch, halved until it fits, after one of fewer steps, which compiles. Operations are counted of the
     same without compilation, of one image."""
-    device, scheduler = plain.device, make_scheduler(plain.pipeline.scheduler.config, config.sampler)
-    plain = LatentBackend(plain.pipeline, scheduler, plain.condition)
-    backend = families.load_backend(config, device) if config.compile else plain
+    device, scheduler = plain.device, make_scheduler(plain.pipeline.scheduler.config, config.sampler, flow=False)
+    plain = LatentBackend(plain.family, scheduler)
+    backend = opening.load_backend(config, device) if config.compile else plain
     batch = plan_images(0, "bench", CLASS_NAMES, -(-size // len(CLASS_NAMES)))[:size]
     started = time.perf_counter()
     while not fits(backend, guidance, replace(config, **FEW_STEPS), batch):

@@ -17,7 +17,7 @@ import torch
 
 from common.config.synthesis import SynthesisConfig
 from common.processes import num_processors
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import opening
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.plan import plan_images, split_into_batches
 from tests.bench.reference import ReferenceLoop
@@ -87,7 +87,7 @@ def reference_speed(barrier, num_images: int, threads: int | None) -> float:
     if threads:
         torch.set_num_threads(threads)
     upload = make_upload("bench", CLASS_NAMES)
-    backend = families.load_backend(SynthesisConfig(), torch.device("cpu"))
+    backend = opening.load_backend(SynthesisConfig(), torch.device("cpu"))
     classifier = upload.classifier(torch.device("cpu"))
     loop = ReferenceLoop(backend.pipeline, classifier, upload.preprocess, upload.statistics)
     barrier.wait()
@@ -102,7 +102,7 @@ def preset_speed(barrier, preset: str, num_images: int) -> float:
     torch.set_num_threads(1)
     upload = make_upload("bench", CLASS_NAMES)
     config = SynthesisConfig.of_preset(preset)
-    backend = families.load_backend(config, torch.device("cpu"))
+    backend = opening.load_backend(config, torch.device("cpu"))
     guidance = guide_by(upload, config, backend.device)
     drawings = plan_images(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
     generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, SynthesisConfig.of_preset("fast"))

@@ -10,6 +10,7 @@ from flwr.common.config import fuse_dicts
 from common.config import Config, ConfigError, document, former
 from common.config.run import KEYS, LARGEST_SEED, UNSET
 from common.config.synthesis import AUTHORS, PRESETS, SynthesisConfig
+from common.storage.atomic import write_json
 from fedlmg_server.flower.bundle import write_app
 from fedlmg_server.workspace import Workspace
 
@@ -39,7 +40,7 @@ def test_flowers_override_of_one_key_leaves_the_others_at_their_defaults():
     config = Config.from_run_config(fused)
 
     assert config == Config.from_run_config({"preset": "fast", "num-inference-steps": 8})
-    assert (config.synthesis.num_inference_steps, config.synthesis.guided_until) == (8, 0.5)
+    assert (config.synthesis.num_inference_steps, config.synthesis.guided_until) == (8, 0.38)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,8 @@ def test_every_key_has_a_meaning():
 
 
 def test_workspace_of_another_config_is_refused_with_the_difference(tmp_path: Path):
-    Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {})
+    workspace = Workspace.open(Config.from_run_config({"workspace": str(tmp_path)}), {})
+    write_json(workspace.upload("a") / "manifest.json", {})
 
     with pytest.raises(ConfigError, match=r"local-epochs: \d+ -> 3"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "local-epochs": 3}), {})
@@ -222,7 +224,8 @@ def test_workspace_made_before_a_key_existed_goes_on_with_its_default(tmp_path: 
     del made["config"]["dp-epsilon"]
     (tmp_path / "run.json").write_text(json.dumps(made))
 
-    Workspace.open(config, {})
+    workspace = Workspace.open(config, {})
+    write_json(workspace.upload("a") / "manifest.json", {})
 
     with pytest.raises(ConfigError, match=r"dp-epsilon: 0\.0 -> 8\.0"):
         Workspace.open(Config.from_run_config({"workspace": str(tmp_path), "dp-epsilon": 8.0}), {})

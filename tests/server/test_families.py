@@ -9,7 +9,8 @@ import torch
 
 from common.config import ConfigError, synthesis
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import description, families, location
+from fedlmg_server.diffusion import location, opening
+from fedlmg_server.diffusion.prediction import weights
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.guidance import gradient
 from fedlmg_server.synthesis.plan import plan_images
@@ -26,7 +27,7 @@ def folder(request, tmp_path_factory) -> Path:
 
 def opened(folder: Path, **changes):
     config = replace(TINY, diffusion_model=str(folder), **changes)
-    return families.load_backend(config, CPU), config
+    return opening.load_backend(config, CPU), config
 
 
 DRAWINGS = plan_images(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
@@ -144,11 +145,11 @@ def test_index_without_a_family_is_named(tmp_path):
 
 def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
     backend, config = opened(folder)
-    backend.scheduler.set_timesteps(config.num_inference_steps)
+    backend.set_timesteps(config.num_inference_steps)
     x_T = backend.initial_noise([1, 2]).requires_grad_()
     condition = backend.condition(["cat", "dog"])
 
-    x_0 = backend.predict(x_T, backend.scheduler.timesteps[0], condition, 3.0).x_0
+    x_0 = backend.predict(x_T, 0, condition, 3.0).x_0
 
     loss = guidance.full_loss(torch.tensor([0, 1]))
     assert (gradient(loss(backend.decode_for_guidance(x_0)), x_T).flatten(1).norm(dim=1) > 0).all()
@@ -156,22 +157,22 @@ def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
 
 def test_prediction_adds_up_to_its_input(folder):
     backend, config = opened(folder)
-    backend.scheduler.set_timesteps(config.num_inference_steps)
-    x_t, t = backend.initial_noise([1, 2]), backend.scheduler.timesteps[1]
+    backend.set_timesteps(config.num_inference_steps)
+    x_t = backend.initial_noise([1, 2])
 
-    prediction = backend.predict(x_t, t, backend.condition(["cat", "dog"]), 3.0)
+    prediction = backend.predict(x_t, 1, backend.condition(["cat", "dog"]), 3.0)
 
-    abar = backend.scheduler.alphas_cumprod[int(t)]
-    torch.testing.assert_close(abar.sqrt() * prediction.x_0 + (1 - abar).sqrt() * prediction.noise, x_t)
+    signal, sigma = weights(backend.scheduler, 1)
+    torch.testing.assert_close(signal * prediction.x_0 + sigma * prediction.noise, x_t, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["stable-diffusion-1", "stable-diffusion-xl", "dit", "pixel-with-classes"])
 def test_class_changes_the_prediction(family, tmp_path):
     backend, config = opened(tiny_pipelines.save(family, tmp_path))
-    backend.scheduler.set_timesteps(config.num_inference_steps)
-    x_T, T = backend.initial_noise([1]), backend.scheduler.timesteps[0]
+    backend.set_timesteps(config.num_inference_steps)
+    x_T = backend.initial_noise([1])
 
-    cat, dog = (backend.predict(x_T, T, backend.condition([name]), 3.0).x_0 for name in ("cat", "dog"))
+    cat, dog = (backend.predict(x_T, 0, backend.condition([name]), 3.0).x_0 for name in ("cat", "dog"))
 
     assert not torch.allclose(cat, dog, atol=1e-4)
 
@@ -254,7 +255,7 @@ def test_clean_pixels_are_clipped_where_the_model_s_own_scheduler_clips(tmp_path
     folder = tiny_pipelines.save("pixel", tmp_path)
     set_scheduler(folder, clip_sample=clips, clip_sample_range=0.01)
     backend, config = opened(folder, sampler=sampler)
-    backend.scheduler.set_timesteps(config.num_inference_steps)
+    backend.set_timesteps(config.num_inference_steps)
     x_t = backend.initial_noise([1])
 
     for t in backend.scheduler.timesteps:
@@ -271,7 +272,7 @@ def set_scheduler(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_safety_checker_of_the_pipeline_judges_the_images(tmp_path: Path, is_strict: bool):
     folder = tiny_pipelines.save_with_safety_checker(tmp_path / "pipeline", is_strict)
-    backend = families.load_backend(SynthesisConfig(diffusion_model=str(folder)), CPU)
+    backend = opening.load_backend(SynthesisConfig(diffusion_model=str(folder)), CPU)
 
     assert backend.check_safety(torch.rand(3, 3, 16, 16)) == [not is_strict] * 3
 
@@ -289,7 +290,3 @@ def test_compiled_image_is_the_plain_one_but_for_rounding(guidance, tmp_path):
 
     assert calls["unique_graphs"] >= 2
     torch.testing.assert_close(compiled, plain, atol=2 / 255, rtol=0)
-
-
-def test_every_family_that_is_opened_has_a_vocabulary_and_no_other_has():
-    assert families.FAMILIES.keys() == description.CONDITIONED_ON.keys()

@@ -126,9 +126,15 @@ SCHEDULER, DENOISER, AUTOENCODER = "scheduler/scheduler_config.json", "unet/conf
             "its scheduler is EDMEulerScheduler",
         ),
         (set_in(SCHEDULER, _class_name="EDMEulerScheduler"), "its scheduler is EDMEulerScheduler, and must be one of"),
-        (set_in(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"), "its scheduler is FlowMatchEuler"),
+        (
+            set_in(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"),
+            "its model_index.json says PNDMScheduler, but its scheduler/scheduler_config.json is one of a FlowMatch",
+        ),
         (set_in(SCHEDULER, _class_name=["DDIMScheduler"]), "its scheduler must be a text in its scheduler/"),
-        (set_in(SCHEDULER, use_flow_sigmas=True), "sets 'use_flow_sigmas', which is not supported"),
+        (
+            set_in(SCHEDULER, use_flow_sigmas=True),
+            "its 'prediction_type' is epsilon, and must be one of flow_prediction",
+        ),
         (set_in(SCHEDULER, sigma_max=80.0), "sets 'sigma_max', which is not supported"),
         (set_in(SCHEDULER, timestep_type="continuous"), "'timestep_type' must be 'discrete' in its scheduler/"),
         (set_in(SCHEDULER, prediction_type="flow_prediction"), "its 'prediction_type' is flow_prediction, and must be"),

@@ -24,9 +24,7 @@ def test_preset_authors_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
     config = SynthesisConfig.of_preset("authors", **steps)
     image = PlannedImage("dog", 1)
-    exact = LatentBackend(
-        backend.pipeline, make_scheduler(backend.pipeline.scheduler.config, config.sampler), backend.condition
-    )
+    exact = LatentBackend(backend.family, make_scheduler(backend.pipeline.scheduler.config, config.sampler, flow=False))
     generator = torch.Generator().manual_seed(~image.seed & (2**63 - 1))
 
     theirs = make_loop(backend, upload).draw("dog", 1, exact.initial_noise([image.seed]), generator, **steps)
@@ -53,10 +51,10 @@ def test_statistics_loss_of_the_engine_is_the_reference_s_image_by_image(backend
 def test_clean_estimate_of_the_engine_is_the_reference_s(backend, upload):
     loop = make_loop(backend, upload)
     backend.scheduler.set_timesteps(3)
-    x_t, t = backend.initial_noise([1]), backend.scheduler.timesteps[1]
+    x_t, index, t = backend.initial_noise([1]), 1, backend.scheduler.timesteps[1]
     states, empty = backend.pipeline.encode_prompt("an image of cat", "cpu", 1, True)
 
-    prediction = backend.predict(x_t, t, backend.condition(["cat"]), GUIDANCE_SCALE)
+    prediction = backend.predict(x_t, index, backend.condition(["cat"]), GUIDANCE_SCALE)
 
     noise = loop._noise(x_t, t, torch.cat([empty, states]))
     torch.testing.assert_close(prediction.noise, noise)

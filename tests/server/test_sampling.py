@@ -5,23 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from common.config.synthesis import OURS, SynthesisConfig
-from fedlmg_server.diffusion import conditioning
-from fedlmg_server.diffusion.backend import (
-    from_model_output,
-    signal_and_noise,
-    straight_through_clamp,
-    to_model_output,
-)
+from fedlmg_server.diffusion.backend import straight_through_clamp
+from fedlmg_server.diffusion.families.stable_diffusion import Adapter
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
+from fedlmg_server.diffusion.prediction import from_model_output, to_model_output, weights
+from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
 from fedlmg_server.synthesis.guidance import gradient, unit
 from fedlmg_server.synthesis.noise_editing import edit_noise
 from fedlmg_server.synthesis.plan import PlannedImage
-from fedlmg_server.synthesis.sampler import SamplingSettings, guide, sample
+from fedlmg_server.synthesis.sampler import SamplingSettings, guide, is_guided, sample
 
 SEEDS = [11, 12, 13, 14]
 CLASSES = ["cat", "dog", "cat", "dog"]
@@ -42,16 +39,17 @@ def start(backend):
 TARGETS = torch.tensor([0, 1, 0, 1])
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow"])
 def test_model_output_and_prediction_are_inverse(kind):
-    scheduler = DDIMScheduler(prediction_type=kind)
-    x_t, output, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor(500)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0) if kind == "flow" else DDIMScheduler(prediction_type=kind)
+    scheduler.set_timesteps(3)
+    x_t, output = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
 
-    prediction = from_model_output(scheduler, output, x_t, t)
+    prediction = from_model_output(scheduler, output, x_t, 1)
 
-    signal, sigma = signal_and_noise(scheduler, t)
+    signal, sigma = weights(scheduler, 1)
     torch.testing.assert_close(signal * prediction.x_0 + sigma * prediction.noise, x_t, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(to_model_output(scheduler, prediction, t), output, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(to_model_output(scheduler, prediction, 1), output, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -93,41 +91,39 @@ def test_guided_step_equals_a_float64_derivation_from_the_paper(backend, guidanc
     expected_x_0 = (x - (1 - abar).sqrt() * expected_noise) / abar.sqrt()
 
     settings = make_settings(through_denoiser=True)
-    _, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
+    _, step = guide(backend, x_t, 1, condition, settings, guidance.full_loss(TARGETS))
 
     torch.testing.assert_close(step.noise.double(), expected_noise.detach(), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(step.x_0.double(), expected_x_0.detach(), atol=1e-3, rtol=1e-3)
 
 
-def gradient_at(backend, guidance, x_t, t, condition) -> tuple[torch.Tensor, torch.Tensor]:
+def gradient_at(backend, guidance, x_t, condition) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss's gradient through the denoiser, and the unguided noise estimate."""
     x_t = x_t.clone().requires_grad_()
-    prediction = backend.predict(x_t, t, condition, 3.0)
+    prediction = backend.predict(x_t, 1, condition, 3.0)
     g = gradient(guidance.full_loss(TARGETS)(backend.decode(prediction.x_0)), x_t)
     return g, prediction.noise.detach()
 
 
 def test_raw_step_is_equation_10(backend, guidance, start):
     x_t, condition = start
-    t = backend.scheduler.timesteps[1]
     settings = make_settings(through_denoiser=True, raw_step=True, guidance_strength=1.0)
 
-    _, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
+    _, step = guide(backend, x_t, 1, condition, settings, guidance.full_loss(TARGETS))
 
-    g, noise = gradient_at(backend, guidance, x_t, t, condition)
-    torch.testing.assert_close(step.noise, noise + (1 - backend.scheduler.alphas_cumprod[int(t)]).sqrt() * g)
+    g, noise = gradient_at(backend, guidance, x_t, condition)
+    torch.testing.assert_close(step.noise, noise + weights(backend.scheduler, 1)[1] * g)
 
 
 def test_two_raw_passes_move_the_latent_and_ask_again(backend, guidance, start):
     x_t, condition = start
-    t = backend.scheduler.timesteps[1]
     settings = make_settings(through_denoiser=True, raw_step=True, guidance_strength=1.0, denoiser_passes=2)
 
-    moved, step = guide(backend, x_t, t, condition, settings, guidance.full_loss(TARGETS))
+    moved, step = guide(backend, x_t, 1, condition, settings, guidance.full_loss(TARGETS))
 
-    g, _ = gradient_at(backend, guidance, x_t, t, condition)
+    g, _ = gradient_at(backend, guidance, x_t, condition)
     with torch.no_grad():
-        again = backend.predict(x_t - g, t, condition, 3.0)
+        again = backend.predict(x_t - g, 1, condition, 3.0)
     torch.testing.assert_close(moved, x_t - g)
     torch.testing.assert_close(step.noise, again.noise)
 
@@ -136,13 +132,12 @@ def test_two_raw_passes_move_the_latent_and_ask_again(backend, guidance, start):
 @pytest.mark.parametrize("through_denoiser", [True, False])
 def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser, denoiser_passes):
     x_t, condition = start
-    t = backend.scheduler.timesteps[1]
     loss = guidance.full_loss(TARGETS)
     settings = make_settings(through_denoiser=through_denoiser, guidance_strength=0.02, denoiser_passes=denoiser_passes)
     with torch.no_grad():
-        plain = loss(backend.decode(backend.predict(x_t, t, condition, 3.0).x_0))
+        plain = loss(backend.decode(backend.predict(x_t, 1, condition, 3.0).x_0))
 
-    _, prediction = guide(backend, x_t, t, condition, settings, loss)
+    _, prediction = guide(backend, x_t, 1, condition, settings, loss)
 
     with torch.no_grad():
         guided = loss(backend.decode(prediction.x_0))
@@ -152,11 +147,10 @@ def test_guided_step_lowers_the_loss(backend, guidance, start, through_denoiser,
 
 def test_gradient_of_a_batch_equals_those_of_its_images_alone(backend, guidance, start):
     x_T, _ = start
-    T = backend.scheduler.timesteps[0]
 
     def loss_gradient(rows: list[int]) -> torch.Tensor:
         x = x_T[rows].clone().requires_grad_()
-        x_0 = backend.predict(x, T, backend.condition([CLASSES[row] for row in rows]), 3.0).x_0
+        x_0 = backend.predict(x, 0, backend.condition([CLASSES[row] for row in rows]), 3.0).x_0
         return gradient(guidance.full_loss(TARGETS[rows])(backend.decode(x_0)), x)
 
     together = loss_gradient([0, 1, 2, 3])
@@ -182,12 +176,11 @@ def test_initial_noise_of_a_seed_is_the_same_in_any_batch(backend):
 
 def test_noise_editing_lowers_the_statistics_loss_and_keeps_the_norm(backend, guidance, start):
     x_T, condition = start
-    T = backend.scheduler.timesteps[0]
     loss = guidance.statistics_only(torch.zeros(len(x_T), dtype=torch.long))
 
     def statistics_at(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return loss(backend.decode(backend.predict(x, T, condition, 1).x_0))
+            return loss(backend.decode(backend.predict(x, 0, condition, 1).x_0))
 
     edited = edit_noise(backend, x_T, condition, loss, num_steps=3, strength=0.02)
 
@@ -202,7 +195,7 @@ def test_noise_editing_steps_are_a_share_of_the_noise_s_own_length(backend, guid
     edited = edit_noise(backend, x_T, condition, loss, num_steps=1, strength=0.1)
 
     x = x_T.clone().requires_grad_()
-    g = gradient(loss(backend.decode(backend.predict(x, backend.scheduler.timesteps[0], condition, 1).x_0)), x)
+    g = gradient(loss(backend.decode(backend.predict(x, 0, condition, 1).x_0)), x)
     moved = x_T / x_T.flatten(1).norm(dim=1)[:, None, None, None] - 0.1 * unit(g)
     assert torch.nn.functional.cosine_similarity(edited.flatten(1), moved.flatten(1)).min() > 1 - 1e-5
 
@@ -242,8 +235,8 @@ def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     few = {"num_inference_steps": 2, "noise_editing_steps": 1}
     nowhere, config = torch.device("meta"), SynthesisConfig.of_preset(preset, **few)
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
-    schedule = make_scheduler(pipeline.scheduler.config, sampler)
-    distant = LatentBackend(pipeline, schedule, conditioning.stable_diffusion(pipeline))
+    schedule = make_scheduler(pipeline.scheduler.config, sampler, flow=False)
+    distant = LatentBackend(Adapter(pipeline), schedule)
     guidance, trace = guide_by(upload, config, nowhere), {}
 
     images = generate_batch(
@@ -261,3 +254,16 @@ def test_saturated_pixels_keep_their_gradient():
 
     assert clamped.tolist() == [0.0, 0.5, 1.0]
     assert torch.autograd.grad(clamped.sum(), images)[0].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "guided_until", "guided"), [(8, 0.54, 6), (6, 0.38, 3), (20, 0.54, 14), (50, 1, 50)]
+)
+def test_guidance_ends_at_a_noise_level(num_steps, guided_until, guided):
+    scheduler = DDIMScheduler.from_config(tiny_pipeline.build_pipeline(channels=(16, 32)).scheduler.config)
+    scheduler.set_timesteps(num_steps)
+    settings = make_settings(guided_until=guided_until)
+
+    steps = [is_guided(scheduler, index, settings) for index in range(num_steps)]
+
+    assert steps == [True] * guided + [False] * (num_steps - guided)

@@ -17,7 +17,7 @@ from fedlmg_server.synthesis.traces import newest_losses
 from fedlmg_server.workspace import Workspace
 
 CONFIG = SynthesisConfig(
-    images_per_class=1, num_inference_steps=4, guided_until=0.5, noise_editing_steps=1, synthesis_batch_size=2
+    images_per_class=1, num_inference_steps=4, guided_until=0.38, noise_editing_steps=1, synthesis_batch_size=2
 )
 
 

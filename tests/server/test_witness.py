@@ -14,7 +14,7 @@ from common.datasets.labeled_images import LabeledImages
 from common.manifest import StudentCopy
 from common.upload import Upload, to_wire, weights_digest
 from fedlmg_server import trainer
-from fedlmg_server.diffusion import families
+from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.events import Note
 from fedlmg_server.quarantine import read_rejections
@@ -243,7 +243,7 @@ def test_a_client_is_heard_once_and_anew_after_another_upload(run: Run):
 
 def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
     upload = saying(fine_tuned("a", 1 - two_colors().labels), start="")
-    backend = families.load_backend(run.config.synthesis, run.device)
+    backend = opening.load_backend(run.config.synthesis, run.device)
 
     finding = hear(run, backend, upload, load_held_out(run))
 
@@ -265,7 +265,7 @@ def with_copy(upload: Upload, copied: Upload, **changes: object) -> Upload:
 
 def test_an_honest_copy_does_not_spare_the_classifier_beside_it_whatever_its_start_is_called(run: Run):
     honest, mixed_up = (fine_tuned("a", labels) for labels in (1 - two_colors().labels, two_colors().labels))
-    backend = families.load_backend(run.config.synthesis, run.device)
+    backend = opening.load_backend(run.config.synthesis, run.device)
 
     finding = hear(run, backend, with_copy(mixed_up, honest, start="any"), load_held_out(run))
 
@@ -276,7 +276,7 @@ def test_an_honest_copy_does_not_spare_the_classifier_beside_it_whatever_its_sta
 def test_a_copy_that_lacks_a_class_of_the_client_is_not_compared_with_the_general_model(run: Run):
     honest = fine_tuned("a", 1 - two_colors().labels)
     strange = with_copy(honest, honest, class_names=["bright", "strange"], start="")
-    backend = families.load_backend(run.config.synthesis, run.device)
+    backend = opening.load_backend(run.config.synthesis, run.device)
 
     finding = hear(run, backend, strange, load_held_out(run))
 

@@ -105,7 +105,7 @@ def test_batches_are_dealt_evenly_over_all_clients(workspace, upload, monkeypatc
         dealt[-1] += len(split_into_batches(planned, run.config.synthesis.synthesis_batch_size)[rank::world_size])
 
     monkeypatch.setattr(worker, "generate_for_client", count)
-    monkeypatch.setattr(worker.families, "load_backend", lambda *_: None)
+    monkeypatch.setattr(worker.opening, "load_backend", lambda *_: None)
     monkeypatch.setattr(worker, "LONGEST_PROBE_SECONDS", 0.0)
     monkeypatch.setattr(worker.estimate, "time_probe", lambda *asked: estimate.Estimate(asked[3], 0.0, 0.0, asked[4]))
 

@@ -1,24 +1,17 @@
-"""From a model's name to a backend: which diffusers pipelines are supported, and how each is opened."""
+"""From a model's name to a backend: its pipeline is opened, with an adapter for its kind and the run's sampler."""
 
+import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import (
-    AutoencoderTiny,
-    DDIMPipeline,
-    DDPMPipeline,
-    DiffusionPipeline,
-    DiTPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import AutoencoderTiny, DiffusionPipeline
 from huggingface_hub import list_repo_files, try_to_load_from_cache
 
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
-from fedlmg_server.diffusion import conditioning, location, vocabulary
+from fedlmg_server.diffusion import families, location, vocabulary
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.diffusion.description import Description, cannot_open, describe
 from fedlmg_server.diffusion.latent import LatentBackend
@@ -26,21 +19,6 @@ from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
 from fedlmg_server.flower.compat import raise_recompile_limit
 
-FAMILIES = {
-    "StableDiffusionPipeline": StableDiffusionPipeline,
-    "LatentConsistencyModelPipeline": StableDiffusionPipeline,
-    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
-    "DiTPipeline": DiTPipeline,
-    "DDPMPipeline": DDPMPipeline,
-    "DDIMPipeline": DDIMPipeline,
-}
-"""The class that `model_index.json` names -> the class with which the pipeline is opened."""
-CONDITIONING: dict[type, Callable[[DiffusionPipeline], conditioning.Conditioning]] = {
-    StableDiffusionPipeline: conditioning.stable_diffusion,
-    StableDiffusionXLPipeline: conditioning.stable_diffusion_xl,
-    DiTPipeline: conditioning.class_labels,
-}
-"""Class of a latent pipeline -> how its denoiser is conditioned."""
 VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
 """Matches a file of weights and captures its variant, such as `fp16`."""
 MOST_SHAPES = 256
@@ -56,19 +34,20 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
     ------
     ConfigError: there is no pipeline, or its family is not supported.
     """
-    description = describe(config.diffusion_model)
+    description = describe(config.diffusion_model, config.diffusion_size)
     pipeline, decoder = _open(description, config, _dtype(device))
     try:
-        scheduler = make_scheduler(pipeline.scheduler.config, config.sampler)
+        scheduler = make_scheduler(pipeline.scheduler.config, config.sampler, description.is_flow)
     except ValueError as error:
         raise cannot_open(config.diffusion_model, error) from None
     pipeline.to(device)
-    if not hasattr(pipeline, "vae"):
+    if description.autoencoder is None:
         class_names = vocabulary.read_class_names(description.source)
         backend: PixelBackend | LatentBackend = PixelBackend(pipeline, scheduler, class_names)
     else:
-        conditions = CONDITIONING[type(pipeline)](pipeline)
-        backend = LatentBackend(pipeline, scheduler, conditions, decoder and decoder.to(device))
+        adapter = importlib.import_module(f"{families.__name__}.{description.entry.adapter}").Adapter
+        family = adapter(pipeline, description.side)
+        backend = LatentBackend(family, scheduler, decoder and decoder.to(device))
     if config.compile:
         _compile(backend)
     return backend
@@ -94,7 +73,8 @@ def _open(
     """The pipeline, and the decoder that is used for gradients only, if one is set."""
     source, revision = location.split_revision(description.source)
     try:
-        pipeline = _from_pretrained(FAMILIES[description.family], source, revision, dtype)
+        kind = getattr(diffusers, description.entry.opened_as or description.family)
+        pipeline = _from_pretrained(kind, source, revision, dtype)
     except (OSError, ValueError) as error:
         raise cannot_open(config.diffusion_model, error) from None
     return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
