@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from common.config.node import MAX_MEGAPIXELS
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 from common.labels import maps
@@ -44,14 +45,16 @@ def measure_membership(
     return membership_from_scores(*scores)
 
 
-def audit_folder(model: Classifier, folder: Path) -> Membership:
+def audit_folder(
+    model: Classifier, folder: Path, allow_outside: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+) -> Membership:
     """Attack a finished model with the images of a client's folder, leaving out classes that the model does not have.
 
     Raises
     ------
     ValueError: the folder cannot be read, or has fewer than 20 such training or held-out images.
     """
-    own = folders.load(folder, model.preprocessing.image_size)
+    own = folders.load(folder, model.preprocessing.image_size, allow_outside, max_megapixels=max_megapixels)
     known = maps.find_indices(own.class_names, model.class_names, {})
     held_out = concatenate(own.splits["validation"], own.splits["test"])
     members, others = (_select_known_classes(part, known) for part in (own.splits["train"], held_out))

@@ -10,17 +10,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from common.config.node import MAX_MEGAPIXELS
+from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
+from common.reading_options import AllowOutside, MaxMegapixels
 from common.terminal import print_failure
 from fedlmg_client import model_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
-
-MAX_LINES = 20
-"""At most this many lines are printed of each kind of finding."""
 
 
 @app.callback()
@@ -39,37 +38,19 @@ def check(
     image_size: Annotated[
         int, typer.Option(min=1, max=4096, help="Width and height of images in the federation, in pixels.")
     ] = 32,
-    allow_outside: Annotated[bool, typer.Option(help="Follow links and paths that lead out of the folder.")] = False,
+    allow_outside: AllowOutside = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Check a folder of images: show its layout, classes, splits, image sizes and problems."""
     from common.datasets.readers import folders
     from common.datasets.readers.listing import FolderError
+    from fedlmg_client import checking
 
     try:
-        data = folders.load(folder.expanduser(), image_size, allow_outside)
+        data = folders.load(folder.expanduser(), image_size, allow_outside, max_megapixels=max_megapixels)
     except FolderError as error:
         raise print_failure(console, error) from None
-    counts = {split: part.labels.bincount(minlength=len(data.class_names)) for split, part in data.splits.items()}
-    table = Table("class", *counts, title=escape(data.layout), show_footer=True)
-    for column, total in zip(table.columns, ("total", *map(len, data.splits.values())), strict=True):
-        column.footer = str(total)
-    for index, name in enumerate(data.class_names):
-        table.add_row(escape(name), *(str(int(count[index])) for count in counts.values()))
-    console.print(table)
-    widths, heights = zip(*data.sizes, strict=True)
-    console.print(
-        f"{len(data.class_names)} classes; {len(data.sizes)} image sizes, {min(widths)} to {max(widths)} pixels wide "
-        f"and {min(heights)} to {max(heights)} pixels high; training resizes them to {image_size} x {image_size} pixels"
-    )
-    _print_lines("skipped", data.problems)
-    _print_lines("warning", data.warnings)
-
-
-def _print_lines(kind: str, lines: list[str]) -> None:
-    for line in lines[:MAX_LINES]:
-        console.print(f"[yellow]{kind}:[/] {escape(line)}", soft_wrap=True)
-    if len(lines) > MAX_LINES:
-        console.print(f"[yellow]{kind}:[/] {len(lines) - MAX_LINES} more")
+    checking.show(data, folder, image_size, allow_outside, max_megapixels, console)
 
 
 @app.command()
@@ -82,6 +63,8 @@ def audit_images(
     out: Annotated[Path, typer.Option(help="File to write: a picture of the nearest pairs.")] = Path(
         "nearest-pairs.png"
     ),
+    allow_outside: AllowOutside = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Check whether synthetic images are copies of your training images. Nothing leaves this machine."""
     from common.datasets.readers import folders
@@ -89,7 +72,7 @@ def audit_images(
     from fedlmg_client import image_audit
 
     try:
-        own = folders.load(data.expanduser(), image_size).splits
+        own = folders.load(data.expanduser(), image_size, allow_outside, max_megapixels=max_megapixels).splits
         synthetic = image_audit.read_folder(folder.expanduser(), image_size)
         report = image_audit.compare(synthetic, own["train"], auditing.concatenate(own["validation"], own["test"]))
         image_audit.save_pairs(out, report, synthetic, own["train"].images)
@@ -143,6 +126,8 @@ def join(
     insecure: Annotated[
         bool, typer.Option(help="Connect without TLS: only on one machine, or in a network that you trust.")
     ] = False,
+    allow_outside: AllowOutside = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     dry_run: Annotated[bool, typer.Option(help="Train, show what would be sent, and send nothing.")] = False,
     run_config: Annotated[
         list[str] | None, typer.Option(help="For --dry-run: config keys of the run, as \"key=value key='text'\".")
@@ -158,13 +143,17 @@ def join(
     from fedlmg_client import join as joining
     from fedlmg_client.server import Server, ServerError, read_address
 
-    if missing := [path for path in (_strip_part(data), ca, key) if path and not path.expanduser().exists()]:
+    if missing := [
+        path for path in (split_part(data.expanduser())[0], ca, key) if path and not path.expanduser().exists()
+    ]:
         raise print_failure(console, f"{missing[0]} does not exist: correct the path")
     given = {"name": name, "data-path": _absolute(data), "architecture": architecture, "upload": upload}
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
     refused = {"warm-start": warm_start, "share-evaluation": share_evaluation}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config |= {k: v for k, v in refused.items() if not v}
+    node_config |= {"allow-outside": True} if allow_outside else {}
+    node_config |= {"max-megapixels": max_megapixels} if max_megapixels != MAX_MEGAPIXELS else {}
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
     try:
         read_node_config(node_config)
@@ -204,11 +193,6 @@ def join(
         raise print_failure(
             console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"
         ) from None
-
-
-def _strip_part(data: Path) -> Path:
-    """The path without its `#PART`, which selects one part of the data."""
-    return Path(str(data).partition("#")[0])
 
 
 def _absolute(path: Path) -> str:

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from common.datasets.labeled_images import LabeledImages
-from common.datasets.readers.image_files import ImageError, is_image, read_image
+from common.datasets.readers.image_files import ImageError, read_image
+from common.datasets.readers.tree import list_images
 from common.storage.atomic import write_bytes
 from common.vision.preprocessing import PreprocessSpec
 
@@ -89,7 +90,7 @@ def read_folder(folder: Path, size: int) -> torch.Tensor:
 
 def _images(folder: Path, size: int) -> Iterator[torch.Tensor]:
     resize = PreprocessSpec(size).resize
-    for path in sorted(filter(is_image, folder.rglob("*"))):
+    for path in list_images(folder, {}):
         try:
             yield resize(read_image(path)[None])[0]
         except ImageError:

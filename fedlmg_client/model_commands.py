@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from common.config.node import MAX_MEGAPIXELS
 from common.models import commands
 from common.names import folder_name
+from common.reading_options import AllowOutside, MaxMegapixels
 from common.storage.atomic import write_bytes
 from common.terminal import print_failure
 from fedlmg_client import folders
@@ -35,9 +37,10 @@ def predict(
     model: ChosenModel = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
     builder: commands.Builder = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Classify images with your model: print path, class and confidence of each image."""
-    commands.predict(find_folder(model), images, as_json, builder)
+    commands.predict(find_folder(model), images, as_json, builder, max_megapixels)
 
 
 def export(
@@ -83,9 +86,11 @@ def personalise(
         Path | None, typer.Argument(help="The client's cache folder. Default: ~/.cache/fedlmg/NAME.", metavar="CACHE")
     ] = None,
     name: Annotated[str, typer.Option(help="Your name in the federation, in place of CACHE.")] = "",
+    allow_outside: AllowOutside = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Make your personal model again, from the returned model in the cache. It needs no server, and sends nothing."""
-    from common.clients.node_config import CACHES
+    from common.clients.node_config import CACHES, NodeConfig
     from common.worth import say_worth
     from fedlmg_client import returned
 
@@ -93,7 +98,8 @@ def personalise(
         raise print_failure(console, "name your cache folder, or give --name NAME, and not both")
     cache = cache.expanduser() if cache else CACHES / folder_name(name)
     try:
-        measured = returned.compare_again(cache, data.expanduser().resolve())
+        reading: NodeConfig = {"allow-outside": allow_outside, "max-megapixels": max_megapixels}
+        measured = returned.compare_again(cache, {"data-path": str(data.expanduser().resolve()), **reading})
     except (OSError, ValueError) as error:
         raise print_failure(console, f"no personal model can be made in {cache}: {error}") from None
     worth = say_worth(measured.no_federation, measured.personal)
@@ -104,6 +110,8 @@ def audit(
     data: Annotated[Path, typer.Argument(help="Your images, given as for `check`.")],
     model: ChosenModel = "returned",
     builder: commands.Builder = None,
+    allow_outside: AllowOutside = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Measure how well a model tells your training images from others (membership inference).
 
@@ -113,7 +121,8 @@ def audit(
     from fedlmg_client import audit as auditing
 
     try:
-        found = auditing.audit_folder(predictor.load_classifier(find_folder(model), builder), data.expanduser())
+        classifier = predictor.load_classifier(find_folder(model), builder)
+        found = auditing.audit_folder(classifier, data.expanduser(), allow_outside, max_megapixels)
     except ValueError as error:
         raise print_failure(console, error) from None
     console.print(auditing.describe_membership(found), soft_wrap=True)

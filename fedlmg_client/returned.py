@@ -95,8 +95,9 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
     return Evaluation(num_examples=len(data.test), **(measured if len(data.test) else {}))
 
 
-def compare_again(cache: Path, folder: Path) -> Evaluation:
-    """Make the models in a cache personal again, with the images of a folder and the settings of the last round.
+def compare_again(cache: Path, node_config: NodeConfig) -> Evaluation:
+    """Make the models in a cache personal again, with the settings of the last round and the images that the node
+    config names.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def compare_again(cache: Path, folder: Path) -> Evaluation:
             "it holds no returned model: wait until the model has arrived, or name another cache"
         ) from None
     config = Config.from_run_config(settings)
-    return compare(cache, load_client_data({"name": name, "data-path": str(folder)}, config), config, again=True)
+    return compare(cache, load_client_data({"name": name, **node_config}, config), config, again=True)
 
 
 def _personalise(

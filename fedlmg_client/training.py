@@ -32,6 +32,8 @@ from fedlmg_client.status import Trained, append_event
 
 RECIPE = 1
 """Number of the training below: what was trained by another one is trained anew."""
+LEAST_IMAGES = 2
+"""BatchNorm needs two training images."""
 SECRET = "noise.key"
 """The file of a private training's secret, beside its checkpoint."""
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
@@ -107,10 +109,10 @@ def check_trainable(data: ClientData) -> None:
     ------
     ValueError: there are fewer than two training images, or the server would reject a name.
     """
-    if len(data.train) < 2:
+    if len(data.train) < LEAST_IMAGES:
         raise ToldError(
-            f"training needs at least 2 images, but client '{data.name}' has {len(data.train)}: add images",
-            f"training needs at least 2 images, but it has {len(data.train)}",
+            f"training needs at least {LEAST_IMAGES} images, but '{data.name}' has {len(data.train)}: add images",
+            f"training needs at least {LEAST_IMAGES} images, but it has {len(data.train)}",
         )
     if bad := [name for name in (data.name, *data.class_names) if not is_sane_name(name)]:
         raise ToldError(

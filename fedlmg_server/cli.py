@@ -9,9 +9,11 @@ import typer
 from rich.console import Console
 
 from common.config import ConfigError
+from common.config.node import MAX_MEGAPIXELS
 from common.config.overrides import read_overrides
 from common.config.run import LARGEST_SEED
 from common.models import commands
+from common.reading_options import MaxMegapixels
 from common.terminal import print_failure
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
@@ -158,6 +160,7 @@ def pretrain(
     ] = PretrainConfig.denoiser_steps,
     mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random numbers.")] = 0,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Train and measure a small text-to-image diffusion pipeline for images that no public model can generate."""
     from fedlmg_server import pretraining
@@ -166,7 +169,7 @@ def pretrain(
         seed=seed, vae_steps=vae_steps, denoiser_steps=denoiser_steps, mixed_precision=mixed_precision
     )
     try:
-        quality = pretraining.pretrain(data, out, config, image_size, start)
+        quality = pretraining.pretrain(data, out, config, image_size, start, max_megapixels)
     except (ValueError, OSError) as error:
         raise print_failure(console, error, "Pretraining failed") from None
     console.print(

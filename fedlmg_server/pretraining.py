@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from common.config import ConfigError
+from common.config.node import MAX_MEGAPIXELS
 from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
@@ -55,10 +56,10 @@ class Quality:
     """Kernel inception distance between two halves of the held-out real images: the best value that can be reached."""
 
 
-def load_public_images(data: str, image_size: int) -> PublicImages:
+def load_public_images(data: str, image_size: int, max_megapixels: float = MAX_MEGAPIXELS) -> PublicImages:
     """Load the public images of an embedded dataset by name, or an image folder, resized to `image_size` pixels.
 
-    A folder holds `class/*.png` or `train|test/class/*.png`.
+    A folder is laid out as `fedlmg-client check` takes it; links out of it are followed. What is skipped is printed.
     """
     if data in registry.EMBEDDED:
         federation = registry.find_dataset(data)
@@ -66,13 +67,22 @@ def load_public_images(data: str, image_size: int) -> PublicImages:
         held_out = federation.make_public_images(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
         description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
         return PublicImages(list(federation.class_names), train, held_out, description)
-    folder = folders.load(Path(data).expanduser(), image_size)
+    folder = folders.load(Path(data).expanduser(), image_size, allow_outside=True, max_megapixels=max_megapixels)
+    for problem in folder.problems:
+        print(f"skipped {problem}", flush=True)
     train, held_out = folder.splits["train"], folder.splits["test"]
     description = f"{len(train)} images in {len(folder.class_names)} classes from the folder '{Path(data).name}'"
     return PublicImages(folder.class_names, train, held_out, description)
 
 
-def pretrain(data: str, out: Path, config: PretrainConfig, image_size: int = 32, start: Path | None = None) -> Quality:
+def pretrain(
+    data: str,
+    out: Path,
+    config: PretrainConfig,
+    image_size: int = 32,
+    start: Path | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Quality:
     """Train a pipeline in the folder `out`, or continue its training; then measure it and write its model card.
 
     Raises
@@ -81,7 +91,7 @@ def pretrain(data: str, out: Path, config: PretrainConfig, image_size: int = 32,
     """
     if image_size < SIZE_STEP or image_size % SIZE_STEP:
         raise ConfigError(f"--image-size must be a multiple of {SIZE_STEP}, got {image_size}: choose another")
-    images = load_public_images(data, image_size)
+    images = load_public_images(data, image_size, max_megapixels)
     pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start)
     quality = measure_quality(pipeline, images, config.seed)
     write_json(out / "quality.json", asdict(quality))

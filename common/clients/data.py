@@ -38,7 +38,9 @@ def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
     """
     name = client_name(node_config, config)
     if path := data_path(node_config):
-        folder = folders.load(path, config.training.image_size, read_node_config(node_config).allow_outside)
+        own = read_node_config(node_config)
+        size, most = config.training.image_size, own.max_megapixels
+        folder = folders.load(path, size, own.allow_outside, max_megapixels=most)
         for line in (*(f"skipped {problem}" for problem in folder.problems), *folder.warnings):
             print(f"{name}: {line}", flush=True)
         return ClientData(name, folder.class_names, **folder.splits, fingerprint=folder.fingerprint, source="folder")

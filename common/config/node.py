@@ -7,6 +7,9 @@ from pydantic.dataclasses import dataclass
 
 from common.config.fields import RULES, Share
 
+MAX_MEGAPIXELS = 90.0
+"""The most million pixels of an image, unless its owner allows more."""
+
 
 @dataclass(frozen=True, config=RULES)
 class PrivacyConfig:
@@ -36,6 +39,9 @@ class NodeSettings(PrivacyConfig):
     well."""
     allow_outside: bool = False
     """Follow links and table entries that leave the folder of the images. Without it such images are skipped."""
+    max_megapixels: PositiveFloat = MAX_MEGAPIXELS
+    """Most million pixels of an image; a larger one is skipped, as it may be a decompression bomb. A JPEG may have four
+    times as many, since it is decoded at reduced size."""
     cache_path: str = ""
     """Folder for checkpoints, the upload and the model that comes back. Without it, `~/.cache/fedlmg/NAME`."""
     architecture: str = ""

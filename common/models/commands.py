@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from common.config.node import MAX_MEGAPIXELS
+from common.reading_options import MaxMegapixels
 from common.terminal import print_failure
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of CSV.")] = False,
     builder: Builder = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Classify images: print path, class and confidence of each as CSV or JSON; the speed goes to the error stream."""
     from common.datasets.readers.image_files import printable_path
@@ -44,7 +47,7 @@ def predict(
     classifier = _load(model, builder)
     problems: list[str] = []
     started = time.monotonic()
-    rows = list(classifier.predict(_files(images, problems), problems))
+    rows = list(classifier.predict(_files(images, problems), problems, max_megapixels))
     seconds = time.monotonic() - started
     named = [
         {"path": printable_path(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows

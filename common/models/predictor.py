@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from common.config.node import MAX_MEGAPIXELS
 from common.datasets.readers.image_files import ImageError, read_image
 from common.models import architectures
 from common.storage.tensors import read_tensors
@@ -43,7 +44,10 @@ class Classifier(torch.nn.Module):
 
     @torch.inference_mode()
     def predict(
-        self, paths: Iterable[Path | str], problems: list[str] | None = None
+        self,
+        paths: Iterable[Path | str],
+        problems: list[str] | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> Iterator[tuple[Path, str, float]]:
         """Yield the path, class and confidence in [0, 1] of each image, in the given order.
 
@@ -58,7 +62,7 @@ class Classifier(torch.nn.Module):
             read, squares = [], []
             for path in batch:
                 try:
-                    squares.append(self.preprocessing.resize(read_image(path).float() / 255))
+                    squares.append(self.preprocessing.resize(read_image(path, max_megapixels).float() / 255))
                     read.append(path)
                 except ImageError as error:
                     if problems is None:

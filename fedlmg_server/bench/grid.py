@@ -153,4 +153,6 @@ def _accuracies(per_client: dict[str, float]) -> dict:
 def _load_public_images(path: str, image_size: int) -> torch.Tensor | None:
     if not path:
         return None
-    return torch.cat([split.images for split in folders.load(Path(path), image_size).splits.values()])
+    return torch.cat(
+        [split.images for split in folders.load(Path(path), image_size, allow_outside=True).splits.values()]
+    )

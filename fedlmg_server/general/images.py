@@ -3,7 +3,7 @@
 import hashlib
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ HELD_OUT_SHARE = 0.1
 SUMMARY = "images.json"
 """File in the workspace's folder `general`."""
 MOST_SHOWN = 5
-"""Classes that a note names."""
+"""Classes that a note names, and notes about skipped files."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def _load_public(run: Run) -> GeneralImages | None:
         folder = folders.load(path, run.config.training.image_size, allow_outside=True, most_per_class=per_class)
         parts = [folder.splits["validation"], folder.splits["test"]]
         held_out = LabeledImages(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-        return _match(run, folder.class_names, folder.splits["train"], held_out)
+        found = _match(run, folder.class_names, folder.splits["train"], held_out)
+        skipped = tuple(f"'public-images': skipped {line}" for line in folder.problems[:MOST_SHOWN])
+        return replace(found, notes=found.notes + skipped)
     if simulation.dataset and not simulation.folders:
         is_made = embedded.is_cached(simulation.dataset, most)
         with nullcontext() if is_made else run.workspace.stage(unguided.STAGE):

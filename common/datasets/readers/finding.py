@@ -12,6 +12,7 @@ from pathlib import Path
 from common.datasets.readers import class_folders, csv_files, list_files
 from common.datasets.readers.image_files import is_image, printable_path
 from common.datasets.readers.listing import FolderError, Listing
+from common.datasets.readers.parts import split_part
 from common.datasets.readers.tree import LeftOut, Reason, not_an_image, scan
 from common.datasets.readers.words import is_litter
 
@@ -49,14 +50,6 @@ def find_listing(path: Path) -> Listing:
     except FolderError as error:
         raise FolderError("; ".join([str(error), *unused]), error.problem) from None
     return replace(found, below=path, doubts=found.doubts + unused)
-
-
-def split_part(path: Path) -> tuple[Path, str]:
-    """The path and its `#PART`, which is empty if there is none, or if a file or folder has that name."""
-    name, _, part = path.name.rpartition("#")
-    if name and not path.exists() and path.with_name(name).exists():
-        return path.with_name(name), part
-    return path, ""
 
 
 def find_unused(listing: Listing, known: Container[Path]) -> LeftOut:

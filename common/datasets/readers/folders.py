@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from common.config.node import MAX_MEGAPIXELS
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers.doubts import find_doubts
 from common.datasets.readers.finding import find_listing, find_unused
-from common.datasets.readers.image_files import MAX_MEGAPIXELS, ImageError, Picture, printable_path, read_picture
+from common.datasets.readers.image_files import ImageError, Picture, printable_path, read_picture
 from common.datasets.readers.listing import Entry, FolderError, Listing, check_distinct_names
 from common.datasets.readers.tree import LeftOut, Reason, describe
 from common.vision.preprocessing import PreprocessSpec

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from common.config.node import MAX_MEGAPIXELS
+
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff",
     ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx",
 })  # fmt: skip
-MAX_MEGAPIXELS = 90.0
-"""The most million pixels of a picture, unless its owner allows more: what claims more may be a decompression bomb."""
 MORE_AT_REDUCED_SIZE = 4
 """A picture whose format can be decoded at half its size (JPEG) may have this many times the pixels."""
 GREY_BITS = (8, 10, 12, 14, 16)
