@@ -111,7 +111,7 @@ def check_trainable(data: ClientData) -> None:
     """
     if len(data.train) < LEAST_IMAGES:
         raise ToldError(
-            f"training needs at least {LEAST_IMAGES} images, but '{data.name}' has {len(data.train)}: add images",
+            f"training needs at least {LEAST_IMAGES} images, but client '{data.name}' has {len(data.train)}: add some",
             f"training needs at least {LEAST_IMAGES} images, but it has {len(data.train)}",
         )
     if bad := [name for name in (data.name, *data.class_names) if not is_sane_name(name)]:
