@@ -15,7 +15,7 @@ from common.config.node import MAX_MEGAPIXELS
 from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
 from common.reading_options import AllowOutside, MaxMegapixels
-from common.terminal import print_failure
+from common.terminal import OTHER_SIDE, print_failure, run_commands
 from fedlmg_client import model_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -189,6 +189,8 @@ def join(
         joining.keep_joined(server, node_config, Path(str(node_config["cache-path"])), console)
     except ServerError as error:
         raise print_failure(console, error) from None
+    except joining.SuperNodeError as error:
+        raise print_failure(console, error, status=OTHER_SIDE) from None
     except OSError as error:
         raise print_failure(
             console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"
@@ -213,5 +215,9 @@ for command in (
     app.command()(command)
 
 
+def start() -> None:
+    run_commands(app)
+
+
 if __name__ == "__main__":
-    app()
+    start()

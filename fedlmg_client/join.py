@@ -15,7 +15,7 @@ from common.compat import QUIET_FLOWER
 from common.network import find_free_port, reach_loopback_directly
 from common.processes import OWN_GROUP, UNICODE_OUTPUT, end_processes
 from fedlmg_client.compat import CHUNK_SIZE_VARIABLE, LASTING_EXITS, read_exit
-from fedlmg_client.server import Server, ServerError
+from fedlmg_client.server import Server
 from fedlmg_client.status import Status
 
 RESTART_SECONDS = 5.0
@@ -28,12 +28,16 @@ CHUNK_BYTES = 2**20
 """Weights travel in pieces of this size. Flower drops an upload when no piece arrives for three minutes."""
 
 
+class SuperNodeError(RuntimeError):
+    """Flower's SuperNode cannot run here, or not with this server; the message is one sentence."""
+
+
 def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: Console) -> None:
     """Run a SuperNode until interrupted; if it ends for a reason that may pass, it is started again.
 
     Raises
     ------
-    ServerError: the SuperNode ended for a reason that lasts.
+    SuperNodeError: the SuperNode ended for a reason that lasts.
     """
     status, log_file = Status(cache), cache / "supernode.log"
     cache.mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,7 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
                     is_quick = not status.offline and time.monotonic() - started < QUICK_SECONDS
                     quick_ends = quick_ends + 1 if is_quick else 0
                     if code in LASTING_EXITS or quick_ends == MOST_QUICK_ENDS:
-                        raise ServerError(f"the SuperNode cannot run: {reason} (see {log_file})")
+                        raise SuperNodeError(f"the SuperNode cannot run: {reason} (see {log_file})")
                     why = status.offline or f"the SuperNode ended ({reason}; see {log_file})"
                     console.print(f"[yellow]{escape(why)}[/]; starting again", soft_wrap=True)
                     time.sleep(RESTART_SECONDS)

@@ -14,7 +14,7 @@ from common.config.overrides import read_overrides
 from common.config.run import LARGEST_SEED
 from common.models import commands
 from common.reading_options import MaxMegapixels
-from common.terminal import print_failure
+from common.terminal import OTHER_SIDE, print_failure, run_commands
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
 from fedlmg_server.deployment.commands import server as server_commands
@@ -90,12 +90,14 @@ def run(
         else:
             overrides |= {"workspace": workspace} if workspace else {}
             reason = runs.run_remotely(connection, overrides, console)
-    except (ConfigError, DeploymentError, FlowerError) as error:
+    except (ConfigError, DeploymentError, OSError) as error:
+        raise print_failure(console, error, "The run failed") from None
+    except FlowerError as error:
         reason = str(error)
     except KeyboardInterrupt:
-        reason = "it was interrupted: the same command continues it"
+        raise print_failure(console, "it was interrupted: the same command continues it", "The run failed") from None
     if reason:
-        raise print_failure(console, reason, "The run failed")
+        raise print_failure(console, reason, "The run failed", OTHER_SIDE)
 
 
 @app.command()
@@ -189,5 +191,9 @@ def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, runni
         raise print_failure(console, error) from None
 
 
+def start() -> None:
+    run_commands(app)
+
+
 if __name__ == "__main__":
-    app()
+    start()

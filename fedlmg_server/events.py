@@ -81,6 +81,8 @@ class RunFailed(Event):
     kind: Literal["run"] = "run"
     state: Literal["failed"] = "failed"
     reason: str
+    is_mistake: bool = False
+    """Whether the operator has to change something: the config, the workspace or the machine, and not the clients."""
 
 
 RunEvent = (

@@ -24,6 +24,10 @@ from fedlmg_server.workspace import Workspace
 REASON = "reason.json"
 
 
+class QuorumError(ConfigError):
+    """Too few uploads arrived by the deadline, or are valid; the message gives the reason for each missing client."""
+
+
 class ClientFault(RuntimeError):
     """Something of clients made the server's work fail. reasons: client -> what, in a clause."""
 
@@ -119,13 +123,13 @@ def check_quorum(run: Run) -> None:
     """
     Raises
     ------
-    ConfigError: fewer valid uploads than `min-clients`; the message has the reason of each that was rejected.
+    QuorumError: fewer valid uploads than `min-clients`; the message has the reason of each that was rejected.
     """
     least = run.config.clients.min_clients
     if len(run.uploads) < least:
         rejected = read_rejections(run.workspace)
         reasons = "; ".join(f"{client}: {reason}" for client, reason in rejected.items())
-        raise ConfigError(f"{len(run.uploads)} valid uploads, but 'min-clients' is {least} ({reasons})")
+        raise QuorumError(f"{len(run.uploads)} valid uploads, but 'min-clients' is {least} ({reasons})")
 
 
 def _digest(folder: Path) -> str:

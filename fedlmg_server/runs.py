@@ -115,6 +115,10 @@ def _run_here(
     """Submit a run, show the events in its workspace, then show the results.
 
     Returns why the run failed, or an empty string if it succeeded.
+
+    Raises
+    ------
+    ConfigError: the run failed because of something that the operator has to change.
     """
     follower = Follower(workspace.events, console)
     with superlink.temporary_folder() as folder:
@@ -124,6 +128,8 @@ def _run_here(
     if reason:
         with open(workspace.root / "flower.log", "a", encoding="utf-8") as log:
             log.write(connection.fetch_log(run_id))
+        if follower.is_mistake:
+            raise ConfigError(reason)
         return reason
     print_results(read_results(workspace.report), workspace.report / "index.html", console)
     return ""

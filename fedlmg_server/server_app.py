@@ -7,12 +7,13 @@ from functools import partial
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import Config
+from common.config import Config, ConfigError
 from fedlmg_server import pipeline, preflight
 from fedlmg_server.collection.strategy import FedLMG
 from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.monitor import tracking
+from fedlmg_server.quarantine import QuorumError
 from fedlmg_server.report.growing import GrowingReport
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
@@ -34,7 +35,8 @@ def main(grid: Grid, context: Context) -> None:
                 report.finish(strategy)
         except Exception as error:
             with suppress(OSError):
-                run.workspace.log(RunFailed(reason=explain_failure(error)))
+                is_mistake = isinstance(error, ConfigError | OSError) and not isinstance(error, QuorumError)
+                run.workspace.log(RunFailed(reason=explain_failure(error), is_mistake=is_mistake))
             raise
         run.workspace.log(RunFinished())
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from common.config.node import MAX_MEGAPIXELS
 from common.reading_options import MaxMegapixels
-from common.terminal import print_failure
+from common.terminal import is_lossless, print_failure
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +53,18 @@ def predict(
         {"path": printable_path(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows
     ]
     if as_json:
-        print(json.dumps(named, ensure_ascii=False, indent=2))
+        text = json.dumps(named, ensure_ascii=False, indent=2)
+        print(text if is_lossless(text) else json.dumps(named, indent=2))
     else:
         table = csv.DictWriter(sys.stdout, ["path", "class", "confidence"], lineterminator="\n")
         table.writeheader()
         table.writerows(named)
+        if not is_lossless("".join(f"{row['path']}{row['class']}" for row in named)):
+            console.print(
+                f"[yellow]note:[/] some names do not fit the output's encoding, {sys.stdout.encoding}, and are "
+                "escaped: set the environment variable PYTHONIOENCODING to utf-8",
+                soft_wrap=True,
+            )
     for problem in problems:
         console.print(f"[yellow]skipped:[/] {escape(problem)}", soft_wrap=True)
     console.print(f"{len(rows)} images, {len(rows) / max(seconds, 1e-9):.1f} images per second")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from common.terminal import print_failure
+from common.terminal import OTHER_SIDE, print_failure
 from fedlmg_server.flower.connection import FlowerError
 from fedlmg_server.runs import run_locally
 
@@ -128,6 +128,8 @@ def study(config: Path, out: Path, data: Path | None = None, runs: Path | None =
         if smoke:
             asked = stand_ins.shrink(asked, out / "pipeline")
         rows = grid.run_experiment(asked, out, partial(run_locally, console=console), console, runs)
-    except (ValueError, FlowerError) as error:
+    except (ValueError, OSError) as error:
         raise print_failure(console, error, "The benchmark stopped") from None
+    except FlowerError as error:
+        raise print_failure(console, error, "The benchmark stopped", OTHER_SIDE) from None
     console.print(f"{len(rows)} rows: {escape(str(out / 'table.md'))}", soft_wrap=True)

@@ -16,14 +16,11 @@ from fedlmg_server.collection.missing import explain_missing
 from fedlmg_server.collection.question import Question
 from fedlmg_server.collection.uploads import find_held, receive_upload
 from fedlmg_server.events import ClientEvent, Progress
+from fedlmg_server.quarantine import QuorumError
 from fedlmg_server.workspace import Workspace
 
 QUESTION_SHARE = 0.5
 """Largest share of the deadline that goes to the question; the training gets the rest."""
-
-
-class QuorumError(RuntimeError):
-    """Too few uploads arrived by the deadline; the message gives the reason for each missing client."""
 
 
 class Collection:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.terminal import print_failure
+from common.terminal import OTHER_SIDE, print_failure
 from fedlmg_server.collection.registry import RegistryError
 from fedlmg_server.deployment.settings import PUBLIC_PORT, SUPERLINK_PORT, Deployment, DeploymentError
 from fedlmg_server.flower.connection import FlowerError
@@ -89,8 +89,10 @@ def add_client(
     try:
         deployment = Deployment.load(folder)
         deployment.registry.add(deployment.connection, name, key)
-    except (DeploymentError, RegistryError, FlowerError) as error:
+    except (DeploymentError, RegistryError, OSError) as error:
         raise print_failure(console, error) from None
+    except FlowerError as error:
+        raise print_failure(console, error, status=OTHER_SIDE) from None
     _print(
         f"{name} may join with: "
         f"fedlmg-client join {deployment.address} --ca ca.crt --key KEY --name {name} --data IMAGES"
@@ -106,14 +108,19 @@ def remove_client(
     try:
         deployment = Deployment.load(folder)
         deployment.registry.remove(deployment.connection, name)
-    except (DeploymentError, RegistryError, FlowerError) as error:
+    except (DeploymentError, RegistryError, OSError) as error:
         raise print_failure(console, error) from None
+    except FlowerError as error:
+        raise print_failure(console, error, status=OTHER_SIDE) from None
     _print(f"{name} can no longer join")
 
 
 @server.command()
 def status(folder: Folder = HERE) -> None:
-    """Show whether the server is up, when its certificate expires, its clients, and the newest run."""
+    """Show whether the server is up, when its certificate expires, its clients, and the newest run.
+
+    The exit status is 3 if the server is down.
+    """
     from fedlmg_server.deployment import certificates
     from fedlmg_server.flower.health import is_healthy
 
@@ -126,11 +133,15 @@ def status(folder: Folder = HERE) -> None:
         nodes = (
             deployment.connection.run_flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
         )
-    except (DeploymentError, FlowerError, OSError) as error:
+    except (DeploymentError, OSError) as error:
         raise print_failure(console, error) from None
+    except FlowerError as error:
+        raise print_failure(console, error, status=OTHER_SIDE) from None
     console.print(_make_client_table(deployment, {int(node["node-id"]): node for node in nodes}))
     if deployment.last_run.exists():
         _show_run(Path(json.loads(deployment.last_run.read_text(encoding="utf-8"))["workspace"]))
+    if not answers:
+        raise typer.Exit(OTHER_SIDE)
 
 
 def _make_client_table(deployment: Deployment, nodes: dict[int, dict]) -> Table:

@@ -28,6 +28,8 @@ class Follower:
     def __init__(self, events: Path, console: Console) -> None:
         self._events, self._console = follow_events(events, skips_existing=True), console
         self._tasks: dict[str, TaskID] = {}
+        self.is_mistake = False
+        """Whether the run failed because of something that the operator has to change."""
         self._progress = progress.Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description:<12}"),
@@ -51,6 +53,7 @@ class Follower:
         """Show new events. Return None until the run ends; then why it failed, or an empty string if it succeeded."""
         for event in self._events.read_new():
             if isinstance(event, RunFinished | RunFailed):
+                self.is_mistake = isinstance(event, RunFailed) and event.is_mistake
                 return event.reason if isinstance(event, RunFailed) else ""
             self._show(event)
         return None

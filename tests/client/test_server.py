@@ -183,7 +183,7 @@ def test_join_stops_after_an_exit_that_another_start_does_not_change(tmp_path: P
     )
     monkeypatch.setattr(join, "_start", start)
 
-    with pytest.raises(ServerError, match="cannot run: The server needs version 2"):
+    with pytest.raises(join.SuperNodeError, match="cannot run: The server needs version 2"):
         join.keep_joined(Server("localhost:1"), {}, tmp_path / "cache", cli.console)
 
     assert len(start.starts) == 1  # type: ignore[attr-defined]
@@ -195,7 +195,7 @@ def test_join_stops_when_its_supernode_ends_at_once_again_and_again(tmp_path: Pa
     monkeypatch.setattr(join, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(join, "POLL_SECONDS", 0.01)
 
-    with pytest.raises(ServerError, match="cannot run: ImportError: no module named x"):
+    with pytest.raises(join.SuperNodeError, match="cannot run: ImportError: no module named x"):
         join.keep_joined(Server("localhost:1"), {}, tmp_path / "cache", cli.console)
 
     assert len(start.starts) == join.MOST_QUICK_ENDS  # type: ignore[attr-defined]
