@@ -97,14 +97,17 @@ def _draw(run: Run, methods: Sequence[str], missing: list[str]) -> None:
         for method in methods:
             stage = "synthesis" if method == "fedlmg" else method
 
-            def on_progress(completed: int, stage: str = stage, method: str = method) -> None:
+            following = Following(run, method)
+
+            def on_progress(
+                completed: int, stage: str = stage, method: str = method, following: Following = following
+            ) -> None:
                 workspace.log(Progress(stage=stage, completed=completed, total=total, unit="images"))
-                for client, losses in traces.newest_losses(run, method).items():
+                for client, losses in traces.newest_losses(run, method, following.loss_files()).items():
                     for kind, value in losses.items():
                         workspace.log(Loss(series=f"{kind}, {client}", step=completed, value=value))
 
             with workspace.stage(stage) as work:
-                following = Following(run, method)
                 before = following.count()
                 workers.wait(following.is_complete, following.count, on_progress)
                 work.images = following.count() - before

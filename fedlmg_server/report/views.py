@@ -34,7 +34,8 @@ def matrix(results: Results) -> dict | None:
     models = results.matrix
     if not models:
         return None
-    columns = clients_shown(results)
+    measured = [name for name in results.clients if any(name in row for row in models.values())]
+    columns = measured[:MAX_COLUMNS]
     returned = {name: client.aggregated_accuracy for name, client in results.clients.items()}
     chosen = {name: models[name] for name in list(models)[:MAX_MODELS]} | {AGGREGATED: returned}
     rows = [
@@ -42,7 +43,7 @@ def matrix(results: Results) -> dict | None:
         for name, accuracies in chosen.items()
     ]
     omitted = [
-        left_out(len(columns), len(results.clients), "test sets"),
+        left_out(len(columns), len(measured), "test sets"),
         left_out(len(rows) - 1, len(models), "clients' models"),
     ]
     return {"columns": columns, "rows": rows, "omitted": " ".join(filter(None, omitted))}

@@ -28,6 +28,11 @@ def append_scores(file: Path, scores: Iterable[Score]) -> None:
     json_lines.append(file, (score.__dict__ for score in scores), is_durable=True)
 
 
+def file_of(folder: Path, rank: int) -> Path:
+    """The file to which process number `rank` appends."""
+    return folder / f"scores-{rank}.jsonl"
+
+
 def files(folder: Path) -> list[Path]:
     """Those of a client's synthetic folder that hold scores, one for each process."""
     return sorted(folder.glob("scores-*.jsonl"))

@@ -25,12 +25,20 @@ def read_losses(folder: Path) -> list[dict]:
     return [batch for file in sorted(folder.glob("losses-*.jsonl")) for batch in json_lines.read(file)]
 
 
-def newest_losses(run: Run, method: str) -> dict[str, dict[str, float]]:
-    """Client -> kind of loss -> its value at the last step of the newest batch, for the client of that batch."""
-    folders = {run.image_folder(upload, method): upload.client for upload in run.uploads}
-    files = [file for folder in folders for file in folder.glob("losses-*.jsonl")]
-    if not files:
+def file_beside(scores: Path) -> Path:
+    """The file of losses of the process that writes this file of scores."""
+    return scores.with_name(scores.name.replace("scores", "losses", 1))
+
+
+def newest_losses(run: Run, method: str, files: Iterable[Path]) -> dict[str, dict[str, float]]:
+    """Client -> kind of loss -> its value at the last step of the newest batch, for the client of that batch.
+
+    files: those of losses, there or not.
+    """
+    there = [file for file in files if file.exists()]
+    if not there:
         return {}
-    folder = max(files, key=lambda file: file.stat().st_mtime_ns).parent
-    batches = read_losses(folder) or [{}]
-    return {folders[folder]: {kind: steps[-1] for kind, steps in batches[-1].items() if kind != "images"}}
+    newest = max(there, key=lambda file: file.stat().st_mtime_ns)
+    client = next(each.client for each in run.uploads if run.image_folder(each, method) == newest.parent)
+    batch = (list(json_lines.read(newest)) or [{}])[-1]
+    return {client: {kind: steps[-1] for kind, steps in batch.items() if kind != "images"}}

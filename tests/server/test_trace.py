@@ -53,7 +53,7 @@ def test_newest_losses_are_those_of_the_last_step(backend, upload: Upload, tmp_p
     generate_for_client(backend, run, upload)
 
     run.uploads = [upload]
-    newest = newest_losses(run, "fedlmg")
+    newest = newest_losses(run, "fedlmg", [run.image_folder(upload) / f"losses-{rank}.jsonl" for rank in (0, 1)])
 
     (batch,) = traces.read_losses(run.image_folder(upload))
     assert newest[upload.client]["classification"] == pytest.approx(batch["classification"][-1])

@@ -215,6 +215,17 @@ def test_images_are_counted_by_new_score_lines_and_only_once_they_are_written(wo
     assert Following(run, "fedlmg").count() == 8
 
 
+def test_folders_are_listed_once_a_minute(workspace, upload, monkeypatch: pytest.MonkeyPatch):
+    listed, files = [], scores.files
+    monkeypatch.setattr(scores, "files", lambda folder: listed.append(folder) or files(folder))
+    following = Following(Run.reopen(workspace.root, CPU), "fedlmg")
+
+    for _ in range(3):
+        following.count()
+
+    assert len(listed) == len(set(listed)) > 0
+
+
 def test_nobody_waits_for_images_of_a_client_that_has_failed(workspace):
     following = Following(Run.reopen(workspace.root, CPU), "fedlmg")
 
