@@ -2,7 +2,6 @@
 
 import json
 import mmap
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,5 +106,5 @@ def _holds(path: Path, words: Words) -> bool:
     if not path.stat().st_size:
         return False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        is_text = b"\0" not in content[: os.sysconf("SC_PAGE_SIZE")]
+        is_text = b"\0" not in content[: mmap.PAGESIZE]
         return words.are_in(content[:]) if is_text else words.are_in_binary(content)
