@@ -58,14 +58,14 @@ def named_here_alone(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
             yield from (f"{place} {name}" for name in names if name.split(".")[0] in NO_MODULES)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.attr in NO_NAMES.get(node.value.id, ()):
-                yield f"{place} {node.value.id}.{node.attr}"
+        name = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+        if name and getattr(node, "attr", "") in NO_NAMES.get(name, ()):
+            yield f"{place} {ast.unparse(node)}"
         if isinstance(node, ast.keyword) and node.arg in ("preexec_fn", "start_new_session"):
             yield f"{place} {node.arg}"
-        if isinstance(node, ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):
-            if node.elts[0].value in PROGRAMS:
-                yield f"{place} {node.elts[0].value}"
+        first = node.elts[0] if isinstance(node, ast.List) and node.elts else None
+        if isinstance(first, ast.Constant) and first.value in PROGRAMS:
+            yield f"{place} {first.value}"
 
 
 def test_nothing_of_posix_alone_is_named():

@@ -1,8 +1,7 @@
 """Host, certificate file, key and proxy are judged before a client connects, by the rules of Flower."""
 
-import os
-import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,7 +169,7 @@ def ending_with(text: str, seconds: float = 0.0) -> Callable[..., subprocess.Pop
     def start(server: Server, node_config: dict, cache: Path, log_file: Path) -> subprocess.Popen:
         starts.append(1)
         log_file.write_text(text)
-        return subprocess.Popen(["python", "-c", f"import time; time.sleep({seconds}); raise SystemExit(1)"])
+        return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds}); raise SystemExit(1)"])
 
     starts: list[int] = []
     start.starts = starts  # type: ignore[attr-defined]
@@ -220,10 +219,3 @@ def test_join_shows_the_cause_in_place_of_the_shutdown_notice(
     shown = capsys.readouterr().out
     assert "this machine's clock is 15 minutes behind; starting again" in shown
     assert "gracefully" not in shown
-
-
-@pytest.mark.skipif(os.name == "nt", reason="this system has other rights")
-def test_a_key_is_its_owners_alone(tmp_path: Path):
-    keys.generate_key_pair(tmp_path / "site")
-
-    assert stat.S_IMODE((tmp_path / "site").stat().st_mode) == 0o600
