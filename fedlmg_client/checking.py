@@ -33,8 +33,9 @@ def show(
         table.add_row(escape(name), *(str(int(count[index])) for count in counts.values()))
     console.print(table)
     widths, heights = zip(*data.sizes, strict=True)
+    sizes = "1 image size" if len(data.sizes) == 1 else f"{len(data.sizes)} image sizes"
     console.print(
-        f"{_count(data.class_names)}; {len(data.sizes)} image sizes, {min(widths)} to {max(widths)} pixels wide "
+        f"{_count(data.class_names)}; {sizes}, {min(widths)} to {max(widths)} pixels wide "
         f"and {min(heights)} to {max(heights)} pixels high; training resizes them to {image_size} x {image_size} pixels"
     )
     _print_lines("skipped", data.problems, console)

@@ -106,3 +106,22 @@ def test_every_door_to_images_has_the_same_options(command: str):
 
     assert "--allow-outside" in output
     assert "--max-megapixels" in output
+
+
+@pytest.mark.parametrize("classes", [("cat",), ("cat", "dog")])
+def test_a_client_of_one_class_or_with_a_lone_last_image_trains(tmp_path: Path, classes: tuple[str, ...]):
+    draw_classes(tmp_path / "pets", classes, count=7)
+    join = ("join", "host", "--data", tmp_path / "pets", "--dry-run", "--cache", tmp_path / "cache", "--run-config")
+
+    code, output = run(*join, "image-size=16 local-epochs=1 architectures='small_resnet' local-batch-size=4")
+
+    assert (code, "nothing was sent" in output) == (0, True)
+
+
+@pytest.mark.parametrize("key", ["local-batch-size", "student-batch-size"])
+def test_a_batch_of_one_image_is_refused_in_one_sentence(tmp_path: Path, key: str):
+    draw_classes(tmp_path / "pets")
+
+    code, output = run("join", "host", "--data", tmp_path / "pets", "--dry-run", "--run-config", f"{key}=1")
+
+    assert (code, output) == (1, f"config key '{key}' must be a whole number of at least 2, got 1\n")

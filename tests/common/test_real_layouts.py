@@ -222,6 +222,21 @@ def test_a_table_of_another_code_page_is_doubted(tmp_path: Path):
     assert any(line.startswith("labels.csv is not UTF-8") for line in listing.doubts)
 
 
+def test_each_split_folder_may_have_a_table_of_its_own(tmp_path: Path):
+    for split in ("train", "test"):
+        touch(tmp_path, f"{split}/0.png", f"{split}/1.png")
+        (tmp_path / split / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n", encoding="utf-8")
+
+    assert found(find_listing(tmp_path)) == IN_SPLITS
+
+
+def test_an_unusable_table_in_a_wrapper_is_named(tmp_path: Path):
+    touch(tmp_path, "ISIC/images/0.png", "ISIC/images/1.png")
+    (tmp_path / "ISIC" / "labels.csv").write_text("id,diagnosis\n0,cat\n", encoding="utf-8")
+
+    assert any(line.startswith("ISIC/labels.csv is not used") for line in find_listing(tmp_path).doubts)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

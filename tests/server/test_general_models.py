@@ -209,3 +209,8 @@ def test_a_start_with_a_value_beyond_float16_arrives_as_it_was(make_run, images:
     sent = Start.from_records(make_start(run, ["small_resnet"]).to_records())
 
     assert sent.models["small_resnet"]["stem.1.running_var"][0] == 70_000
+
+
+@pytest.mark.parametrize("num_held_out", [1, 2, 50])
+def test_a_perfect_model_of_one_class_is_offered_and_not_called_chance(num_held_out: int):
+    assert training.GeneralModel("small_mlp", ["cat"], {}, 1.0, num_held_out).is_offered

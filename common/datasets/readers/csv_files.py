@@ -1,16 +1,21 @@
 """Tables that give each image's class: a manifest of the user's own, or the labels of Open Images (`open_images.py`).
 
 A manifest has the columns `path`, `label` and optionally `split` and `domain`, or other usual names of these (`COLUMNS`
-in `tables.py`). Paths are relative to the table's folder.
+in `tables.py`). Paths are relative to the table's folder. Each split folder may have a manifest of its own, as in
+Hugging Face's ImageFolder.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from common.datasets.readers.image_files import is_image, printable_path
 from common.datasets.readers.listing import Entry, FolderError, Listing, parse_class_name, parse_split
 from common.datasets.readers.open_images import is_open_images, read_labels
 from common.datasets.readers.tables import COLUMNS, Table, find_tables, open_table
+from common.datasets.readers.words import split_of
+
+UNLISTED = "that the table does not name"
 
 
 def read_table(file: Path) -> Listing:
@@ -34,6 +39,31 @@ def find_listing(folder: Path) -> Listing | None:
     tables = [table for file in find_tables(folder) if (table := _open_or_none(file))]
     if labels := [table for table in tables if is_open_images(table)]:
         return read_labels(folder, labels)
+    if table := _choose(folder, tables):
+        return _manifest(table)
+    splits = {path: split for path in sorted({table.file.parent for table in tables}) if path.parent == folder
+              and (split := split_of(path.name))}  # fmt: skip
+    chosen = {path: table for path in splits if (table := _choose(path, tables))}
+    if "train" not in {splits[path] for path in chosen}:
+        return None
+    parts = [(splits[path], _manifest(table)) for path, table in chosen.items()]
+    return Listing(
+        "split folders with a CSV manifest each",
+        folder,
+        [replace(entry, split=split) for split, part in parts for entry in part.entries],
+        [problem for _, part in parts for problem in part.problems],
+        unlisted=UNLISTED,
+        doubts=[doubt for _, part in parts for doubt in part.doubts],
+    )
+
+
+def _choose(folder: Path, tables: list[Table]) -> Table | None:
+    """The manifest of a folder; None if it has none.
+
+    Raises
+    ------
+    FolderError: it has more than one.
+    """
     manifests = [table for table in tables if table.file.parent == folder and table.is_manifest]
     named = [table for table in manifests if _is_ours(table)] or [table for table in manifests if _is_usable(table)]
     if len(named) > 1:
@@ -42,19 +72,19 @@ def find_listing(folder: Path) -> Listing | None:
             f"folder {printable_path(folder)} has the tables {names}: set data-path to one of them",
             f"there are {len(named)} tables, and none is chosen",
         )
-    return _manifest(named[0]) if named else None
+    return named[0] if named else None
 
 
-def explain_unused(folder: Path) -> list[str]:
-    """One line for each table in a folder that cannot be used, with the reason."""
+def explain_unused(root: Path, folders: list[Path]) -> list[str]:
+    """One line for each table in some folders below `root`, or one level below them, that cannot be used, and why."""
     lines = []
-    for file in find_tables(folder, depth=1):
+    for file in dict.fromkeys(file for folder in folders for file in find_tables(folder, depth=2)):
         try:
             table = open_table(file)
             if not is_open_images(table):
                 _manifest(table)
         except FolderError as error:
-            lines.append(f"{file.name} is not used: {error}")
+            lines.append(f"{printable_path(file.relative_to(root))} is not used: {error}")
     return lines
 
 
@@ -120,8 +150,7 @@ def _manifest(table: Table) -> Listing:
     others = [name for name in COLUMNS["label"] if name in table.header and name != columns["label"]]
     if others:
         doubts.append(f"{file.name}: the classes are those of column '{columns['label']}', not of '{others[0]}'")
-    unlisted = "that the table does not name"
-    return Listing("CSV manifest", file.parent, entries, problems, unlisted=unlisted, doubts=doubts)
+    return Listing("CSV manifest", file.parent, entries, problems, unlisted=UNLISTED, doubts=doubts)
 
 
 def find_file(folder: Path, written: str) -> Path | None:

@@ -41,10 +41,11 @@ def find_listing(path: Path) -> Listing:
             f"there is no folder {printable_path(path)}: give a folder with one sub-folder of images for each class",
             "'data-path' names nothing that is there",
         )
-    for folder in _through_wrappers(path):
+    wrappers = _through_wrappers(path)
+    for folder in wrappers:
         if found := list_files.find_listing(folder) or csv_files.find_listing(folder):
             return replace(found, below=path)
-    unused = csv_files.explain_unused(path)
+    unused = csv_files.explain_unused(path, wrappers)
     try:
         found = class_folders.find_listing(path)
     except FolderError as error:
