@@ -27,7 +27,7 @@ images of a class forgets that class, which leans to another, but not the other 
 LEAST_GAIN = 0.5
 """The same for the reading test."""
 LEAST_KNOWN = 0.7
-"""Share of the images that a general model must read right, so that it can be compared with. One that read 60 % (a small
+"""Share of the images that a general model must read right, so that it can be compared with. One that read 60 % (an
 MLP) forgot so much on an honest client's digits that it looked mislabelled."""
 LEAST_KEPT = 0.3
 """Of that share: what the classifier must still read, by the images' classes or by those it was taught."""

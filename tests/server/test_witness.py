@@ -85,9 +85,7 @@ def test_a_class_that_is_forgotten_for_another_is_no_sign_of_wrong_labels():
     ("before", "after", "labels", "names"),
     [
         pytest.param(torch.zeros(80, 4), sure_of(LABELS), LABELS, FOUR, id="a general model that knows nothing"),
-        pytest.param(
-            sure_of(OFTEN_WRONG), sure_of(exchange(1, 3)), LABELS, FOUR, id="a general model that is often wrong"
-        ),
+        pytest.param(sure_of(OFTEN_WRONG), sure_of(exchange(1, 3)), LABELS, FOUR, id="a general model often wrong"),
         pytest.param(sure_of(LABELS), sure_of(LABELS * 0), LABELS, FOUR, id="a classifier that has forgotten all"),
         pytest.param(sure_of(LABELS), sure_of(LABELS), LABELS % 3, FOUR, id="a class without images"),
         pytest.param(torch.zeros(9, 1), torch.zeros(9, 1), torch.zeros(9).long(), ["a"], id="one class"),
