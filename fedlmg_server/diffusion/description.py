@@ -70,6 +70,11 @@ class Description:
         return self.index["scheduler"][1] in BY_FLOW or bool(self.scheduler.get("use_flow_sigmas"))
 
     @property
+    def absent(self) -> list[str]:
+        """The parts that its index names and that are empty, such as the T5 of a small Stable Diffusion 3."""
+        return [name for name, value in self.index.items() if value == [None, None]]
+
+    @property
     def parts(self) -> list[str]:
         """The parts that its index names and that are not empty."""
         return [name for name, value in self.index.items() if isinstance(value, list) and value[0]]

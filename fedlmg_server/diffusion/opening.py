@@ -74,22 +74,24 @@ def _open(
     source, revision = location.split_revision(description.source)
     try:
         kind = getattr(diffusers, description.entry.opened_as or description.family)
-        pipeline = _from_pretrained(kind, source, revision, dtype)
+        pipeline = _from_pretrained(kind, source, revision, dtype, description.absent)
     except (OSError, ValueError) as error:
         raise cannot_open(config.diffusion_model, error) from None
     return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
 
 
 def _from_pretrained(
-    kind: type[DiffusionPipeline], source: str, revision: str | None, dtype: torch.dtype
+    kind: type[DiffusionPipeline], source: str, revision: str | None, dtype: torch.dtype, absent: list[str]
 ) -> DiffusionPipeline:
     """Open the plain weights or, without these, the weights of the only variant there is, such as `fp16`.
+
+    absent: parts that the pipeline goes without.
 
     Raises
     ------
     OSError, ValueError: neither can be opened.
     """
-    given = {"revision": revision, "use_safetensors": True, "dtype": dtype}
+    given = {"revision": revision, "use_safetensors": True, "dtype": dtype, **dict.fromkeys(absent)}
     try:
         return kind.from_pretrained(source, **given)
     except (OSError, ValueError):

@@ -198,9 +198,9 @@ def test_two_classes_that_are_one_prompt_are_told(first, second, tmp_path):
 
 
 def test_family_that_is_not_supported_is_named(tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
 
-    with pytest.raises(ConfigError, match="its class is FluxPipeline, and must be one of Stable"):
+    with pytest.raises(ConfigError, match="its class is KolorsPipeline, and must be one of Stable"):
         opened(tmp_path)
 
 

@@ -81,7 +81,10 @@ def test_weights_that_fit_no_net_are_told(tmp_path: Path):
     ("spoil", "sentence"),
     [
         (lambda folder: (folder / "model_index.json").write_text("{"), "as a diffusion pipeline"),
-        (lambda folder: (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}'), "FluxPipeline"),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}'),
+            "KolorsPipeline",
+        ),
         (lambda folder: next((folder / "vae").glob("*.safetensors")).unlink(), "no weights in safetensors format"),
         (lambda folder: (folder / "scheduler").rename(folder / "gone"), "has no scheduler/scheduler_config.json"),
         (lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("{"), "cannot open the tokenizer"),

@@ -170,12 +170,12 @@ def test_plan_of_a_folder_without_uploads_is_a_sentence(tmp_path):
 
 
 def test_plan_with_an_unusable_diffusion_model_is_a_sentence(workspace, tmp_path):
-    (tmp_path / "pipeline" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (tmp_path / "pipeline" / "model_index.json").write_text('{"_class_name": "KolorsPipeline"}')
 
     result = CliRunner().invoke(app, ["plan", str(workspace.root)])
 
     assert result.exit_code == 1
-    assert "its class is FluxPipeline, and must be one of" in result.output
+    assert "its class is KolorsPipeline, and must be one of" in result.output
 
 
 def test_plan_without_a_valid_upload_is_a_sentence(workspace, upload):

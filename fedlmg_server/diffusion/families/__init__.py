@@ -26,11 +26,20 @@ class Entry:
     """Whether the denoiser takes pictures of another size than its own."""
 
 
-FLUX_2 = ("AutoencoderKLFlux2",)
 FAMILIES = {
     "StableDiffusionPipeline": Entry("stable_diffusion"),
     "LatentConsistencyModelPipeline": Entry("stable_diffusion", opened_as="StableDiffusionPipeline"),
     "StableDiffusionXLPipeline": Entry("stable_diffusion_xl"),
+    "StableDiffusion3Pipeline": Entry("sd3", patch=2),
+    "SanaPipeline": Entry("sana", autoencoders=("AutoencoderDC",)),
+    "PixArtAlphaPipeline": Entry("pixart", patch=2),
+    "PixArtSigmaPipeline": Entry("pixart", patch=2),
+    "FluxPipeline": Entry("flux", packed=2, patch=2, side=128),
+    "Flux2KleinPipeline": Entry("flux2_klein", autoencoders=("AutoencoderKLFlux2",), fold=2, side=64),
+    "ZImagePipeline": Entry("z_image", patch=2, side=128),
+    "PRXPipeline": Entry("prx", patch=2, autoencoders=("AutoencoderKL", "AutoencoderDC")),
+    "Lumina2Pipeline": Entry("lumina2", patch=2),
+    "QwenImagePipeline": Entry("qwen_image", autoencoders=("AutoencoderKLQwenImage",), packed=2, patch=2, side=128),
     "DiTPipeline": Entry("dit", "labels", any_size=False),
     "DDPMPipeline": Entry("", "pixels", any_size=False),
     "DDIMPipeline": Entry("", "pixels", any_size=False),

@@ -1,0 +1,145 @@
+"""Every family of transformers draws its own pipeline's image, and goes through the same guided sampling."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config.synthesis import SynthesisConfig
+from fedlmg_server.diffusion import opening
+from fedlmg_server.diffusion.description import describe
+from fedlmg_server.diffusion.families import packing
+from fedlmg_server.synthesis.generate import generate_batch, sampling_settings
+from fedlmg_server.synthesis.guidance import gradient
+from fedlmg_server.synthesis.plan import plan_images
+from fedlmg_server.synthesis.sampler import guide, sample
+from tests.server import tiny_flow, tiny_pipelines
+from tests.server.test_preflight import check
+
+CPU, STEPS = torch.device("cpu"), 3
+NAMES = tiny_pipelines.CLASS_NAMES
+CONFIG = SynthesisConfig(num_inference_steps=STEPS, noise_editing_steps=1, diffusion_size=tiny_flow.SIZE)
+SOLVED = ("sana", "pixart-alpha", "pixart-sigma")
+"""Families whose own pipeline takes DPM-Solver++."""
+PROMPT = "an image of cat"
+
+
+@pytest.fixture(scope="module", params=tiny_flow.FAMILIES)
+def opened(request, tmp_path_factory):
+    """The family's name, its backend and the config."""
+    folder = tiny_flow.save(request.param, tmp_path_factory.mktemp(request.param))
+    sampler = "dpm-solver++" if request.param in SOLVED else "ddim"
+    config = replace(CONFIG, diffusion_model=str(folder), sampler=sampler)
+    return request.param, opening.load_backend(config, CPU), config
+
+
+def own_image(family: str, backend, scale: float, latents: torch.Tensor) -> torch.Tensor:
+    """What the family's own pipeline makes of a prompt and of noise (1, C, H, W)."""
+    given = {"height": tiny_flow.SIZE, "width": tiny_flow.SIZE, "num_inference_steps": STEPS, "output_type": "pt"}
+    if family in ("sana", "pixart-alpha", "pixart-sigma", "prx"):
+        given |= {"use_resolution_binning": False}
+    if family == "sana":
+        given |= {"complex_human_instruction": None}
+    if family.startswith("pixart"):
+        given |= {"clean_caption": False}
+    if (family.startswith("flux-") and not family.startswith("flux-2")) or family == "qwen-image":
+        latents = packing.pack(latents)
+    if family == "qwen-image":
+        given |= {"true_cfg_scale": scale, "negative_prompt": ""}
+    elif family == "z-image":
+        given |= {"guidance_scale": scale - 1}
+    else:
+        given |= {"guidance_scale": scale}
+    if family != "prx":
+        return backend.pipeline(prompt=PROMPT, latents=latents, **given).images
+    states, mask = backend.condition(["cat"]).values()
+    (empty, asked), (nothing, seen) = states.split(1), mask.split(1)
+    given |= {"prompt_embeds": asked, "prompt_attention_mask": seen}
+    given |= {"negative_prompt_embeds": empty, "negative_prompt_attention_mask": nothing}
+    return backend.pipeline(latents=latents, **given).images
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_unguided_image_is_that_of_the_family_s_own_pipeline(opened, scale):
+    family, backend, config = opened
+    backend.set_timesteps(STEPS)
+    noise = backend.initial_noise([5])
+    settings = replace(sampling_settings(config), guidance_scale=scale)
+
+    image = sample(backend, noise, backend.condition(["cat"]), settings)
+
+    own = own_image(family, backend, scale, noise)
+    assert image.std() > 0.01
+    torch.testing.assert_close(image, own, atol=1e-4, rtol=0)
+
+
+def test_guided_step_lowers_the_loss(opened):
+    _, backend, config = opened
+    backend.set_timesteps(STEPS)
+    x_t, condition = backend.initial_noise([5, 6]), backend.condition(NAMES)
+    settings = replace(sampling_settings(config), guidance_strength=0.01)
+
+    def brightness(images: torch.Tensor) -> torch.Tensor:
+        return images.pow(2).mean((1, 2, 3))
+
+    with torch.no_grad():
+        plain = brightness(backend.decode(backend.predict(x_t, 1, condition, 3.0).x_0))
+    _, guided = guide(backend, x_t, 1, condition, settings, brightness)
+
+    with torch.no_grad():
+        assert (brightness(backend.decode(guided.x_0)) < plain).all()
+
+
+def test_guided_image_does_not_depend_on_its_batch(opened, guidance):
+    _, backend, config = opened
+    planned = plan_images(0, "site-a", ["a rather long name", "dog"], 1)
+    names = ["a rather long name", "dog"]
+
+    together = generate_batch(backend, guidance, planned, names, config)
+
+    alone = generate_batch(backend, guidance, planned[1:], names, config)
+    assert together.shape == (2, 3, tiny_flow.SIZE, tiny_flow.SIZE)
+    torch.testing.assert_close(alone[0], together[1], atol=2 / 255, rtol=0)
+
+
+def test_gradient_reaches_the_noise_through_the_denoiser(opened):
+    _, backend, _ = opened
+    backend.set_timesteps(STEPS)
+    x_T = backend.initial_noise([1, 2]).requires_grad_()
+
+    x_0 = backend.predict(x_T, 0, backend.condition(NAMES), 3.0).x_0
+
+    found = gradient(backend.decode_for_guidance(x_0).flatten(1).sum(1), x_T)
+    assert (found.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_class_changes_the_prediction(opened):
+    _, backend, _ = opened
+    backend.set_timesteps(STEPS)
+    x_T = backend.initial_noise([1])
+
+    cat, dog = (backend.predict(x_T, 0, backend.condition([name]), 3.0).x_0 for name in ("cat", "dog"))
+
+    assert not torch.allclose(cat, dog, atol=1e-6)
+
+
+def test_pipeline_is_let_through_before_clients_train(opened):
+    _, _, config = opened
+
+    check(diffusion_model=config.diffusion_model, diffusion_size=tiny_flow.SIZE, sampler=config.sampler)
+
+
+@pytest.mark.parametrize(("family", "multiple"), [("flux-dev", 4), ("sana", 2), ("stable-diffusion-3", 4)])
+def test_size_that_the_family_cannot_draw_is_told(family, multiple, tmp_path: Path):
+    folder = tiny_flow.save(family, tmp_path)
+
+    with pytest.raises(ValueError, match=f"'diffusion-size' must be a multiple of {multiple} for it, got 33: try 32"):
+        describe(str(folder), 33)
+
+
+def test_model_s_own_size_is_drawn_where_none_is_asked_for(tmp_path: Path):
+    folder = tiny_flow.save("stable-diffusion-3", tmp_path)
+
+    assert describe(str(folder)).side == 8
+    assert describe(str(folder), 12).side == 6
