@@ -59,9 +59,14 @@ def reach_loopback_directly() -> dict[str, str]:
 
 
 def find_unusable_proxy() -> str:
-    """A proxy of this machine that Flower cannot use, as `SCHEME://HOST:PORT`; empty if there is none."""
+    """Why a proxy of this machine cannot be used by Flower, as a sentence for the user; empty if there is none."""
     proxies = [url for scheme, url in getproxies().items() if scheme in ("http", "https", "all")]
-    return next((describe_proxy(url) for url in proxies if not _is_usable(url)), "")
+    if not (unusable := next((url for url in proxies if not _is_usable(url)), "")):
+        return ""
+    return (
+        f"this machine's proxy must be an HTTP proxy, such as http://proxy:3128, and is {describe_proxy(unusable)}: "
+        "set the environment variable HTTPS_PROXY, or unset ALL_PROXY"
+    )
 
 
 def describe_proxy(url: str) -> str:

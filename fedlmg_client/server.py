@@ -47,11 +47,8 @@ class Server:
             _check_authority(self.ca)
         if self.key:
             _check_key(self.key)
-        if proxy := find_unusable_proxy():
-            raise ServerError(
-                f"this machine's proxy must be an HTTP proxy, such as http://proxy:3128, and is {proxy}: set the "
-                "environment variable HTTPS_PROXY, or unset ALL_PROXY"
-            )
+        if sentence := find_unusable_proxy():
+            raise ServerError(sentence)
 
 
 def read_address(host: str) -> str:

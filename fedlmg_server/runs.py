@@ -7,6 +7,7 @@ from rich.console import Console
 
 from common.config import Config, ConfigError
 from common.config.run import ClientsConfig
+from common.network import find_unusable_proxy
 from common.storage.atomic import write_json
 from fedlmg_server.deployment.settings import Deployment
 from fedlmg_server.flower import superlink
@@ -77,7 +78,13 @@ def run_remotely(name: str, overrides: dict, console: Console) -> str:
     """Do a run on the SuperLink that the user's Flower configuration calls `name`.
 
     Returns why the run failed, or an empty string if it succeeded.
+
+    Raises
+    ------
+    ConfigError: this machine has a proxy that Flower cannot use.
     """
+    if sentence := find_unusable_proxy():
+        raise ConfigError(sentence)
     connection = Connection(name, make_environment())
     with superlink.temporary_folder() as folder:
         run_id = connection.submit(write_app(folder), overrides)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from common.network import describe_proxy, find_unusable_proxy, is_address, join_address, reach_loopback_directly
+from fedlmg_server.flower.connection import make_environment
 from tests.common.http_server import answering
 
 Get = Callable[[str], int]
@@ -69,12 +70,19 @@ def test_without_proxies_nothing_is_set():
 
 @pytest.mark.parametrize(
     ("url", "found"),
-    [("proxy:3128", ""), ("http://proxy:3128", ""), ("socks4://u:p@proxy:1080", "socks4://proxy:1080")],
+    [("proxy:3128", False), ("http://proxy:3128", False), ("socks4://u:p@proxy:1080", True), ("ftp://proxy", True)],
 )
-def test_a_proxy_that_flower_cannot_use_is_found(monkeypatch: pytest.MonkeyPatch, url: str, found: str):
+def test_a_proxy_that_flower_cannot_use_is_found(monkeypatch: pytest.MonkeyPatch, url: str, found: bool):
     monkeypatch.setenv("ALL_PROXY", url)
 
-    assert find_unusable_proxy() == found
+    assert bool(find_unusable_proxy()) is found
+    assert "u:p" not in find_unusable_proxy()
+
+
+def test_flowers_commands_reach_this_machine_past_the_proxy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+
+    assert "127.0.0.1" in make_environment()["no_proxy"].split(",")
 
 
 def test_a_proxy_is_told_without_its_password():
