@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 
 from flwr.app import Message
 
@@ -18,13 +20,20 @@ from fedlmg_server.workspace import Workspace
 def find_held(workspace: Workspace) -> dict[str, str]:
     """Client name -> sha256 of the weights, for every upload in the workspace."""
     folders = workspace.uploads.iterdir() if workspace.uploads.is_dir() else ()
-    held = {}
-    for folder in filter(is_whole, folders):
-        # An upload that this version cannot read is asked for again.
-        with suppress(ManifestError):
-            found = manifest.read(folder)
-            held[found.client] = found.checksum
-    return held
+    found = [_read_held(folder, (folder / "manifest.json").stat().st_mtime_ns) for folder in filter(is_whole, folders)]
+    return dict(filter(None, found))
+
+
+@lru_cache(maxsize=10_000)
+def _read_held(folder: Path, changed: int) -> tuple[str, str] | None:
+    """Client name and sha256 of an upload; None if this version cannot read it, so that it is asked for again.
+
+    A manifest is read once, and again when it has changed: while clients answer, all are looked at after each answer.
+    """
+    with suppress(ManifestError):
+        found = manifest.read(folder)
+        return found.client, found.checksum
+    return None
 
 
 def receive_upload(

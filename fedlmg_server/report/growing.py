@@ -11,6 +11,8 @@ from fedlmg_server.run import Run
 
 MOST_TIME = 0.1
 """Share of the time of waiting that may go into writing the report again."""
+LEAST_SECONDS = 60.0
+"""Between two reports: each lists and reads the synthetic images that it shows."""
 
 
 class GrowingReport:
@@ -41,7 +43,7 @@ class GrowingReport:
                 path = self.run.workspace.report / "index.html"
                 self.run.workspace.log(Note(text=f"the model and its report are ready: {path}; {awaited}"))
         ended = time.monotonic()
-        self._not_before = ended + (ended - started) * (1 - MOST_TIME) / MOST_TIME
+        self._not_before = ended + max(LEAST_SECONDS, (ended - started) * (1 - MOST_TIME) / MOST_TIME)
 
     def finish(self, strategy: FedLMG) -> None:
         """Write the report with every evaluation that came, and what can be measured now."""

@@ -67,6 +67,7 @@ def test_evaluations_are_added_while_a_client_is_away(
     workspace: Path, pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(growing, "MOST_TIME", 1.0)
+    monkeypatch.setattr(growing, "LEAST_SECONDS", 0.0)
 
     def away(question: Message) -> None:
         if read_results(workspace / "report").clients["site-a"].aggregated_accuracy == 0.5:
