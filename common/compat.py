@@ -3,6 +3,7 @@
 Tried with Flower 1.41.0 and 1.42.0, torchvision 0.29.2. `tests/common/test_compat.py` fails when one of them changes.
 """
 
+import re
 from types import MethodType
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 QUIET_FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 """Environment variables with which Flower sends no telemetry and does not look for a newer version."""
+
+
+LINES_OF_AN_EXIT = 30
+"""The most lines that Flower prints about its exit."""
 
 
 def accept_weights_without_version(mnasnet: "Module") -> None:
@@ -22,3 +27,15 @@ def accept_weights_without_version(mnasnet: "Module") -> None:
 
     plain = MethodType(nn.Module._load_from_state_dict, mnasnet)
     mnasnet._load_from_state_dict = plain  # type: ignore[method-assign]  # that is the purpose
+
+
+def read_exit(log: str) -> tuple[int | None, str]:
+    """The exit code at the end of a Flower program's log, and the line that explains it; without one, the last line.
+
+    Flower ends with the status 1 whatever the code, and with a link to its documentation.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()][-LINES_OF_AN_EXIT:]
+    for number, line in reversed(list(enumerate(lines))):
+        if found := re.search(r"Exit Code: (\d+)", line):
+            return int(found[1]), lines[min(number + 1, len(lines) - 1)]
+    return None, lines[-1] if lines else "it printed nothing"

@@ -4,7 +4,6 @@ Tried with Flower 1.41.0 and 1.42.0. `tests/client/test_compat.py` fails when on
 """
 
 import json
-import re
 from collections.abc import Callable
 
 CHUNK_SIZE_VARIABLE = "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"
@@ -41,15 +40,3 @@ def read_error_code(answer: str) -> int | None:
     except (ValueError, KeyError, TypeError):
         return None
     return code if isinstance(code, int) else None
-
-
-def read_exit(log: str) -> tuple[int | None, str]:
-    """The exit code that ends a SuperNode's log, and the line that explains it; None and the last line without a code.
-
-    Flower ends with the status 1 whatever the code, and with a link to its documentation.
-    """
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    for number, line in reversed(list(enumerate(lines))):
-        if found := re.search(r"Exit Code: (\d+)", line):
-            return int(found[1]), lines[min(number + 1, len(lines) - 1)]
-    return None, lines[-1] if lines else "it printed nothing"

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.clients.node_config import NodeConfig
-from common.compat import QUIET_FLOWER
+from common.compat import QUIET_FLOWER, read_exit
 from common.network import find_free_port, reach_loopback_directly
 from common.processes import OWN_GROUP, UNICODE_OUTPUT, end_processes
-from fedlmg_client.compat import CHUNK_SIZE_VARIABLE, LASTING_EXITS, read_exit
+from fedlmg_client.compat import CHUNK_SIZE_VARIABLE, LASTING_EXITS
 from fedlmg_client.server import Server
 from fedlmg_client.status import Status
 

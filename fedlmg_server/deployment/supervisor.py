@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from common.compat import read_exit
 from common.network import has_ipv6
 from common.processes import OWN_GROUP, end_processes
 from fedlmg_server.deployment import proxy
@@ -63,7 +64,12 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self.wait = 1.0 if now - self.started > STEADY_SECONDS else min(2 * self.wait, LONGEST_WAIT_SECONDS)
             self.start_at = now + self.wait
-            report(f"{self.name} ended with code {code} and restarts in {self.wait:.0f} s; its log is {self.log}")
+            why = f"{self.name} ended with code {code} ({self.read_reason()})"
+            report(f"{why} and restarts in {self.wait:.0f} s; its log is {self.log}")
+
+    def read_reason(self) -> str:
+        """Why the process ended, from the end of its log."""
+        return read_exit(self.log.read_text(encoding="utf-8", errors="replace"))[1]
 
     def stop(self) -> None:
         """End the process, and all processes that it started."""
@@ -152,9 +158,7 @@ def _wait_for_superlink(deployment: Deployment, child: Child) -> None:
 def _check_alive(children: list[Child]) -> None:
     for child in children:
         if child.process.poll() is not None:
-            lines = child.log.read_text(errors="replace", encoding="utf-8").strip().splitlines()
-            reason = lines[-1] if lines else "it printed nothing"
-            raise DeploymentError(f"{child.name} does not start ({reason}): see {child.log}")
+            raise DeploymentError(f"{child.name} does not start ({child.read_reason()}): see {child.log}")
 
 
 def check_free(port: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flwr.supercore.error.base import ApiErrorCode, FlowerError
 
-from common.compat import QUIET_FLOWER
+from common.compat import QUIET_FLOWER, read_exit
 from fedlmg_client import compat
 from tests import flower_source
 
@@ -77,6 +77,6 @@ def test_the_exit_of_a_supernode_is_found_in_its_log(tmp_path: Path):
         command, env=os.environ | QUIET_FLOWER, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
 
-    code, reason = compat.read_exit(done.stdout + done.stderr)
+    code, reason = read_exit(done.stdout + done.stderr)
     assert code in compat.LASTING_EXITS
     assert "private key" in reason

@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,15 @@ def test_status_lists_every_client_with_its_state(deployment: Deployment):
 
     assert "site-a online 2026-01-0" in " ".join(shown.get().split())
     assert "site-b unknown" in " ".join(shown.get().split())
+
+
+def test_a_process_that_dies_is_reported_with_the_cause(tmp_path: Path):
+    program = "print('ERROR : Exit Code: 105'); print('The schema does not match'); print('more: <https://x>'); exit(1)"
+    child = supervisor.Child("superlink", [sys.executable, "-c", program], {}, tmp_path / "log")
+    child.start()
+    child.process.wait()
+    told: list[str] = []
+
+    child.restart_if_dead(told.append)
+
+    assert "superlink ended with code 1 (The schema does not match) and restarts in 2 s" in told[0]
