@@ -93,7 +93,7 @@ def _limit_size(image: Image.Image, max_megapixels: float) -> None:
     if width * height > most:
         raise ImageError(
             f"it has {width * height:,} pixels, more than {most:,}, and is not read, as it may be a decompression "
-            "bomb: set 'max-megapixels' if you trust it"
+            "bomb: allow it by --max-megapixels, or 'max-megapixels' in the node config"
         )
     if can_reduce and width * height > MAX_MEGAPIXELS * 1e6:
         factor = next((f for f in (2, 4) if width * height <= MAX_MEGAPIXELS * 1e6 * f * f), 8)
