@@ -150,12 +150,18 @@ class Workspace:
         return self.model.exists() or any(any(folder.glob("*/manifest.json")) for folder in folders)
 
     def forget_preparations(self) -> None:
-        """Remove what was made before any upload: general models and images, and notes of class names."""
-        shutil.rmtree(self.general, ignore_errors=True)
+        """Remove what was made before any upload: general models and images, prompts, and notes of class names."""
+        for folder in (self.general, self.prompts):
+            shutil.rmtree(folder, ignore_errors=True)
         (self.root / class_notes.FILE).unlink(missing_ok=True)
 
     def upload(self, client: str) -> Path:
         return self.uploads / safe_name(client)
+
+    @property
+    def prompts(self) -> Path:
+        """Encoded prompts; they are made again where they are missing."""
+        return self.root / "prompts"
 
     @property
     def quarantine(self) -> Path:
@@ -191,7 +197,9 @@ class Workspace:
         return self.root / "distillation"
 
     def remove_work(self, client: str) -> None:
-        """Remove what was made from one client's upload: images, by every method, and what the witness says."""
+        """Remove what was made from one client's upload: images, by every method, what the witness says, and prompts,
+        which may be of its classes alone."""
+        shutil.rmtree(self.prompts, ignore_errors=True)
         self.finding(client).unlink(missing_ok=True)
         shutil.rmtree(self.distillation, ignore_errors=True)
         for method in METHODS:

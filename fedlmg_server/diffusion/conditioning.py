@@ -31,25 +31,34 @@ class Prompts:
     """
 
     def __init__(self, encode: Callable[[str], Arguments], tokenizer: Callable):
-        self._encode, self._tokenizer = encode, tokenizer
+        self._encoder, self._tokenizer = encode, tokenizer
         self._encoded: dict[str, Arguments] = {}
         self._read: dict[tuple[int, ...], str] = {}
 
     def __call__(self, class_names: list[str]) -> Arguments:
         prompts = ["" for _ in class_names] + [make_prompt(name) for name in class_names]
-        return concatenate(_pad([self._once(prompt) for prompt in prompts]))
+        return concatenate(_pad([self.encode(prompt) for prompt in prompts]))
 
     @torch.no_grad()
-    def _once(self, prompt: str) -> Arguments:
+    def encode(self, prompt: str) -> Arguments:
+        """The arguments of one prompt, one row."""
         if prompt not in self._encoded:
-            tokens = read_tokens(self._tokenizer, prompt)
-            if (other := self._read.setdefault(tokens, prompt)) != prompt:
-                raise ConfigError(
-                    f"the diffusion model cannot tell '{prompt}' from '{other}', whose first {len(tokens)} tokens are "
-                    "equal: give one of the classes another name ('class-aliases')"
-                )
-            self._encoded[prompt] = self._encode(prompt)
+            self.check(prompt)
+            self._encoded[prompt] = self._encoder(prompt)
         return self._encoded[prompt]
+
+    def check(self, prompt: str) -> None:
+        """
+        Raises
+        ------
+        ConfigError: the text encoder cannot tell it from one that it was given before.
+        """
+        tokens = read_tokens(self._tokenizer, prompt)
+        if (other := self._read.setdefault(tokens, prompt)) != prompt:
+            raise ConfigError(
+                f"the diffusion model cannot tell '{prompt}' from '{other}', whose first {len(tokens)} tokens are "
+                "equal: give one of the classes another name ('class-aliases')"
+            )
 
 
 def _pad(rows: list[Arguments]) -> list[Arguments]:

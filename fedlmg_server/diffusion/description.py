@@ -75,6 +75,11 @@ class Description:
         return [name for name, value in self.index.items() if value == [None, None]]
 
     @property
+    def text_parts(self) -> list[str]:
+        """The parts that read prompts."""
+        return [part for part in self.parts if part.startswith(("text_encoder", "tokenizer"))]
+
+    @property
     def parts(self) -> list[str]:
         """The parts that its index names and that are not empty."""
         return [name for name, value in self.index.items() if isinstance(value, list) and value[0]]

@@ -2,21 +2,26 @@
 
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 
 import diffusers
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline
+from diffusers.configuration_utils import FrozenDict
 from huggingface_hub import list_repo_files, try_to_load_from_cache
 
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import families, location, vocabulary
-from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.diffusion.backend import DiffusionBackend, freeze
+from fedlmg_server.diffusion.conditioning import Prompts
 from fedlmg_server.diffusion.description import Description, cannot_open, describe
+from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
+from fedlmg_server.diffusion.texts import KeptPrompts, Texts
 from fedlmg_server.flower.compat import raise_recompile_limit
 
 VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
@@ -25,8 +30,10 @@ MOST_SHAPES = 256
 """The most input shapes for which one part of a model is compiled."""
 
 
-def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBackend:
+def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | None = None) -> DiffusionBackend:
     """The backend of `diffusion-model`: an embedded model, a diffusers folder, or a hub id with or without a revision.
+
+    texts: where encoded prompts are kept; then the model is opened without its text encoders and tokenizers.
 
     Only safetensors files are opened. The hub's library reads the environment variable `HF_HUB_OFFLINE`.
 
@@ -35,7 +42,11 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
     ConfigError: there is no pipeline, or its family is not supported.
     """
     description = describe(config.diffusion_model, config.diffusion_size)
-    pipeline, decoder = _open(description, config, _dtype(device))
+    kept = None
+    if texts is not None and description.entry.conditioned_on == "prompt":
+        kept = KeptPrompts(texts, description, partial(_open_encoder, description, config, device), device)
+    pipeline = _open(description, config, _dtype(device), description.text_parts if kept else [])
+    decoder = _open_decoder(config.guidance_decoder, _dtype(device)) if config.guidance_decoder else None
     try:
         scheduler = make_scheduler(pipeline.scheduler.config, config.sampler, description.is_flow)
     except ValueError as error:
@@ -45,8 +56,8 @@ def load_backend(config: SynthesisConfig, device: torch.device) -> DiffusionBack
         class_names = vocabulary.read_class_names(description.source)
         backend: PixelBackend | LatentBackend = PixelBackend(pipeline, scheduler, class_names)
     else:
-        adapter = importlib.import_module(f"{families.__name__}.{description.entry.adapter}").Adapter
-        family = adapter(pipeline, description.side)
+        family = _find_adapter(description)(pipeline, description.side)
+        family.condition = kept or family.condition
         backend = LatentBackend(family, scheduler, decoder and decoder.to(device))
     if config.compile:
         _compile(backend)
@@ -67,17 +78,31 @@ def _compile(backend: LatentBackend | PixelBackend) -> None:
         part.compile(dynamic=False)
 
 
+def _find_adapter(description: Description) -> type[Family]:
+    adapter: type[Family] = importlib.import_module(f"{families.__name__}.{description.entry.adapter}").Adapter
+    return adapter
+
+
+def _open_encoder(description: Description, config: SynthesisConfig, device: torch.device) -> Prompts:
+    """The pipeline's text encoders, without its denoiser."""
+    denoiser = "unet" if "unet" in description.index else "transformer"
+    pipeline = _open(description, config, _dtype(device), [denoiser]).to(device)
+    freeze(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
+    family = _find_adapter(description)(pipeline, description.side, FrozenDict(description.denoiser))
+    return Prompts(family.encode, pipeline.tokenizer)
+
+
 def _open(
-    description: Description, config: SynthesisConfig, dtype: torch.dtype
-) -> tuple[DiffusionPipeline, AutoencoderTiny | None]:
-    """The pipeline, and the decoder that is used for gradients only, if one is set."""
+    description: Description, config: SynthesisConfig, dtype: torch.dtype, without: list[str]
+) -> DiffusionPipeline:
+    """The pipeline without some of its parts."""
     source, revision = location.split_revision(description.source)
     try:
         kind = getattr(diffusers, description.entry.opened_as or description.family)
-        pipeline = _from_pretrained(kind, source, revision, dtype, description.absent)
+        pipeline = _from_pretrained(kind, source, revision, dtype, [*description.absent, *without])
     except (OSError, ValueError) as error:
         raise cannot_open(config.diffusion_model, error) from None
-    return pipeline, _open_decoder(config.guidance_decoder, dtype) if config.guidance_decoder else None
+    return pipeline
 
 
 def _from_pretrained(

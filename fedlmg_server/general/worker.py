@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fedlmg_server.diffusion import opening
+from fedlmg_server.diffusion.texts import Texts
 from fedlmg_server.general.unguided import Plan
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.member import Member, make_parser
@@ -13,8 +14,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the images, which names their classes")
     member = Member.of_this_process(parser)
     run = Run.reopen(member.arguments.workspace, member.device)
-    backend = opening.load_backend(run.config.synthesis, member.device)
-    Plan.of_folder(run, member.arguments.folder).work(backend, member.rank, member.world_size)
+    plan = Plan.of_folder(run, member.arguments.folder)
+    texts = Texts(run.workspace.prompts, plan.class_names)
+    plan.work(opening.load_backend(run.config.synthesis, member.device, texts), member.rank, member.world_size)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,11 @@ import sys
 import time
 import traceback
 
+from common import manifest
+from common.upload import is_whole
 from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.backend import DiffusionBackend
+from fedlmg_server.diffusion.texts import Texts
 from fedlmg_server.events import Estimated
 from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.run import Run
@@ -38,7 +41,11 @@ def work(run: Run, methods: list[str], rank: int, world_size: int) -> None:
     ------
     ClientFault: what is missing of a client cannot be drawn; the others' images are not complete.
     """
-    backend, config = opening.load_backend(run.config.synthesis, run.device), run.config.synthesis
+    folders, left_out = filter(is_whole, run.workspace.uploads.glob("*")), run.workspace.class_notes.left_out
+    held = {folder.name: manifest.read(folder).held_class_names for folder in folders}
+    asked = {name for folder, names in held.items() for name in names if name not in left_out.get(folder, {})}
+    texts = Texts(run.workspace.prompts, asked)
+    backend, config = opening.load_backend(run.config.synthesis, run.device, texts), run.config.synthesis
     if "fedlmg" in methods and not store.count_images(run.workspace):
         if rank == 0:
             _tell_cost(backend, run, world_size)

@@ -1,6 +1,7 @@
 """One process of the witness, one of `WORLD_SIZE`; `hearing.py` starts it."""
 
 from fedlmg_server.diffusion import opening
+from fedlmg_server.diffusion.texts import Texts
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import incidents
 from fedlmg_server.synthesis.member import Member, make_parser
@@ -13,7 +14,8 @@ def work(run: Run, rank: int, world_size: int) -> None:
     mine = [upload for number, upload in enumerate(run.uploads) if number % world_size == rank]
     if not (mine := [upload for upload in mine if not is_heard(run, upload)]):
         return
-    backend, held_out = opening.load_backend(run.config.synthesis, run.device), load_held_out(run)
+    texts = Texts(run.workspace.prompts, {name for upload in mine for name in upload.class_names})
+    backend, held_out = opening.load_backend(run.config.synthesis, run.device, texts), load_held_out(run)
     for upload in mine:
         try:
             with incidents.drawing(run.workspace, upload.client, 0):

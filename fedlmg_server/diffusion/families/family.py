@@ -16,10 +16,11 @@ class Family:
     patch = 1
     """Side of the square of latents that is one image token."""
 
-    def __init__(self, pipeline: DiffusionPipeline, side: int | None = None):
-        """side: of the latents; None: the denoiser's own."""
+    def __init__(self, pipeline: DiffusionPipeline, side: int | None = None, config: Any = None):
+        """side: of the latents; None: the denoiser's own. config: the denoiser's, of a pipeline that is opened for its
+        prompts alone, without it."""
         self.pipeline, self.vae, self.denoiser = pipeline, pipeline.vae, self.find_denoiser(pipeline)
-        self.config = self.denoiser.config
+        self.config = config or self.denoiser.config
         self.side = side or self.config.sample_size
         self.condition: Conditioning = self.make_condition()
 

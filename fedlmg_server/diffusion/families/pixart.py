@@ -19,7 +19,8 @@ class Adapter(Family):
             prompt, do_classifier_free_guidance=False, device=pipeline.device, max_sequence_length=length
         )
         encoded = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
-        if not self.denoiser.use_additional_conditions:
+        takes_size = self.config.get("use_additional_conditions")
+        if not (self.config.get("sample_size") == 128 if takes_size is None else takes_size):
             return encoded
         pixels = self.side * pipeline.vae_scale_factor
         return encoded | {"size": torch.tensor([[pixels, pixels, 1.0]], dtype=states.dtype, device=pipeline.device)}
