@@ -93,7 +93,7 @@ def explain_answer(answer: httpx.Response) -> str:
 
 
 def _explain_unauthorised(answer: httpx.Response) -> str:
-    """A signature is valid for minutes only: a clock that is wrong looks to the server like a wrong key."""
+    """What a node signs holds for minutes only: a clock that is wrong looks to the server like a wrong key."""
     behind = measure_clock(answer)
     if behind is not None and not CLOCK_MAY_BE_OFF[0] < behind < CLOCK_MAY_BE_OFF[1]:
         off = f"{abs(behind) / 60:.0f} minutes" if abs(behind) >= 120 else f"{abs(behind):.0f} seconds"
