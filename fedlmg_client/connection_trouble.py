@@ -1,6 +1,7 @@
 """Why a request to the server failed, in words for the client's user: each cause has a sentence of its own."""
 
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -107,8 +108,7 @@ def _explain_unauthorised(answer: httpx.Response) -> str:
 def measure_clock(answer: httpx.Response) -> float | None:
     """Seconds by which this machine's clock is behind that of the server that answered; None if it told no time."""
     try:
-        told = parsedate_to_datetime(answer.headers["date"])
-        return (told - datetime.now(UTC)).total_seconds()
+        return parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
     except (KeyError, ValueError, TypeError):
         return None
 
