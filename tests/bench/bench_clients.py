@@ -5,7 +5,7 @@ for each number of clients the server looks at what it holds after each upload, 
 (the student is trained for one epoch), and writes the report. Memory is the peak of that process: all of it, and
 without the pages of files, which the system takes back when it needs them.
 
-uv run python -m tests.bench.bench_clients [--clients 20 60 180]
+uv run python -m tests.bench.bench_clients [--clients 20 60 180] [--architecture resnet18]
 """
 
 import argparse
@@ -44,14 +44,16 @@ from tests.manifests import saying
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[20, 60, 180])
+    parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
-        print(json.dumps(measure(arguments.clients[0])))
+        print(json.dumps(measure(arguments.clients[0], arguments.architecture)))
         return
     found = {}
     for clients in arguments.clients:
         command = [sys.executable, "-m", "tests.bench.bench_clients", "--here", "--clients", str(clients)]
+        command += ["--architecture", arguments.architecture]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         found[clients] = json.loads(output.splitlines()[-1])
         print(f"{clients} clients: {found[clients]}", flush=True)
@@ -62,9 +64,9 @@ def main() -> None:
     )
 
 
-def measure(clients: int) -> dict:
+def measure(clients: int, architecture: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        run = _prepare(Path(folder), clients)
+        run = _prepare(Path(folder), clients, architecture)
         seconds, started = {}, time.process_time()
         with Peak() as peak:
             for name, stage in {
@@ -85,12 +87,12 @@ def measure(clients: int) -> dict:
         }
 
 
-def _prepare(folder: Path, clients: int) -> Run:
+def _prepare(folder: Path, clients: int, architecture: str) -> Run:
     keys = {"dataset": "", "warm-start": False, "witness": "off", "images-per-class": 2, "min-confidence": 0.0}
     keys |= {"num-clients": clients, "min-clients": 1, "student-epochs": 1, "teacher-weighting": "uniform"}
     config = Config.from_run_config(keys | {"workspace": str(folder)})
     run = Run(config, Workspace.open(config, {}), torch.device("cpu"))
-    upload = make_upload("site", list(CLASS_NAMES), "resnet18")
+    upload = make_upload("site", list(CLASS_NAMES), architecture)
     upload = upload.with_arrays({name: to_wire(tensor) for name, tensor in upload.arrays.items()})
     for number in range(clients):
         named = saying(upload, client=f"client-{number:03}", data="folder")

@@ -54,7 +54,7 @@ UPDATES = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, nargs="+", default=[6, 36])
+    parser.add_argument("--clients", type=int, nargs="*", default=[6, 36], help="none: speed alone")
     parser.add_argument("--images-per-class", type=int, default=1, help="of each client; 30 in the paper")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--updates", type=int, default=4, help="timed, of each loop and each of two turns")
