@@ -34,8 +34,8 @@ def check_config(config: Config) -> None:
     """
     drawn = config.synthesis
     vocabulary = check_pipeline(drawn.diffusion_model, drawn.sampler, drawn.diffusion_size)
-    if config.synthesis.guidance_decoder:
-        check_decoder(config.synthesis.guidance_decoder)
+    if drawn.guidance_decoder:
+        check_decoder(drawn.guidance_decoder, drawn.diffusion_model)
     if config.general.public_images:
         _list_classes("public-images", config.general.public_images)
     if config.distillation.aggregation == "merge" and not config.general.warm_start:

@@ -30,6 +30,8 @@ def check_pipeline(name: str, sampler: str, size: int) -> Vocabulary:
         )
     if name not in location.EMBEDDED:
         _check_files(name, sampler, size)
+    elif size:
+        describe(name, size)
     return vocabulary
 
 
@@ -49,19 +51,24 @@ def _check_files(name: str, sampler: str, size: int) -> None:
         raise cannot_open(name, error) from None
 
 
-def check_decoder(source: str) -> None:
+def check_decoder(source: str, model: str) -> None:
     """
     Raises
     ------
-    ConfigError: the `guidance-decoder` is no tiny autoencoder.
+    ConfigError: the `guidance-decoder` is no tiny autoencoder, or none for the latents of this `diffusion-model`.
     """
     is_folder = Path(source).is_dir()
     if not is_folder and not re.fullmatch(location.HUB_ID, source):
         raise ConfigError(f"config key 'guidance-decoder' must be an existing folder or a hub id, got '{source}'")
     try:
-        kind = read_object(source, "config.json").get("_class_name")
-        if kind != TINY:
+        config, own = read_object(source, "config.json"), describe(model).autoencoder
+        if (kind := config.get("_class_name")) != TINY:
             raise ValueError(f"its class is {kind}, and must be {TINY}")
+        if own is None or "z_dim" in own:
+            raise ValueError(f"'{model}' draws pixels or frames of a video: leave out the decoder")
+        found, wanted = config.get("latent_channels", 4), own.get("latent_channels", 4)
+        if found != wanted:
+            raise ValueError(f"it decodes {found} channels, and latents of '{model}' have {wanted}: take its own")
         if is_folder:
             _check_weights(Path(source))
     except (ConfigError, OSError, ValueError) as error:

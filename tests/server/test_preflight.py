@@ -189,6 +189,24 @@ def test_a_decoder_of_another_class_is_told(tmp_path: Path):
         check(guidance_decoder=str(tmp_path))
 
 
+def test_a_decoder_for_other_latents_is_told(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny", "latent_channels": 16}))
+
+    with pytest.raises(ConfigError, match="it decodes 16 channels, and latents of 'digits' have 4: take its"):
+        check(guidance_decoder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "sentence"),
+    [("", 33, "must be a multiple of 4 for it, got 33: try 32"), ("dit", 32, "images of 16 pixels alone: leave out")],
+)
+def test_a_size_that_the_model_cannot_draw_is_told(tmp_path: Path, family: str, size: int, sentence: str):
+    model = str(tiny_pipelines.save(family, tmp_path / "pipeline")) if family else "digits"
+
+    with pytest.raises(ConfigError, match=sentence):
+        check(diffusion_model=model, diffusion_size=size)
+
+
 @pytest.mark.parametrize(("decision", "fails"), [("drop", False), ("quarantine", True)])
 def test_folders_of_virtual_clients_are_held_against_the_model_s_classes(tmp_path: Path, decision: str, fails: bool):
     draw_classes(tmp_path / "images", ("0", "1", "zero"), count=2)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import opening
@@ -136,6 +137,22 @@ def test_size_that_the_family_cannot_draw_is_told(family, multiple, tmp_path: Pa
 
     with pytest.raises(ValueError, match=f"'diffusion-size' must be a multiple of {multiple} for it, got 33: try 32"):
         describe(str(folder), 33)
+
+
+@pytest.mark.parametrize("family", ["sana", "flux-dev", "flux-2-klein"])
+def test_tiny_decoder_serves_gradients(family, tmp_path: Path):
+    folder = tiny_flow.save(family, tmp_path / "pipeline")
+    sizes = {f"{half}_block_out_channels": (8, 8) for half in ("encoder", "decoder")}
+    tiny = AutoencoderTiny(**sizes, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
+    tiny.save_pretrained(tmp_path / "decoder")
+    config = replace(CONFIG, diffusion_model=str(folder), guidance_decoder=str(tmp_path / "decoder"))
+    backend = opening.load_backend(config, CPU)
+    x_0 = torch.randn(1, *backend.family.latent_shape, requires_grad=True)
+
+    images = backend.decode_for_guidance(x_0)
+
+    assert images.shape == backend.decode(x_0).shape
+    assert gradient(images.flatten(1).sum(1), x_0).any()
 
 
 def test_model_s_own_size_is_drawn_where_none_is_asked_for(tmp_path: Path):
