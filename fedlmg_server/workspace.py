@@ -1,7 +1,7 @@
 """The run's folder on the server: every stage reads what the stage before left here, and skips what is already there.
 
-run.json, classes.json, general/, prompts/, uploads/<client>/, quarantine/<client>/, synthetic/<client>/<class>/<seed>.png,
-model/, report/, events.jsonl
+run.json, classes.json, general/, prompts/, uploads/<client>/, quarantine/<client>/,
+synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
 """
 
 import json
