@@ -33,13 +33,16 @@ def num_processors() -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process as soon as its parent process, which has the process id `parent`, has ended."""
+    """End this process as soon as the process that started it, whose id is `parent`, has ended.
+
+    The id is told, not asked for: who asks late may have been given to another parent already, and on Windows a
+    launcher stands in between.
+    """
 
     def watch() -> None:
-        # On Windows a process keeps the id of a parent that has ended.
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(parent)
-            while os.getppid() == parent and process.is_running():
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(POLL_SECONDS)
         os._exit(1)
 

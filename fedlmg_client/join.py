@@ -71,7 +71,7 @@ def keep_joined(server: Server, node_config: NodeConfig, cache: Path, console: C
 
 def _start(server: Server, node_config: NodeConfig, cache: Path, log_file: Path) -> subprocess.Popen:
     pairs = " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in node_config.items())
-    command = [sys.executable, "-m", "fedlmg_client.supernode", str(cache), *server.to_flags()]
+    command = [sys.executable, "-m", "fedlmg_client.supernode", str(os.getpid()), str(cache), *server.to_flags()]
     command += ["--port", str(find_free_port()), "--node-config", pairs]
     switches = {
         **QUIET_FLOWER,

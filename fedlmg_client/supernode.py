@@ -1,10 +1,9 @@
 """Flower's SuperNode, which retries when the server is busy, and writes status events: connection and bytes sent.
 
-Usage: `python -m fedlmg_client.supernode CACHE FLAGS`, with the flags of `flower-supernode`. The process ends when its
-parent ends.
+Usage: `python -m fedlmg_client.supernode PARENT CACHE FLAGS`, with the flags of `flower-supernode`. The process ends
+when the one with the process id PARENT, which started it, ends.
 """
 
-import os
 import sys
 import threading
 import time
@@ -65,7 +64,7 @@ def watch_requests(cache: Path) -> None:
 
 
 def main() -> None:
-    end_with_parent(os.getppid())
+    end_with_parent(int(sys.argv.pop(1)))
     watch_requests(Path(sys.argv.pop(1)))
     (command,) = metadata.entry_points(group="console_scripts", name="flower-supernode")
     command.load()()

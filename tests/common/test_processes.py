@@ -10,13 +10,30 @@ import pytest
 WAITING = "import time; from common.processes import end_with_parent; end_with_parent({}); time.sleep({})"
 
 
+def _end_one() -> int:
+    """The process id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
 @pytest.mark.parametrize(("is_there", "seconds", "code"), [(True, 1, 0), (False, 60, 1)])
 def test_a_process_ends_whose_parent_was_gone_before_it_began(is_there: bool, seconds: int, code: int):
-    parent = os.getpid() if is_there else os.getpid() + 1
+    parent = os.getpid() if is_there else _end_one()
 
     done = subprocess.run([sys.executable, "-c", WAITING.format(parent, seconds)], timeout=50)
 
     assert done.returncode == code
+
+
+def test_a_process_ends_with_a_parent_that_nobody_has_buried():
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", WAITING.format(parent.pid, 60)])
+
+    parent.kill()
+
+    assert child.wait(50) == 1
+    parent.wait()
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="this system binds no process to a processor")
