@@ -21,6 +21,7 @@ from common.labels.left_out import explain_left_out
 from common.models import architectures, pretrained
 from common.storage.tensors import read_tensors
 from fedlmg_server.collection.classes import explain_excess, find_unusable
+from fedlmg_server.diffusion.description import describe
 from fedlmg_server.diffusion.inspection import check_decoder, check_pipeline
 from fedlmg_server.diffusion.vocabulary import Vocabulary
 from fedlmg_server.networks import check_network
@@ -36,6 +37,10 @@ def check_config(config: Config) -> None:
     vocabulary = check_pipeline(drawn.diffusion_model, drawn.sampler, drawn.diffusion_size)
     if drawn.guidance_decoder:
         check_decoder(drawn.guidance_decoder, drawn.diffusion_model)
+    if drawn.diffusion_lora:
+        from fedlmg_server.diffusion.lora import check_lora  # Diffusers takes seconds to import.
+
+        check_lora(drawn.diffusion_lora, describe(drawn.diffusion_model))
     if config.general.public_images:
         _list_classes("public-images", config.general.public_images)
     if config.distillation.aggregation == "merge" and not config.general.warm_start:

@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 from pydantic.dataclasses import dataclass
 
-from common.config.fields import RULES, Count, Share, Text, fields_of
+from common.config.fields import RULES, Count, Says, Share, Text, fields_of
+
+Lora = Annotated[
+    str, StringConstraints(pattern=r"^(.+@-?\d+(\.\d+)?)?$"), Says("FOLDER@scale, as in 'loras/x-rays@0.8', or empty")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +72,9 @@ class SynthesisConfig:
     `repo@revision` for a branch, tag or commit of a hub id."""
     diffusion_size: NonNegativeInt = 0
     """Pixels of a side of the images that the model draws, for models that draw several sizes; 0: the model's own."""
+    diffusion_lora: Lora = ""
+    """LoRA weights for the denoiser, a folder with one safetensors file, and how strongly they count, as in
+    `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
     guidance_decoder: str = ""
     """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only. Empty: the model's own."""
     images_per_class: Count = 16

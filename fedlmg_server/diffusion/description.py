@@ -65,6 +65,11 @@ class Description:
         return FAMILIES[self.family]
 
     @property
+    def denoiser_part(self) -> str:
+        """What its index calls the denoiser."""
+        return _denoiser_part(self.index)
+
+    @property
     def is_flow(self) -> bool:
         """Whether it is trained by flow matching: a solver's name does not tell."""
         return self.index["scheduler"][1] in BY_FLOW or bool(self.scheduler.get("use_flow_sigmas"))
@@ -116,7 +121,7 @@ def _read(source: str, size: int) -> Description:
     for part in index:
         if isinstance(index[part], list) and [*map(type, index[part])] not in PAIRS:
             raise ValueError(f"its model_index.json must give '{part}' a library and a class, got {index[part]}")
-    entry, denoiser = FAMILIES[index["_class_name"]], "unet" if "unet" in index else "transformer"
+    entry, denoiser = FAMILIES[index["_class_name"]], _denoiser_part(index)
     is_latent = entry.conditioned_on != "pixels"
     for part in ["scheduler", denoiser, *(["vae"] if is_latent else [])]:
         if not isinstance(index.get(part), list) or not index[part][0]:
@@ -130,6 +135,10 @@ def _read(source: str, size: int) -> Description:
     _check_channels(described, autoencoder, entry, f"{denoiser}/config.json")
     side = _find_side(index, described, autoencoder, size, f"{denoiser}/config.json")
     return Description(source, index, scheduler, described, autoencoder, side)
+
+
+def _denoiser_part(index: dict[str, Any]) -> str:
+    return "unet" if "unet" in index else "transformer"
 
 
 def read_object(source: str, file: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fedlmg_server.diffusion.conditioning import Prompts
 from fedlmg_server.diffusion.description import Description, cannot_open, describe
 from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.latent import LatentBackend
+from fedlmg_server.diffusion.lora import add_lora
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
 from fedlmg_server.diffusion.texts import KeptPrompts, Texts
@@ -39,7 +40,7 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
 
     Raises
     ------
-    ConfigError: there is no pipeline, or its family is not supported.
+    ConfigError: there is no pipeline, its family is not supported, or the LoRA weights are none for it.
     """
     description = describe(config.diffusion_model, config.diffusion_size)
     kept = None
@@ -51,6 +52,8 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
         scheduler = make_scheduler(pipeline.scheduler.config, config.sampler, description.is_flow)
     except ValueError as error:
         raise cannot_open(config.diffusion_model, error) from None
+    if config.diffusion_lora:
+        add_lora(getattr(pipeline, description.denoiser_part), config.diffusion_lora, description)
     pipeline.to(device)
     if description.autoencoder is None:
         class_names = vocabulary.read_class_names(description.source)
@@ -85,8 +88,7 @@ def _find_adapter(description: Description) -> type[Family]:
 
 def _open_encoder(description: Description, config: SynthesisConfig, device: torch.device) -> Prompts:
     """The pipeline's text encoders, without its denoiser."""
-    denoiser = "unet" if "unet" in description.index else "transformer"
-    pipeline = _open(description, config, _dtype(device), [denoiser]).to(device)
+    pipeline = _open(description, config, _dtype(device), [description.denoiser_part]).to(device)
     freeze(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
     family = _find_adapter(description)(pipeline, description.side, FrozenDict(description.denoiser))
     return Prompts(family.encode, pipeline.tokenizer)
