@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from common.storage.installed import find_installed
 
-PAGES = Path("common/pages")
-"""Templates that all pages share: `macros.html.j2` has the tables, `style.css` the look."""
+SHARED = Path("common/pages/macros.html.j2")
+"""The tables that all pages share; `style.css` beside it is their look."""
 
 
 def format_percent(accuracy: float | None) -> str:
@@ -23,14 +23,14 @@ def format_percent(accuracy: float | None) -> str:
 def load_template(path: Path) -> jinja2.Template:
     """A jinja2 template that escapes all text, given its path from the root of the checkout or wheel.
 
-    It can import or include the templates beside it and those of `PAGES`.
+    It can import or include the templates beside it and those beside `SHARED`.
 
     Raises
     ------
     FileNotFoundError: FedLMG is installed without its templates.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([find_installed(path).parent, find_installed(PAGES)]),
+        loader=jinja2.FileSystemLoader([find_installed(path).parent, find_installed(SHARED).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

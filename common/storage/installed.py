@@ -8,10 +8,11 @@ from urllib.request import url2pathname
 
 
 def find_installed(name: Path) -> Path:
-    """The path of a shipped file or folder, given its path `name` from the root of the checkout or wheel.
+    """The path of a shipped file, given its path `name` from the root of the checkout or wheel.
 
     A Flower bundle carries only code. So the file is looked for beside this code, in the installed distribution, and in
-    the checkout that an editable install points to.
+    the checkout that an editable install points to. A folder cannot be asked for: of one that holds code and other
+    files, a bundle has a part.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def find_installed(name: Path) -> Path:
     except metadata.PackageNotFoundError:
         pass
     for root in roots:
-        if (root / name).exists():
+        if (root / name).is_file():
             return root / name
     raise FileNotFoundError(
         f"'{name}' was not found in {' or '.join(map(str, roots))}: install fedlmg from its checkout or wheel"

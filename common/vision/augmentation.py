@@ -25,7 +25,8 @@ def augment(
 
     shift: the largest translation, in image widths. degrees: the largest rotation. scale: the largest relative zoom.
     """
-    count = len(images)
+    if not (count := len(images)):
+        return images
 
     def uniform(bound: float, *shape: int) -> torch.Tensor:
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * bound

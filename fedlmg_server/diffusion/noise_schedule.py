@@ -13,7 +13,7 @@ from diffusers import (
     LCMScheduler,
 )
 
-from fedlmg_server.diffusion.prediction import is_flow
+from fedlmg_server.diffusion.prediction import LEAST_SIGNAL, is_flow
 
 
 class ClippedDPMSolver(DPMSolverMultistepScheduler):
@@ -34,8 +34,6 @@ SAMPLERS = {
 """Config key `sampler` -> scheduler of variance-preserving models."""
 FLOW_SAMPLERS = ("ddim", "dpm-solver++")
 """Values of `sampler` for flow matching, where DDIM's step is Euler's."""
-LEAST_SIGNAL = 2**-24
-"""Of abar: what diffusers' solvers put in the place of zero."""
 FLOW_ONLY_EULER = (
     "shift_terminal",
     "stochastic_sampling",

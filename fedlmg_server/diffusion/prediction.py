@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+LEAST_SIGNAL = 2**-24
+"""Of abar: what diffusers' solvers put in the place of zero."""
 MOST_LEVERAGE = 16.0
 """How far a guided step may move x_0, in lengths of the step in the noise: sigma / signal, which a flow's first step
 makes infinite. Stable Diffusion's own is 14.6 there."""

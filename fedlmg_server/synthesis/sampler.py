@@ -12,8 +12,15 @@ import torch
 
 from common.config.synthesis import OURS, GuidanceMethod
 from fedlmg_server.diffusion.backend import DiffusionBackend
-from fedlmg_server.diffusion.noise_schedule import LEAST_SIGNAL
-from fedlmg_server.diffusion.prediction import Prediction, is_flow, move, noise_level, to_model_output, weights
+from fedlmg_server.diffusion.prediction import (
+    LEAST_SIGNAL,
+    Prediction,
+    is_flow,
+    move,
+    noise_level,
+    to_model_output,
+    weights,
+)
 from fedlmg_server.synthesis.guidance import Loss, gradient, length, unit
 
 

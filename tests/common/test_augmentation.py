@@ -2,7 +2,7 @@
 
 import torch
 
-from common.vision.augmentation import vary_look
+from common.vision.augmentation import augment, vary_look
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -26,3 +26,7 @@ def test_flat_image_stays_flat():
     varied = vary_look(torch.full((2, 3, 8, 8), 0.5), seeded(1))
 
     torch.testing.assert_close(varied, varied[:, :, :1, :1].expand_as(varied))
+
+
+def test_a_batch_without_images_stays_empty():
+    assert augment(torch.zeros(0, 3, 8, 8), torch.Generator()).shape == (0, 3, 8, 8)

@@ -69,7 +69,7 @@ def test_test_images_show_concepts_of_their_split(shown: set[str]):
 
 
 def test_man_and_woman_that_do_the_same_are_in_one_split():
-    known = json.loads((installed.find_installed(emoji_sheets.FOLDER) / "concepts.json").read_text())["concepts"]
+    known = json.loads(installed.find_installed(emoji_sheets.FOLDER / "concepts.json").read_text())["concepts"]
 
     teachers = [known[f"{who}-200d-1f3eb"] for who in ("1f9d1", "1f468", "1f469")]
     assert teachers == [teachers[0]] * 3

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common.datasets.embedded import registry
 from common.storage import installed
+from fedlmg_server.flower.bundle import write_app
 
 PIPELINE = Path("fedlmg_server") / "diffusion" / "assets" / "digits" / "model_index.json"
 
@@ -47,3 +49,18 @@ def test_a_bundle_finds_the_files_of_its_checkout_whatever_the_path_of_this(tmp_
     )
 
     assert done.stdout.strip() == str(checkout / PIPELINE), done.stderr
+
+
+@pytest.mark.parametrize("name", registry.EMBEDDED)
+def test_a_bundle_reads_every_embedded_dataset(tmp_path: Path, name: str):
+    app = write_app(tmp_path)
+    code = f"""
+from common.datasets.embedded.registry import find_dataset
+dataset = find_dataset({name!r})
+print(len(dataset.load(dataset.domains[0])["test"]))"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(app)}, cwd=app, capture_output=True, text=True
+    )
+
+    assert int(done.stdout) > 0, done.stderr

@@ -36,7 +36,7 @@ tensors = st.builds(
     st.sampled_from([torch.float16, torch.float32, torch.float64, torch.int8, torch.int64, torch.bool, torch.uint8]),
 )
 keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-HARMLESS = ("schema", "client", "class_counts", "class_names", "membership", "privacy")
+HARMLESS = ("schema", "student_copy", "client", "class_counts", "class_names", "membership", "privacy")
 class_names = st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), min_size=1, unique=True)
 
 

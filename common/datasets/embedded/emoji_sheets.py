@@ -21,16 +21,15 @@ TILE = 40
 
 @cache
 def _listing() -> dict[str, Any]:
-    listing: dict[str, Any] = json.loads(
-        (installed.find_installed(FOLDER) / "concepts.json").read_text(encoding="utf-8")
-    )
+    file = installed.find_installed(FOLDER / "concepts.json")
+    listing: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return listing
 
 
 @cache
 def _tiles(artist: str) -> dict[str, Image.Image]:
     """Concept -> drawing, of one artist."""
-    with Image.open(installed.find_installed(FOLDER) / f"{artist}.webp") as file:
+    with Image.open(installed.find_installed(FOLDER / f"{artist}.webp")) as file:
         sheet = file.convert("RGBA")
     shown, columns = _listing()["sheets"][artist], sheet.width // TILE
     corners = ((index % columns * TILE, index // columns * TILE) for index in range(len(shown)))
