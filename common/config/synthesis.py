@@ -76,7 +76,8 @@ class SynthesisConfig:
     """LoRA weights for the denoiser, a folder with one safetensors file, and how strongly they count, as in
     `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
     guidance_decoder: str = ""
-    """Folder or hub id of a tiny autoencoder (TAESD) that decodes for gradients only. Empty: the model's own."""
+    """Tiny autoencoder that decodes for gradients only: `taesd`, `taesdxl`, `taesd3` or `taef1`, each for its models'
+    latents, a folder, or a hub id. Empty: the model's own."""
     images_per_class: Count = 16
     """Images per class and client (paper, section 4.1: 30; ours is smaller, so that the default run stays short)."""
     synthesis_batch_size: Count = 50

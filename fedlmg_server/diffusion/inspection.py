@@ -1,6 +1,5 @@
 """Whether a diffusion model and a guidance decoder can be opened, by their configs and file names alone."""
 
-import re
 from pathlib import Path
 
 from common.config import ConfigError
@@ -51,17 +50,19 @@ def _check_files(name: str, sampler: str, size: int) -> None:
         raise cannot_open(name, error) from None
 
 
-def check_decoder(source: str, model: str) -> None:
+def check_decoder(name: str, model: str) -> None:
     """
     Raises
     ------
     ConfigError: the `guidance-decoder` is no tiny autoencoder, or none for the latents of this `diffusion-model`.
     """
-    is_folder = Path(source).is_dir()
-    if not is_folder and not re.fullmatch(location.HUB_ID, source):
-        raise ConfigError(f"config key 'guidance-decoder' must be an existing folder or a hub id, got '{source}'")
+    source, description = location.find_decoder(name), describe(model)
+    own, tiny = description.autoencoder, description.entry.tiny
+    if source in location.TINY_DECODERS.values() and not source.endswith(f"/{tiny}"):
+        instead = f"take {tiny}" if tiny else "leave out the key"
+        raise ConfigError(f"'guidance-decoder' {name} is not for a {description.family}: {instead}")
     try:
-        config, own = read_object(source, "config.json"), describe(model).autoencoder
+        config = read_object(source, "config.json")
         if (kind := config.get("_class_name")) != TINY:
             raise ValueError(f"its class is {kind}, and must be {TINY}")
         if own is None or "z_dim" in own:
@@ -69,10 +70,10 @@ def check_decoder(source: str, model: str) -> None:
         found, wanted = config.get("latent_channels", 4), own.get("latent_channels", 4)
         if found != wanted:
             raise ValueError(f"it decodes {found} channels, and latents of '{model}' have {wanted}: take its own")
-        if is_folder:
+        if Path(source).is_dir():
             _check_weights(Path(source))
     except (ConfigError, OSError, ValueError) as error:
-        raise ConfigError(f"cannot open 'guidance-decoder' {source} as a tiny autoencoder: {error}") from None
+        raise ConfigError(f"cannot open 'guidance-decoder' {name} as a tiny autoencoder: {error}") from None
 
 
 def _check_weights(folder: Path) -> None:

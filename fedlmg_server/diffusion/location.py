@@ -12,6 +12,11 @@ EMBEDDED = tuple(registry.EMBEDDED)
 HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?"
 """Matches a hub id, optionally followed by `@` and a revision."""
 
+TINY_DECODERS = {name: f"madebyollin/{name}" for name in ("taesd", "taesdxl", "taesd3", "taef1")}
+"""Short name of a tiny autoencoder -> its hub id."""
+NO_TINY_DECODERS = ("taef2", "taesana")
+"""Tiny autoencoders that are published, but not in diffusers' format."""
+
 
 def embedded_folder(name: str) -> Path:
     """The folder of a pipeline that ships with FedLMG, one of `EMBEDDED`.
@@ -41,6 +46,27 @@ def find_pipeline(name: str) -> str:
     if not is_folder and not re.fullmatch(HUB_ID, name):
         raise ConfigError(f"config key 'diffusion-model' must be an existing folder or a hub id, got '{name}'")
     return str(source) if is_folder else name
+
+
+def find_decoder(name: str) -> str:
+    """The folder or hub id of a `guidance-decoder`; a folder is preferred to a short name.
+
+    Raises
+    ------
+    ConfigError: it is neither of the two, nor a short name.
+    """
+    if Path(name).is_dir():
+        return name
+    if name in NO_TINY_DECODERS:
+        raise ConfigError(f"'guidance-decoder' {name} is not published in diffusers' format: leave out the key")
+    source = TINY_DECODERS.get(name, name)
+    if not re.fullmatch(HUB_ID, source):
+        known = ", ".join(TINY_DECODERS)
+        raise ConfigError(
+            f"config key 'guidance-decoder' must be an existing folder or a hub id, got '{name}'; "
+            f"short names are {known}"
+        )
+    return source
 
 
 def split_revision(source: str) -> tuple[str, str | None]:

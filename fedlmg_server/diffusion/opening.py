@@ -16,7 +16,7 @@ from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import families, location, vocabulary
 from fedlmg_server.diffusion.backend import DiffusionBackend, freeze
 from fedlmg_server.diffusion.conditioning import Prompts
-from fedlmg_server.diffusion.description import Description, cannot_open, describe
+from fedlmg_server.diffusion.description import Description, cannot_open, describe, first_line
 from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.lora import add_lora
@@ -147,12 +147,12 @@ def _files(source: str, revision: str | None) -> list[str]:
     return [str(path) for path in folder.glob("*/*")]
 
 
-def _open_decoder(source: str, dtype: torch.dtype) -> AutoencoderTiny:
+def _open_decoder(name: str, dtype: torch.dtype) -> AutoencoderTiny:
+    source, revision = location.split_revision(location.find_decoder(name))
     try:
-        return AutoencoderTiny.from_pretrained(source, use_safetensors=True, torch_dtype=dtype)
+        return AutoencoderTiny.from_pretrained(source, revision=revision, use_safetensors=True, torch_dtype=dtype)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cannot open 'guidance-decoder' {source} as a tiny autoencoder: {reason}") from None
+        raise ConfigError(f"cannot open 'guidance-decoder' {name} as a tiny autoencoder: {first_line(error)}") from None
 
 
 def _dtype(device: torch.device) -> torch.dtype:

@@ -4,11 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import diffusers
+import huggingface_hub
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
 from common.config import Config, ConfigError
+from fedlmg_server.diffusion.opening import _open_decoder
 from fedlmg_server.preflight import check_config
 from tests.common.pictures import draw_classes
 from tests.server import tiny_pipelines
@@ -194,6 +198,41 @@ def test_a_decoder_for_other_latents_is_told(tmp_path: Path):
 
     with pytest.raises(ConfigError, match="it decodes 16 channels, and latents of 'digits' have 4: take its"):
         check(guidance_decoder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "sentence"),
+    [
+        ("taesdxl", "'guidance-decoder' taesdxl is not for a StableDiffusionPipeline: take taesd"),
+        ("madebyollin/taef1", "'guidance-decoder' madebyollin/taef1 is not for a StableDiffusionPipeline: take taesd"),
+        ("taef2", "'guidance-decoder' taef2 is not published in diffusers' format: leave out the key"),
+        ("taesana", "'guidance-decoder' taesana is not published in diffusers' format: leave out the key"),
+        ("a b", "a hub id, got 'a b'; short names are taesd, taesdxl, taesd3, taef1"),
+    ],
+)
+def test_a_decoder_made_for_other_models_is_told(decoder: str, sentence: str):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        check(guidance_decoder=decoder)
+
+
+def test_a_short_name_is_the_decoder_in_the_hub_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    revision, repository = "0" * 40, tmp_path / "models--madebyollin--taesd"
+    folder = repository / "snapshots" / revision
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(folder)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    for module in (huggingface_hub.constants, huggingface_hub.file_download, diffusers.models.modeling_utils):
+        for name, value in {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": True}.items():
+            monkeypatch.setattr(module, name, value, raising=False)
+
+    check(guidance_decoder="taesd")
+
+    assert _open_decoder("taesd", torch.float32).decoder is not None
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,25 @@ class Entry:
     """Side of a picture in latents, where no config names it."""
     any_size: bool = True
     """Whether the denoiser takes pictures of another size than its own."""
+    tiny: str = ""
+    """The tiny autoencoder made for its published models' latents, one of `location.TINY_DECODERS`."""
 
 
 FAMILIES = {
-    "StableDiffusionPipeline": Entry("stable_diffusion"),
-    "LatentConsistencyModelPipeline": Entry("stable_diffusion", opened_as="StableDiffusionPipeline"),
-    "StableDiffusionXLPipeline": Entry("stable_diffusion_xl"),
-    "StableDiffusion3Pipeline": Entry("sd3", patch=2),
+    "StableDiffusionPipeline": Entry("stable_diffusion", tiny="taesd"),
+    "LatentConsistencyModelPipeline": Entry("stable_diffusion", opened_as="StableDiffusionPipeline", tiny="taesd"),
+    "StableDiffusionXLPipeline": Entry("stable_diffusion_xl", tiny="taesdxl"),
+    "StableDiffusion3Pipeline": Entry("sd3", patch=2, tiny="taesd3"),
     "SanaPipeline": Entry("sana", autoencoders=("AutoencoderDC",)),
-    "PixArtAlphaPipeline": Entry("pixart", patch=2),
-    "PixArtSigmaPipeline": Entry("pixart", patch=2),
-    "FluxPipeline": Entry("flux", packed=2, patch=2, side=128),
+    "PixArtAlphaPipeline": Entry("pixart", patch=2, tiny="taesd"),
+    "PixArtSigmaPipeline": Entry("pixart", patch=2, tiny="taesdxl"),
+    "FluxPipeline": Entry("flux", packed=2, patch=2, side=128, tiny="taef1"),
     "Flux2KleinPipeline": Entry("flux2_klein", autoencoders=("AutoencoderKLFlux2",), fold=2, side=64),
-    "ZImagePipeline": Entry("z_image", patch=2, side=128),
+    "ZImagePipeline": Entry("z_image", patch=2, side=128, tiny="taef1"),
     "PRXPipeline": Entry("prx", patch=2, autoencoders=("AutoencoderKL", "AutoencoderDC")),
-    "Lumina2Pipeline": Entry("lumina2", patch=2),
+    "Lumina2Pipeline": Entry("lumina2", patch=2, tiny="taef1"),
     "QwenImagePipeline": Entry("qwen_image", autoencoders=("AutoencoderKLQwenImage",), packed=2, patch=2, side=128),
-    "DiTPipeline": Entry("dit", "labels", any_size=False),
+    "DiTPipeline": Entry("dit", "labels", any_size=False, tiny="taesd"),
     "DDPMPipeline": Entry("", "pixels", any_size=False),
     "DDIMPipeline": Entry("", "pixels", any_size=False),
 }
