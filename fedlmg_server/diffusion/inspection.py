@@ -1,6 +1,10 @@
 """Whether a diffusion model and a guidance decoder can be opened, by their configs and file names alone."""
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from common.config import ConfigError
 from fedlmg_server.diffusion import location
@@ -10,6 +14,8 @@ from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "safety_checker")
 """Parts of a pipeline that have weights."""
 TINY = "AutoencoderTiny"
+QUANTISED_BY = ("bitsandbytes", "torchao")
+"""Libraries of quantised weights that are opened; a part's config calls its method by the library's name."""
 
 
 def check_pipeline(name: str, sampler: str, size: int) -> Vocabulary:
@@ -40,14 +46,30 @@ def _check_files(name: str, sampler: str, size: int) -> None:
     description = describe(name, size)
     folder = Path(description.source)
     try:
+        _check_quantisation(description.denoiser, description.denoiser_part)
         for part in description.parts if folder.is_dir() else ():
             if not (folder / part).is_dir():
                 raise ValueError(f"it has no folder '{part}'")
             if part in WITH_WEIGHTS:
                 _check_weights(folder / part)
+                _check_quantisation(read_object(description.source, f"{part}/config.json"), part)
         make_scheduler(description.scheduler, sampler, description.is_flow)
     except ValueError as error:
         raise cannot_open(name, error) from None
+
+
+def _check_quantisation(config: dict[str, Any], part: str) -> None:
+    said = config.get("quantization_config")
+    if said is None:
+        return
+    method = said.get("quant_method") if isinstance(said, dict) else said
+    if method not in QUANTISED_BY:
+        known = " or ".join(QUANTISED_BY)
+        raise ValueError(f"its {part} must be quantised by {known}, if at all, got {method!r}: take another")
+    if not find_spec(method):
+        raise ValueError(f"its {part} is quantised by {method}, which is not installed: 'pip install {method}'")
+    if method == "bitsandbytes" and not (torch.cuda.is_available() or torch.xpu.is_available()):
+        raise ValueError(f"its {part} is quantised by {method}, which needs a GPU here: take plain weights")
 
 
 def check_decoder(name: str, model: str) -> None:

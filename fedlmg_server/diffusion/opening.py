@@ -102,7 +102,9 @@ def _open(
     try:
         kind = getattr(diffusers, description.entry.opened_as or description.family)
         pipeline = _from_pretrained(kind, source, revision, dtype, [*description.absent, *without])
-    except (OSError, ValueError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError) as error:  # The latter two come of quantised weights.
         raise cannot_open(config.diffusion_model, error) from None
     return pipeline
 

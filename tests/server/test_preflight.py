@@ -12,6 +12,7 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 
 from common.config import Config, ConfigError
+from fedlmg_server.diffusion import inspection
 from fedlmg_server.diffusion.opening import _open_decoder
 from fedlmg_server.preflight import check_config
 from tests.common.pictures import draw_classes
@@ -174,6 +175,33 @@ def test_configs_that_make_no_sense_or_are_not_known_are_told(tmp_path: Path, sp
 
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         check(diffusion_model=str(tmp_path / "pipeline"))
+
+
+@pytest.mark.parametrize(
+    ("part", "said", "sentence"),
+    [
+        (DENOISER, {"quant_method": "torchao"}, "its unet is quantised by torchao, which is not installed: 'pip"),
+        (DENOISER, {"quant_method": "bitsandbytes"}, "its unet is quantised by bitsandbytes, which is not installed"),
+        (DENOISER, {"quant_method": "gguf"}, "its unet must be quantised by bitsandbytes or torchao, if at all, got"),
+        (DENOISER, {}, "its unet must be quantised by bitsandbytes or torchao, if at all, got None: take another"),
+        ("text_encoder/config.json", {"quant_method": "torchao"}, "its text_encoder is quantised by torchao, which"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_quantised_weights_need_their_library(tmp_path: Path, monkeypatch, part: str, said: dict, sentence: str):
+    set_in(part, quantization_config=said)(tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline"))
+    monkeypatch.setattr(inspection, "find_spec", lambda name: None)
+
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        check(diffusion_model=str(tmp_path / "pipeline"))
+
+
+def test_quantised_weights_whose_library_is_there_are_let_through(tmp_path: Path, monkeypatch):
+    folder = tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline")
+    set_in(DENOISER, quantization_config={"quant_method": "torchao"})(folder)
+    monkeypatch.setattr(inspection, "find_spec", lambda name: name)
+
+    check(diffusion_model=str(folder))
 
 
 @pytest.mark.parametrize("family", ["stable-diffusion-1", "stable-diffusion-xl", "latent-consistency", "pixel"])
