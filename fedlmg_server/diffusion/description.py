@@ -234,10 +234,12 @@ def _find_side(
 
 
 def _pixels_of_latent(autoencoder: dict[str, Any]) -> int:
-    if "temperal_downsample" in autoencoder:
-        return 2 ** len(autoencoder["temperal_downsample"])
-    blocks = autoencoder.get("encoder_block_out_channels") or autoencoder.get("block_out_channels", [64])
-    return 2 ** (len(blocks) - 1)
+    by_key = {"temperal_downsample": 0, "encoder_block_out_channels": 1, "block_out_channels": 1}
+    key = next((key for key in by_key if autoencoder.get(key)), "block_out_channels")
+    levels = autoencoder.get(key, [64])
+    if not isinstance(levels, list) or not levels:
+        raise ValueError(f"'{key}' must be a list of one level at least in its vae/config.json, got {levels!r}")
+    return 2 ** (len(levels) - by_key[key])
 
 
 def _check_autoencoder(config: dict[str, Any], entry: Entry) -> None:

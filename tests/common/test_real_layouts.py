@@ -89,7 +89,9 @@ def test_what_can_be_read_in_two_ways_is_refused_with_both(tmp_path: Path, name:
         find_listing(tmp_path)
 
 
-@pytest.mark.parametrize("word", ["Testing", "dev", "EVALUATION", "holdout", "valid", "test_images", "val2017"])
+@pytest.mark.parametrize(
+    "word", ["Testing", "dev", "EVALUATION", "holdout", "valid", "test_images", "val2017", "TestSet", "valdata"]
+)
 def test_split_words_of_the_world_are_read(tmp_path: Path, word: str):
     touch(tmp_path, "Train/cat/1.png", f"{word}/cat/1.png")
 

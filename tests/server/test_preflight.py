@@ -162,6 +162,8 @@ SCHEDULER, DENOISER, AUTOENCODER = "scheduler/scheduler_config.json", "unet/conf
         (set_in(AUTOENCODER, _class_name="AutoencoderDC"), "its autoencoder is AutoencoderDC, and must be one of"),
         (set_in(AUTOENCODER, scaling_factor="0.18215"), "'scaling_factor' and 'shift_factor' must be numbers"),
         (set_in(AUTOENCODER, latents_mean=[0.0] * 4), "'latents_mean' and 'latents_std' must both hold 4 numbers"),
+        (set_in(AUTOENCODER, block_out_channels=16), "'block_out_channels' must be a list of one level at least"),
+        (set_in(AUTOENCODER, temperal_downsample=2), "'temperal_downsample' must be a list of one level at least"),
         (
             lambda folder: (folder / AUTOENCODER).write_text("[1]"),
             "its vae/config.json must be a JSON object",

@@ -157,5 +157,7 @@ def find_file(folder: Path, written: str) -> Path | None:
     """The file that a table or list means, whose paths may have been written on Windows; None if there is none."""
     for spelling in dict.fromkeys([written, written.replace("\\", "/")]):
         if spelling and os.path.isfile(path := folder / spelling):
-            return path
+            plain = Path(os.path.normpath(path))
+            # After a link to a folder, `..` is another folder than the one that the text seems to name.
+            return plain if os.path.realpath(plain) == os.path.realpath(path) else path
     return None

@@ -27,6 +27,7 @@ OUTSIDE = Reason(
     "config",
     "by folder",
 )
+LOST = Reason("linked to what is not there", "by folder")
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,14 @@ def load(
 
 
 def _inside(listing: Listing, left_out: LeftOut, twice: list[str], allow_outside: bool) -> list[Entry]:
-    """The entries sorted by path, each file once, without files outside the folder unless `allow_outside`."""
+    """The entries sorted by path, each once, without lost links, or files outside unless `allow_outside`."""
     roots = [os.path.realpath(root) for root in (listing.root, listing.below) if root]
     kept: dict[Path, Entry] = {}
     for entry in sorted(listing.entries, key=lambda entry: os.fsencode(entry.path)):
         real = os.path.realpath(entry.path)
-        if not allow_outside and not any(os.path.commonpath([root, real]) == root for root in roots):
+        if os.path.islink(entry.path) and not os.path.exists(entry.path):
+            left_out[entry.path] = LOST
+        elif not allow_outside and not any(os.path.commonpath([root, real]) == root for root in roots):
             left_out[entry.path] = OUTSIDE
         elif (first := kept.setdefault(entry.path, entry)) is not entry:
             twice.append(f"{entry.name_below(listing.root)}: it is listed twice, the first time as '{first.label}'")
@@ -177,6 +180,11 @@ def _class_names(listing: Listing, readable: list[Entry], problems: list[str]) -
             )
     problems += [f"class '{name}' has no training image, so its {count} other images are left out"
                  for name, count in sorted(others.items())]  # fmt: skip
+    if others and not trained:
+        raise FolderError(
+            f"all images of {printable_path(listing.root)} are for validation or test: give some the split 'train'",
+            "no image is for training",
+        )
     if not trained:
         raise FolderError(
             f"{printable_path(listing.root)} has no readable training image: add images of each class",

@@ -114,7 +114,8 @@ def _in(folder: Path, domain: str | None = None) -> list[Path]:
     if not folder.is_dir():
         return []
     matches = [(path, NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.txt"))]
-    return [path for path, match in matches if match and domain in (None, match["domain"]) and _is_list(path)]
+    files = [path for path, match in matches if match and domain in (None, match["domain"]) and path.is_file()]
+    return [path for path in files if _is_list(path)]
 
 
 def _domain_and_split(file: Path) -> tuple[str, str]:

@@ -11,7 +11,8 @@ SPLITS = {
 BESIDE_SPLITS = frozenset({
     "set", "data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "seg",
 })  # fmt: skip
-"""Words that may stand beside a split's name: `train_images`, `seg_test`, `val2017`."""
+"""Words that may stand beside a split's name, or be joined to it: `train_images`, `seg_test`, `val2017`, `TestSet`."""
+JOINED = re.compile(f"(?<![a-z])({'|'.join(SPLITS)})({'|'.join(sorted(BESIDE_SPLITS))})(?![a-z])")
 PICTURES = frozenset({
     "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "jpg", "jpeg", "jpegs",
     "png", "pngs", "bmp", "tif", "tiff", "jpegimages", "pngimages", "scan", "scans", "slice", "slices", "frame",
@@ -43,8 +44,8 @@ def is_litter(name: str) -> bool:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder's name says, in any case, with a number or a general word: `Testing`, `train_images`."""
-    words = re.findall(r"[a-z]+", name.lower())
+    """The split that a folder's name says, in any case, with a number or a general word: `Testing`, `trainset`."""
+    words = re.findall(r"[a-z]+", JOINED.sub(r"\1 \2", name.lower()))
     splits = {SPLITS[word] for word in words if word in SPLITS}
     others = [word for word in words if word not in SPLITS]
     return splits.pop() if len(splits) == 1 and BESIDE_SPLITS.issuperset(others) else None
