@@ -181,11 +181,8 @@ class Workspace:
     def nodes(self) -> dict[int, str]:
         """Flower's node -> name of the client that answered from it; with keys, a client keeps its node."""
         path = self.root / "nodes.json"
-        return (
-            {int(node): name for node, name in json.loads(path.read_text(encoding="utf-8")).items()}
-            if path.exists()
-            else {}
-        )
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {int(node): name for node, name in said.items()}
 
     def remember_node(self, node: int, client: str) -> None:
         write_json(self.root / "nodes.json", {str(n): name for n, name in (self.nodes | {node: client}).items()})

@@ -15,6 +15,7 @@ from common.models.architectures import build
 from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
 from common.vision.preprocessing import PreprocessSpec
+from tests.commands_in_turn import run_in_turn
 from tests.common.pictures import draw_classes
 
 ENCODINGS = ("ascii", "cp1252", "utf-8")
@@ -97,17 +98,6 @@ SERVER = [
     (["server", "status", "nosuch-猫"], 1),
     (["bench", "paper", "nosuch-猫.toml"], 1),
 ]
-IN_TURN = """
-import json, sys
-from {module} import start
-for command in json.loads(sys.argv[1]):
-    sys.argv[1:] = command
-    try:
-        start()
-    except SystemExit as end:
-        print(f"\\nstatus {{int(end.code or 0)}}")
-"""
-"""A program that runs several commands, because Python takes seconds to start."""
 
 
 @pytest.mark.slow
@@ -119,13 +109,7 @@ def test_no_command_fails_at_a_character(
     places = {"IMAGES": str(model / "images" / "train"), "NEW": str(tmp_path / "猫" / "new")}
     given = [[places.get(part, part) for part in command] for command, _ in commands]
 
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN.format(module=module), json.dumps(given)],
-        env=os.environ | {"PYTHONIOENCODING": encoding},
-        capture_output=True,
-        timeout=300,
-    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    statuses, said = run_in_turn(module, given, env=environment, encoding=encoding)
 
-    assert done.returncode == 0, done.stderr
-    found = [int(line.split()[1]) for line in done.stdout.decode(encoding).splitlines() if line.startswith("status ")]
-    assert found == [status for _, status in commands], done.stdout + done.stderr
+    assert statuses == [status for _, status in commands], said

@@ -27,7 +27,8 @@ from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 
 UNTRAINED = ("local-own", "local-all", "ensemble")
-"""Methods that use the uploads as they are."""
+"""Methods that use the uploads as they are: on a client's test set its own model, which it has without any federation,
+all clients' models on average, and the mean of their probabilities."""
 STARTED = ("general", *(f"{kind}{tests}" for kind in fine_tuned.KINDS for tests in ("", "-all")))
 """Methods of a warm-started run: the general model, and models that clients fine-tuned and kept."""
 TRAINED = (
@@ -134,18 +135,14 @@ def measure_untrained(
 
     teachers.read_with_all(run, measure)
     attacks = measure_attack_on_uploads(run)
-    voters = torch.stack(list(run.known_classes.values())).sum(0).clamp(min=1)
-    ensemble = {name: accuracy(_normalise(sums[name] / voters), shared[name].labels) for name in shared}
+    voters = torch.stack(list(run.known_classes.values())).sum(0)
+    ensemble = {name: accuracy(teachers.average(sums[name], voters), shared[name].labels) for name in shared}
     rows = {
         "local-own": _row({name: own[name] for name in every}, attacks[0]),
         "local-all": _row({name: mean_of_known(found[name] for found in matrix.values()) for name in shared}),
         "ensemble": _row(ensemble, attacks[1]),
     }
     return rows, matrix
-
-
-def _normalise(probabilities: torch.Tensor) -> torch.Tensor:
-    return probabilities / probabilities.sum(1, keepdim=True)
 
 
 def confusion_of_returned_model(run: VirtualRun) -> Confusion:

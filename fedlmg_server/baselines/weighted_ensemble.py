@@ -3,7 +3,7 @@
 FedLMG scores teachers by the synthetic images, so these are part of the cost.
 """
 
-from fedlmg_server.baselines import teachers_alone
+from common.vision.metrics import accuracy
 from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_of_sharing_uploads, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
@@ -23,7 +23,8 @@ def by_quality(run: VirtualRun) -> Outcome:
     per_client = {}
     for client, test in run.test.items():
         probabilities = teachers.predict_with_all(run, test.images)
-        per_client[client] = teachers_alone.measure_ensemble(probabilities, run.known_classes, test.labels, weights)
+        mean = teachers.multi_teacher(probabilities, run.known_classes, weights)
+        per_client[client] = accuracy(mean, test.labels)
     cost.download_bytes += bytes_of_sharing_uploads(run)
     cost.num_images = store.count_images(run.workspace)
     cost.server_seconds += run.workspace.stage_seconds()["synthesis"]

@@ -77,32 +77,33 @@ PART = 4096
 """Rows of targets that are worked on at once."""
 
 
+def average(total: torch.Tensor, voters: torch.Tensor) -> torch.Tensor:
+    """Sums of probabilities over as many voters, each class over those that know it, renormalised: (N, classes).
+
+    voters: of each class, or (N, classes); a class without voters gets 0.
+    """
+    mean = total / voters.where(voters > 0, 1)
+    return mean / mean.sum(1, keepdim=True)
+
+
 def multi_teacher(
-    per_client: dict[str, torch.Tensor],
-    known: dict[str, torch.Tensor],
-    weights: dict[str, float] | None = None,
-    labels: torch.Tensor | None = None,
+    per_client: dict[str, torch.Tensor], known: dict[str, torch.Tensor], weights: dict[str, float] | None = None
 ) -> torch.Tensor:
     """Mean of the clients' probabilities (paper, Eq. 12), each class over the clients that know it, renormalised.
 
-    per_client: (N, classes) each; known: bool (classes,) each; weights: in [0, 1], 1 where not given; labels: (N,),
-    the images' classes, of which only clients that know them speak, for the others could but be wrong (ours).
+    per_client: (N, classes) each; known: bool (classes,) each; weights: in [0, 1], 1 where not given.
     """
-    votes = {}
-    for client, mask in known.items():
-        vote = torch.full((len(per_client[client]), 1), 1.0 if weights is None else weights[client])
-        votes[client] = vote if labels is None else vote * mask[labels][:, None]
+    votes = {client: 1.0 if weights is None else weights[client] for client in per_client}
     nothing = torch.zeros(())
     total = sum((votes[client] * probabilities for client, probabilities in per_client.items()), nothing)
-    voters = sum((votes[client] * mask for client, mask in known.items()), nothing)
-    mean = total / voters.where(voters > 0, 1)
-    return mean / mean.sum(1, keepdim=True)
+    return average(total, sum((votes[client] * known[client] for client in per_client), nothing))
 
 
 def multi_teacher_in_parts(
     run: Run, images: Images, labels: torch.Tensor, weights: dict[str, float], dtype: torch.dtype
 ) -> torch.Tensor:
-    """As `multi_teacher` of all teachers' probabilities, which are never all in memory: `dtype` (N, classes).
+    """As `multi_teacher`, `dtype` (N, classes), with one teacher's probabilities in memory at a time. Of an image only
+    clients that know its class, `labels` (N,), speak, for the others could but be wrong (ours).
 
     Raises
     ------
@@ -122,7 +123,5 @@ def multi_teacher_in_parts(
     for client, mask in known.items():
         of_label += weights[client] * mask[:, None] * mask
     for part, asked in zip(total.split(PART), labels.split(PART), strict=True):
-        voters = of_label[asked]
-        part /= voters.where(voters > 0, 1)
-        part /= part.sum(1, keepdim=True)
+        part.copy_(average(part, of_label[asked]))
     return total.to(dtype)

@@ -8,7 +8,6 @@ from common.config import ConfigError
 from common.models import architectures
 from common.names import safe_name
 from common.storage.caches import cache_root
-from common.upload import weights_digest
 from fedlmg_server.events import Note, Progress
 from fedlmg_server.general import training
 from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
@@ -105,14 +104,6 @@ def load_general_model(run: Run, architecture: str) -> torch.nn.Module:
     model = architectures.build(architecture, len(found.class_names), size, run.config.builders)
     model.load_state_dict(found.weights)
     return model.float().to(run.device).eval()
-
-
-def general_checksums(run: Run) -> dict[str, str]:
-    """Checksum -> architecture of the run's general models. An upload began at one of these if its manifest's `start`,
-    or that of its `student_copy`, is its checksum; any other value stands for nothing."""
-    folder = run.workspace.general
-    models = [GeneralModel.read(path) for path in sorted(folder.glob("*.safetensors")) if path.name != REPLAY]
-    return {weights_digest(model.weights): model.architecture for model in models}
 
 
 def _path(run: Run, architecture: str) -> Path:

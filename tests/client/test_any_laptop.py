@@ -1,8 +1,8 @@
 """The client, and `fedlmg run`, need nothing that POSIX systems alone have: neither in Python nor as programs."""
 
 import ast
-import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ from common.network import find_free_port
 from common.storage.atomic import write_json
 from common.storage.tensors import write_tensors
 from common.vision.preprocessing import PreprocessSpec
+from tests.commands_in_turn import run_in_turn
 from tests.common.pictures import draw_classes
 from tests.laptop.names import NO_MODULES, NO_NAMES
 
@@ -23,17 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ON_SERVERS_ALONE = ("deployment",)
 """Rooms of the server that no `fedlmg run` with virtual clients imports; they need nginx, too."""
 PROGRAMS = frozenset({"openssl", "ps", "ssh-keygen", "kill", "which", "sh", "bash", "taskset", "df", "nproc"})
-IN_TURN = """
-import json, sys
-from fedlmg_client.cli import start
-for command in json.loads(sys.argv[1]):
-    sys.argv[1:] = command
-    try:
-        start()
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
 
 
 def our_files() -> list[Path]:
@@ -112,16 +102,9 @@ def test_every_command_of_a_client_works_there(laptop: dict[str, str], tmp_path:
         ["export", "--model", "model", "--out", "exported"],
     ]
 
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        env=laptop,
-        cwd=tmp_path,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=500,
-    )
+    statuses, said = run_in_turn("fedlmg_client.cli", commands, env=laptop, cwd=tmp_path, encoding="utf-8")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses == [0] * len(commands), said
     assert (tmp_path / "key.pub").exists()
     assert (tmp_path / "exported" / "model.onnx").exists()
 
@@ -154,10 +137,15 @@ def test_a_run_works_there_also_behind_a_proxy(laptop: dict[str, str], tmp_path:
     tiny_pipeline.build_pipeline().save_pretrained(tmp_path / "pipeline")
     settings = TINY | {"diffusion-model": str(tmp_path / "pipeline")}
     nobody = f"http://127.0.0.1:{find_free_port()}"
+    # Ray, as it is made for this system, starts its processes by bash.
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "bash").symlink_to(str(shutil.which("bash")))
+    path = os.pathsep.join([laptop["PATH"], str(programs)])
 
     done = subprocess.run(
         command(tmp_path, settings),
-        env=laptop | {"HTTP_PROXY": nobody, "http_proxy": nobody},
+        env=laptop | {"PATH": path, "HTTP_PROXY": nobody, "http_proxy": nobody},
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",

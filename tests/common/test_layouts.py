@@ -1,6 +1,7 @@
 """Datasets as they are distributed: which images, classes, splits and domains are found in each."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def test_a_mapping_names_classes_that_no_folder_names(tmp_path: Path):
     write(tmp_path / "dg_label_id_mapping.json", json.dumps({"bear": 0, "wolf": 1}))
 
     assert found(find_listing(tmp_path)) == {("bear", "train"): 1, ("wolf", "train"): 1}
+
+
+def test_a_pipe_with_the_name_of_a_mapping_is_passed_over(tmp_path: Path):
+    draw(tmp_path / "flat" / "0.png")
+    write(tmp_path / "flat_train.txt", "flat/0.png 0")
+    os.mkfifo(tmp_path / "dg_label_id_mapping.json")
+
+    assert found(find_listing(tmp_path)) == {("flat", "train"): 1}
 
 
 def test_pacs_lists_give_three_splits(tmp_path: Path):

@@ -55,6 +55,10 @@ READ = {
         [f"{s}/{c}/1.png" for s in ("train", "test") for c in ("cat", "dog")] + ["__MACOSX/train/cat/._1.png"],
         IN_SPLITS,
     ),
+    "classes of waste": (
+        ["recycled/1.png", "landfill/1.png"],
+        {("recycled", None): 1, ("landfill", None): 1},
+    ),
     "classes called like words of other things": (
         ["mask/1.png", "no_mask/1.png"],
         {("mask", None): 1, ("no_mask", None): 1},

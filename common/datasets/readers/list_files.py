@@ -207,9 +207,12 @@ def _name(rows: list[Row], names: dict[str, str], where: str) -> list[Row]:
 
 def _mapping(folder: Path) -> dict[str, str]:
     """Index -> class name, from the NICO++ challenge's `*label_id_mapping.json` in or above the folder of the lists."""
-    for file in (*sorted(folder.glob("*label_id_mapping.json")), *sorted(folder.parent.glob("*label_id_mapping.json"))):
+    found = [file for place in (folder, folder.parent) for file in sorted(place.glob("*label_id_mapping.json"))]
+    for file in filter(Path.is_file, found):
         try:
-            return {str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8")).items()}
+            return {
+                str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8-sig")).items()
+            }
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise FolderError(
                 f"{printable_path(file)} does not map class names to indices: {error}",

@@ -32,7 +32,7 @@ MASK_FILE = re.compile(r"(?P<of>.+?)[ _-](mask|masks|seg|segmentation|gt|label|a
 """The stem of a file that is the mask of another: `scan (1)_mask_2`."""
 LITTER = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
-    "@recently-snapshot", "$recycle.bin", "recycler", "recycled", "lost+found", "__pycache__", "lightning_logs",
+    "@recently-snapshot", "$recycle.bin", "recycler", "lost+found", "__pycache__", "lightning_logs",
     "wandb", "system volume information", "network trash folder", "temporary items",
 })  # fmt: skip
 """Files and folders of systems, NAS boxes and tools, in lower case; so is whatever begins with a dot."""
