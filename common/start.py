@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
+from common.telling import first_line
 from common.upload import weights_digest
 from common.vision.looks import PROFILES
 from common.vision.preprocessing import PreprocessSpec
@@ -56,9 +57,7 @@ class Start:
             model = architectures.build(architecture, len(self.class_names), self.preprocess.image_size, builders)
             model.load_state_dict(self.models[architecture])
         except (ValueError, RuntimeError) as error:
-            raise StartError(
-                f"the general model does not fit '{architecture}' ({str(error).splitlines()[0]})"
-            ) from None
+            raise StartError(f"the general model does not fit '{architecture}' ({first_line(error)})") from None
         return model.float()
 
     def to_records(self) -> RecordDict:

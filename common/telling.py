@@ -26,3 +26,8 @@ def public_sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and isinstance(error.errno, int):
         kind += f": {os.strerror(error.errno)}"
     return f"it met an error that it does not tell in full ({kind}): its own console and status page do"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for the user of this machine; its kind if it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -16,7 +16,7 @@ from common.models import architectures
 from common.start import Start
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
-from common.telling import ToldError
+from common.telling import ToldError, first_line
 from common.upload import Upload
 from common.vision.metrics import accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
@@ -95,7 +95,7 @@ class Model:
             net.load_state_dict(self.arrays)
         except RuntimeError as error:
             raise ToldError(
-                f"the weights do not fit '{self.architecture}' ({str(error).splitlines()[0]})",
+                f"the weights do not fit '{self.architecture}' ({first_line(error)})",
                 "the weights of a model do not fit its architecture",
             ) from None
         return net.float().eval().to(default_device())

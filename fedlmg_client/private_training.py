@@ -18,7 +18,7 @@ from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.manifest import Privacy
 from common.models.feature_statistics import BATCH_NORM
-from common.telling import ToldError
+from common.telling import ToldError, first_line
 from fedlmg_client.secret_numbers import SecretNumbers
 
 MISSING = "private training needs Opacus, which is not installed: install the extra `privacy`, or clear 'dp-epsilon'"
@@ -116,7 +116,7 @@ def prepare_model(model: torch.nn.Module, architecture: str, image_size: int) ->
     except RuntimeError as error:
         raise ToldError(
             f"'dp-epsilon' needs gradients of single images, which '{architecture}' does not support "
-            f"({str(error).splitlines()[0]}): choose another architecture",
+            f"({first_line(error)}): choose another architecture",
             "'dp-epsilon' needs gradients of single images, which its architecture does not support",
         ) from None
 

@@ -6,6 +6,7 @@ import torch
 from accelerate import init_empty_weights
 
 from common.models import architectures
+from common.telling import first_line
 
 
 def check_network(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> None:
@@ -28,8 +29,7 @@ def _try_with_values(name: str, num_classes: int, image_size: int, builders: Col
         with torch.random.fork_rng(devices=[]):
             _run(architectures.build(name, num_classes, image_size, builders), num_classes, image_size, "cpu")
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ValueError(f"'{name}' does not work with images of {image_size} pixels: {reason}") from None
+        raise ValueError(f"'{name}' does not work with images of {image_size} pixels: {first_line(error)}") from None
 
 
 @torch.no_grad()

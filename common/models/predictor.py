@@ -19,6 +19,7 @@ from common.config.node import MAX_MEGAPIXELS
 from common.datasets.readers.image_files import ImageError, read_image
 from common.models import architectures
 from common.storage.tensors import read_tensors
+from common.telling import first_line
 from common.vision.preprocessing import PreprocessSpec
 
 BATCH_SIZE = 64
@@ -102,6 +103,5 @@ def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
         )
         network.load_state_dict(read_tensors(file.parent / "model.safetensors")[0])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"the model in {file.parent} cannot be loaded: {reason}") from None
+        raise ModelError(f"the model in {file.parent} cannot be loaded: {first_line(error)}") from None
     return Classifier(network.float(), list(description["class_names"]), preprocessing).eval()

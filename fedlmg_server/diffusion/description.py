@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.config import ConfigError
+from common.telling import first_line
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.families import FAMILIES, Entry
 
@@ -109,10 +110,6 @@ def describe(name: str, size: int = 0) -> Description:
 
 def cannot_open(name: str, error: Exception) -> ConfigError:
     return ConfigError(f"cannot open '{name}' as a diffusion pipeline: {first_line(error)}")
-
-
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _read(source: str, size: int) -> Description:

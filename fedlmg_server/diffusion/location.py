@@ -6,6 +6,7 @@ from pathlib import Path
 from common.config import ConfigError
 from common.datasets.embedded import registry
 from common.storage import installed
+from common.telling import first_line
 
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
 EMBEDDED = tuple(registry.EMBEDDED)
@@ -92,5 +93,4 @@ def find_file(source: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
     except Exception as error:  # The hub's library raises what its HTTP library does, and more.
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ConfigError(f"'{file}' is neither at hand nor on the hub ({reason})") from None
+        raise ConfigError(f"'{file}' is neither at hand nor on the hub ({first_line(error)})") from None

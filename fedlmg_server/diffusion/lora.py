@@ -9,7 +9,8 @@ from accelerate import init_empty_weights
 from diffusers.utils import USE_PEFT_BACKEND
 
 from common.config import ConfigError
-from fedlmg_server.diffusion.description import Description, first_line
+from common.telling import first_line
+from fedlmg_server.diffusion.description import Description
 
 NAME = "domain"
 """What diffusers calls the weights inside the denoiser."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from common.config import ConfigError
 from common.datasets.embedded import registry
+from common.telling import first_line
 from fedlmg_server.diffusion import location
-from fedlmg_server.diffusion.description import Description, describe, first_line
+from fedlmg_server.diffusion.description import Description, describe
 
 PROMPT = "an image of {}"
 """The prompt for a class (paper, section 3; the authors' code)."""
@@ -59,10 +60,6 @@ def open_vocabulary(name: str) -> Vocabulary:
     """
     if name in location.EMBEDDED:
         return Vocabulary(f"the embedded diffusion model '{name}'", tuple(registry.find_dataset(name).class_names))
-    return _open(name)
-
-
-def _open(name: str) -> Vocabulary:
     description, model = describe(name), f"the diffusion model '{name}'"
     kind = description.entry.conditioned_on
     if kind == "prompt":
