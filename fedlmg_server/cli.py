@@ -15,11 +15,12 @@ from common.config.run import LARGEST_SEED
 from common.models import commands
 from common.reading_options import MaxMegapixels
 from common.terminal import OTHER_SIDE, print_failure, run_commands
+from common.vision.looks import PROFILES
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
 from fedlmg_server.deployment.commands import server as server_commands
 from fedlmg_server.deployment.settings import Deployment, DeploymentError
-from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.diffusion.pretraining.config import OBJECTIVES, PretrainConfig
 from fedlmg_server.flower.connection import FlowerError
 
 LOCAL = "local"
@@ -160,6 +161,12 @@ def pretrain(
     denoiser_steps: Annotated[
         int, typer.Option(help="Training steps of the denoiser.")
     ] = PretrainConfig.denoiser_steps,
+    objective: Annotated[
+        str, typer.Option(help=f"What the denoiser learns: {' or '.join(OBJECTIVES)} (flow matching).")
+    ] = PretrainConfig.objective,
+    looks: Annotated[
+        str, typer.Option(help=f"How the look of the images is varied: {', '.join(PROFILES)}.")
+    ] = PretrainConfig.looks,
     mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random numbers.")] = 0,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
@@ -168,7 +175,12 @@ def pretrain(
     from fedlmg_server import pretraining
 
     config = PretrainConfig(
-        seed=seed, vae_steps=vae_steps, denoiser_steps=denoiser_steps, mixed_precision=mixed_precision
+        objective=objective,
+        seed=seed,
+        vae_steps=vae_steps,
+        denoiser_steps=denoiser_steps,
+        mixed_precision=mixed_precision,
+        looks=looks,
     )
     try:
         quality = pretraining.pretrain(data, out, config, image_size, start, max_megapixels)

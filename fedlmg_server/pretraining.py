@@ -5,7 +5,7 @@ An evaluation classifier measures the samples. It is trained on held-out real im
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,9 +16,10 @@ from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
 from common.storage.atomic import write_bytes, write_json
+from common.vision.looks import PROFILES, vary
 from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.pretraining import train
-from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.diffusion.pretraining.config import OBJECTIVES, PretrainConfig
 from fedlmg_server.diffusion.vocabulary import PROMPT
 from fedlmg_server.evaluation import evaluation_classifier
 from fedlmg_server.trainer import TrainingSet
@@ -26,6 +27,12 @@ from fedlmg_server.trainer import TrainingSet
 NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
 SAMPLES_PER_CLASS = 100
+VERSIONS = 4
+"""Looks of each training image where looks are varied: the autoencoder reads each version once."""
+PART = 512
+"""Images whose look is varied at once."""
+LEAST_JUDGE_UPDATES = 900
+"""Of the evaluation classifier: a small folder's images are seen more often."""
 SIZE_STEP = 8
 
 
@@ -87,21 +94,44 @@ def pretrain(
 
     Raises
     ------
-    ConfigError: `image_size` is no multiple of 8.
+    ConfigError: `image_size` is no multiple of 8, or the config names an objective or a profile of looks that is none.
     """
+    for option, value, known in (("objective", config.objective, OBJECTIVES), ("looks", config.looks, PROFILES)):
+        if value not in known:
+            raise ConfigError(f"--{option} must be one of {', '.join(known)}, got {value}: choose another")
     if image_size < SIZE_STEP or image_size % SIZE_STEP:
         raise ConfigError(f"--image-size must be a multiple of {SIZE_STEP}, got {image_size}: choose another")
-    images = load_public_images(data, image_size, max_megapixels)
+    images = vary_looks(load_public_images(data, image_size, max_megapixels), config)
     pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start)
-    quality = measure_quality(pipeline, images, config.seed)
+    quality = measure_quality(pipeline, images, config)
     write_json(out / "quality.json", asdict(quality))
     write_bytes(out / "MODEL_CARD.md", render_model_card(images, config, quality, out).encode())
     return quality
 
 
-def measure_quality(pipeline, images: PublicImages, seed: int) -> Quality:
-    """Sample every class and compare the samples with held-out real images."""
-    by, judge_accuracy, test = _train_evaluation_classifier(images, seed)
+def vary_looks(images: PublicImages, config: PretrainConfig) -> PublicImages:
+    """Each training image in `VERSIONS` looks, and each held-out one in one; as they are for the profile `none`."""
+    if config.looks == "none":
+        return images
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def varied(part: LabeledImages, versions: int) -> LabeledImages:
+        looks = [
+            (vary(shown.float() / 255, config.looks, generator) * 255).round().to(torch.uint8)
+            for _ in range(versions)
+            for shown in part.images.split(PART)
+        ]
+        return LabeledImages(torch.cat(looks), part.labels.repeat(versions))
+
+    train, held_out = varied(images.train, VERSIONS), varied(images.held_out, 1)
+    description = f"{images.description}, in {VERSIONS} looks each (profile `{config.looks}`)"
+    return replace(images, train=train, held_out=held_out, description=description)
+
+
+def measure_quality(pipeline, images: PublicImages, config: PretrainConfig) -> Quality:
+    """Sample every class and compare the samples with held-out real images, whose looks were varied as well."""
+    seed = config.seed
+    by, judge_accuracy, test = _train_evaluation_classifier(images, config)
     samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
     samples = (samples * 255).round().to(torch.uint8)
     labels = torch.arange(len(images.class_names)).repeat(SAMPLES_PER_CLASS)
@@ -114,7 +144,7 @@ def measure_quality(pipeline, images: PublicImages, seed: int) -> Quality:
 
 
 def _train_evaluation_classifier(
-    images: PublicImages, seed: int
+    images: PublicImages, config: PretrainConfig
 ) -> tuple[evaluation_classifier.EvaluationClassifier, float, LabeledImages]:
     """Train an evaluation classifier on five sixths of the held-out images.
 
@@ -123,7 +153,11 @@ def _train_evaluation_classifier(
     count = len(images.held_out.labels) * 5 // 6
     seen = TrainingSet(images.held_out.images[:count], images.held_out.labels[:count])
     rest = LabeledImages(images.held_out.images[count:], images.held_out.labels[count:])
-    by = evaluation_classifier.train(seen, len(images.class_names), seed)
+    looks = "digits" if config.looks == "none" else config.looks
+    epochs = max(
+        evaluation_classifier.EPOCHS, LEAST_JUDGE_UPDATES * evaluation_classifier.TRAINING.student_batch_size // count
+    )
+    by = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, looks)
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 
 

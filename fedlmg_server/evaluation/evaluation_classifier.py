@@ -42,13 +42,15 @@ class EvaluationClassifier:
         return torch.cat([part.mean((2, 3)) for part in parts])
 
 
-def train(real: TrainingSet, num_classes: int, seed: int, epochs: int = EPOCHS) -> EvaluationClassifier:
-    """On real images of one size, whose labels index the classes."""
+def train(
+    real: TrainingSet, num_classes: int, seed: int, epochs: int = EPOCHS, looks: str = "digits"
+) -> EvaluationClassifier:
+    """On real images of one size, whose labels index the classes; `looks`: profile by which their look is varied."""
     torch.manual_seed(seed)
     classifier = SmallResNet(num_classes)
     preprocess = PreprocessSpec(real.images.shape[-1])
     updates = max(1, epochs * len(real.images) // TRAINING.student_batch_size)
-    trainer.train(classifier, real, preprocess, TRAINING, seed, updates)
+    trainer.train(classifier, real, preprocess, TRAINING, seed, updates, looks=looks)
     return EvaluationClassifier(classifier, preprocess)
 
 

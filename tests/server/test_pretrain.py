@@ -1,6 +1,7 @@
 """Pretraining makes a true Stable Diffusion pipeline, and an interruption changes nothing."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from diffusers import StableDiffusionPipeline
 
 from common.config import ConfigError
 from common.config.run import LARGEST_SEED
+from common.datasets.labeled_images import LabeledImages
 from fedlmg_server import pretraining
 from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion.description import describe
 from fedlmg_server.diffusion.pretraining import latent_space, tiny_pipeline, train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 
@@ -129,3 +132,69 @@ def test_classes_that_are_one_prompt_are_told(tmp_path):
 def test_images_that_cannot_be_halved_are_told(tmp_path: Path, image_size: int):
     with pytest.raises(ConfigError, match=f"must be a multiple of 8, got {image_size}"):
         pretraining.pretrain("digits", tmp_path, PretrainConfig(), image_size)
+
+
+def test_a_flow_is_trained_on_the_line_from_image_to_noise_to_give_noise_less_image():
+    """Re-derived in float64 with the random numbers that the objective draws."""
+    pipeline = tiny_pipeline.build_pipeline(channels=(16, 32))
+    pipeline.register_modules(scheduler=tiny_pipeline.make_scheduler("flow"))
+    objective = train.Denoising(pipeline).eval()
+    latents, prompt = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(4).long()
+    tokens = train.tokenize(pipeline, ["an image of cat"])
+    random = torch.Generator().manual_seed(2)
+    noise, s = torch.randn(latents.shape, generator=random), torch.rand(4, generator=random)
+
+    with torch.no_grad():
+        loss = objective(latents, tokens, prompt, torch.Generator().manual_seed(2))
+        share = s.double()[:, None, None, None]
+        noisy = (1 - share) * latents.double() + share * noise.double()
+        states = pipeline.text_encoder(tokens)[0][prompt]
+        output = pipeline.unet(noisy.float(), 1000 * s, states).sample.double()
+
+    expected = (output - (noise - latents).double()).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_pipeline_of_one_objective_goes_on_as_one_of_another(folder, tmp_path, trained):
+    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, replace(TINY, objective="flow", vae_steps=0), start=folder)
+
+    described = describe(str(tmp_path))
+    assert described.is_flow
+    assert not describe(str(folder)).is_flow
+
+
+def test_every_class_is_drawn_as_often_as_every_other(tmp_path, monkeypatch):
+    drawn: list[int] = []
+    images = torch.stack([torch.full((3, 32, 32), 10 * (row > 0), dtype=torch.uint8) for row in range(40)])
+    labels = (torch.arange(40) > 0).long()
+    monkeypatch.setattr(
+        train.Autoencoding,
+        "forward",
+        lambda self, batch, generator: drawn.extend(batch[:, 0, 0, 0].tolist()) or self.vae.quant_conv.weight.sum(),
+    )
+
+    train.train(
+        images, labels, ["rare", "common"], tmp_path, replace(TINY, batch_size=64, vae_steps=4, denoiser_steps=0)
+    )
+
+    rare = sum(value == min(drawn) for value in drawn) / len(drawn)
+    assert 0.4 < rare < 0.6
+
+
+def test_every_look_of_an_image_keeps_its_label():
+    labels = torch.tensor([0, 1, 1])
+    part = LabeledImages(torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8), labels)
+    images = pretraining.PublicImages(["cat", "dog"], part, part, "3 images")
+
+    varied = pretraining.vary_looks(images, replace(TINY, looks="microscopy"))
+
+    assert varied.train.labels.tolist() == labels.tolist() * pretraining.VERSIONS
+    assert len(varied.train.images) == 3 * pretraining.VERSIONS
+    assert not torch.equal(varied.train.images[:3], varied.train.images[3:6])
+    assert len(varied.held_out.images) == 3
+
+
+@pytest.mark.parametrize(("option", "value"), [("objective", "epsilon"), ("looks", "sepia")])
+def test_an_unknown_choice_is_told_with_the_known_ones(tmp_path: Path, option: str, value: str):
+    with pytest.raises(ConfigError, match=f"--{option} must be one of .*, got {value}"):
+        pretraining.pretrain("digits", tmp_path, replace(TINY, **{option: value}))

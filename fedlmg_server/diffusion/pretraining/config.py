@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
+OBJECTIVES = ("v-prediction", "flow")
+"""`v-prediction`: the velocity of variance-preserving noise (Salimans and Ho, 2022). `flow`: noise less image, on the
+straight line between the two (Lipman et al., 2023)."""
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """Steps are optimiser steps; learning rates are the peaks of a cosine schedule after `warmup_steps`."""
 
+    objective: str = "v-prediction"
+    """What the denoiser learns: a value of `OBJECTIVES`."""
     seed: int = 0
     batch_size: int = 64
     vae_steps: int = 2000
@@ -22,3 +28,5 @@ class PretrainConfig:
     checkpoint_seconds: float = 120.0
     mixed_precision: str = "no"
     """`no`, or `bf16` on hardware that supports it."""
+    looks: str = "none"
+    """How the look of the images is varied: a profile of `common.vision.looks`; `none` leaves them as they are."""

@@ -12,7 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 PROMPT_WORDS = ("an", "image", "of")
@@ -69,7 +75,26 @@ def build_pipeline(
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift",
     )
-    scheduler = DDIMScheduler(
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=make_scheduler("v-prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def make_scheduler(objective: str) -> Any:
+    """The noise schedule of one of the `OBJECTIVES`, as a scheduler with which the pipeline samples by itself.
+
+    Of the two that know flow matching, this one also has what `StableDiffusionPipeline` asks of a scheduler.
+    """
+    if objective == "flow":
+        return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0)
+    return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -78,16 +103,6 @@ def build_pipeline(
         set_alpha_to_one=False,
         steps_offset=1,
         timestep_spacing="trailing",
-    )
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
 
 

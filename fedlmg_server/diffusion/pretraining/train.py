@@ -1,9 +1,9 @@
 """Train a small text-to-image pipeline on labelled images, for domains that no public diffusion model knows.
 
 There are two phases, and each continues from its last checkpoint. The first trains the autoencoder. The second trains
-the denoiser and the text encoder together on its latents (v-prediction, Salimans and Ho 2022). Step i samples its
-images and noise from the seed (seed, phase, process, i), so an interrupted run ends with the same weights as one
-without an interruption. There is no augmentation, and captions contain only class names.
+the denoiser and the text encoder together on its latents. Step i samples its images and noise from the seed
+(seed, phase, process, i), so an interrupted run ends with the same weights as one without an interruption. Every class
+is drawn as often as every other, and captions contain only class names.
 """
 
 import time
@@ -24,6 +24,7 @@ from common.config import ConfigError
 from common.storage.atomic import write_bytes, write_json
 from common.storage.tensors import load_training, save_training
 from common.vision.schedule import make_scheduler
+from fedlmg_server.diffusion.prediction import is_flow
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
@@ -47,7 +48,7 @@ class Autoencoding(torch.nn.Module):
 
 
 class Denoising(torch.nn.Module):
-    """The squared error of the predicted velocity on scaled latents (B, C, H, W).
+    """The squared error of the predicted velocity on scaled latents (B, C, H, W), as the pipeline's scheduler has it.
 
     tokens: the token ids of the distinct prompts, int64 (P, T). prompt: the prompt of each latent, int64 (B,).
     """
@@ -60,10 +61,15 @@ class Denoising(torch.nn.Module):
         self, latents: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
-        t = t.to(latents.device)
-        noisy = self.scheduler.add_noise(latents, noise, t)
-        velocity = self.scheduler.get_velocity(latents, noise, t)
+        num_steps = self.scheduler.config.num_train_timesteps
+        if is_flow(self.scheduler):
+            sigma = torch.rand(len(latents), generator=generator).to(latents.device)
+            t, share = sigma * num_steps, sigma[:, None, None, None]
+            noisy, velocity = (1 - share) * latents + share * noise, noise - latents
+        else:
+            t = torch.randint(num_steps, (len(latents),), generator=generator).to(latents.device)
+            noisy = self.scheduler.add_noise(latents, noise, t)
+            velocity = self.scheduler.get_velocity(latents, noise, t)
         states = self.text_encoder(tokens)[0][prompt]
         return F.mse_loss(self.unet(noisy, t, states).sample.float(), velocity)
 
@@ -78,7 +84,8 @@ def train(
 ) -> StableDiffusionPipeline:
     """Train on images uint8 (N, 3, h, w) with labels int64 (N,), and write the pipeline (fp16) and samples to `out`.
 
-    Checkpoints are in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune.
+    Checkpoints are in `out/checkpoints`; the same call continues from them. `start` is a pipeline folder to fine-tune,
+    also to another objective. Classes without an image are passed over.
 
     Raises
     ------
@@ -92,13 +99,17 @@ def train(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
         forget_origin(pipeline, pipeline.vae, pipeline.unet)
+    if is_flow(pipeline.scheduler) != (config.objective == "flow"):
+        pipeline.register_modules(scheduler=tiny_pipeline.make_scheduler(config.objective))
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
+    members = [rows for label in range(len(class_names)) if len(rows := (labels == label).nonzero()[:, 0])]
     tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
     _check_distinct(class_names, tokens.tolist())
 
     def batch_rows(generator: torch.Generator) -> torch.Tensor:
-        return torch.randint(len(images), (config.batch_size,), generator=generator)
+        drawn = torch.randint(2**31, (config.batch_size, 2), generator=generator)
+        return torch.stack([(rows := members[a % len(members)])[b % len(rows)] for a, b in drawn.tolist()])
 
     def to_unit(rows: torch.Tensor) -> torch.Tensor:
         return images[rows].to(device).float() / 127.5 - 1
