@@ -10,12 +10,15 @@ from diffusers import StableDiffusionPipeline
 
 from common.config import ConfigError
 from common.config.run import LARGEST_SEED
+from common.config.synthesis import SynthesisConfig
 from common.datasets.labeled_images import LabeledImages
 from fedlmg_server import pretraining
-from fedlmg_server.diffusion import location
+from fedlmg_server.diffusion import location, opening
 from fedlmg_server.diffusion.description import describe
 from fedlmg_server.diffusion.pretraining import latent_space, tiny_pipeline, train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.synthesis.generate import sampling_settings
+from fedlmg_server.synthesis.sampler import sample
 
 TINY = PretrainConfig(batch_size=4, vae_steps=2, denoiser_steps=3, warmup_steps=1, checkpoint_seconds=0)
 IMAGES = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -155,12 +158,30 @@ def test_a_flow_is_trained_on_the_line_from_image_to_noise_to_give_noise_less_im
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_pipeline_of_one_objective_goes_on_as_one_of_another(folder, tmp_path, trained):
-    train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, replace(TINY, objective="flow", vae_steps=0), start=folder)
+@pytest.fixture(scope="module")
+def flow_folder(folder, trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a flow that went on from the pipeline of another objective."""
+    out = tmp_path_factory.mktemp("flow")
+    train.train(IMAGES, LABELS, ["cat", "dog"], out, replace(TINY, objective="flow", vae_steps=0), start=folder)
+    return out
 
-    described = describe(str(tmp_path))
-    assert described.is_flow
+
+def test_a_pipeline_of_one_objective_goes_on_as_one_of_another(folder, flow_folder):
+    assert describe(str(flow_folder)).is_flow
     assert not describe(str(folder)).is_flow
+
+
+def test_a_trained_flow_draws_its_own_pipeline_s_image(flow_folder):
+    config = SynthesisConfig(diffusion_model=str(flow_folder), num_inference_steps=4, sampler="dpm-solver++")
+    backend = opening.load_backend(config, torch.device("cpu"))
+    backend.set_timesteps(4)
+    noise = backend.initial_noise([5])
+
+    image = sample(backend, noise, backend.condition(["cat"]), sampling_settings(config))
+
+    asked = {"guidance_scale": config.guidance_scale, "num_inference_steps": 4, "output_type": "pt"}
+    own = backend.pipeline("an image of cat", latents=noise, **asked).images
+    torch.testing.assert_close(image, own, atol=1e-4, rtol=0)
 
 
 def test_every_class_is_drawn_as_often_as_every_other(tmp_path, monkeypatch):
