@@ -169,9 +169,14 @@ def join(
         raise print_failure(
             console, f"names and paths must not contain a double quote, but one is {quoted[0]!r}: choose another"
         )
+    cache_folder = Path(str(node_config["cache-path"]))
     if dry_run:
         from fedlmg_client import dry_run as rehearsal
 
+        try:
+            cache_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(cache_folder, error) from None
         try:
             rehearsal.show_upload(node_config, Config.from_run_config(read_overrides(None, run_config or [])), console)
         except (ConfigError, ValueError, OSError) as error:
@@ -186,15 +191,17 @@ def join(
     try:
         server = Server(read_address(host), _resolved(ca), _resolved(key), insecure)
         server.check()
-        joining.keep_joined(server, node_config, Path(str(node_config["cache-path"])), console)
+        joining.keep_joined(server, node_config, cache_folder, console)
     except ServerError as error:
         raise print_failure(console, error) from None
     except joining.SuperNodeError as error:
         raise print_failure(console, error, status=OTHER_SIDE) from None
     except OSError as error:
-        raise print_failure(
-            console, f"the folder {node_config['cache-path']} cannot be written, choose another --cache: {error}"
-        ) from None
+        raise _cannot_write(cache_folder, error) from None
+
+
+def _cannot_write(cache_folder: Path, error: OSError) -> typer.Exit:
+    return print_failure(console, f"the folder {cache_folder} cannot be written, choose another --cache: {error}")
 
 
 def _absolute(path: Path) -> str:

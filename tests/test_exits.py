@@ -84,6 +84,16 @@ def test_a_wrong_path_gets_a_sentence_that_names_it(
     assert kind in result.output.replace("\n", "")
 
 
+def test_a_rehearsal_says_that_its_cache_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "cache"
+
+    result = invoke(client.app, ["join", "localhost", "--data", str(tmp_path), "--dry-run", "--cache", str(cache)])
+
+    assert result.exit_code == 1
+    assert "cannot be written, choose another --cache" in result.output.replace("\n", " ")
+
+
 @pytest.mark.parametrize(("app", "command"), COMMANDS, ids=IDS)
 def test_wrong_usage_ends_with_2(app: Typer, command: list[str]):
     assert invoke(app, [*command, "--no-such-option"]).exit_code == 2
