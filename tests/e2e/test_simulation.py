@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedlmg_server.bench import experiment
+
 FEDLMG = Path(sys.executable).parent / "fedlmg"
 TINY = {
     "num-clients": 2,
@@ -167,3 +169,26 @@ def test_an_experiment_of_the_paper_runs_on_small_data_in_the_true_layout(tmp_pa
     assert all(
         f"| {name} |" in table for name in ("feddf", "fedavg-one-shot", "feddyn-20-rounds", "centralised-linear-probe")
     )
+
+
+BLOOD_CELLS = os.environ.get("FEDLMG_BLOOD_CELLS", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not BLOOD_CELLS, reason="FEDLMG_BLOOD_CELLS names no folder as deploy/experiments/blood-cells.md has it"
+)
+@pytest.mark.parametrize("setting", ["different architectures", "each laboratory lacks a class"])
+def test_laboratories_with_photographs_of_their_own_go_the_whole_road(
+    tmp_path: Path, pipeline_folder: Path, setting: str
+):
+    file = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "blood-cells.toml"
+    keys = experiment.read(file, Path(BLOOD_CELLS)).settings[setting]
+
+    run = fedlmg_run(tmp_path, keys | TINY | {"num-clients": 4, "diffusion-model": str(pipeline_folder)})
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    results = json.loads((tmp_path / "workspace" / "report" / "results.json").read_text())
+    assert sorted(results["clients"]) == ["barcelona", "bccd", "cellavision", "tecom"]
+    assert sorted(results["confusion"]["class_names"]) == ["eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+    assert all(client["personal_accuracy"] is not None for client in results["clients"].values())
