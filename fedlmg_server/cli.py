@@ -15,7 +15,6 @@ from common.config.run import LARGEST_SEED
 from common.models import commands
 from common.reading_options import MaxMegapixels
 from common.terminal import OTHER_SIDE, print_failure, run_commands
-from common.vision.looks import PROFILES
 from fedlmg_server import runs
 from fedlmg_server.bench.commands import bench
 from fedlmg_server.deployment.commands import server as server_commands
@@ -165,7 +164,7 @@ def pretrain(
         str, typer.Option(help=f"What the denoiser learns: {' or '.join(OBJECTIVES)} (flow matching).")
     ] = PretrainConfig.objective,
     looks: Annotated[
-        str, typer.Option(help=f"How the look of the images is varied: {', '.join(PROFILES)}.")
+        str, typer.Option(help="How the look of the images is varied, as the config key `looks` says it.")
     ] = PretrainConfig.looks,
     mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random numbers.")] = 0,

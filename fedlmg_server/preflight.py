@@ -34,7 +34,7 @@ def check_config(config: Config) -> None:
     ConfigError: a setting of a run that could only fail later; the message names its key.
     """
     drawn = config.synthesis
-    vocabulary = check_pipeline(drawn.diffusion_model, drawn.sampler, drawn.diffusion_size)
+    vocabulary = check_pipeline(drawn)
     if drawn.guidance_decoder:
         check_decoder(drawn.guidance_decoder, drawn.diffusion_model)
     if drawn.diffusion_lora:

@@ -12,6 +12,7 @@ import torch
 
 from common.config import ConfigError
 from common.config.node import MAX_MEGAPIXELS
+from common.config.synthesis import PROMPT
 from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
@@ -20,7 +21,6 @@ from common.vision.looks import PROFILES, vary
 from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import OBJECTIVES, PretrainConfig
-from fedlmg_server.diffusion.vocabulary import PROMPT
 from fedlmg_server.evaluation import evaluation_classifier
 from fedlmg_server.trainer import TrainingSet
 

@@ -7,10 +7,16 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 from pydantic.dataclasses import dataclass
 
 from common.config.fields import RULES, Count, Says, Share, Text, fields_of
+from common.labels.names import fold_name
 
 Lora = Annotated[
     str, StringConstraints(pattern=r"^(.+@-?\d+(\.\d+)?)?$"), Says("FOLDER@scale, as in 'loras/x-rays@0.8', or empty")
 ]
+
+CLASS = "{class}"
+"""Stands for the class's name in a prompt."""
+PROMPT = f"an image of {CLASS}"
+Prompt = Annotated[str, StringConstraints(pattern=r"\{class\}"), Says(f"a text with {CLASS} in it, as in '{PROMPT}'")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +81,14 @@ class SynthesisConfig:
     diffusion_lora: Lora = ""
     """LoRA weights for the denoiser, a folder with one safetensors file, and how strongly they count, as in
     `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
+    prompt: Prompt = PROMPT
+    """Prompt for a class, with `{class}` where its name stands, such as `a white blood cell, {class}`. For diffusion
+    models that take any text."""
+    class_prompts: str = ""
+    """Prompts of single classes in place of `prompt`, between semicolons, for names that say nothing:
+    `n02085620=a photo of a chihuahua; C3=a slide of a tumour`. Case and blanks of a name never matter."""
+    negative_prompt: str = ""
+    """What images shall not show: classifier-free guidance leads away from it. Empty: from no prompt (paper)."""
     guidance_decoder: str = ""
     """Tiny autoencoder that decodes for gradients only: `taesd`, `taesdxl`, `taesd3` or `taef1`, each for its models'
     latents, a folder, or a hub id. Empty: the model's own."""
@@ -112,6 +126,9 @@ class SynthesisConfig:
     """Least probability that the guiding classifier gives the class asked for; images below it are not learned from
     (ours)."""
 
+    def __post_init__(self) -> None:
+        parse_prompts(self.class_prompts)
+
     @classmethod
     def of_preset(cls, preset: str, **changes: Any) -> "SynthesisConfig":
         """The settings of a preset, with some changed; the constructor itself takes each value as it is given."""
@@ -122,3 +139,20 @@ class SynthesisConfig:
     def method(self) -> GuidanceMethod:
         """How guidance is done, which the preset alone decides."""
         return AUTHORS if self.preset == "authors" else OURS
+
+
+def parse_prompts(text: str) -> dict[str, str]:
+    """The config key `class-prompts` as a table: folded class name -> prompt.
+
+    Raises
+    ------
+    ValueError: a part is not of the form `class=prompt`, or a class has two prompts.
+    """
+    table: dict[str, str] = {}
+    for part in filter(str.strip, text.split(";")):
+        name, _, prompt = (side.strip() for side in part.partition("="))
+        if not name or not prompt:
+            raise ValueError(f"config key 'class-prompts' must hold pairs 'class=prompt', and holds '{part.strip()}'")
+        if table.setdefault(fold_name(name), prompt) != prompt:
+            raise ValueError(f"config key 'class-prompts' gives '{name}' two prompts: keep one of them")
+    return table

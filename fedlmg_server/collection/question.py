@@ -88,7 +88,7 @@ class Question(Introduction):
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return open_vocabulary(self.config.synthesis.diffusion_model)
+        return open_vocabulary(self.config.synthesis)
 
     def _spell(self, answer: Answer) -> list[str]:
         spaces = {"": self._known_names, answer.client: answer.class_names}

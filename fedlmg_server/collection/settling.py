@@ -22,7 +22,7 @@ def settle_classes(run: Run) -> None:
     ConfigError: the diffusion model's configs cannot be read.
     """
     workspace = run.workspace
-    vocabulary = open_vocabulary(run.config.synthesis.diffusion_model)
+    vocabulary = open_vocabulary(run.config.synthesis)
     known = list(vocabulary.names or ())
     while True:
         found = _find_unusable(run, vocabulary)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from accelerate.utils import concatenate
 
 from common.config import ConfigError
-from fedlmg_server.diffusion.vocabulary import make_prompt, read_tokens
+from fedlmg_server.diffusion.vocabulary import read_tokens
+from fedlmg_server.diffusion.wording import Wording
 
 Arguments = dict
 """Keyword arguments of the denoiser: tensors (rows, ...) or dictionaries of tensors."""
@@ -30,13 +31,15 @@ class Prompts:
     ConfigError: the text encoder cannot tell two class names apart.
     """
 
+    wording = Wording()
+
     def __init__(self, encode: Callable[[str], Arguments], tokenizer: Callable):
         self._encoder, self._tokenizer = encode, tokenizer
         self._encoded: dict[str, Arguments] = {}
         self._read: dict[tuple[int, ...], str] = {}
 
     def __call__(self, class_names: list[str]) -> Arguments:
-        prompts = ["" for _ in class_names] + [make_prompt(name) for name in class_names]
+        prompts = [self.wording.negative for _ in class_names] + [self.wording.prompt(name) for name in class_names]
         return concatenate(_pad([self.encode(prompt) for prompt in prompts]))
 
     @torch.no_grad()
@@ -57,7 +60,7 @@ class Prompts:
         if (other := self._read.setdefault(tokens, prompt)) != prompt:
             raise ConfigError(
                 f"the diffusion model cannot tell '{prompt}' from '{other}', whose first {len(tokens)} tokens are "
-                "equal: give one of the classes another name ('class-aliases')"
+                "equal: give one of the classes another prompt ('class-prompts') or name ('class-aliases')"
             )
 
 

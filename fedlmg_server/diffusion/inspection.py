@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from common.config import ConfigError
+from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.description import cannot_open, describe, read_object
 from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
@@ -18,8 +19,8 @@ QUANTISED_BY = ("bitsandbytes", "torchao")
 """Libraries of quantised weights that are opened; a part's config calls its method by the library's name."""
 
 
-def check_pipeline(name: str, sampler: str, size: int) -> Vocabulary:
-    """The vocabulary of a `diffusion-model` whose configs are whole, and make a noise schedule for the `sampler`
+def check_pipeline(config: SynthesisConfig) -> Vocabulary:
+    """The vocabulary of the `diffusion-model`, whose configs are whole, and make a noise schedule for the `sampler`
     and images of `diffusion-size` pixels.
 
     Of a folder, also the files of weights are there.
@@ -28,7 +29,8 @@ def check_pipeline(name: str, sampler: str, size: int) -> Vocabulary:
     ------
     ConfigError: it cannot be opened, or it is made for classes and names none.
     """
-    vocabulary = open_vocabulary(name)
+    name, sampler, size = config.diffusion_model, config.sampler, config.diffusion_size
+    vocabulary = open_vocabulary(config)
     if vocabulary.names == ():
         raise ConfigError(
             f"{vocabulary.model} is made for classes and names none: give it 'id2label' or class_names.json"

@@ -23,6 +23,7 @@ from fedlmg_server.diffusion.lora import add_lora
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
 from fedlmg_server.diffusion.texts import KeptPrompts, Texts
+from fedlmg_server.diffusion.wording import Wording
 from fedlmg_server.flower.compat import raise_recompile_limit
 
 VARIANT = r"/[^/.]+\.([A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors$"
@@ -45,7 +46,8 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
     description = describe(config.diffusion_model, config.diffusion_size)
     kept = None
     if texts is not None and description.entry.conditioned_on == "prompt":
-        kept = KeptPrompts(texts, description, partial(_open_encoder, description, config, device), device)
+        open_encoder = partial(_open_encoder, description, config, device)
+        kept = KeptPrompts(texts, description, open_encoder, device, Wording.of(config))
     pipeline = _open(description, config, _dtype(device), description.text_parts if kept else [])
     decoder = _open_decoder(config.guidance_decoder, _dtype(device)) if config.guidance_decoder else None
     try:
@@ -61,6 +63,8 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
     else:
         family = _find_adapter(description)(pipeline, description.side)
         family.condition = kept or family.condition
+        if isinstance(family.condition, Prompts):
+            family.condition.wording = Wording.of(config)
         backend = LatentBackend(family, scheduler, decoder and decoder.to(device))
     if config.compile:
         _compile(backend)

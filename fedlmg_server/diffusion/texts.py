@@ -14,7 +14,7 @@ from common.config import ConfigError
 from common.storage.tensors import read_tensors, write_tensors
 from fedlmg_server.diffusion.conditioning import Arguments, Prompts
 from fedlmg_server.diffusion.description import Description
-from fedlmg_server.diffusion.vocabulary import make_prompt
+from fedlmg_server.diffusion.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,20 @@ class KeptPrompts(Prompts):
     all of them, and freed again. A file's name is a hash of the prompt, so it names no class."""
 
     def __init__(
-        self, texts: Texts, description: Description, open_encoder: Callable[[], Prompts], device: torch.device
+        self,
+        texts: Texts,
+        description: Description,
+        open_encoder: Callable[[], Prompts],
+        device: torch.device,
+        wording: Wording,
     ):
         """open_encoder: opens the model's text encoders."""
-        self._open_encoder, self._device = open_encoder, device
+        self._open_encoder, self._device, self.wording = open_encoder, device, wording
         self._kept: dict[str, Arguments] = {}
         said = json.dumps([description.source, description.index, description.side], sort_keys=True)
         self._folder = texts.folder / hashlib.sha256(said.encode()).hexdigest()[:16]
         with suppress(ConfigError):  # Of two that read alike, one may never be asked for.
-            self._load(["", *map(make_prompt, sorted(texts.class_names))])
+            self._load([wording.negative, *map(wording.prompt, sorted(texts.class_names))])
 
     def encode(self, prompt: str) -> Arguments:
         """The arguments of one prompt, one row.

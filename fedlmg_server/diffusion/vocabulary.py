@@ -6,25 +6,21 @@ the classifier's guidance alone chooses it.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.config import ConfigError
+from common.config.synthesis import SynthesisConfig
 from common.datasets.embedded import registry
 from common.telling import first_line
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.description import Description, describe
+from fedlmg_server.diffusion.wording import Wording
 
-PROMPT = "an image of {}"
-"""The prompt for a class (paper, section 3; the authors' code)."""
 CLASS_NAMES = "class_names.json"
 """File of a pixel model's classes, in the order of its labels."""
 
 Tokenize = Callable[[str], tuple[int, ...]]
-
-
-def make_prompt(class_name: str) -> str:
-    return PROMPT.format(class_name.lower())
 
 
 def read_tokens(tokenizer: Callable, prompt: str) -> tuple[int, ...]:
@@ -41,29 +37,35 @@ class Vocabulary:
     names: tuple[str, ...] | None = None
     """All classes that it knows; None: it takes any name."""
     tokenize: Tokenize | None = None
-    """What it reads of a prompt; None: it reads none."""
+    """What it reads of a prompt; None: it reads none, or the embedded model's own."""
+    wording: Wording = field(default_factory=Wording)
 
     def knows(self, class_name: str) -> bool:
         return self.names is None or class_name in self.names
 
     def read(self, class_name: str) -> object:
         """A value that is equal for two classes that the model cannot tell apart."""
-        return class_name if self.tokenize is None else self.tokenize(make_prompt(class_name))
+        return class_name if self.tokenize is None else self.tokenize(self.wording.prompt(class_name))
 
 
-def open_vocabulary(name: str) -> Vocabulary:
-    """The vocabulary of a `diffusion-model`.
+def open_vocabulary(config: SynthesisConfig) -> Vocabulary:
+    """The vocabulary of the `diffusion-model`.
 
     Raises
     ------
-    ConfigError: there is no such model, its family is not supported, or its configs cannot be read.
+    ConfigError: there is no such model, its family is not supported, its configs cannot be read, or it takes no text
+        and is given prompts.
     """
-    if name in location.EMBEDDED:
+    name, wording = config.diffusion_model, Wording.of(config)
+    is_embedded, model = name in location.EMBEDDED, f"the diffusion model '{name}'"
+    description = None if is_embedded else describe(name)
+    kind = "" if description is None else description.entry.conditioned_on
+    if description and kind == "prompt":
+        return Vocabulary(model, tokenize=_open_tokenizer(name, description), wording=wording)
+    if wording != Wording():
+        raise ConfigError(f"{model} takes no prompts: remove 'prompt', 'class-prompts' and 'negative-prompt'")
+    if description is None:
         return Vocabulary(f"the embedded diffusion model '{name}'", tuple(registry.find_dataset(name).class_names))
-    description, model = describe(name), f"the diffusion model '{name}'"
-    kind = description.entry.conditioned_on
-    if kind == "prompt":
-        return Vocabulary(model, tokenize=_open_tokenizer(name, description))
     if kind == "labels":
         # As diffusers reads them: a label may have several names between commas.
         labels = (str(text).split(",") for text in (description.index.get("id2label") or {}).values())

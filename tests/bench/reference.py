@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from common.models.feature_statistics import FeatureStatistics
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion.backend import straight_through_clamp
-from fedlmg_server.diffusion.vocabulary import PROMPT
+from fedlmg_server.diffusion.wording import Wording
 
 GUIDANCE_SCALE, STATISTICS_WEIGHT, ETA = 3.0, 0.1, 1.0
 NUM_INFERENCE_STEPS, NOISE_EDITING_STEPS = 50, 10
@@ -49,7 +49,7 @@ class ReferenceLoop:
     ) -> torch.Tensor:
         """Image (1, 3, h, w) in [0, 1]; `target` is the classifier's index of the class, `x_t` the initial noise."""
         self.scheduler.set_timesteps(num_inference_steps, device=x_t.device)
-        states, empty = self.pipeline.encode_prompt(PROMPT.format(class_name), x_t.device, 1, True)
+        states, empty = self.pipeline.encode_prompt(Wording().prompt(class_name), x_t.device, 1, True)
         states = torch.cat([empty, states])
         T = self.scheduler.timesteps[0]
         for _ in range(noise_editing_steps):

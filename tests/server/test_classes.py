@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common.config import Config
+from common.config.synthesis import SynthesisConfig
 from common.upload import Upload, weights_digest
 from fedlmg_server.collection import classes
 from fedlmg_server.collection.validation import validate_uploads
@@ -218,6 +219,6 @@ def test_one_client_with_classes_of_its_own_turns_out_none_of_those_that_share_t
 
 
 def test_the_vocabulary_of_a_pipeline_is_what_its_backend_takes(tmp_path: Path):
-    found = open_vocabulary(str(tiny_pipelines.save("dit", tmp_path)))
+    found = open_vocabulary(SynthesisConfig(diffusion_model=str(tiny_pipelines.save("dit", tmp_path))))
 
     assert found.names == ("ant", "cat", "house cat", "dog", "eel", "fox")

@@ -28,7 +28,7 @@ from fedlmg_server.diffusion.prediction import is_flow
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
-from fedlmg_server.diffusion.vocabulary import PROMPT
+from fedlmg_server.diffusion.wording import Wording
 from fedlmg_server.flower.compat import forget_origin
 
 
@@ -104,7 +104,7 @@ def train(
     pipeline.set_progress_bar_config(disable=True)
     device = accelerator.device
     members = [rows for label in range(len(class_names)) if len(rows := (labels == label).nonzero()[:, 0])]
-    tokens = tokenize(pipeline, [*(PROMPT.format(name) for name in class_names), ""]).to(device)
+    tokens = tokenize(pipeline, [*map(Wording().prompt, class_names), ""]).to(device)
     _check_distinct(class_names, tokens.tolist())
 
     def batch_rows(generator: torch.Generator) -> torch.Tensor:
@@ -270,7 +270,7 @@ def sample(pipeline: StableDiffusionPipeline, class_names: list[str], per_class:
     """Unguided images (per_class * classes, 3, h, w) in [0, 1] on the CPU; the class varies fastest."""
     for name in ("vae", "unet", "text_encoder"):
         getattr(pipeline, name).eval()
-    prompts = [PROMPT.format(name) for name in class_names] * per_class
+    prompts = [Wording().prompt(name) for name in class_names] * per_class
     generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in range(len(prompts))]
     output = pipeline(
         prompts, num_inference_steps=20, guidance_scale=3.0, generator=generators, output_type="pt", return_dict=True
