@@ -88,7 +88,7 @@ def take_start(start: Start | None, answer: Answer, data: ClientData, config: Co
 
 def _find_problem(start: Start, data: ClientData, config: Config) -> str:
     """Why no model of the start can be used, in a clause; empty if one may."""
-    if start.preprocess != PreprocessSpec(config.training.image_size):
+    if start.preprocess != PreprocessSpec.of(config.training.image_size, config.distillation.student_initialisation):
         return f"the start is for images prepared otherwise ({start.preprocess})"
     indices = _find_classes(data, start, config).tolist()
     lacking = [name for name, index in zip(data.class_names, indices, strict=True) if index < 0]

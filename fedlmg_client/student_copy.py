@@ -13,7 +13,6 @@ from common.start import Start
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import Upload, weights_digest
-from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, packing, training
 
 
@@ -54,7 +53,7 @@ def train(
         return Copy(read_tensors(file)[0], StudentCopy.model_validate(content["said"]), found)
     torch.manual_seed(seed)
     model = start.build(architecture, builders).to(device).to(memory_format=torch.channels_last)
-    preprocess, name = PreprocessSpec(config.image_size), f"a copy of {architecture}"
+    preprocess, name = start.preprocess, f"a copy of {architecture}"
     device = torch.device(device)
     progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, name)
     arrays = packing.to_arrays(model, data.name)

@@ -72,7 +72,10 @@ def train(
         (folder / "upload" / "manifest.json").touch()
         return Upload.load(folder / "upload")
     check_trainable(data)
-    preprocess, budget = PreprocessSpec(config.image_size), None
+    preprocess, budget = (
+        start.preprocess if start else PreprocessSpec.of(config.image_size, config.initialisation),
+        None,
+    )
     if privacy.dp_epsilon:
         # A virtual client has no private data, so its secret is the seed: its run must be reproducible.
         is_real = data.source == "folder"

@@ -20,6 +20,7 @@ from common.datasets.readers.listing import FolderError
 from common.labels.left_out import explain_left_out
 from common.models import architectures, pretrained
 from common.storage.tensors import read_tensors
+from common.vision.preprocessing import IMAGENET
 from fedlmg_server.collection.classes import explain_excess, find_unusable
 from fedlmg_server.diffusion.description import describe
 from fedlmg_server.diffusion.inspection import check_decoder, check_pipeline
@@ -79,7 +80,7 @@ def _check_student_initialisation(config: Config) -> None:
         own = config.training.upload != "student" or not config.general.warm_start
         if is_virtual and own and student not in _names(config)[: config.clients.num_clients]:
             raise ConfigError(f"config key 'student-initialisation': no client uploads a '{student}' to average")
-    elif source == pretrained.IMAGENET:
+    elif source == IMAGENET:
         _check_imagenet("student-initialisation", student)
     else:
         try:
@@ -90,7 +91,7 @@ def _check_student_initialisation(config: Config) -> None:
 
 def _check_imagenet(key: str, name: str) -> None:
     try:
-        pretrained.digest(architectures.base_architecture(name), pretrained.IMAGENET)
+        pretrained.digest(architectures.base_architecture(name), IMAGENET)
     except ValueError as error:
         raise ConfigError(f"config key '{key}': {error}") from None
 
@@ -122,7 +123,7 @@ def _check_virtual_clients(config: Config, vocabulary: Vocabulary) -> None:
 
 def _check_initialisation(config: Config, name: str) -> None:
     source = config.training.initialisation
-    if source == pretrained.IMAGENET:
+    if source == IMAGENET:
         _check_imagenet("initialisation", name)
         return
     try:

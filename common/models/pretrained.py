@@ -11,8 +11,7 @@ from torch import nn
 
 from common.storage.tensors import read_tensors
 from common.telling import ToldError
-
-IMAGENET = "imagenet"
+from common.vision.preprocessing import IMAGENET
 
 
 def initialise(model: nn.Module, architecture: str, source: str) -> str:

@@ -8,6 +8,11 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+IMAGENET = "imagenet"
+"""Initial weights that are torchvision's."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the RGB channels, with which torchvision's ImageNet weights were trained."""
+
 
 @dataclass(frozen=True)
 class PreprocessSpec:
@@ -16,6 +21,11 @@ class PreprocessSpec:
     image_size: int = 32
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+    @classmethod
+    def of(cls, image_size: int, initialisation: str = "") -> "PreprocessSpec":
+        """Normalised as the initial weights learned to see images: torchvision's by ImageNet's moments."""
+        return cls(image_size, IMAGENET_MEAN, IMAGENET_STD) if initialisation == IMAGENET else cls(image_size)
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images (..., 3, h, w) of any dtype to (..., 3, image_size, image_size); bilinear and antialiased."""

@@ -10,7 +10,7 @@ from common.config import Config, ConfigError
 from common.models import architectures, pretrained
 from common.storage.images import ImageView
 from common.storage.tensors import read_tensors
-from common.vision.preprocessing import PreprocessSpec
+from common.vision.preprocessing import IMAGENET, PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
@@ -39,8 +39,8 @@ def make_student(run: Run) -> torch.nn.Module:
             )
         states = [upload.classifier().state_dict() for upload in alike]
         model.load_state_dict({name: sum(state[name] for state in states) / len(states) for name in states[0]})
-    elif initialisation == pretrained.IMAGENET:
-        pretrained.initialise(model, architecture, pretrained.IMAGENET)
+    elif initialisation == IMAGENET:
+        pretrained.initialise(model, architecture, IMAGENET)
     elif initialisation:
         weights, _ = read_tensors(Path(initialisation))
         own = model.state_dict()
@@ -75,7 +75,8 @@ def train_model(
     checkpoint: Checkpoint | None = None,
 ) -> list[dict]:
     """Train a student in place as the run's config says; returns its loss history."""
-    preprocess, looks = PreprocessSpec(config.training.image_size), config.general.looks
+    preprocess = PreprocessSpec.of(config.training.image_size, config.distillation.student_initialisation)
+    looks = config.general.looks
     return trainer.train(
         *(model, data, preprocess, config.distillation, config.seed, num_updates, on_epoch, looks, checkpoint)
     )

@@ -12,6 +12,7 @@ from common.config import Config
 from common.config.run import LARGEST_SEED, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
+from common.storage.tensors import write_tensors
 from common.upload import Upload
 from fedlmg_client import training
 from fedlmg_server.collection.upload_checks import check_upload
@@ -240,3 +241,19 @@ def test_a_training_that_ends_in_infinity_sends_nothing(
 
     with pytest.raises(ValueError, match=r"must end with finite .*nothing was sent: lower 'local-learning-rate'"):
         run(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "mean"), [("imagenet", (0.485, 0.456, 0.406)), ("weights.safetensors", (0.5, 0.5, 0.5))]
+)
+def test_weights_of_imagenet_see_images_as_they_learned_to(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, mean: tuple[float, ...]
+):
+    weights = architectures.build("resnet18", 2, 32).state_dict()
+    monkeypatch.chdir(tmp_path)
+    write_tensors(Path("weights.safetensors"), weights)
+    monkeypatch.setattr(training.pretrained, "_imagenet", lambda name: weights)
+
+    upload = run(data, tmp_path / "cache", "resnet18", initialisation=source, local_epochs=1, image_size=32)
+
+    assert upload.preprocess.mean == mean

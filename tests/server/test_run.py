@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.config import Config, ConfigError
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -84,3 +85,11 @@ def test_folders_of_an_earlier_version_are_found_under_their_new_names(tmp_path:
     assert [upload.client for upload in run.uploads] == ["Site-A"]
     assert (workspace.upload("Site-A") / "manifest.json").exists()
     assert (workspace.synthetic("Site-A") / "cat").is_dir()
+
+
+def test_student_of_imagenet_and_what_starts_from_its_general_model_see_images_as_it_learned_to(tmp_path: Path):
+    config = Config.from_run_config({"workspace": str(tmp_path), "student-initialisation": "imagenet"})
+
+    run = Run(config, Workspace.open(config, {}), CPU)
+
+    assert run.preprocess == PreprocessSpec(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
