@@ -3,7 +3,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.console import Console
 from common.config import ConfigError
 from common.config.node import MAX_MEGAPIXELS
 from common.config.overrides import read_overrides
-from common.config.run import LARGEST_SEED
+from common.config.run import LARGEST_SEED, tell_contradictions
 from common.models import commands
 from common.reading_options import MaxMegapixels
 from common.terminal import OTHER_SIDE, print_failure, run_commands
@@ -73,7 +73,7 @@ def run(
     # SIGTERM must stop the processes of the run just as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        overrides = read_overrides(config, run_config or [])
+        overrides = _read_overrides(config, run_config)
         overrides |= ({"compare": True} if compare else {}) | ({} if trackers is None else {"trackers": trackers})
         here = server is not None or connection == LOCAL
         if here and (chosen := workspace or overrides.get("workspace") or ("" if server else "runs/default")):
@@ -200,6 +200,14 @@ def watch(workspace: Annotated[Path, typer.Argument(help="Folder of a run, runni
         live.watch_run(workspace, console)
     except ConfigError as error:
         raise print_failure(console, error) from None
+
+
+def _read_overrides(file: Path | None, texts: list[str] | None) -> dict[str, Any]:
+    """The keys that the user set; those that contradict their preset are told."""
+    overrides = read_overrides(file, texts or [])
+    if told := tell_contradictions(overrides):
+        console.print(f"Note: {told}", soft_wrap=True, markup=False)
+    return overrides
 
 
 def start() -> None:

@@ -176,6 +176,17 @@ class Config:
         return {name: value for name, value in self.to_run_config().items() if name not in options}
 
 
+def tell_contradictions(given: Mapping[str, Any]) -> str:
+    """A clause for each key that is set to another value than its preset has; empty if there is none."""
+    preset = str(given.get("preset"))
+    own = {key(name): value for name, value in PRESETS.get(preset, {}).items()}
+    return "; ".join(
+        f"'{name}' is {given[name]}, as you set it, and not {value}, as preset '{preset}' has it"
+        for name, value in own.items()
+        if given.get(name, UNSET) not in (UNSET, value)
+    )
+
+
 WITHOUT_WARM_START: dict[str, Any] = {"aggregation": "specific-teacher"}
 """Defaults of other keys where clients share no start, so that nothing can be merged."""
 TABLES: dict[str, type] = {

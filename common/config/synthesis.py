@@ -61,18 +61,35 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_confidence": 0.0,
         "warm_start": False,
     },
+    "photos": {
+        "diffusion_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "images_per_class": 30,
+        "num_inference_steps": 20,
+        "image_size": 224,
+        "architectures": "resnet18",
+        "initialisation": "imagenet",
+        "local_learning_rate": 0.005,
+        "student_architecture": "resnet50",
+        "student_initialisation": "imagenet",
+        "student_epochs": 20,
+        "student_learning_rate": 0.005,
+        "looks": "photos",
+        "warm_start": False,
+    },
 }
-"""Defaults of other keys by preset. `fast`: ours. `authors`: the authors' loop, with their sampler, steps and weights
-(`noise_editing_strength` is eta 1 times their loss weight 0.1) and the method AUTHORS."""
+"""Defaults of other keys by preset. `fast`: ours. `photos`: for photographs of any size, with ImageNet weights in place
+of a warm start, and the learning rates of the authors' code. `authors`: the authors' loop, with their sampler, steps
+and weights (`noise_editing_strength` is eta 1 times their loss weight 0.1) and the method AUTHORS."""
 
 
 @dataclass(frozen=True, config=RULES)
 class SynthesisConfig:
     """Guided synthesis. Defaults are ours, measured on the embedded digits, where the paper's do not apply."""
 
-    preset: Literal["default", "fast", "authors"] = "default"
-    """Set of defaults for the keys of synthesis. `authors` is the loop of the paper's authors, which also takes raw
-    steps of guidance through the denoiser, with two passes of the denoiser a step. A key that is set wins."""
+    preset: Literal["default", "fast", "authors", "photos"] = "default"
+    """Set of defaults for other keys. `fast` is a shorter synthesis. `authors` is the loop of the paper's authors,
+    which takes raw steps of guidance through the denoiser, with two passes of the denoiser a step. `photos` is for
+    photographs: 224 pixels, ImageNet weights, Stable Diffusion. A key that is set wins, and `fedlmg run` says so."""
     diffusion_model: Text = "digits"
     """Diffusion model that generates the images: `digits` or `emoji` (embedded), a diffusers folder, a hub id, or
     `repo@revision` for a branch, tag or commit of a hub id."""

@@ -8,7 +8,8 @@ import pytest
 from flwr.common.config import fuse_dicts
 
 from common.config import Config, ConfigError, document, former
-from common.config.run import KEYS, LARGEST_SEED, UNSET
+from common.config.fields import key
+from common.config.run import KEYS, LARGEST_SEED, UNSET, tell_contradictions
 from common.config.synthesis import AUTHORS, PRESETS, SynthesisConfig
 from common.storage.atomic import write_json
 from fedlmg_server.flower.bundle import write_app
@@ -66,10 +67,42 @@ def test_preset_of_the_authors_alone_has_their_method():
         "default": False,
         "fast": False,
         "authors": True,
+        "photos": False,
     }
 
 
-@pytest.mark.parametrize("given", [{}, {"preset": "fast"}, {"preset": "authors"}, {"dataset": "mixed"}], ids=str)
+def test_preset_for_photographs_trains_on_large_images_from_imagenet_weights():
+    config = Config.from_run_config({"preset": "photos"})
+
+    assert (config.training.image_size, config.training.initialisation) == (224, "imagenet")
+    assert (config.distillation.student_architecture, config.distillation.student_initialisation) == (
+        "resnet50",
+        "imagenet",
+    )
+    assert (config.general.looks, config.synthesis.images_per_class) == ("photos", 30)
+    assert config.distillation.aggregation == "specific-teacher"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_names_keys_alone(preset: str):
+    assert {key(name) for name in PRESETS[preset]} <= set(KEYS)
+
+
+def test_key_that_contradicts_its_preset_is_told():
+    given = {"preset": "photos", "image-size": 128, "looks": "photos", "seed": 3}
+
+    told = tell_contradictions(given)
+
+    assert told == "'image-size' is 128, as you set it, and not 224, as preset 'photos' has it"
+
+
+def test_preset_that_is_not_contradicted_needs_no_word():
+    assert tell_contradictions({"preset": "photos", "seed": 3}) == ""
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"preset": "fast"}, {"preset": "authors"}, {"preset": "photos"}, {"dataset": "mixed"}], ids=str
+)
 def test_config_that_is_read_back_is_the_same(given: dict):
     config = Config.from_run_config(given)
 
@@ -135,7 +168,7 @@ def test_impossible_value_names_the_key(key: str, value: object):
         ({"temperature": float("nan")}, "config key 'temperature' must be a finite number, got nan"),
         ({"min-confidence": 1.5}, "config key 'min-confidence' must be a number from 0 to 1, got 1.5"),
         ({"dp-delta": 1.0}, "config key 'dp-delta' must be a number of at least 0 and below 1, got 1.0"),
-        ({"preset": "slow"}, "config key 'preset' must be 'default', 'fast' or 'authors', got 'slow'"),
+        ({"preset": "slow"}, "config key 'preset' must be 'default', 'fast', 'authors' or 'photos', got 'slow'"),
         ({"min-clients": 9}, "config key 'min-clients' must be at most 'num-clients', which is 4, got 9"),
         ({"federation": "digits"}, "config key 'federation' is now called 'dataset'"),
         ({"min-distance": 0.0}, "config key 'min-distance' is gone: no measurement spoke for it"),
