@@ -1,13 +1,17 @@
-"""What a client measures on its own test images when the returned model arrives: five accuracies, all that it tells."""
+"""What a client measures on its own test images when the returned model arrives: accuracies, all that it tells."""
 
 import json
-from typing import Self
+from typing import Literal, Self
 
 from flwr.app import ConfigRecord, RecordDict
+from pydantic import Field
 
 from common.contracts import Contract, Count, Fraction, parse_record
 
 RECORD = "evaluation"
+
+Kind = Literal["returned", "own", "general", "no_federation", "personal"]
+"""A model that a client measures."""
 
 
 class Evaluation(Contract):
@@ -25,6 +29,8 @@ class Evaluation(Contract):
     """The general model, fine-tuned by this client alone."""
     personal: Fraction | None = None
     """The returned model, fine-tuned by this client."""
+    balanced: dict[Kind, Fraction] = Field(default_factory=dict)
+    """Model, by the name of its accuracy above -> the mean of its accuracies on each class."""
 
     def to_records(self) -> RecordDict:
         return RecordDict({RECORD: ConfigRecord({"json": json.dumps(self.to_json())})})

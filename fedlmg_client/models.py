@@ -18,7 +18,7 @@ from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
 from common.telling import ToldError, first_line
 from common.upload import Upload
-from common.vision.metrics import accuracy, count_confusions, predict
+from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
 
 
@@ -122,20 +122,24 @@ def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases:
     dict of
         client: its name.
         accuracy: in [0, 1]; 0 without test images.
+        balanced_accuracy: the same, as the mean over the classes that have test images.
         class_names: the client's classes.
         correct: for each class of the client, the model's index of that class, or -1 if the model lacks it.
         confusion: counts of images; rows are the client's classes, columns the model's.
     """
     net = model.build(builders)
     indices = maps.find_indices(data.class_names, model.class_names, aliases)
-    measured, table = 0.0, torch.zeros(len(data.class_names), len(model.class_names), dtype=torch.long)
+    measured, balanced, table = 0.0, 0.0, torch.zeros(len(data.class_names), len(model.class_names), dtype=torch.long)
     if len(data.test):
         probabilities = predict(net, model.preprocess, data.test.images)
-        measured = accuracy(probabilities, indices[data.test.labels])
+        right = indices[data.test.labels]
+        measured = accuracy(probabilities, right)
+        balanced = balanced_accuracy(probabilities.argmax(1), right, data.test.labels)
         table = count_confusions(probabilities, data.test.labels, len(data.class_names))
     return {
         "client": data.name,
         "accuracy": measured,
+        "balanced_accuracy": balanced,
         "class_names": data.class_names,
         "correct": indices.tolist(),
         "confusion": table.tolist(),

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,7 +47,9 @@ def take(
     append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
     if privacy_of(node_config, config).dp_epsilon:
         # The privacy budget does not cover models that are fine-tuned without it, so nothing is told of them.
-        return evaluation.model_copy(update={"personal": None, "no_federation": None})
+        untold = dict.fromkeys(("personal", "no_federation"))
+        balanced = {kind: value for kind, value in evaluation.balanced.items() if kind not in untold}
+        return evaluation.model_copy(update={**untold, "balanced": balanced})
     return evaluation
 
 
@@ -74,15 +77,15 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
     OSError, ValueError: the cache holds no returned model.
     """
     returned, start, own = Model.load(cache / RETURNED), models.load_general(cache / GENERAL), _load_own(cache, data)
-    measured = {"returned": _measure(returned, data, config)["accuracy"]}
+    measured = {"returned": _measure(returned, data, config)}
     if own and (upload := find_upload(cache)):
         found = _measure(own, data, config)
         write_json(upload / "evaluation.json", found)
-        measured["own"] = found["accuracy"]
+        measured["own"] = found
     tasks = {"personal": (PERSONAL, returned, "your personal model")}
     if start:
         general = Model.of_start(start)
-        measured["general"] = _measure(general, data, config)["accuracy"]
+        measured["general"] = _measure(general, data, config)
         tasks["no_federation"] = (ALONE, general, "a model without the federation")
     for key, (folder, base, name) in tasks.items():
         try:
@@ -92,7 +95,11 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
             (cache / folder / "model.json").unlink(missing_ok=True)
             print(f"{data.name}: {name} cannot be made: {error}", flush=True)
-    return Evaluation(num_examples=len(data.test), **(measured if len(data.test) else {}))
+    if not len(data.test):
+        return Evaluation(num_examples=0)
+    accuracies = {name: float(found["accuracy"]) for name, found in measured.items()}
+    balanced = {name: float(found["balanced_accuracy"]) for name, found in measured.items()}
+    return Evaluation.model_validate({"num_examples": len(data.test), "balanced": balanced} | accuracies)
 
 
 def compare_again(cache: Path, node_config: NodeConfig) -> Evaluation:
@@ -123,12 +130,12 @@ def _personalise(
     folder: Path,
     name: str,
     again: bool,
-) -> float:
-    """Make one model, keep it in `folder`, and return its accuracy on the client's test images."""
+) -> dict[str, Any]:
+    """Make one model, keep it in `folder`, and return what `models.evaluate` measures of it."""
     digest = personalise.digest(base, own, data, start, config)
     if (folder / "model.json").is_file() and not again:
         if models.read_description(folder)["recipe"]["digest"] == digest:
-            return float(_measure(Model.load(folder), data, config)["accuracy"])
+            return _measure(Model.load(folder), data, config)
         (folder / "model.json").unlink()
     checkpoint = folder / f"{digest}.checkpoint.safetensors"
     report = partial(_report, data.name, name, folder.parent)
@@ -138,7 +145,7 @@ def _personalise(
     made.model.save(folder, measured, recipe=made.recipe() | {"digest": digest})
     for file in folder.glob("*.checkpoint.safetensors"):
         file.unlink()
-    return float(measured["accuracy"])
+    return measured
 
 
 def _report(client: str, name: str, cache: Path, epoch: int, epochs: int, seconds_left: float) -> None:

@@ -7,14 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, computed_field
 
 from common.contracts import Amount, Contract, Count, Fraction, explain_error
 from common.labels.left_out import explain_left_out
 from common.manifest import Membership, Privacy
 from common.storage.atomic import write_json
+from common.vision.metrics import wilson_interval
 
 SCHEMA = 1
 FILE = "results.json"
@@ -45,6 +46,10 @@ TITLES = {
     "centralised": "centralised (upper bound)",
 }
 """Methods whose name alone does not say on which images or for what they stand."""
+
+
+Model = Literal["own", "general", "no_federation", "aggregated", "personal"]
+"""A model that a client measures on its own test images, by the name of its accuracy in `ClientResult`."""
 
 
 class ImageCounts(Contract):
@@ -78,6 +83,10 @@ class ClientResult(Contract):
     """The returned model that the client fine-tuned, on its own test images: what it has with the round."""
     personal_accuracy_all_clients: Fraction | None = None
     """The same model, mean over all clients' test images."""
+    num_test_images: Count | None = None
+    """None: the client did not tell."""
+    balanced_accuracy: dict[Model, Fraction] = Field(default_factory=dict)
+    """The model whose accuracy on the client's own test images is above -> the mean of its accuracies on each class."""
     quality: Fraction | None = None
     """As a teacher: 0 is chance, 1 is perfect."""
     weight: Fraction = 1.0
@@ -89,6 +98,19 @@ class ClientResult(Contract):
     images: ImageCounts | None = None
     membership: Membership | None = None
     privacy: Privacy | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def accuracy_interval(self) -> dict[Model, tuple[float, float]]:
+        """The model -> where its accuracy lies for all images like the client's, with a confidence of 95 %."""
+        if not self.num_test_images:
+            return {}
+        measured = {model: getattr(self, f"{model}_accuracy") for model in get_args(Model)}
+        return {
+            model: wilson_interval(accuracy, self.num_test_images)
+            for model, accuracy in measured.items()
+            if accuracy is not None
+        }
 
 
 class ModelResult(Contract):
@@ -275,6 +297,11 @@ def format_points(accuracy: float | None, reference: float | None) -> str:
     if accuracy is None or reference is None:
         return "\N{EN DASH}"
     return f"{100 * (accuracy - reference):+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def format_interval(interval: tuple[float, float] | None) -> str:
+    """Two fractions as percent, such as `60\N{EN DASH}83`; a dash if there is none."""
+    return "\N{EN DASH}" if interval is None else "\N{EN DASH}".join(f"{100 * end:.0f}" for end in interval)
 
 
 def title_method(method: str) -> str:

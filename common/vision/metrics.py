@@ -10,6 +10,8 @@ from common.storage.images import Images, ImageView
 
 EVALUATION_BATCH_SIZE = 256
 MAX_POINTS = 2000
+Z_95 = 1.96
+"""Standard deviations of a normal distribution on either side of its mean that hold 95 % of it."""
 
 
 @torch.no_grad()
@@ -33,6 +35,28 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
     """The share, in [0, 1], of rows of (N, classes) whose label is among the `top` most probable classes."""
     best = probabilities.topk(min(top, probabilities.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).double().mean().item()
+
+
+def balanced_accuracy(predicted: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor | None = None) -> float:
+    """The mean, in [0, 1], of the shares of each class's images that are read right; every class counts alike.
+
+    Parameters
+    ----------
+    predicted, labels: int64 (N,), N of at least 1; a label that no prediction equals, such as -1, counts as wrong.
+    groups: int64 (N,), the class whose share an image belongs to, if `labels` do not tell classes apart.
+    """
+    groups = labels if groups is None else groups
+    right = (predicted == labels).double()
+    return torch.stack([right[groups == group].mean() for group in groups.unique()]).mean().item()
+
+
+def wilson_interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """Where an accuracy in [0, 1] on `num_images` test images, at least 1, lies for all images, with a confidence of
+    95 % (Wilson, 1927)."""
+    z = Z_95**2 / num_images
+    middle = (accuracy + z / 2) / (1 + z)
+    half = math.sqrt(z * accuracy * (1 - accuracy) + z * z / 4) / (1 + z)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:

@@ -6,11 +6,14 @@ It goes where the model goes, so it counts the clients and names none of them.
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report import worth
+from fedlmg_server.report.markdown import DASH
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.views import left_out
-from fedlmg_server.results import ClientResult, Results, format_points, title_method
+from fedlmg_server.results import ClientResult, Results, format_interval, format_points, title_method
 
 MAX_CLASSES, MAX_CLIENTS = 50, 50
+SURE = ("test images", "this model, 95 % interval", "this model, balanced")
+"""Last: where its accuracy lies for all images like the client's, and what it is where every class counts alike."""
 WARM = ("general model", "no federation", "personal model", "gain, points")
 """Further headers in a warm-started run; the gain is of the personal model against no federation."""
 GENERAL_IMAGES = {
@@ -23,7 +26,15 @@ def render(results: Results, class_names: list[str]) -> str:
     """`MODEL_CARD.md` from the results of a run; names of classes are escaped for Markdown."""
     model, clients = results.aggregated, results.clients
     names = ", ".join(map(_escape, class_names[:MAX_CLASSES]))
-    head = ("client", "training images", "own model", "this model", "points", *(WARM if results.warm_started else ()))
+    head = (
+        "client",
+        "training images",
+        "own model",
+        "this model",
+        "points",
+        *(WARM if results.warm_started else ()),
+        *SURE,
+    )
     rows = [
         (
             f"client {number}",
@@ -32,6 +43,9 @@ def render(results: Results, class_names: list[str]) -> str:
             format_percent(client.aggregated_accuracy),
             format_points(client.aggregated_accuracy, client.own_accuracy),
             *(_figures_of_a_start(client) if results.warm_started else ()),
+            client.num_test_images or DASH,
+            format_interval(client.accuracy_interval.get("aggregated")),
+            format_percent(client.balanced_accuracy.get("aggregated")),
         )
         for number, client in enumerate(list(clients.values())[:MAX_CLIENTS], 1)
     ]

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from common.html_page import format_percent
 from fedlmg_server.monitor.text import make_safe_markup
-from fedlmg_server.report import worth
+from fedlmg_server.report import views, worth
 from fedlmg_server.results import UPPER_BOUNDS, ClientResult, Outcome, Results, format_points, title_method
 
 FEW_KEPT = 0.5
@@ -30,6 +30,7 @@ def print_results(results: Results, report: Path, console: Console | None = None
     """Clients, methods, who is missing; ends with the report's path. Accuracies in percent, differences in points."""
     console = console or Console()
     console.print(_clients(results))
+    _print_certainty(results, console)
     _print_worth(results, console)
     if results.methods:
         console.print(_methods(results))
@@ -56,6 +57,24 @@ def print_results(results: Results, report: Path, console: Console | None = None
         f"({synthesis.images_per_second:.1f} a second); all stages {sum(results.stages.values()):.0f} s"
     )
     console.print(f"Report: {escape(str(report))}", soft_wrap=True)
+
+
+def _print_certainty(results: Results, console: Console) -> None:
+    """How sure the clients' accuracies are, and how good each model is where every class counts alike."""
+    if not (found := views.certainty(results)):
+        return
+    table = Table(
+        title="Own test images: accuracy from-to with 95 % confidence, balanced accuracy",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("client")
+    for header in ("images", *found["columns"]):
+        table.add_column(header, justify="right")
+    for name, (count, cells) in found["rows"].items():
+        table.add_row(make_safe_markup(name), str(count), *cells)
+    console.print(table)
 
 
 def _print_worth(results: Results, console: Console) -> None:

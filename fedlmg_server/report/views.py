@@ -1,14 +1,22 @@
 """A run's large tables, cut to what a page can show; each says in a sentence what it leaves out."""
 
-from common.html_page import find_mistakes
+from common.html_page import find_mistakes, format_percent
 from common.vision.metrics import mean_of_known
-from fedlmg_server.results import Confusion, Results
+from fedlmg_server.results import ClientResult, Confusion, Model, Results, format_interval
 
 MAX_COLUMNS = 12
 MAX_MODELS = 24
 MAX_CLASSES = 30
 MAX_MISTAKES = 8
 AGGREGATED = "aggregated model"
+MODELS: dict[Model, str] = {
+    "own": "own",
+    "general": "general",
+    "no_federation": "no federation",
+    "aggregated": "aggregated",
+    "personal": "personal",
+}
+"""A model that clients measure -> its name in tables."""
 
 
 def clients_shown(results: Results) -> list[str]:
@@ -19,6 +27,28 @@ def clients_shown(results: Results) -> list[str]:
 def mean_personal(results: Results) -> float | None:
     """Accuracy of the clients' personal models on their own test images, mean over the clients that told."""
     return mean_of_known(client.personal_accuracy for client in results.clients.values())
+
+
+def certainty(results: Results) -> dict | None:
+    """How sure the clients' accuracies are, for those that told the number of their test images.
+
+    Returns columns; rows, client -> (test images, a cell of `format_certainty` by column). None where nobody told.
+    """
+    clients = {name: client for name, client in results.clients.items() if client.num_test_images}
+    models = [model for model in MODELS if any(model in client.accuracy_interval for client in clients.values())]
+    rows = {
+        name: (client.num_test_images, [format_certainty(client, model) for model in models])
+        for name, client in clients.items()
+    }
+    return {"columns": [MODELS[model] for model in models], "rows": rows} if rows else None
+
+
+def format_certainty(client: ClientResult, model: Model) -> str:
+    """An interval and a balanced accuracy in percent, such as `60-83, 71.2` with a dash."""
+    if model not in client.accuracy_interval:
+        return "\N{EN DASH}"
+    balanced = client.balanced_accuracy.get(model)
+    return f"{format_interval(client.accuracy_interval[model])}, {format_percent(balanced)}"
 
 
 def left_out(shown: int, total: int, what: str) -> str:

@@ -9,10 +9,27 @@ from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.general.images import summarise
 from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.report import generated, model_card, page
-from fedlmg_server.results import ClientResult, GeneralResult, ModelResult, SynthesisResult, make_results, write_results
+from fedlmg_server.results import (
+    ClientResult,
+    GeneralResult,
+    Model,
+    ModelResult,
+    SynthesisResult,
+    make_results,
+    write_results,
+)
 from fedlmg_server.run import Run
 from fedlmg_server.witness.hearing import verdicts
 from fedlmg_server.witness.verdict import Verdict
+
+MODELS: dict[str, Model] = {
+    "own": "own",
+    "general": "general",
+    "no_federation": "no_federation",
+    "returned": "aggregated",
+    "personal": "personal",
+}
+"""A model's name in an `Evaluation` -> its name in the results."""
 
 
 def write_report(
@@ -85,6 +102,8 @@ def _client(
         architecture=upload.manifest.architecture,
         num_examples=training.num_examples,
         upload_bytes=upload.num_bytes,
+        num_test_images=told.num_examples or None,
+        balanced_accuracy={MODELS[kind]: value for kind, value in told.balanced.items()},
         own_accuracy=training.test_accuracy,
         own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
         general_accuracy=told.general,

@@ -86,8 +86,9 @@ def test_nothing_but_accuracies_leaves(node_config: dict[str, str]):
     assert list(records) == ["evaluation"]
     said = json.loads(records["evaluation"]["json"])
     assert said.pop("num_examples") == 10
-    assert set(said) == {"returned", "own", "general", "no_federation", "personal"}
-    assert all(0 <= value <= 1 for value in said.values())
+    balanced = said.pop("balanced")
+    assert set(said) == set(balanced) == {"returned", "own", "general", "no_federation", "personal"}
+    assert all(0 <= value <= 1 for value in [*said.values(), *balanced.values()])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,8 @@ def test_each_accuracy_is_that_of_the_model_in_its_folder(node_config: dict[str,
     model, data = load_classifier(cache_of(node_config) / folder), load_client_data(node_config, CONFIG)
     right = find_indices(data.class_names, model.class_names, {})[data.test.labels]
     assert getattr(said, key) == pytest.approx(accuracy(model(data.test.images), right))
+    written = json.loads((cache_of(node_config) / folder / "evaluation.json").read_text())
+    assert said.balanced[key] == written["balanced_accuracy"]
 
 
 def test_own_is_what_was_uploaded(node_config: dict[str, str]):
@@ -121,6 +124,7 @@ def test_what_the_privacy_budget_does_not_cover_is_not_told(node_config: dict[st
 
     assert (said.personal, said.no_federation) == (None, None)
     assert None not in (said.returned, said.own, said.general)
+    assert said.balanced.keys() == {"returned", "own", "general"}
 
 
 def test_without_a_start_there_is_a_personal_model_and_no_general_one(node_config: dict[str, str]):

@@ -201,6 +201,18 @@ def test_page_of_a_warm_start_has_every_model_of_a_client(tmp_path: Path):
     assert HOSTILE not in html
 
 
+def test_page_and_card_say_how_sure_the_accuracies_are(tmp_path: Path):
+    figures = warm_figures()
+    figures["clients"]["mnist"] |= {"num_test_images": 39, "balanced_accuracy": {"aggregated": 0.7345}}
+    sure = results.make_results(**figures)
+
+    html, card = page.render(tmp_path, sure), model_card.render(sure, ["cat", "dog"])
+
+    assert "<td>39</td>" in html
+    assert "73\N{EN DASH}94, 73.4" in html.replace("73.5", "73.4")
+    assert "73\N{EN DASH}94 | 73.4" in card.replace("73.5", "73.4")
+
+
 def test_page_says_what_the_round_was_worth(tmp_path: Path):
     html = page.render(tmp_path, results.make_results(**warm_figures(mnist=0.8)))
 

@@ -166,6 +166,28 @@ def shown_in_terminal(content: dict, width: int = 100) -> str:
     return output.getvalue()
 
 
+def sure_figures() -> dict:
+    sure = warm_figures()
+    told = {"num_test_images": 39, "balanced_accuracy": {"own": 0.6123, "aggregated": 0.7345}}
+    sure["clients"]["mnist"] |= told | {"own_accuracy": 0.5}
+    return sure
+
+
+def test_terminal_says_how_sure_the_accuracies_are():
+    rows = [line.split() for line in shown_in_terminal(sure_figures()).splitlines() if line.startswith(" mnist ")]
+
+    assert rows[1][:4] == ["mnist", "39", "35\N{EN DASH}65,", "61.2"]
+
+
+def test_intervals_are_written_with_the_results(tmp_path: Path):
+    results.write_results(tmp_path, results.make_results(**sure_figures()))
+
+    written = json.loads((tmp_path / results.FILE).read_text())["clients"]
+    assert written["mnist"]["accuracy_interval"]["own"] == pytest.approx([0.35, 0.65], abs=0.01)
+    assert written[HOSTILE]["accuracy_interval"] == {}
+    assert results.read_results(tmp_path) == results.make_results(**sure_figures())
+
+
 def test_terminal_says_what_the_round_was_worth():
     shown = " ".join(shown_in_terminal(warm_figures(mnist=0.8)).split())
 
