@@ -127,6 +127,10 @@ class MethodResult(Contract):
     """Mean over the clients."""
     per_client: dict[str, Fraction | None]
     """Client -> accuracy on its test images."""
+    balanced_accuracy: Fraction | None = None
+    """Mean over the clients of the accuracies in which every class counts alike."""
+    balanced_per_client: dict[str, Fraction | None] = Field(default_factory=dict)
+    """Client -> the same on its test images."""
     attack_success: Fraction | None = None
     """Share of images with a backdoor's trigger that are called what the attacker wants; None: no client has one."""
 
@@ -134,6 +138,11 @@ class MethodResult(Contract):
     def measured(self) -> dict[str, float]:
         """`per_client` without the clients where nothing was measured."""
         return {client: accuracy for client, accuracy in self.per_client.items() if accuracy is not None}
+
+    @property
+    def balanced(self) -> dict[str, float]:
+        """`balanced_per_client`, likewise."""
+        return {client: accuracy for client, accuracy in self.balanced_per_client.items() if accuracy is not None}
 
 
 class SynthesisResult(Contract):

@@ -42,10 +42,12 @@ def balanced_accuracy(predicted: torch.Tensor, labels: torch.Tensor, groups: tor
 
     Parameters
     ----------
-    predicted, labels: int64 (N,), N of at least 1; a label that no prediction equals, such as -1, counts as wrong.
+    predicted, labels: int64 (N,), and nan for none; a label that no prediction equals, such as -1, counts as wrong.
     groups: int64 (N,), the class whose share an image belongs to, if `labels` do not tell classes apart.
     """
     groups = labels if groups is None else groups
+    if not len(labels):
+        return math.nan
     right = (predicted == labels).double()
     return torch.stack([right[groups == group].mean() for group in groups.unique()]).mean().item()
 

@@ -11,11 +11,11 @@ from common.datasets.labeled_images import LabeledImages
 from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.upload import Upload
-from common.vision.metrics import accuracy, count_confusions, mean_of_known, predict
+from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, mean_of_known, predict
 from fedlmg_server.baselines import centralised, fine_tuned, start
 from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_uploads
 from fedlmg_server.baselines.outcome import DoesNotApply
-from fedlmg_server.baselines.virtual_run import VirtualRun, choose_shared
+from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun, balanced_of, choose_shared
 from fedlmg_server.distillation import teachers
 from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
 from fedlmg_server.distillation.parallel import train_students
@@ -68,7 +68,7 @@ def measure_what_is_returned(
     evaluations: client -> what it measured itself.
     """
     kept = fine_tuned.measure(run, evaluations)
-    own = {name: _row(row) for name, row in fine_tuned.rows(kept).items() if name in fine_tuned.KINDS}
+    own = {name: row for name, row in _kept_rows(kept).items() if name in fine_tuned.KINDS}
     alone = {name: row for name, row in unanswered.rows.items() if name != "local-all"}
     return replace(unanswered, rows=alone | own, kept=kept)
 
@@ -82,8 +82,7 @@ def measure_everything(
     """Rows of every method; `on_progress` hears of each number of students that are done."""
     kept = fine_tuned.measure(run, evaluations)
     trained, histories = measure_trained(run, on_progress)
-    every = {name: _row(row) for name, row in fine_tuned.rows(kept).items()}
-    return replace(unanswered, rows=unanswered.rows | every | trained, histories=histories, kept=kept)
+    return replace(unanswered, rows=unanswered.rows | _kept_rows(kept) | trained, histories=histories, kept=kept)
 
 
 def measure_general(run: VirtualRun) -> dict[str, MethodResult]:
@@ -117,7 +116,9 @@ def measure_untrained(
     every = tests or run.test
     shared = {name: every[name] for name in choose_shared(every)}
     own: dict[str, float] = {}
+    own_balanced: dict[str, float] = {}
     matrix: dict[str, dict[str, float]] = {}
+    balanced: dict[str, dict[str, float]] = {name: {} for name in shared}
     sums = {name: torch.zeros(len(test), len(run.class_names)) for name, test in shared.items()}
 
     def measure(upload: Upload, read: teachers.Read) -> None:
@@ -127,19 +128,23 @@ def measure_untrained(
                 continue
             probabilities = torch.cat(list(read(test.images)))
             measured = accuracy(probabilities, test.labels)
+            alike = balanced_accuracy(probabilities.argmax(1), test.labels)
             if name == client:
-                own[name] = measured
+                own[name], own_balanced[name] = measured, alike
             if name in shared:
-                matrix[client][name] = measured
+                matrix[client][name], balanced[name][client] = measured, alike
                 sums[name] += probabilities
 
     teachers.read_with_all(run, measure)
     attacks = measure_attack_on_uploads(run)
     voters = torch.stack(list(run.known_classes.values())).sum(0)
-    ensemble = {name: accuracy(teachers.average(sums[name], voters), shared[name].labels) for name in shared}
+    ensemble = Accuracies({name: (teachers.average(sums[name], voters), shared[name].labels) for name in shared})
     rows = {
-        "local-own": _row({name: own[name] for name in every}, attacks[0]),
-        "local-all": _row({name: mean_of_known(found[name] for found in matrix.values()) for name in shared}),
+        "local-own": _row({name: own[name] for name in every}, attacks[0], own_balanced),
+        "local-all": _row(
+            {name: mean_of_known(found[name] for found in matrix.values()) for name in shared},
+            balanced={name: mean_of_known(found.values()) for name, found in balanced.items()},
+        ),
         "ensemble": _row(ensemble, attacks[1]),
     }
     return rows, matrix
@@ -217,6 +222,22 @@ def _measure(run: VirtualRun, model: torch.nn.Module) -> MethodResult:
     return _row(run.measure(model), measure_attack(run, model))
 
 
-def _row(per_client: Mapping[str, float | None], attack_success: float | None = None) -> MethodResult:
-    mean = mean_of_known(per_client.values())
-    return MethodResult(accuracy=mean, per_client=dict(per_client), attack_success=attack_success)
+def _kept_rows(kept: Mapping[str, fine_tuned.Matrix]) -> dict[str, MethodResult]:
+    balanced = fine_tuned.balanced_rows(kept)
+    return {name: _row(row, balanced=balanced.get(name)) for name, row in fine_tuned.rows(kept).items()}
+
+
+def _row(
+    per_client: Mapping[str, float | None],
+    attack_success: float | None = None,
+    balanced: Mapping[str, float | None] | None = None,
+) -> MethodResult:
+    """balanced: client -> balanced accuracy, if `per_client` does not know it."""
+    balanced = balanced_of(per_client) if balanced is None else balanced
+    return MethodResult(
+        accuracy=mean_of_known(per_client.values()),
+        per_client=dict(per_client),
+        balanced_accuracy=mean_of_known(balanced.values()),
+        balanced_per_client=dict(balanced),
+        attack_success=attack_success,
+    )

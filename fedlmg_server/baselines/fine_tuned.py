@@ -11,7 +11,7 @@ from common.evaluation import Evaluation
 from common.models import architectures
 from common.models.predictor import Classifier, ModelError, load_classifier
 from common.vision.metrics import mean_of_known
-from fedlmg_server.baselines.virtual_run import VirtualRun, choose_shared
+from fedlmg_server.baselines.virtual_run import VirtualRun, balanced_of, choose_shared
 
 KINDS = ("no-federation", "personal")
 """Folders in a client's cache."""
@@ -61,3 +61,13 @@ def rows(found: Mapping[str, Matrix]) -> dict[str, dict[str, float | None]]:
                 test: mean_of_known(row[test] for row in matrix.values()) for test in read_by_all
             }
     return per_method
+
+
+def balanced_rows(found: Mapping[str, Matrix]) -> dict[str, dict[str, float | None]]:
+    """`rows` of the balanced accuracies."""
+    return rows(
+        {
+            kind: {client: balanced for client, row in matrix.items() if (balanced := balanced_of(row))}
+            for kind, matrix in found.items()
+        }
+    )

@@ -71,10 +71,13 @@ def measure_method(method: str, run: VirtualRun) -> Outcome:
 def _of_the_run(method: str, run: VirtualRun) -> Outcome:
     results = read_results(run.workspace.report)
     attack = results.methods[method].attack_success if method in results.methods else None
+    balanced = None
     if method in results.methods:
         per_client = results.methods[method].measured
+        balanced = results.methods[method].balanced
     elif method in compare.UNTRAINED:
-        per_client = compare.measure_untrained(run)[0][method].measured
+        row = compare.measure_untrained(run)[0][method]
+        per_client, balanced = row.measured, row.balanced
     elif method == compare.returned_method(run):
         per_client = run.measure(load_model(run))
     elif method == "general":
@@ -87,7 +90,7 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
         raise DoesNotApply("no client measured such a model: set 'warm-start'")
     else:
         raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
-    return Outcome(per_client, _cost_in_run(method, results, run), attack)
+    return Outcome(per_client, _cost_in_run(method, results, run), attack, balanced)
 
 
 def _cost_in_run(method: str, results: Results, run: VirtualRun) -> Cost:

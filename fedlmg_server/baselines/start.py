@@ -6,7 +6,7 @@ from common.config import ConfigError
 from common.models.predictor import Classifier
 from fedlmg_server.baselines.averaging import shared_architecture
 from fedlmg_server.baselines.outcome import DoesNotApply
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun
 from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
@@ -28,7 +28,7 @@ def general_classifier(run: Run, architecture: str) -> Classifier:
     return Classifier(model, general_class_names(run), run.preprocess)
 
 
-def measure_general(run: VirtualRun) -> dict[str, float]:
+def measure_general(run: VirtualRun) -> Accuracies:
     """Client -> accuracy of the general model of the student's architecture.
 
     Raises

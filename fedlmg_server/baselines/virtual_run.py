@@ -1,6 +1,6 @@
 """A run of virtual clients: their images are at hand here, so that every method can be measured on them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from common.datasets.labeled_images import LabeledImages
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.models.predictor import Classifier
-from common.vision.metrics import accuracy, predict
+from common.vision.metrics import accuracy, balanced_accuracy, predict
 from fedlmg_server import class_notes
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.run import Run
@@ -22,6 +22,20 @@ from fedlmg_server.workspace import Workspace
 
 SHARED = ("uploads", "general", "witness", class_notes.FILE)
 """Parts of a workspace that do not change with the settings of synthesis and distillation."""
+
+
+class Accuracies(dict[str, float]):
+    """Client -> accuracy in [0, 1]; `balanced`: client -> the same, as the mean over the classes of its test images."""
+
+    def __init__(self, read: Mapping[str, tuple[torch.Tensor, torch.Tensor]]):
+        """read: client -> probabilities (N, classes) and labels (N,)."""
+        super().__init__({name: accuracy(found, labels) for name, (found, labels) in read.items()})
+        self.balanced = {name: balanced_accuracy(found.argmax(1), labels) for name, (found, labels) in read.items()}
+
+
+def balanced_of(per_client: Mapping) -> dict[str, float]:
+    """The balanced accuracies of `Accuracies`; of other accuracies none are known."""
+    return per_client.balanced if isinstance(per_client, Accuracies) else {}
 
 
 MOST_SHARED = 24
@@ -112,14 +126,14 @@ class VirtualRun(Run):
             images[upload.client] = LabeledImages(part.images[labels >= 0], labels[labels >= 0])
         return images
 
-    def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> dict[str, float]:
+    def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> Accuracies:
         """Client -> accuracy in [0, 1] of one model of `class_names` on its test images, or on those of `test`."""
-        return {
-            client: accuracy(predict(model, self.preprocess, images.images), images.labels)
-            for client, images in (test or self.test).items()
-        }
+        tests = (test or self.test).items()
+        return Accuracies(
+            {client: (predict(model, self.preprocess, images.images), images.labels) for client, images in tests}
+        )
 
-    def measure_classifier(self, classifier: Classifier, clients: Collection[str] = ()) -> dict[str, float]:
+    def measure_classifier(self, classifier: Classifier, clients: Collection[str] = ()) -> Accuracies:
         """The same of a model with class names of its own, which are matched by name; what it takes for a class that
         the run lacks counts as wrong. `clients`: whose test images it reads, if not all."""
         there = len(self.class_names)
@@ -127,11 +141,11 @@ class VirtualRun(Run):
             classifier.class_names, self.class_names, parse_aliases(self.config.clients.class_aliases)
         )
         columns = columns.where(columns >= 0, there + torch.arange(len(columns)))
-        network, measured = classifier.network.to(self.device), {}
+        network, read = classifier.network.to(self.device), {}
         for client, images in self.test.items():
             if clients and client not in clients:
                 continue
             local = predict(network, classifier.preprocessing, images.images)
             spread = local.new_zeros(len(local), there + len(columns))
-            measured[client] = accuracy(spread.index_add_(1, columns, local), images.labels)
-        return measured
+            read[client] = spread.index_add_(1, columns, local), images.labels
+        return Accuracies(read)

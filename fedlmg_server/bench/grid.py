@@ -20,10 +20,11 @@ from common.config import Config, ConfigError
 from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
+from common.vision.metrics import mean_of_known
 from fedlmg_server import pipeline
 from fedlmg_server.baselines import methods
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_to_every_client, cost_of_uploads
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import VirtualRun, balanced_of
 from fedlmg_server.bench import rows
 from fedlmg_server.bench.experiment import Experiment
 from fedlmg_server.bench.rows import Row
@@ -99,7 +100,9 @@ class Cell:
         if path.exists() and (content := json.loads(path.read_text(encoding="utf-8")))["made_from"] == fingerprint:
             return Row(**content["row"])
         row = Row(
-            **{"setting": self.setting, "method": name, "seed": self.run.config.seed, "note": self.note} | measure()
+            **{"setting": self.setting, "method": name, "seed": self.run.config.seed, "note": self.note}
+            | {"test_images": {client: len(images) for client, images in self.run.test.items()}}
+            | measure()
         )
         write_json(path, {"made_from": fingerprint, "row": asdict(row)})
         accuracy = f"does not apply: {row.note}" if row.accuracy is None else f"{row.accuracy:.1%}"
@@ -143,11 +146,18 @@ def _measure_method(name: str, run: VirtualRun) -> dict:
         outcome = methods.measure_method(name, run)
     except DoesNotApply as reason:
         return {"note": str(reason)}
-    return _accuracies(outcome.per_client) | asdict(outcome.cost) | {"attack_success": outcome.attack_success}
+    accuracies = _accuracies(outcome.per_client, outcome.balanced_per_client)
+    return accuracies | asdict(outcome.cost) | {"attack_success": outcome.attack_success}
 
 
-def _accuracies(per_client: dict[str, float]) -> dict:
-    return {"accuracy": sum(per_client.values()) / len(per_client), "per_client": per_client}
+def _accuracies(per_client: dict[str, float], balanced: dict[str, float] | None = None) -> dict:
+    balanced = balanced_of(per_client) if balanced is None else balanced
+    return {
+        "accuracy": sum(per_client.values()) / len(per_client),
+        "per_client": dict(per_client),
+        "balanced_accuracy": mean_of_known(balanced.values()),
+        "balanced_per_client": balanced,
+    }
 
 
 def _load_public_images(path: str, image_size: int) -> torch.Tensor | None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from common.names import safe_name
 from common.storage.atomic import write_bytes
+from common.vision.metrics import wilson_interval
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.report import plots
 from fedlmg_server.report.markdown import DASH, line, spread
-from fedlmg_server.results import title_method
+from fedlmg_server.results import format_interval, title_method
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"
@@ -29,6 +30,11 @@ class Row(Cost):
     accuracy: float | None = None
     """Mean over the clients' test sets; None: see `note`."""
     per_client: dict[str, float] = field(default_factory=dict)
+    balanced_accuracy: float | None = None
+    """The same, with every class of a client counting alike."""
+    balanced_per_client: dict[str, float] = field(default_factory=dict)
+    test_images: dict[str, int] = field(default_factory=dict)
+    """Client -> number of its test images."""
     kept: float | None = None
     """Of a variant, the share of its images that are learned from."""
     attack_success: float | None = None
@@ -58,6 +64,19 @@ class Summary:
         """Mean and standard deviation over the seeds in %; a dash where not measured."""
         values = [row.accuracy if client is None else row.per_client.get(client) for row in self.measured]
         return spread(100 * value for value in values if value is not None)
+
+    def balanced(self, client: str | None = None) -> str:
+        """`percent` of the balanced accuracies."""
+        of = ((row.balanced_accuracy if client is None else row.balanced_per_client.get(client)) for row in self.rows)
+        return spread(100 * value for value in of if value is not None)
+
+    def sure(self, client: str) -> str:
+        """`percent`, and where the mean accuracy lies with a confidence of 95 %, as the client has few test images."""
+        values = [row.per_client[client] for row in self.measured if client in row.per_client]
+        counts = [row.test_images[client] for row in self.measured if row.test_images.get(client)]
+        if not values or not counts:
+            return self.percent(client)
+        return f"{self.percent(client)} ({format_interval(wilson_interval(statistics.mean(values), min(counts)))})"
 
     def against(self, base: "Summary") -> str:
         """Mean and standard deviation of the differences from `base`, in points, over the seeds that both have."""
@@ -109,12 +128,16 @@ def as_csv(rows: list[Row]) -> str:
     """One line a row; the clients' accuracies behind the other columns."""
     clients = list(dict.fromkeys(client for row in rows for client in row.per_client))
     columns = ["setting", "method", "seed", "accuracy", *COSTS, "kept", "attack_success", "note"]
+    alike = list(dict.fromkeys(client for row in rows for client in row.balanced_per_client))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *(f"accuracy {client}" for client in clients)])
+    further = ["balanced_accuracy", *(f"balanced accuracy {client}" for client in alike)] if alike else []
+    writer.writerow([*columns, *(f"accuracy {client}" for client in clients), *further])
     for row in rows:
         flat = asdict(row)
-        writer.writerow([*(flat[name] for name in columns), *(row.per_client.get(client, "") for client in clients)])
+        balanced = [row.balanced_accuracy, *(row.balanced_per_client.get(client, "") for client in alike)]
+        by_client = [row.per_client.get(client, "") for client in clients]
+        writer.writerow([*(flat[name] for name in columns), *by_client, *(balanced if alike else [])])
     return text.getvalue()
 
 
@@ -126,6 +149,8 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         told = published.get(setting, {})
         base = next((each for each in methods if each.method == BASE), None)
         headers = ["method", f"accuracy, % (seeds {', '.join(map(str, seeds))})", *(["published, %"] if told else [])]
+        alike = any(row.balanced_per_client for each in methods for row in each.rows)
+        headers += ["balanced, %"] if alike else []
         headers += [f"against {BASE}, points"] if base else []
         attacked = any(row.attack_success is not None for each in methods for row in each.rows)
         headers += ["attack succeeds, %"] if attacked else []
@@ -133,12 +158,17 @@ def markdown(rows: list[Row], published: dict[str, dict[str, float]]) -> str:
         parts += [f"## {setting}\n", line(headers), line(["---"] * len(headers))]
         for each in methods:
             shown = [title_method(each.method), each.percent(), *([str(told.get(each.method, DASH))] if told else [])]
+            shown += [each.balanced()] if alike else []
             compared = [DASH if each is base else each.against(base)] if base else []
             fallen = [100 * row.attack_success for row in each.rows if row.attack_success is not None]
             parts.append(line(shown + compared + ([spread(fallen)] if attacked else []) + _costs(each)))
         clients = list(dict.fromkeys(client for each in methods for row in each.rows for client in row.per_client))
         parts += ["", line(["method", *clients]), line(["---"] * (len(clients) + 1))]
-        parts += [line([title_method(each.method), *map(each.percent, clients)]) for each in methods if each.measured]
+        known = [each for each in methods if each.measured]
+        parts += [line([title_method(each.method), *map(each.sure, clients)]) for each in known]
+        if alike:
+            parts += ["", line(["method, balanced", *clients]), line(["---"] * (len(clients) + 1))]
+            parts += [line([title_method(each.method), *map(each.balanced, clients)]) for each in known]
         notes = [
             f"- {title_method(each.method)} does not apply: {each.rows[0].note}"
             for each in methods

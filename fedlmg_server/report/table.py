@@ -165,10 +165,12 @@ def _methods(results: Results) -> Table:
     )
     table.add_column("method")
     names = list(results.clients)
-    for header in ("mean", *names):
+    is_balanced = any(method.balanced_accuracy is not None for method in results.methods.values())
+    for header in ("mean", *(["balanced"] * is_balanced), *names):
         table.add_column(make_safe_markup(header), justify="right")
     for name, method in results.methods.items():
         cells = [_cell(method.accuracy, results.best_accuracy(), name)]
+        cells += [format_percent(method.balanced_accuracy)] * is_balanced
         cells += [_cell(method.per_client.get(client), results.best_accuracy(client), name) for client in names]
         table.add_row(make_safe_markup(title_method(name)), *cells)
     return table

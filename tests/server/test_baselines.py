@@ -20,7 +20,7 @@ from fedlmg_server.baselines import (
     weighted_ensemble,
 )
 from fedlmg_server.baselines.outcome import Cost, DoesNotApply, num_bytes
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun, balanced_of
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.events import StageFinished
 from tests.conftest import make_upload
@@ -94,7 +94,16 @@ def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(
 
     assert rows["local-own"].per_client == {"a": 1.0, "b": 0.0}
     assert rows["local-all"].per_client == {"a": 0.5, "b": 0.5}
+    assert [row.balanced_per_client for row in rows.values()] == [row.per_client for row in rows.values()]
     assert matrix == {"a": {"a": 1.0, "b": 1.0}, "b": {"a": 0.0, "b": 0.0}}
+
+
+def test_in_balanced_accuracies_every_class_counts_alike():
+    read = {"a": (torch.tensor([[1.0, 0.0]]).repeat(10, 1), torch.tensor([0] * 9 + [1]))}
+
+    found = Accuracies(read)
+
+    assert (found["a"], balanced_of(found), balanced_of(dict(found))) == (0.9, {"a": 0.5}, {})
 
 
 def test_of_many_test_sets_most_are_read_by_their_own_client_alone(uploads, monkeypatch: pytest.MonkeyPatch):

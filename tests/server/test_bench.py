@@ -130,6 +130,17 @@ def test_rows_are_compared_with_the_default_seed_by_seed():
     assert "| plain | 46.0 ± 33.4 | +4.0 ± 2.8 |" in table
 
 
+def test_table_and_csv_have_balanced_accuracies_and_intervals_of_few_test_images():
+    known = replace(ROW, balanced_accuracy=0.4, balanced_per_client={"a": 0.4}, test_images={"a": 39})
+
+    table, (line,) = rows.markdown([known], {}), csv.DictReader(StringIO(rows.as_csv([known])))
+
+    assert "| plain | 50.0 | 40.0 | 0 |" in table
+    assert "| plain | 50.0 (35\N{EN DASH}65) |" in table
+    assert "| plain | 40.0 |\n" in table
+    assert (line["balanced_accuracy"], line["balanced accuracy a"]) == ("0.4", "0.4")
+
+
 def test_csv_has_a_line_a_row_and_a_column_a_client():
     text = rows.as_csv([ROW, replace(ROW, per_client={"b": 0.25})])
 
