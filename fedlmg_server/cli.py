@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.config import ConfigError
+from common.config import Config, ConfigError
 from common.config.node import MAX_MEGAPIXELS
 from common.config.overrides import read_overrides
 from common.config.run import LARGEST_SEED, tell_contradictions
@@ -101,25 +101,52 @@ def run(
 
 
 @app.command()
-def plan(workspace: Annotated[Path, typer.Argument(help="Folder of a run that has uploads.")]) -> None:
+def plan(
+    workspace: Annotated[
+        Path | None, typer.Argument(help="Folder of a run that has uploads; without it, the config alone is asked.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with config keys of a run to come.")] = None,
+    run_config: Annotated[
+        list[str] | None, typer.Option(help="Config keys that override those of --config, as \"key=value key='text'\".")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes that each client holds, where the config does not tell.")
+    ] = None,
+    seconds_per_image: Annotated[
+        float | None, typer.Option(min=0, help="Of one process, where it cannot be measured on this machine.")
+    ] = None,
+) -> None:
     """Estimate the cost of synthesis: number of images, bytes, and hours on this machine.
 
-    The hours come from a short timed test. No image is generated.
+    The hours come from a short timed test. No image is kept.
     """
+    try:
+        if workspace is None:
+            from fedlmg_server.forecast import forecast
+
+            overrides = _read_overrides(config, run_config)
+            lines = forecast(Config.from_run_config(overrides), classes, seconds_per_image).sentences()
+        elif config or run_config or classes or seconds_per_image is not None:
+            raise ConfigError("a folder of a run has its own config: give the folder alone, or leave it out")
+        else:
+            lines = [_estimate(workspace)]
+    except ConfigError as error:
+        raise print_failure(console, error, "No estimate is possible") from None
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _estimate(workspace: Path) -> str:
     from fedlmg_server.collection.validation import validate_uploads
     from fedlmg_server.run import Run
     from fedlmg_server.synthesis import estimate
 
-    try:
-        run = Run.reopen(workspace)
-        with run.workspace.lock():
-            validate_uploads(run)
-        if not run.uploads:
-            raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
-        cost = estimate.estimate_cost(run)
-    except ConfigError as error:
-        raise print_failure(console, error, "No estimate is possible") from None
-    console.print(cost.sentence(), soft_wrap=True)
+    run = Run.reopen(workspace)
+    with run.workspace.lock():
+        validate_uploads(run)
+    if not run.uploads:
+        raise ConfigError(f"{workspace} holds no valid upload: collect uploads with `fedlmg run` first")
+    return estimate.estimate_cost(run).sentence()
 
 
 @app.command()

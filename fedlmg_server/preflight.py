@@ -102,7 +102,7 @@ def _check_virtual_clients(config: Config, vocabulary: Vocabulary) -> None:
         raise ConfigError("config key 'dp-epsilon' needs the extra 'privacy': install it, or set the key to 0")
     for name in _names(config)[: config.clients.num_clients] if config.training.initialisation else ():
         _check_initialisation(config, name)
-    spaces = _virtual_classes(config)
+    spaces = virtual_classes(config)
     aliases = labels.parse_aliases(config.clients.class_aliases)
     spelt = labels.in_one_spelling({"": list(vocabulary.names or ()), **spaces}, aliases)
     spelt.pop("")
@@ -134,7 +134,7 @@ def _check_initialisation(config: Config, name: str) -> None:
         raise ConfigError(f"config key 'initialisation': {error}") from None
 
 
-def _virtual_classes(config: Config) -> dict[str, list[str]]:
+def virtual_classes(config: Config) -> dict[str, list[str]]:
     """Name of each virtual client -> the classes that it may hold, as far as file names tell."""
     names = list(registry.find_dataset(config.simulation.dataset).class_names)
     paths = [part.strip() for part in config.simulation.folders.split(";") if part.strip()]

@@ -39,7 +39,7 @@ SERVER_FLOORS = (
     {"baselines", "deployment"},
     {"erasure", "report"},
     {"evaluation", "pipeline", "preflight"},
-    {"forget", "pretraining", "runs"},
+    {"forecast", "forget", "pretraining", "runs"},
     {"bench"},
     {"server_app", "cli"},
 )

@@ -58,6 +58,13 @@ class Description:
     """Of the images that the run asks for, in latents or, of a pixel model, in pixels."""
 
     @property
+    def pixels(self) -> int:
+        """On a side of an image."""
+        return (
+            self.side if self.autoencoder is None else self.side * _pixels_of_latent(self.autoencoder) * self.entry.fold
+        )
+
+    @property
     def family(self) -> str:
         return self.index["_class_name"]
 

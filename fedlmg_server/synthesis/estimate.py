@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from common import manifest
+from common.config import Config
 from common.upload import Upload, is_whole
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import plan
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
+from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.launch import num_processes
 from fedlmg_server.synthesis.within_memory import WithinMemory
 
@@ -58,13 +60,27 @@ def time_probe(backend: DiffusionBackend, run: Run, upload: Upload, total: int, 
 
     The processes generate side by side as fast as one alone, as they do on a GPU or a core each.
     """
-    config = run.config.synthesis
-    guidance = guide_by(upload, config, backend.device)
-    generate = WithinMemory(lambda batch: generate_batch(backend, guidance, batch, upload.class_names, config))
-    per_class = -(-PROBE_IMAGES // len(upload.held_class_names))
-    batch = plan.plan_images(run.config.seed, upload.client, upload.held_class_names, per_class)[:PROBE_IMAGES]
-    generate(batch if config.compile else batch[:1])
+    guidance = guide_by(upload, run.config.synthesis, backend.device)
+    seconds, size = time_images(backend, guidance, run.config, upload.held_class_names, upload.class_names)
+    return Estimate(total, total * size / 1e6, total * seconds / processes, processes)
+
+
+def time_images(
+    backend: DiffusionBackend,
+    guidance: ClassifierGuidance,
+    config: Config,
+    drawn: list[str],
+    class_names: list[str] | None = None,
+) -> tuple[float, int]:
+    """Seconds for one guided image, and its bytes as pixels; nothing is kept.
+
+    drawn: classes of the images. class_names: all that the classifier knows; None: these.
+    """
+    settings, names = config.synthesis, class_names or drawn
+    generate = WithinMemory(lambda batch: generate_batch(backend, guidance, batch, names, settings))
+    per_class = -(-PROBE_IMAGES // len(drawn))
+    batch = plan.plan_images(config.seed, "", drawn, per_class)[:PROBE_IMAGES]
+    generate(batch if settings.compile else batch[:1])
     started = time.monotonic()
     images = generate(batch).cpu()
-    seconds = (time.monotonic() - started) / len(batch)
-    return Estimate(total, total * images[0].numel() / 1e6, total * seconds / processes, processes)
+    return (time.monotonic() - started) / len(batch), images[0].numel()
