@@ -4,9 +4,15 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from common.config import Config
 from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers import folders
+
+VALIDATION_SHARE = 1 / 8
+"""Of the images that a split anew leaves for training and validation, as in folders without splits."""
 
 
 def count_folders(config: Config) -> int:
@@ -35,13 +41,31 @@ def name_client(index: int, config: Config) -> str:
 def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[str, LabeledImages]]:
     """The class names and splits of the whole folder of client number `index`.
 
-    most: the most training images of each class that are read; None reads all.
+    most: the most training images of each class that are read; None, or a split by `test-share`, reads all.
 
     Raises
     ------
     FolderError: the folder cannot be used as a dataset.
     """
-    return _load(_paths(config)[index % count_folders(config)], config.training.image_size, most)
+    path, share = _paths(config)[index % count_folders(config)], config.simulation.test_share
+    names, splits = _load(path, config.training.image_size, None if share else most)
+    return names, split_anew(splits, share, config.seed) if share else splits
+
+
+def split_anew(splits: dict[str, LabeledImages], share: float, seed: int) -> dict[str, LabeledImages]:
+    """The same images in other splits: of each class the share `share` for testing, an eighth of the others for
+    validation, all drawn by `seed`."""
+    labels = torch.cat([part.labels for part in splits.values()])
+    images = torch.cat([part.images for part in splits.values()])
+    drawn: dict[str, list[np.ndarray]] = {split: [] for split in splits}
+    for label in labels.unique().tolist():
+        rows = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels.numpy() == label))
+        test, others = np.split(rows, [round(len(rows) * share)])
+        validation, train = np.split(others, [round(len(others) * VALIDATION_SHARE)])
+        for split, part in (("train", train), ("validation", validation), ("test", test)):
+            drawn[split].append(part)
+    rows_of = {split: torch.from_numpy(np.concatenate(parts)) for split, parts in drawn.items()}
+    return {split: LabeledImages(images[rows], labels[rows]) for split, rows in rows_of.items()}
 
 
 def _paths(config: Config) -> list[Path]:

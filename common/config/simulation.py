@@ -1,9 +1,9 @@
 """Settings of virtual clients, which real clients and real runs ignore: who holds what, and who is broken."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from common.config.fields import RULES
@@ -45,6 +45,9 @@ class SimulationConfig(PrivacyConfig):
     folders: str = ""
     """Image folders in place of an embedded data set: absolute paths between semicolons. Clients with the same folder
     share it, every n-th image each or as `partition` says."""
+    test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each class of `folders` that is for testing, drawn by `seed` whatever splits the folders have; an eighth
+    of the others are for validation. Several seeds then repeat a small federation's split. 0: the folders' own."""
     partition: Literal["domain", "dirichlet", "shards"] = "domain"
     """How images are shared out. `domain`: client i has the images of domain i modulo four. `dirichlet` and `shards`:
     all domains are mixed, and each client has more of some classes than of others."""

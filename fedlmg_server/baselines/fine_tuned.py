@@ -23,7 +23,8 @@ Matrix = dict[str, dict[str, float]]
 def measure(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> dict[str, Matrix]:
     """Kind -> how its models read every test set, for the clients that measured theirs in this round: a model of an
     earlier round may still lie in the cache of another."""
-    found, shared = {}, choose_shared(run.test)
+    shared = choose_shared(run.test)
+    found: dict[str, Matrix] = {}
     for kind in KINDS:
         told = {client: getattr(evaluation, kind.replace("-", "_")) for client, evaluation in evaluations.items()}
         models = {

@@ -166,3 +166,23 @@ def test_a_folders_images_are_shared_by_dirichlet(two_folders: str):
 def test_a_class_that_the_folder_lacks_is_refused(two_folders: str):
     with pytest.raises(ValueError, match=r"a class index below 3, .* got '3'"):
         clients(folders=two_folders, num_clients=2, client_classes="0;3")
+
+
+def test_a_folder_is_split_anew_by_seed_with_every_image_once(tmp_path: Path):
+    for index in range(40):
+        split, name = ("test" if index == 0 else "train"), ("cat" if index % 4 else "dog")
+        draw_noise(tmp_path / split / name / f"{index}.png", index)
+
+    def held(seed: int) -> list[torch.Tensor]:
+        (data,) = clients(
+            dataset="", folders=str(tmp_path), num_clients=1, min_clients=1, test_share=0.4, seed=seed, image_size=16
+        )
+        assert [len(part) for part in (data.train, data.validation, data.test)] == [21, 3, 16]
+        assert torch.bincount(data.test.labels).tolist() == [12, 4]
+        return [part.images.flatten(1) for part in (data.train, data.validation, data.test)]
+
+    first, again, other = held(0), held(0), held(1)
+
+    assert len(torch.cat(first).unique(dim=0)) == 40
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[2], other[2])
