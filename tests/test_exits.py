@@ -37,6 +37,7 @@ SERVER = [
     ["run", "--config", "PATH"],
     ["run", "--server", "PATH"],
     ["plan", "PATH"],
+    ["plan", "--config", "PATH"],
     ["forget", "a", "--workspace", "PATH"],
     ["pretrain", "--data", "PATH", "--out", "OUT"],
     ["watch", "PATH"],
