@@ -21,7 +21,8 @@ def initialise(model: nn.Module, architecture: str, source: str) -> str:
 
     Parameters
     ----------
-    source: `imagenet` (torchvision's weights, from its cache or downloaded), or a `.safetensors` or `.pth` file.
+    source: `imagenet` (torchvision's weights, from its cache, or downloaded, which is told), or a file, `.safetensors`
+        or `.pth`.
 
     Raises
     ------
@@ -73,6 +74,10 @@ def head_name(model: nn.Module) -> str:
 
 def _imagenet(architecture: str) -> dict[str, torch.Tensor]:
     weights = _imagenet_weights(architecture)
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not kept.exists():
+        # Nobody's connection is used for this without a word.
+        print(f"'{architecture}' starts from ImageNet weights: {weights.url} is downloaded to {kept}", flush=True)
     try:
         tensors: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return tensors

@@ -1,6 +1,8 @@
 """Weights to start from: what fits is taken, the head never, and a bad source is one sentence."""
 
+import re
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -38,7 +40,9 @@ def test_a_tensor_of_another_shape_is_left_and_said(tmp_path: Path):
     assert "stem.0.weight" in sentence
 
 
-def test_imagenet_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_imagenet_weights_come_from_torchvisions_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     torch.manual_seed(0)
     cached = architectures.build("squeezenet1_1", 1000, 224).state_dict()
     weights = architectures.torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
@@ -50,6 +54,25 @@ def test_imagenet_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypat
     pretrained.initialise(model, "squeezenet1_1", "imagenet")
 
     assert torch.equal(model.features[0].weight, cached["features.0.weight"])
+    assert capsys.readouterr().out == ""
+
+
+def test_download_of_imagenet_weights_is_told_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    told = []
+
+    def download(*_: object, **__: object) -> None:
+        told.append(capsys.readouterr().out)
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+
+    with pytest.raises(ValueError, match="cannot be downloaded"):
+        pretrained.initialise(architectures.build("squeezenet1_1", 2, 32), "squeezenet1_1", "imagenet")
+
+    assert re.fullmatch(r"'squeezenet1_1' starts from ImageNet weights: https://\S+ is downloaded to \S+\n", told[0])
 
 
 class Unpickled:
