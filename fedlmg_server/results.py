@@ -22,7 +22,7 @@ FILE = "results.json"
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 METHODS = (
     *("local-own", "local-all", "ensemble"),
-    *("general", "general-same-seconds", "no-federation", "no-federation-all"),
+    *("general", "general-stain-normalised", "general-same-seconds", "no-federation", "no-federation-all"),
     *(f"prompts-only-{distillation}" for distillation in DISTILLATIONS),
     "prompts-only-same-seconds",
     *(f"fedlmg-{distillation}" for distillation in DISTILLATIONS),
@@ -36,6 +36,7 @@ TITLES = {
     "local-own": "local (own test set)",
     "local-all": "local (all test sets)",
     "general": "general (no client)",
+    "general-stain-normalised": "general (no client, stain normalised)",
     "general-same-seconds": "general (no client, same seconds)",
     "no-federation": "no federation (own test set)",
     "no-federation-all": "no federation (all test sets)",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.upload import Upload
 from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, mean_of_known, predict
-from fedlmg_server.baselines import centralised, fine_tuned, start
+from fedlmg_server.baselines import centralised, fine_tuned, stain, start
 from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_uploads
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun, balanced_of, choose_shared
@@ -86,13 +87,17 @@ def measure_everything(
 
 
 def measure_general(run: VirtualRun) -> dict[str, MethodResult]:
-    """The row `general`, where the run has a general model of the student's architecture."""
+    """The row `general`, where the run has a general model of the student's architecture; of microscopes' images also
+    that of images whose stain is matched to the general ones'."""
     try:
         general = start.general_classifier(run, run.config.distillation.student_architecture)
         row = _row(start.measure_general(run))
-        return {"general": row.model_copy(update={"attack_success": measure_attack(run, general.network)})}
+        rows = {"general": row.model_copy(update={"attack_success": measure_attack(run, general.network)})}
     except DoesNotApply:
         return {}
+    with suppress(DoesNotApply):
+        rows["general-stain-normalised"] = _row(stain.measure(run))
+    return rows
 
 
 def trained_methods(run: Run) -> list[str]:

@@ -13,6 +13,7 @@ from fedlmg_server.baselines import (
     linear_probe,
     merging,
     same_seconds,
+    stain,
     start,
     weighted_ensemble,
 )
@@ -31,6 +32,7 @@ from fedlmg_server.distillation.student import make_student
 from fedlmg_server.results import UPPER_BOUNDS, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
+    "general-stain-normalised": stain.stain_normalised,
     "general-same-seconds": same_seconds.general,
     "prompts-only-same-seconds": same_seconds.prompts_only,
     "ensemble-by-quality": weighted_ensemble.by_quality,

@@ -133,16 +133,24 @@ class VirtualRun(Run):
             {client: (predict(model, self.preprocess, images.images), images.labels) for client, images in tests}
         )
 
-    def measure_classifier(self, classifier: Classifier, clients: Collection[str] = ()) -> Accuracies:
+    def measure_classifier(
+        self,
+        classifier: Classifier,
+        clients: Collection[str] = (),
+        tests: Mapping[str, LabeledImages] | None = None,
+    ) -> Accuracies:
         """The same of a model with class names of its own, which are matched by name; what it takes for a class that
-        the run lacks counts as wrong. `clients`: whose test images it reads, if not all."""
+        the run lacks counts as wrong.
+
+        clients: whose test images it reads, if not all. tests: client -> images in place of its test images.
+        """
         there = len(self.class_names)
         columns = find_indices(
             classifier.class_names, self.class_names, parse_aliases(self.config.clients.class_aliases)
         )
         columns = columns.where(columns >= 0, there + torch.arange(len(columns)))
         network, read = classifier.network.to(self.device), {}
-        for client, images in self.test.items():
+        for client, images in (tests or self.test).items():
             if clients and client not in clients:
                 continue
             local = predict(network, classifier.preprocessing, images.images)
