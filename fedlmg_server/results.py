@@ -15,7 +15,7 @@ from common.contracts import Amount, Contract, Count, Fraction, explain_error
 from common.labels.left_out import explain_left_out
 from common.manifest import Membership, Privacy
 from common.storage.atomic import write_json
-from common.vision.metrics import wilson_interval
+from common.vision.shares import wilson_interval
 
 SCHEMA = 1
 FILE = "results.json"

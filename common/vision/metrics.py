@@ -1,7 +1,7 @@
 """How good a classifier is on labelled images."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
 import torch
@@ -10,8 +10,6 @@ from common.storage.images import Images, ImageView
 
 EVALUATION_BATCH_SIZE = 256
 MAX_POINTS = 2000
-Z_95 = 1.96
-"""Standard deviations of a normal distribution on either side of its mean that hold 95 % of it."""
 
 
 @torch.no_grad()
@@ -52,15 +50,6 @@ def balanced_accuracy(predicted: torch.Tensor, labels: torch.Tensor, groups: tor
     return torch.stack([right[groups == group].mean() for group in groups.unique()]).mean().item()
 
 
-def wilson_interval(accuracy: float, num_images: int) -> tuple[float, float]:
-    """Where an accuracy in [0, 1] on `num_images` test images, at least 1, lies for all images, with a confidence of
-    95 % (Wilson, 1927)."""
-    z = Z_95**2 / num_images
-    middle = (accuracy + z / 2) / (1 + z)
-    half = math.sqrt(z * accuracy * (1 - accuracy) + z * z / 4) / (1 + z)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def above_chance(accuracy: float, num_classes: int, num_images: int | None = None) -> float:
     """Accuracy in [0, 1] as the share of the way from chance (0) to perfect (1).
 
@@ -70,12 +59,6 @@ def above_chance(accuracy: float, num_classes: int, num_images: int | None = Non
     chance = 1 / max(num_classes, 2)
     luck = 2 * math.sqrt(chance * (1 - chance) / num_images) if num_images and num_classes > 1 else 0.0
     return max(0.0, (accuracy - luck - chance) / (1 - chance))
-
-
-def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are not None, or None if there is none; summed in the given order."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def count_confusions(probabilities: torch.Tensor, labels: torch.Tensor, num_labels: int | None = None) -> torch.Tensor:

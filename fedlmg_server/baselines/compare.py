@@ -12,7 +12,8 @@ from common.datasets.labeled_images import LabeledImages
 from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.upload import Upload
-from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, mean_of_known, predict
+from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, predict
+from common.vision.shares import mean_of_known
 from fedlmg_server.baselines import centralised, fine_tuned, stain, start
 from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_uploads
 from fedlmg_server.baselines.outcome import DoesNotApply

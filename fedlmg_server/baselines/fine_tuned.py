@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from common.evaluation import Evaluation
 from common.models import architectures
 from common.models.predictor import Classifier, ModelError, load_classifier
-from common.vision.metrics import mean_of_known
+from common.vision.shares import mean_of_known
 from fedlmg_server.baselines.virtual_run import VirtualRun, balanced_of, choose_shared
 
 KINDS = ("no-federation", "personal")

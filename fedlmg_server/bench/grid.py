@@ -20,7 +20,7 @@ from common.config import Config, ConfigError
 from common.datasets.readers import folders
 from common.names import safe_name
 from common.storage.atomic import write_json
-from common.vision.metrics import mean_of_known
+from common.vision.shares import mean_of_known
 from fedlmg_server import pipeline
 from fedlmg_server.baselines import methods
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_to_every_client, cost_of_uploads

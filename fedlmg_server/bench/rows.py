@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.names import safe_name
 from common.storage.atomic import write_bytes
-from common.vision.metrics import wilson_interval
+from common.vision.shares import wilson_interval
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.report import plots
 from fedlmg_server.report.markdown import DASH, line, spread

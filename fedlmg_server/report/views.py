@@ -1,7 +1,7 @@
 """A run's large tables, cut to what a page can show; each says in a sentence what it leaves out."""
 
 from common.html_page import find_mistakes, format_percent
-from common.vision.metrics import mean_of_known
+from common.vision.shares import mean_of_known
 from fedlmg_server.results import ClientResult, Confusion, Model, Results, format_interval
 
 MAX_COLUMNS = 12

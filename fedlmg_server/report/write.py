@@ -4,7 +4,7 @@ from common.evaluation import Evaluation
 from common.names import safe_name
 from common.storage.atomic import write_bytes, write_json
 from common.upload import Upload
-from common.vision.metrics import mean_of_known
+from common.vision.shares import mean_of_known
 from fedlmg_server.baselines.compare import Measurements
 from fedlmg_server.general.images import summarise
 from fedlmg_server.quarantine import read_rejections

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from common.vision.metrics import above_chance, balanced_accuracy, mean_of_known, wilson_interval
+from common.vision.metrics import above_chance, balanced_accuracy
+from common.vision.shares import mean_of_known, wilson_interval
 
 
 def test_what_was_not_measured_counts_for_no_mean():

@@ -41,7 +41,8 @@ def test_page_asks_the_network_for_nothing(html: str):
 def test_figures_are_those_of_the_results(html: str):
     for name, method in figures()["methods"].items():
         per_client = [format_percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
-        assert [results.title_method(name), format_percent(method["accuracy"]), *per_client] in rows(html)
+        means = [format_percent(method.get(mean)) for mean in ("accuracy", "balanced_accuracy")]
+        assert [results.title_method(name), *means, *per_client] in rows(html)
 
 
 def test_headline_compares_in_points(html: str):

@@ -28,7 +28,11 @@ def figures() -> dict:
         },
         "aggregated": {"aggregation": "fine-tuning", "architecture": "small_resnet", "accuracy": 0.75},
         "methods": {
-            "centralised": {"accuracy": 0.952, "per_client": {"mnist": 0.97, HOSTILE: 0.934}},
+            "centralised": {
+                "accuracy": 0.952,
+                "balanced_accuracy": 0.913,
+                "per_client": {"mnist": 0.97, HOSTILE: 0.934},
+            },
             "fedlmg-fine-tuning": {"accuracy": 0.75, "per_client": {"mnist": 0.873, HOSTILE: 0.627}},
             "fedavg": {"accuracy": 0.312, "per_client": {"mnist": 0.5}},
             "local-all": {"accuracy": 0.441, "per_client": {"mnist": 0.4, HOSTILE: 0.482}},
