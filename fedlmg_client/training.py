@@ -72,10 +72,8 @@ def train(
         (folder / "upload" / "manifest.json").touch()
         return Upload.load(folder / "upload")
     check_trainable(data)
-    preprocess, budget = (
-        start.preprocess if start else PreprocessSpec.of(config.image_size, config.initialisation),
-        None,
-    )
+    preprocess = start.preprocess if start else PreprocessSpec.of(config.image_size, config.initialisation)
+    budget = None
     if privacy.dp_epsilon:
         # A virtual client has no private data, so its secret is the seed: its run must be reproducible.
         is_real = data.source == "folder"

@@ -22,6 +22,7 @@ from fedlmg_server.diffusion.description import Description, describe
 from fedlmg_server.diffusion.vocabulary import open_vocabulary
 from fedlmg_server.distillation.synthetic_set import MOST_IN_MEMORY
 from fedlmg_server.preflight import check_config, virtual_classes
+from fedlmg_server.synthesis.estimate import tell_time, time_images
 
 WIRE_BYTES = 2
 """Of a number in an upload."""
@@ -68,9 +69,9 @@ class Forecast:
     def sentences(self) -> list[str]:
         """The forecast, a line each; the last one names what does not fit."""
         lines = [
-            f"{self.num_images} guided images of {self.side} pixels: {self.num_clients} clients with "
-            f"{self.num_images // self.per_class} classes in all, {self.per_class} images of each",
-            self._tell_hours(),
+            f"{self.num_images} guided images of {self.side} pixels: {self.per_class} of every class that each of "
+            f"{self.num_clients} clients holds",
+            self._tell_time(),
             *(need.clause() for need in self.needs),
         ]
         if missing := [need for need in self.needs if need.share > 1]:
@@ -78,15 +79,16 @@ class Forecast:
             lines += [f"It will not fit, and the largest need is {worst.clause()}; {worst.remedy}"]
         return lines
 
-    def _tell_hours(self) -> str:
+    def _tell_time(self) -> str:
         kind = "CPU" if self.device == "cpu" else "GPU"
         if self.seconds is None:
             return (
-                f"{kind}-hours: not known, as the weights of '{self.model}' are not on this machine: download them "
+                f"{kind} time: not known, as the weights of '{self.model}' are not on this machine: download them "
                 "first, or give `--seconds-per-image`"
             )
-        hours = self.num_images * self.seconds / 3600
-        return f"{kind}-hours: about {_show(hours)}, or {_show(hours / self.processes)} on {self.processes} processes"
+        total = self.num_images * self.seconds
+        by_all = f"{tell_time(total / self.processes)} on {self.processes} processes"
+        return f"{kind} time: about {tell_time(total)}, or {by_all}"
 
 
 def forecast(config: Config, classes: int | None = None, seconds: float | None = None) -> Forecast:
@@ -208,7 +210,6 @@ def _count_numbers(file: Path) -> int:
 def _measure_seconds(config: Config, device: torch.device, num_classes: int) -> float:
     """Seconds for one image, guided by a classifier that has learned nothing."""
     from fedlmg_server.diffusion import opening  # Diffusers takes seconds to import.
-    from fedlmg_server.synthesis import estimate
     from fedlmg_server.synthesis.guidance import ClassifierGuidance
 
     if device.type == "cpu":
@@ -223,7 +224,7 @@ def _measure_seconds(config: Config, device: torch.device, num_classes: int) -> 
     )
     known = open_vocabulary(synthesis).names or (PROBE_CLASS,)
     backend = opening.load_backend(synthesis, device)
-    return estimate.time_images(backend, guidance, config, list(known[:num_classes]))[0]
+    return time_images(backend, guidance, config, list(known[:num_classes]))[0]
 
 
 def _show(number: float) -> str:

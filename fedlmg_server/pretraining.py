@@ -28,7 +28,7 @@ NUM_PUBLIC_IMAGES = 60_000
 NUM_HELD_OUT_IMAGES = 12_000
 SAMPLES_PER_CLASS = 100
 VERSIONS = 4
-"""Looks of each training image where looks are varied: the autoencoder reads each version once."""
+"""Looks of each training image where looks are varied; all are made, and encoded, before the denoiser is trained."""
 PART = 512
 """Images whose look is varied at once."""
 LEAST_JUDGE_UPDATES = 900
@@ -130,9 +130,8 @@ def vary_looks(images: PublicImages, config: PretrainConfig) -> PublicImages:
 
 def measure_quality(pipeline, images: PublicImages, config: PretrainConfig) -> Quality:
     """Sample every class and compare the samples with held-out real images, whose looks were varied as well."""
-    seed = config.seed
     by, judge_accuracy, test = _train_evaluation_classifier(images, config)
-    samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, seed)
+    samples = train.sample(pipeline, images.class_names, SAMPLES_PER_CLASS, config.seed)
     samples = (samples * 255).round().to(torch.uint8)
     labels = torch.arange(len(images.class_names)).repeat(SAMPLES_PER_CLASS)
     half = len(test.images) // 2

@@ -16,38 +16,10 @@ from common.labels.left_out import explain_left_out
 from common.manifest import Membership, Privacy
 from common.storage.atomic import write_json
 from common.vision.shares import wilson_interval
+from fedlmg_server.method_names import UPPER_BOUNDS, place_method
 
 SCHEMA = 1
 FILE = "results.json"
-DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
-METHODS = (
-    *("local-own", "local-all", "ensemble"),
-    *("general", "general-stain-normalised", "general-same-seconds", "no-federation", "no-federation-all"),
-    *(f"prompts-only-{distillation}" for distillation in DISTILLATIONS),
-    "prompts-only-same-seconds",
-    *(f"fedlmg-{distillation}" for distillation in DISTILLATIONS),
-    *("fedlmg-merge", "personal", "personal-all"),
-    *("centralised-with-general", "centralised"),
-)
-"""The order in which methods are shown; others come before the upper bounds."""
-UPPER_BOUNDS = ("centralised-with-general", "centralised")
-"""Methods that see the clients' real images, so that they are never the best."""
-TITLES = {
-    "local-own": "local (own test set)",
-    "local-all": "local (all test sets)",
-    "general": "general (no client)",
-    "general-stain-normalised": "general (no client, stain normalised)",
-    "general-same-seconds": "general (no client, same seconds)",
-    "no-federation": "no federation (own test set)",
-    "no-federation-all": "no federation (all test sets)",
-    "prompts-only-same-seconds": "prompts-only (same seconds)",
-    "personal": "personal (own test set)",
-    "personal-all": "personal (all test sets)",
-    "centralised-with-general": "centralised with general (upper bound)",
-    "centralised": "centralised (upper bound)",
-}
-"""Methods whose name alone does not say on which images or for what they stand."""
-
 
 Model = Literal["own", "general", "no_federation", "aggregated", "personal"]
 """A model that a client measures on its own test images, by the name of its accuracy in `ClientResult`."""
@@ -274,7 +246,7 @@ def make_results(
             "config": dict(config),
             "clients": dict(clients),
             "aggregated": aggregated,
-            "methods": {name: methods[name] for name in sorted(methods, key=_place)},
+            "methods": {name: methods[name] for name in sorted(methods, key=place_method)},
             "synthesis": synthesis,
             "general": general,
             "stages": dict(stages),
@@ -314,17 +286,8 @@ def format_interval(interval: tuple[float, float] | None) -> str:
     return "\N{EN DASH}" if interval is None else "\N{EN DASH}".join(f"{100 * end:.0f}" for end in interval)
 
 
-def title_method(method: str) -> str:
-    """The method's name as tables and plots show it."""
-    return TITLES.get(method, method)
-
-
 def _validate(content: object) -> Results:
     try:
         return Results.model_validate(content)
     except ValidationError as error:
         raise ValueError(explain_error(error, FILE)) from None
-
-
-def _place(method: str) -> float:
-    return METHODS.index(method) if method in METHODS else len(METHODS) - len(UPPER_BOUNDS) - 0.5

@@ -47,7 +47,7 @@ class SimulationConfig(PrivacyConfig):
     share it, every n-th image each or as `partition` says."""
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each class of `folders` that is for testing, drawn by `seed` whatever splits the folders have; an eighth
-    of the others are for validation. Several seeds then repeat a small federation's split. 0: the folders' own."""
+    of the others are for validation. So each seed measures a small federation on another split. 0: the folders' own."""
     partition: Literal["domain", "dirichlet", "shards"] = "domain"
     """How images are shared out. `domain`: client i has the images of domain i modulo four. `dirichlet` and `shards`:
     all domains are mixed, and each client has more of some classes than of others."""

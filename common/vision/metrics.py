@@ -36,12 +36,12 @@ def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) ->
 
 
 def balanced_accuracy(predicted: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor | None = None) -> float:
-    """The mean, in [0, 1], of the shares of each class's images that are read right; every class counts alike.
+    """The mean over the classes of the share of a class's images that is read right, in [0, 1]; nan without images.
 
     Parameters
     ----------
-    predicted, labels: int64 (N,), and nan for none; a label that no prediction equals, such as -1, counts as wrong.
-    groups: int64 (N,), the class whose share an image belongs to, if `labels` do not tell classes apart.
+    predicted, labels: int64 (N,); a label that no prediction equals, such as -1, counts as wrong.
+    groups: int64 (N,), the class of each image, where `labels` have one value for several classes; None: `labels`.
     """
     groups = labels if groups is None else groups
     if not len(labels):

@@ -144,7 +144,7 @@ def measure_untrained(
     teachers.read_with_all(run, measure)
     attacks = measure_attack_on_uploads(run)
     voters = torch.stack(list(run.known_classes.values())).sum(0)
-    ensemble = Accuracies({name: (teachers.average(sums[name], voters), shared[name].labels) for name in shared})
+    ensemble = Accuracies.of({name: (teachers.average(sums[name], voters), shared[name].labels) for name in shared})
     rows = {
         "local-own": _row({name: own[name] for name in every}, attacks[0], own_balanced),
         "local-all": _row(

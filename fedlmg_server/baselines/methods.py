@@ -26,10 +26,11 @@ from fedlmg_server.baselines.outcome import (
     bytes_to_every_client,
     cost_of_uploads,
 )
-from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
-from fedlmg_server.results import UPPER_BOUNDS, Results, read_results
+from fedlmg_server.method_names import UPPER_BOUNDS
+from fedlmg_server.results import MethodResult, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "general-stain-normalised": stain.stain_normalised,
@@ -73,13 +74,11 @@ def measure_method(method: str, run: VirtualRun) -> Outcome:
 def _of_the_run(method: str, run: VirtualRun) -> Outcome:
     results = read_results(run.workspace.report)
     attack = results.methods[method].attack_success if method in results.methods else None
-    balanced = None
+    per_client: dict[str, float]
     if method in results.methods:
-        per_client = results.methods[method].measured
-        balanced = results.methods[method].balanced
+        per_client = _accuracies(results.methods[method])
     elif method in compare.UNTRAINED:
-        row = compare.measure_untrained(run)[0][method]
-        per_client, balanced = row.measured, row.balanced
+        per_client = _accuracies(compare.measure_untrained(run)[0][method])
     elif method == compare.returned_method(run):
         per_client = run.measure(load_model(run))
     elif method == "general":
@@ -92,7 +91,11 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
         raise DoesNotApply("no client measured such a model: set 'warm-start'")
     else:
         raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
-    return Outcome(per_client, _cost_in_run(method, results, run), attack, balanced)
+    return Outcome(per_client, _cost_in_run(method, results, run), attack)
+
+
+def _accuracies(row: MethodResult) -> Accuracies:
+    return Accuracies(row.measured, row.balanced)
 
 
 def _cost_in_run(method: str, results: Results, run: VirtualRun) -> Cost:

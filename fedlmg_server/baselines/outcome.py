@@ -51,8 +51,6 @@ class Outcome:
     cost: Cost
     attack_success: float | None = None
     """Of a backdoor, in [0, 1]; None where it was not measured."""
-    balanced_per_client: dict[str, float] | None = None
-    """Balanced accuracies; None: those that `per_client` knows, if it is `Accuracies`."""
 
 
 def cost_of_uploads(run: Run) -> Cost:

@@ -24,22 +24,28 @@ SHARED = ("uploads", "general", "witness", class_notes.FILE)
 """Parts of a workspace that do not change with the settings of synthesis and distillation."""
 
 
+MOST_SHARED = 24
+"""Test sets that every client's model reads."""
+
+
 class Accuracies(dict[str, float]):
     """Client -> accuracy in [0, 1]; `balanced`: client -> the same, as the mean over the classes of its test images."""
 
-    def __init__(self, read: Mapping[str, tuple[torch.Tensor, torch.Tensor]]):
+    def __init__(self, plain: Mapping[str, float], balanced: Mapping[str, float]):
+        super().__init__(plain)
+        self.balanced = dict(balanced)
+
+    @classmethod
+    def of(cls, read: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> "Accuracies":
         """read: client -> probabilities (N, classes) and labels (N,)."""
-        super().__init__({name: accuracy(found, labels) for name, (found, labels) in read.items()})
-        self.balanced = {name: balanced_accuracy(found.argmax(1), labels) for name, (found, labels) in read.items()}
+        plain = {name: accuracy(found, labels) for name, (found, labels) in read.items()}
+        balanced = {name: balanced_accuracy(found.argmax(1), labels) for name, (found, labels) in read.items()}
+        return cls(plain, balanced)
 
 
 def balanced_of(per_client: Mapping) -> dict[str, float]:
     """The balanced accuracies of `Accuracies`; of other accuracies none are known."""
     return per_client.balanced if isinstance(per_client, Accuracies) else {}
-
-
-MOST_SHARED = 24
-"""Test sets that every client's model reads."""
 
 
 def choose_shared(clients: Iterable[str]) -> list[str]:
@@ -129,7 +135,7 @@ class VirtualRun(Run):
     def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> Accuracies:
         """Client -> accuracy in [0, 1] of one model of `class_names` on its test images, or on those of `test`."""
         tests = (test or self.test).items()
-        return Accuracies(
+        return Accuracies.of(
             {client: (predict(model, self.preprocess, images.images), images.labels) for client, images in tests}
         )
 
@@ -156,4 +162,4 @@ class VirtualRun(Run):
             local = predict(network, classifier.preprocessing, images.images)
             spread = local.new_zeros(len(local), there + len(columns))
             read[client] = spread.index_add_(1, columns, local), images.labels
-        return Accuracies(read)
+        return Accuracies.of(read)

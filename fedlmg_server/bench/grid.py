@@ -146,12 +146,12 @@ def _measure_method(name: str, run: VirtualRun) -> dict:
         outcome = methods.measure_method(name, run)
     except DoesNotApply as reason:
         return {"note": str(reason)}
-    accuracies = _accuracies(outcome.per_client, outcome.balanced_per_client)
+    accuracies = _accuracies(outcome.per_client)
     return accuracies | asdict(outcome.cost) | {"attack_success": outcome.attack_success}
 
 
-def _accuracies(per_client: dict[str, float], balanced: dict[str, float] | None = None) -> dict:
-    balanced = balanced_of(per_client) if balanced is None else balanced
+def _accuracies(per_client: dict[str, float]) -> dict:
+    balanced = balanced_of(per_client)
     return {
         "accuracy": sum(per_client.values()) / len(per_client),
         "per_client": dict(per_client),

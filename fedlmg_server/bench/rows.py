@@ -11,9 +11,10 @@ from common.names import safe_name
 from common.storage.atomic import write_bytes
 from common.vision.shares import wilson_interval
 from fedlmg_server.baselines.outcome import Cost
+from fedlmg_server.method_names import title_method
 from fedlmg_server.report import plots
 from fedlmg_server.report.markdown import DASH, line, spread
-from fedlmg_server.results import format_interval, title_method
+from fedlmg_server.results import format_interval
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"

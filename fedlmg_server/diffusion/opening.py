@@ -7,6 +7,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+import transformers
 from diffusers import AutoencoderTiny, DiffusionPipeline
 from diffusers.configuration_utils import FrozenDict
 from huggingface_hub import list_repo_files, try_to_load_from_cache
@@ -43,11 +44,14 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
     ------
     ConfigError: there is no pipeline, its family is not supported, or the LoRA weights are none for it.
     """
+    # Bars of loading, which takes a moment, would stand between the lines of the run.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     description = describe(config.diffusion_model, config.diffusion_size)
-    kept = None
+    kept, wording = None, Wording.of(config)
     if texts is not None and description.entry.conditioned_on == "prompt":
         open_encoder = partial(_open_encoder, description, config, device)
-        kept = KeptPrompts(texts, description, open_encoder, device, Wording.of(config))
+        kept = KeptPrompts(texts, description, open_encoder, device, wording)
     pipeline = _open(description, config, _dtype(device), description.text_parts if kept else [])
     decoder = _open_decoder(config.guidance_decoder, _dtype(device)) if config.guidance_decoder else None
     try:
@@ -64,7 +68,7 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
         family = _find_adapter(description)(pipeline, description.side)
         family.condition = kept or family.condition
         if isinstance(family.condition, Prompts):
-            family.condition.wording = Wording.of(config)
+            family.condition.wording = wording
         backend = LatentBackend(family, scheduler, decoder and decoder.to(device))
     if config.compile:
         _compile(backend)

@@ -37,7 +37,7 @@ class Vocabulary:
     names: tuple[str, ...] | None = None
     """All classes that it knows; None: it takes any name."""
     tokenize: Tokenize | None = None
-    """What it reads of a prompt; None: it reads none, or the embedded model's own."""
+    """What it reads of a prompt; None: it knows its classes by `names`, or not at all."""
     wording: Wording = field(default_factory=Wording)
 
     def knows(self, class_name: str) -> bool:

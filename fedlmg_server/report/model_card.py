@@ -4,16 +4,18 @@ It goes where the model goes, so it counts the clients and names none of them.
 """
 
 from common.html_page import format_percent
+from fedlmg_server.method_names import title_method
 from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report import worth
 from fedlmg_server.report.markdown import DASH
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.views import left_out
-from fedlmg_server.results import ClientResult, Results, format_interval, format_points, title_method
+from fedlmg_server.results import ClientResult, Results, format_interval, format_points
 
 MAX_CLASSES, MAX_CLIENTS = 50, 50
 SURE = ("test images", "this model, 95 % interval", "this model, balanced")
-"""Last: where its accuracy lies for all images like the client's, and what it is where every class counts alike."""
+"""The last headers: how many images it was measured on, how sure its accuracy is, and what it is where every class
+counts alike."""
 WARM = ("general model", "no federation", "personal model", "gain, points")
 """Further headers in a warm-started run; the gain is of the personal model against no federation."""
 GENERAL_IMAGES = {

@@ -13,8 +13,9 @@ from common.html_page import format_percent, load_template
 from common.manifest import Manifest, ManifestError
 from common.names import safe_name
 from common.vision.metrics import read_curve
+from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.report import generated, montage, plots, views, worth
-from fedlmg_server.results import UPPER_BOUNDS, Results, format_points, title_method
+from fedlmg_server.results import Results, format_points
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 

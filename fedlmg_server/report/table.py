@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.html_page import format_percent
+from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.monitor.text import make_safe_markup
 from fedlmg_server.report import views, worth
-from fedlmg_server.results import UPPER_BOUNDS, ClientResult, Outcome, Results, format_points, title_method
+from fedlmg_server.results import ClientResult, Outcome, Results, format_points
 
 FEW_KEPT = 0.5
 """Share of a client's images below which the user is told."""
@@ -30,8 +31,8 @@ def print_results(results: Results, report: Path, console: Console | None = None
     """Clients, methods, who is missing; ends with the report's path. Accuracies in percent, differences in points."""
     console = console or Console()
     console.print(_clients(results))
-    _print_certainty(results, console)
     _print_worth(results, console)
+    _print_certainty(results, console)
     if results.methods:
         console.print(_methods(results))
         if "centralised" not in results.methods:
@@ -59,21 +60,21 @@ def print_results(results: Results, report: Path, console: Console | None = None
     console.print(f"Report: {escape(str(report))}", soft_wrap=True)
 
 
+def _table(title: str, caption: str | None = None) -> Table:
+    """Narrow, for many columns must fit into a terminal."""
+    return Table(title=title, caption=caption, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+
+
 def _print_certainty(results: Results, console: Console) -> None:
     """How sure the clients' accuracies are, and how good each model is where every class counts alike."""
     if not (found := views.certainty(results)):
         return
-    table = Table(
-        title="Own test images: accuracy from-to with 95 % confidence, balanced accuracy",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = _table("Own test images: 95 % interval of the accuracy, balanced accuracy")
     table.add_column("client")
     for header in ("images", *found["columns"]):
         table.add_column(header, justify="right")
     for name, (count, cells) in found["rows"].items():
-        table.add_row(make_safe_markup(name), str(count), *cells)
+        table.add_row(make_safe_markup(name), str(count), *(cell.replace(", ", "\n") for cell in cells))
     console.print(table)
 
 
@@ -92,13 +93,7 @@ def _print_worth(results: Results, console: Console) -> None:
 def _clients(results: Results) -> Table:
     aggregated = results.aggregated
     model = f"{aggregated.architecture} by {aggregated.aggregation}"
-    table = Table(
-        title=f"Clients, accuracy in % (one model: {model})",
-        caption=WARM_CAPTION if results.warm_started else None,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = _table(f"Clients, accuracy in % (one model: {model})", WARM_CAPTION if results.warm_started else None)
     table.add_column("client")
     table.add_column("own model")
     headers, figures = (WARM, _with_start) if results.warm_started else (COLD, _without_start)
@@ -157,12 +152,7 @@ def _outcomes(outcomes: dict[str, Outcome]) -> Table:
 
 
 def _methods(results: Results) -> Table:
-    table = Table(
-        title="Methods, accuracy in % on each client's test images",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = _table("Methods, accuracy in % on each client's test images")
     table.add_column("method")
     names = list(results.clients)
     is_balanced = any(method.balanced_accuracy is not None for method in results.methods.values())

@@ -30,10 +30,12 @@ class Estimate:
     processes: int
 
     def sentence(self) -> str:
-        long = self.seconds >= 3600
-        seconds = f"{self.seconds / 3600:.1f} hours" if long else f"{self.seconds:.0f} s"
-        size = f"at most {self.megabytes:.0f} MB"
-        return f"{self.num_images} guided images: about {seconds} on {self.processes} processes, {size}"
+        size, time = f"at most {self.megabytes:.0f} MB", tell_time(self.seconds)
+        return f"{self.num_images} guided images: about {time} on {self.processes} processes, {size}"
+
+
+def tell_time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds:.0f} s"
 
 
 def count_planned_images(run: Run) -> int:

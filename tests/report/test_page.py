@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from common.html_page import format_percent
-from fedlmg_server import results
+from fedlmg_server import method_names, results
 from fedlmg_server.report import model_card, montage, page
 from tests.manifests import make_manifest
 from tests.report.tiny import HOSTILE, figures, make_workspace, warm_figures, write_json
@@ -42,7 +42,7 @@ def test_figures_are_those_of_the_results(html: str):
     for name, method in figures()["methods"].items():
         per_client = [format_percent(method["per_client"].get(client)) for client in ("mnist", HOSTILE)]
         means = [format_percent(method.get(mean)) for mean in ("accuracy", "balanced_accuracy")]
-        assert [results.title_method(name), *means, *per_client] in rows(html)
+        assert [method_names.title_method(name), *means, *per_client] in rows(html)
 
 
 def test_headline_compares_in_points(html: str):

@@ -101,7 +101,7 @@ def test_own_model_reads_its_own_test_set_alone_and_local_models_read_every_one(
 def test_in_balanced_accuracies_every_class_counts_alike():
     read = {"a": (torch.tensor([[1.0, 0.0]]).repeat(10, 1), torch.tensor([0] * 9 + [1]))}
 
-    found = Accuracies(read)
+    found = Accuracies.of(read)
 
     assert (found["a"], balanced_of(found), balanced_of(dict(found))) == (0.9, {"a": 0.5}, {})
 

@@ -27,13 +27,13 @@ def make_forecast(classes: int | None = None, seconds: float | None = 3.6, **set
 def test_images_of_virtual_clients_are_counted_by_the_classes_that_each_holds():
     found = make_forecast(client_classes="0-3;4,5", num_clients=2, images_per_class=5)
 
-    assert found.sentences()[0] == "30 guided images of 32 pixels: 2 clients with 6 classes in all, 5 images of each"
+    assert found.sentences()[0] == "30 guided images of 32 pixels: 5 of every class that each of 2 clients holds"
 
 
 def test_hours_follow_from_the_seconds_of_an_image():
     found = make_forecast(num_clients=2, min_clients=2, images_per_class=50, seconds=36.0)
 
-    assert f"about 10, or {10 / found.processes:.0f} on" in found.sentences()[1]
+    assert f"about 10.0 hours, or {10 / found.processes:.1f} hours on" in found.sentences()[1]
 
 
 def test_clients_of_a_deployment_hold_as_many_classes_as_are_given():

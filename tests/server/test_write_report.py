@@ -21,10 +21,11 @@ from fedlmg_server.distillation import parallel
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.events import PlanMade, StageFinished
 from fedlmg_server.general.models import make_general_models
+from fedlmg_server.method_names import UPPER_BOUNDS
 from fedlmg_server.report.measuring import Measuring
 from fedlmg_server.report.table import print_results
 from fedlmg_server.report.write import write_report
-from fedlmg_server.results import UPPER_BOUNDS, GeneralResult, Results, read_results
+from fedlmg_server.results import GeneralResult, Results, read_results
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from tests.manifests import saying

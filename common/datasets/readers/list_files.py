@@ -210,9 +210,8 @@ def _mapping(folder: Path) -> dict[str, str]:
     found = [file for place in (folder, folder.parent) for file in sorted(place.glob("*label_id_mapping.json"))]
     for file in filter(Path.is_file, found):
         try:
-            return {
-                str(int(index)): str(name) for name, index in json.loads(file.read_text(encoding="utf-8-sig")).items()
-            }
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            return {str(int(index)): str(name) for name, index in content.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise FolderError(
                 f"{printable_path(file)} does not map class names to indices: {error}",
