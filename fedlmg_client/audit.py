@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from common.config.node import MAX_MEGAPIXELS
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.datasets.readers import folders
 from common.labels import maps
 from common.manifest import Membership
@@ -35,8 +35,8 @@ def describe_membership(found: Membership) -> str:
 def measure_membership(
     model: torch.nn.Module,
     preprocess: Callable[[torch.Tensor], torch.Tensor],
-    members: LabeledImages,
-    others: LabeledImages,
+    members: LabeledImages | LabeledView,
+    others: LabeledImages | LabeledView,
 ) -> Membership | None:
     """Attack the model by the loss of each image; None with fewer than 20 training or 20 held-out images."""
     if min(len(members), len(others)) < FEWEST:
@@ -56,8 +56,8 @@ def audit_folder(
     """
     own = folders.load(folder, model.preprocessing.image_size, allow_outside, max_megapixels=max_megapixels)
     known = maps.find_indices(own.class_names, model.class_names, {})
-    held_out = concatenate(own.splits["validation"], own.splits["test"])
-    members, others = (_select_known_classes(part, known) for part in (own.splits["train"], held_out))
+    held_out = own.splits["validation"].join(own.splits["test"])
+    members, others = (part.with_labels(known[part.labels]) for part in (own.splits["train"], held_out))
     if not (found := measure_membership(model.network, model.preprocessing, members, others)):
         raise ValueError(
             f"an audit needs {FEWEST} training and {FEWEST} held-out images of the model's classes, but {folder} has "
@@ -66,18 +66,8 @@ def audit_folder(
     return found
 
 
-def _select_known_classes(part: LabeledImages, known: torch.Tensor) -> LabeledImages:
-    """The images whose class the model has; `known` maps a class of the folder to a class of the model, or to -1."""
-    labels = known[part.labels]
-    return LabeledImages(part.images[labels >= 0], labels[labels >= 0])
-
-
-def concatenate(*parts: LabeledImages) -> LabeledImages:
-    return LabeledImages(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]))
-
-
 def compute_losses(
-    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], data: LabeledImages
+    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], data: LabeledImages | LabeledView
 ) -> torch.Tensor:
     """Cross-entropy of each image, float32 (N,)."""
     return F.nll_loss(predict(model, preprocess, data.images).clamp(min=1e-12).log(), data.labels, reduction="none")

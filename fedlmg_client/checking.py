@@ -8,16 +8,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from common.config.node import MAX_MEGAPIXELS
-from common.datasets.readers.folders import ImageFolder
+from common.datasets.readers.contents import LEAST_IMAGES, Contents
 from common.terminal import print_failure
-from fedlmg_client.training import LEAST_IMAGES
 
 MAX_LINES = 20
 """At most this many lines are printed of each kind of finding."""
 
 
 def show(
-    data: ImageFolder, folder: Path, image_size: int, allow_outside: bool, max_megapixels: float, console: Console
+    data: Contents, folder: Path, image_size: int, allow_outside: bool, max_megapixels: float, console: Console
 ) -> None:
     """Print classes, splits and sizes, what is skipped, what to look at, and in one last line what to do next.
 
@@ -25,12 +24,11 @@ def show(
     ------
     typer.Exit: there are too few images to train.
     """
-    counts = {split: part.labels.bincount(minlength=len(data.class_names)) for split, part in data.splits.items()}
-    table = Table("class", *counts, title=escape(data.layout), show_footer=True)
-    for column, total in zip(table.columns, ("total", *map(len, data.splits.values())), strict=True):
+    table = Table("class", *data.counts, title=escape(data.layout), show_footer=True)
+    for column, total in zip(table.columns, ("total", *(each.total() for each in data.counts.values())), strict=True):
         column.footer = str(total)
-    for index, name in enumerate(data.class_names):
-        table.add_row(escape(name), *(str(int(count[index])) for count in counts.values()))
+    for name in data.class_names:
+        table.add_row(escape(name), *(str(each[name]) for each in data.counts.values()))
     console.print(table)
     widths, heights = zip(*data.sizes, strict=True)
     sizes = "1 image size" if len(data.sizes) == 1 else f"{len(data.sizes)} image sizes"
@@ -40,7 +38,7 @@ def show(
     )
     _print_lines("skipped", data.problems, console)
     _print_lines("look at", data.warnings, console)
-    if (num_train := len(data.splits["train"])) < LEAST_IMAGES:
+    if (num_train := data.counts["train"].total()) < LEAST_IMAGES:
         raise print_failure(console, f"training needs at least {LEAST_IMAGES} images, but has {num_train}: add images")
     files = "1 file is" if data.num_left_out == 1 else f"{data.num_left_out} files are"
     left_out = f"{files} left out, see above" if data.num_left_out else "no file is left out"

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common.config.node import MAX_MEGAPIXELS
+from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
 from common.reading_options import AllowOutside, MaxMegapixels
@@ -42,12 +42,12 @@ def check(
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
 ) -> None:
     """Check a folder of images: show its layout, classes, splits, image sizes and problems."""
-    from common.datasets.readers import folders
+    from common.datasets.readers import contents
     from common.datasets.readers.listing import FolderError
     from fedlmg_client import checking
 
     try:
-        data = folders.load(folder.expanduser(), image_size, allow_outside, max_megapixels=max_megapixels)
+        data = contents.inspect(folder.expanduser(), allow_outside, max_megapixels)
     except FolderError as error:
         raise print_failure(console, error) from None
     checking.show(data, folder, image_size, allow_outside, max_megapixels, console)
@@ -68,13 +68,12 @@ def audit_images(
 ) -> None:
     """Check whether synthetic images are copies of your training images. Nothing leaves this machine."""
     from common.datasets.readers import folders
-    from fedlmg_client import audit as auditing
     from fedlmg_client import image_audit
 
     try:
         own = folders.load(data.expanduser(), image_size, allow_outside, max_megapixels=max_megapixels).splits
         synthetic = image_audit.read_folder(folder.expanduser(), image_size)
-        report = image_audit.compare(synthetic, own["train"], auditing.concatenate(own["validation"], own["test"]))
+        report = image_audit.compare(synthetic, own["train"].images, own["validation"].join(own["test"]).images)
         image_audit.save_pairs(out, report, synthetic, own["train"].images)
     except (ValueError, OSError) as error:
         raise print_failure(console, error) from None
@@ -106,6 +105,9 @@ def join(
         str, typer.Option(help="Architecture of your classifier; `auto` chooses what this machine can train in time.")
     ] = "",
     cache: Annotated[Path | None, typer.Option(help="Folder for results. Default: ~/.cache/fedlmg/NAME.")] = None,
+    image_gigabytes: Annotated[
+        float, typer.Option(min=0, help="Most GB of decoded images in that folder, if yours would fill the memory.")
+    ] = IMAGE_GIGABYTES,
     max_membership_auc: Annotated[
         float | None,
         typer.Option(help="Send nothing if the membership-inference AUC of your model is higher; 0.5 is chance."),
@@ -154,6 +156,8 @@ def join(
     node_config |= {k: v for k, v in refused.items() if not v}
     node_config |= {"allow-outside": True} if allow_outside else {}
     node_config |= {"max-megapixels": max_megapixels} if max_megapixels != MAX_MEGAPIXELS else {}
+    if image_gigabytes != IMAGE_GIGABYTES:
+        node_config["image-gigabytes"] = image_gigabytes
     node_config["cache-path"] = _absolute(cache) if cache else str(cache_path(node_config, Config()))
     try:
         read_node_config(node_config)

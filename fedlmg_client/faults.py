@@ -9,7 +9,7 @@ from common.clients.backdoors import BACKDOORS, poison
 from common.clients.data import ClientData, virtual_index
 from common.config.run import Config, LocalTrainingConfig
 from common.config.simulation import CRASHING_ARCHITECTURE, faults_by_client
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.models.feature_statistics import batch_norm_moments
 from common.upload import Upload
 
@@ -47,12 +47,12 @@ def spoil_class_names(fault: str, data: ClientData) -> ClientData:
     return data
 
 
-def _spoil_images(fault: str, data: ClientData, seed: int) -> tuple[LabeledImages, LabeledImages] | None:
+def _spoil_images(fault: str, data: ClientData, seed: int) -> tuple[LabeledView, LabeledView] | None:
     """Training and validation images; None if the fault does not touch them."""
     generator = torch.Generator().manual_seed(seed)
     if fault in ("random-labels", "lying"):
         shuffled = [
-            LabeledImages(part.images, part.labels[torch.randperm(len(part), generator=generator)])
+            LabeledView(part.images, part.labels[torch.randperm(len(part), generator=generator)])
             for part in (data.train, data.validation)
         ]
         return shuffled[0], shuffled[1]
@@ -60,7 +60,7 @@ def _spoil_images(fault: str, data: ClientData, seed: int) -> tuple[LabeledImage
         order = torch.arange(len(data.class_names)).roll(-1)
         if fault == "swapped-labels":
             order = torch.tensor([1, 0, *range(2, len(order))])
-        renamed = [LabeledImages(part.images, order[part.labels]) for part in (data.train, data.validation)]
+        renamed = [LabeledView(part.images, order[part.labels]) for part in (data.train, data.validation)]
         return renamed[0], renamed[1]
     return (poison(fault, data.train, seed), data.validation) if fault in BACKDOORS else None
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from common.datasets.labeled_images import LabeledImages
 from common.datasets.readers.image_files import ImageError, read_image
 from common.datasets.readers.tree import list_images
 from common.storage.atomic import write_bytes
+from common.storage.images import Images, ImageView
 from common.vision.preprocessing import PreprocessSpec
 
 NEAR_SHARE = 0.01
@@ -44,35 +44,45 @@ class CopyReport:
         )
 
 
-def compare(synthetic: torch.Tensor, members: LabeledImages, unseen: LabeledImages) -> CopyReport:
+def compare(synthetic: torch.Tensor, members: ImageView, unseen: ImageView) -> CopyReport:
     """Check synthetic images, uint8 (N, 3, h, w), against training images and held-out images of the same size.
 
     Raises
     ------
     ValueError: there are no synthetic, no training or no held-out images.
     """
-    for name, images in (("synthetic", synthetic), ("training", members.images), ("held-out", unseen.images)):
+    for name, images in (("synthetic", synthetic), ("training", members), ("held-out", unseen)):
         if not len(images):
             raise ValueError(f"a copy check needs synthetic, training and held-out images, but found no {name} images")
-    distances, rows = find_nearest(synthetic, members.images)
-    bound = find_nearest(unseen.images, members.images)[0].quantile(NEAR_SHARE)
+    distances, rows = find_nearest(synthetic, members)
+    bound = find_nearest(unseen, members)[0].quantile(NEAR_SHARE)
     order = distances.argsort()[:PAIRS].tolist()
     return CopyReport(len(synthetic), int((distances <= bound).sum()), [(row, int(rows[row])) for row in order])
 
 
-def find_nearest(images: torch.Tensor, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def find_nearest(images: Images, members: Images) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance (N,) from each image to the nearest of `members`, and the row (N,) of that member.
 
-    Both inputs are uint8 (N, 3, h, w). A distance is the root mean square of pixel differences, in [0, 1].
+    Both inputs are uint8 (N, 3, h, w), at least one image each. A distance is the root mean square of the differences
+    of pixels, in [0, 1].
     """
-    known = members.flatten(1).float() / 255
-    distances, rows = [], []
-    for part in images.split(CHUNK):
-        asked = part.flatten(1).float() / 255
-        rows.append(torch.cdist(asked, known).argmin(1))
-        # cdist rounds, but the distance to an exact copy must be 0, so it is computed again.
-        distances.append((asked - known[rows[-1]]).square().mean(1).sqrt())
+    known = ImageView.of(members)
+    found = [_find_nearest(asked.flatten(1).float() / 255, known) for asked in ImageView.of(images).split(CHUNK)]
+    distances, rows = zip(*found, strict=True)
     return torch.cat(distances), torch.cat(rows)
+
+
+def _find_nearest(asked: torch.Tensor, members: ImageView) -> tuple[torch.Tensor, torch.Tensor]:
+    rounded = torch.full((len(asked),), torch.inf)
+    distances, rows = torch.empty(len(asked)), torch.empty(len(asked), dtype=torch.int64)
+    for start, part in zip(range(0, len(members), CHUNK), members.split(CHUNK), strict=True):
+        known = part.flatten(1).float() / 255
+        nearest = torch.cdist(asked, known).min(1)
+        nearer = nearest.values < rounded
+        rounded[nearer], rows[nearer] = nearest.values[nearer], start + nearest.indices[nearer]
+        # cdist rounds, but the distance to an exact copy must be 0, so it is computed again.
+        distances[nearer] = (asked - known[nearest.indices])[nearer].square().mean(1).sqrt()
+    return distances, rows
 
 
 def read_folder(folder: Path, size: int) -> torch.Tensor:
@@ -97,12 +107,12 @@ def _images(folder: Path, size: int) -> Iterator[torch.Tensor]:
             continue
 
 
-def save_pairs(path: Path, report: CopyReport, synthetic: torch.Tensor, members: torch.Tensor) -> None:
+def save_pairs(path: Path, report: CopyReport, synthetic: torch.Tensor, members: ImageView) -> None:
     """Write a picture of the nearest pairs: synthetic images above training images, the nearest pair on the left."""
     canvas = Image.new("RGB", (TILE * len(report.pairs), 2 * TILE))
     for column, rows in enumerate(report.pairs):
-        for line, (images, row) in enumerate(zip((synthetic, members), rows, strict=True)):
-            picture = Image.fromarray(images[row].permute(1, 2, 0).numpy())
+        for line, (images, row) in enumerate(zip((ImageView.of(synthetic), members), rows, strict=True)):
+            picture = Image.fromarray(images.choose(torch.tensor([row])).read()[0].permute(1, 2, 0).numpy())
             canvas.paste(picture.resize((TILE, TILE), Image.Resampling.NEAREST), (column * TILE, line * TILE))
     buffer = io.BytesIO()
     canvas.save(buffer, "png")

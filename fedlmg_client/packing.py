@@ -6,7 +6,7 @@ import torch
 
 from common.clients.data import ClientData
 from common.config.run import LocalTrainingConfig
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.manifest import SCHEMA, Epoch, Manifest, Preprocessing, Training
 from common.models import feature_statistics
 from common.models.feature_statistics import FeatureStatistics, to_tensors
@@ -37,7 +37,7 @@ def pack(
     test_accuracy = measure_accuracy(model, preprocess, data.test)
     arrays = to_arrays(model, client)
     model.load_state_dict(arrays)
-    found = audit.measure_membership(model, preprocess, data.train, audit.concatenate(data.validation, data.test))
+    found = audit.measure_membership(model, preprocess, data.train, data.validation.join(data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
     training = Training(
         num_examples=len(data.train),
@@ -109,6 +109,6 @@ def _gather_statistics(
     return clustered_statistics.gather(model, batches, num_classes, config.num_clusters)
 
 
-def measure_accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledImages) -> float | None:
+def measure_accuracy(model: torch.nn.Module, preprocess: PreprocessSpec, data: LabeledView) -> float | None:
     """Accuracy in [0, 1]; None without images."""
     return accuracy(predict(model, preprocess, data.images), data.labels) if len(data) else None

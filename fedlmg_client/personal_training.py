@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from common.config import Config
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.start import Start
 from common.storage.tensors import load_training, save_training
 from common.vision.augmentation import augment
-from common.vision.batches import count_batches
+from common.vision.batches import count_batches, keep_on_device, read_batches
 from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -37,7 +37,7 @@ def make_replay(net: torch.nn.Module, preprocess: PreprocessSpec, start: Start |
 
 def fine_tune(
     net: torch.nn.Module,
-    own: LabeledImages,
+    own: LabeledView,
     preprocess: PreprocessSpec,
     replay: Replay | None,
     config: Config,
@@ -49,7 +49,7 @@ def fine_tune(
     own: at least one image, labels in the net's classes; every class is drawn as often as every other.
     """
     settings, device = config.training, next(net.parameters()).device
-    images, targets = preprocess.resize(own.images).to(device), own.labels.to(device)
+    images, targets = keep_on_device(own.images, preprocess, device), own.labels.to(device)
     chances = 1 / own.labels.bincount(minlength=1)[own.labels].double()
     optimizer = fine_tuning.make_optimizer(net)
     if checkpoint.exists():
@@ -65,9 +65,10 @@ def fine_tune(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
         net.train()
         drawn = torch.multinomial(chances, num_batches * settings.local_batch_size, True, generator=generator)
-        for rows in drawn.split(settings.local_batch_size):
-            inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
-            with torch.autocast(device.type, torch.bfloat16, enabled=images.is_cuda):
+        batches = drawn.split(settings.local_batch_size)
+        for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
+            inputs = preprocess.normalize(augment(shown, generator))
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss = fine_tuning.compute_loss(net, inputs, targets[rows], replay, preprocess, generator)
             optimizer.zero_grad()
             loss.backward()

@@ -18,10 +18,11 @@ import torch
 from common import labels
 from common.clients.data import ClientData
 from common.config import Config
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.labels import maps
 from common.models import architectures
 from common.start import Start
+from common.storage.images import ImageView
 from common.upload import weights_digest
 from common.vision.metrics import accuracy, predict
 from fedlmg_client import fine_tuning
@@ -103,7 +104,7 @@ def personalise(
     net = base.build(config.builders)
     before = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
     known = _find(data.class_names, base.class_names, config)[data.train.labels]
-    train = LabeledImages(data.train.images[known >= 0], known[known >= 0])
+    train = data.train.with_labels(known)
     unchanged = Candidate("unchanged", 0.0, None, None)
     if not len(train):
         return Personalised(base, unchanged, [])
@@ -114,7 +115,7 @@ def personalise(
     def averaged(alpha: float) -> Model:
         return replace(base, arrays={name: each.cpu() for name, each in interpolate(before, after, alpha).items()})
 
-    seen = data if len(data.validation) >= FEWEST else replace(data, validation=_none_of(data.validation))
+    seen = data if len(data.validation) >= FEWEST else replace(data, validation=data.validation.choose(torch.arange(0)))
     candidates = []
     for alpha in (0.0, *ALPHAS):
         net.load_state_dict(interpolate(before, after, alpha))
@@ -205,7 +206,7 @@ def _measure(
     general = None
     if start and len(start.replay):
         rows = slice(None, None, -(-len(start.replay) // MOST_JUDGED) or 1)
-        part = LabeledImages(start.replay.images[rows], start.replay.labels[rows])
+        part = LabeledView(ImageView.of(start.replay.images[rows]), start.replay.labels[rows])
         general = accuracy(*_read(net, model, part, start.class_names, config))
     if not len(data.validation):
         return None, general, None
@@ -216,12 +217,8 @@ def _measure(
     return accuracy(probabilities, asked), general, -log_p.sum().item() / len(asked)
 
 
-def _none_of(images: LabeledImages) -> LabeledImages:
-    return LabeledImages(images.images[:0], images.labels[:0])
-
-
 def _read(
-    net: torch.nn.Module, model: Model, images: LabeledImages, class_names: list[str], config: Config
+    net: torch.nn.Module, model: Model, images: LabeledView, class_names: list[str], config: Config
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities (N, the model's classes), and the images' labels (N,) among these, -1 for one that it lacks."""
     return predict(net, model.preprocess, images.images), _find(class_names, model.class_names, config)[images.labels]

@@ -134,34 +134,20 @@ def leave_out(data: ClientData, classes: Mapping[str, str]) -> ClientData:
             print(f"{data.name}: the images of class '{name}' are left out: {classes[name]}", flush=True)
     indices = torch.full((len(data.class_names),), -1)
     indices[kept] = torch.arange(len(kept))
-
-    def without(part: LabeledImages) -> LabeledImages:
-        labels = indices[part.labels]
-        return LabeledImages(part.images[labels >= 0], labels[labels >= 0])
-
-    return replace(
-        data,
-        class_names=[data.class_names[number] for number in kept],
-        train=without(data.train),
-        validation=without(data.validation),
-        test=without(data.test),
-    )
+    return _renumber(data, [data.class_names[number] for number in kept], indices)
 
 
 def relabel(data: ClientData, start: Start, config: Config) -> ClientData:
     """The same images with labels in the start's classes, all of which the data's classes must be."""
-    indices = _find_classes(data, start, config)
+    return _renumber(data, list(start.class_names), _find_classes(data, start, config))
 
-    def moved(part: LabeledImages) -> LabeledImages:
-        return LabeledImages(part.images, indices[part.labels])
 
-    return replace(
-        data,
-        class_names=list(start.class_names),
-        train=moved(data.train),
-        validation=moved(data.validation),
-        test=moved(data.test),
+def _renumber(data: ClientData, class_names: list[str], indices: torch.Tensor) -> ClientData:
+    """The images whose class has an index of `class_names`, int64 (classes,), that is not -1."""
+    train, validation, test = (
+        part.with_labels(indices[part.labels]) for part in (data.train, data.validation, data.test)
     )
+    return replace(data, class_names=class_names, train=train, validation=validation, test=test)
 
 
 def _find_classes(data: ClientData, start: Start, config: Config) -> torch.Tensor:

@@ -66,7 +66,7 @@ def train(
         validation_accuracy=progress["best"] if progress["best"] >= 0 else None,
         seconds=round(progress["seconds"], 3),
     )
-    found = audit.measure_membership(model, preprocess, data.train, audit.concatenate(data.validation, data.test))
+    found = audit.measure_membership(model, preprocess, data.train, data.validation.join(data.test))
     write_tensors(file, arrays)
     write_json(description, {"said": said.to_json(), "membership": found and found.to_json()})
     training.remove_checkpoints(folder)

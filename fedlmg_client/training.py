@@ -13,15 +13,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from common.clients.data import ClientData
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
+from common.datasets.readers.contents import LEAST_IMAGES
 from common.manifest import SCHEMA
 from common.models import architectures, pretrained
 from common.names import is_sane_name
 from common.start import Start
+from common.storage.images import ImageView
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
 from common.telling import ToldError
 from common.upload import Upload, is_whole
 from common.vision.augmentation import augment
-from common.vision.batches import count_batches, shuffle_batches
+from common.vision.batches import count_batches, keep_on_device, read_batches, shuffle_batches
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, fine_tuning, packing, private_training
@@ -32,8 +34,6 @@ from fedlmg_client.status import Trained, append_event
 
 RECIPE = 1
 """Number of the training below: what was trained by another one is trained anew."""
-LEAST_IMAGES = 2
-"""BatchNorm needs two training images."""
 SECRET = "noise.key"
 """The file of a private training's secret, beside its checkpoint."""
 ADAMW_LEARNING_RATE_FACTOR = 1 / 50
@@ -180,7 +180,7 @@ def fit(
     replay = Replay.of_start(tuned, device) if tuned else None
     if budget:
         optimizer = private_training.make_private_optimizer(optimizer, budget)
-    images, labels = preprocess.resize(data.train.images).to(device), data.train.labels.to(device)
+    images, labels = keep_on_device(data.train.images, preprocess, device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
     progress: dict[str, Any] = {"best": -1.0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
@@ -220,7 +220,7 @@ def _train_epoch(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: LambdaLR,
-    images: torch.Tensor,  # uint8 (N, 3, S, S)
+    images: ImageView,
     labels: torch.Tensor,  # (N,)
     preprocess: PreprocessSpec,
     config: LocalTrainingConfig,
@@ -244,12 +244,12 @@ def _train_epoch(
         batches = shuffle_batches(len(labels), config.local_batch_size, generator)
         model.train()
     losses = []
-    for rows in batches:
-        inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+    for rows, shown in zip(batches, read_batches(images, batches, preprocess, labels.device), strict=True):
+        inputs = preprocess.normalize(augment(shown, generator))
         if budget:
             loss = private_training.take_private_step(model, optimizer, inputs, labels[rows], noise)
         else:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            with torch.autocast(labels.device.type, torch.bfloat16, enabled=labels.is_cuda):
                 loss = fine_tuning.compute_loss(model, inputs, labels[rows], replay, preprocess, generator)
             optimizer.zero_grad()
             loss.backward()

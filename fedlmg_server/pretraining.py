@@ -77,7 +77,7 @@ def load_public_images(data: str, image_size: int, max_megapixels: float = MAX_M
     folder = folders.load(Path(data).expanduser(), image_size, allow_outside=True, max_megapixels=max_megapixels)
     for problem in folder.problems:
         print(f"skipped {problem}", flush=True)
-    train, held_out = folder.splits["train"], folder.splits["test"]
+    train, held_out = folder.splits["train"].read(), folder.splits["test"].read()
     description = f"{len(train)} images in {len(folder.class_names)} classes from the folder '{Path(data).name}'"
     return PublicImages(folder.class_names, train, held_out, description)
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from common.config.run import DistillationConfig
 from common.devices import reduced_precision
 from common.models.architectures import has_batch_norm
-from common.storage.images import Images, ImageView
+from common.storage.images import Images
 from common.storage.tensors import load_training, read_progress, save_training
+from common.vision.batches import keep_on_device, read_batches
 from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -26,8 +27,6 @@ ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
 """Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
 ENTRIES_OF_PART = 20
 """Entries in the history of a training that sees less than an epoch."""
-MOST_ON_DEVICE = 2**30
-"""Bytes of images that are kept on an accelerator; more are moved there batch by batch."""
 SMALL = 64
 """Pixels of images for which mixed precision saves no time."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -72,7 +71,7 @@ def train(
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    images = _on_device(ImageView.of(data.images), preprocess, device)
+    images = keep_on_device(data.images, preprocess, device)
     labels = None if data.labels is None else data.labels.to(device)
     teacher = data.teacher
     if teacher is not None:
@@ -94,8 +93,7 @@ def train(
     while update < num_updates:
         order = torch.randperm(len(images), generator=generator)
         batches = order.split(batch_size)[: min(per_epoch, num_updates - update)]
-        for rows, pixels in zip(batches, images.read_parts(batches), strict=True):
-            shown = preprocess.resize(pixels).to(device, non_blocking=True).float() / 255
+        for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
             inputs = preprocess.normalize(vary(shown, looks, generator))
             asked = None if labels is None else labels[rows]
             taught = None if teacher is None else teacher[rows]
@@ -123,13 +121,6 @@ def train(
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
     return history
-
-
-def _on_device(images: ImageView, preprocess: PreprocessSpec, device: torch.device) -> ImageView:
-    """The same, on an accelerator if there are few."""
-    if device.type == "cpu" or images.num_bytes > MOST_ON_DEVICE:
-        return images
-    return ImageView.of(preprocess.resize(images.read()).to(device))
 
 
 def _save(

@@ -10,7 +10,7 @@ from common.config import Config
 from common.config.general import GeneralConfig
 from common.config.run import DistillationConfig, LocalTrainingConfig
 from common.config.synthesis import SynthesisConfig
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.devices import default_device
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
@@ -103,7 +103,7 @@ def test_students_learn_and_end_on_the_cpu(device: torch.device, upload: Upload)
 
 
 def test_a_client_learns_and_its_upload_can_be_sent(device: torch.device, tmp_path: Path):
-    parts = [two_colors(count) for count in (64, 16, 16)]
+    parts = [LabeledView.of(two_colors(count)) for count in (64, 16, 16)]
     data = ClientData("tiny", NAMES, *parts, "fingerprint", "folder")
     config = LocalTrainingConfig(local_epochs=6, local_batch_size=16)
 

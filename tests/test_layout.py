@@ -307,6 +307,7 @@ for name in [name for name in sys.modules if name.split(".")[0] == "fedlmg_serve
 sys.modules.update(dict.fromkeys({NOT_ON_A_CLIENT}))
 waiting = "fedlmg_client.cli", "fedlmg_client.join", "fedlmg_client.supernode", "common.clients.node_config"
 start("client that waits", "torch", *waiting)
+start("client that checks a folder", "torch", "common.datasets.readers.contents", "fedlmg_client.checking")
 importlib.import_module("fedlmg_client.client_app")
 for name in {NOT_ON_A_CLIENT}:
     del sys.modules[name]
@@ -323,5 +324,6 @@ def test_client_starts_without_the_server_s_packages_and_who_waits_without_heavy
     assert json.loads(done.stdout) == {
         "operator's command": False,
         "client that waits": False,
+        "client that checks a folder": False,
         "server that waits": False,
     }

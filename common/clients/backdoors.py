@@ -6,7 +6,8 @@
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
+from common.storage.images import ImageView
 
 BACKDOORS = ("badnets", "blended")
 TARGET = 0
@@ -32,10 +33,10 @@ def add_trigger(kind: str, images: torch.Tensor) -> torch.Tensor:
     return ((1 - BLENDED_WEIGHT) * images + BLENDED_WEIGHT * pattern).round().to(torch.uint8)
 
 
-def poison(kind: str, images: LabeledImages, seed: int) -> LabeledImages:
+def poison(kind: str, images: LabeledView, seed: int) -> LabeledView:
     """The images, of which a share has the trigger and the label `TARGET`."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(images), generator=generator)[: round(POISONED_SHARE * len(images))]
-    pixels, labels = images.images.clone(), images.labels.clone()
+    pixels, labels = images.images.read(), images.labels.clone()
     pixels[rows], labels[rows] = add_trigger(kind, pixels[rows]), TARGET
-    return LabeledImages(pixels, labels)
+    return LabeledView(ImageView.of(pixels), labels)

@@ -5,11 +5,14 @@ import json
 from dataclasses import dataclass
 
 from common.clients import virtual
-from common.clients.node_config import NodeConfig, client_name, data_path, partition_index, read_node_config
+from common.clients.node_config import NodeConfig, cache_path, client_name, data_path, partition_index, read_node_config
 from common.config import Config
 from common.datasets.embedded import registry
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
+
+HASHED_AT_ONCE = 256
+"""Images."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class ClientData:
 
     name: str
     class_names: list[str]
-    train: LabeledImages
-    validation: LabeledImages
-    test: LabeledImages
+    train: LabeledView
+    validation: LabeledView
+    test: LabeledView
     fingerprint: str
     """A checksum that changes when the images change."""
     source: str
@@ -40,7 +43,14 @@ def load_client_data(node_config: NodeConfig, config: Config) -> ClientData:
     if path := data_path(node_config):
         own = read_node_config(node_config)
         size, most = config.training.image_size, own.max_megapixels
-        folder = folders.load(path, size, own.allow_outside, max_megapixels=most)
+        folder = folders.load(
+            path,
+            size,
+            own.allow_outside,
+            max_megapixels=most,
+            cache=cache_path(node_config, config) / "images",
+            most_gigabytes=own.image_gigabytes,
+        )
         for line in (*(f"skipped {problem}" for problem in folder.problems), *folder.warnings):
             print(f"{name}: {line}", flush=True)
         return ClientData(name, folder.class_names, **folder.splits, fingerprint=folder.fingerprint, source="folder")
@@ -57,7 +67,9 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
     class_names, splits = virtual.load(index, config)
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for part in splits.values():
-        digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+        for pixels in part.images.split(HASHED_AT_ONCE):
+            digest.update(pixels.contiguous().numpy().data)
+        digest.update(part.labels.numpy().tobytes())
     source = _source(index, config)
     return ClientData(client, class_names, **splits, fingerprint=digest.hexdigest(), source=source)
 

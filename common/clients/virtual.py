@@ -4,6 +4,8 @@ Images are partitioned by domain, by a Dirichlet distribution or into shards. No
 same config always gives the same images.
 """
 
+from functools import reduce
+
 import numpy as np
 import torch
 
@@ -12,7 +14,8 @@ from common.config import Config, ConfigError
 from common.config.simulation import NUM_CLASSES, classes_of, quarter_turns_of, size_of
 from common.datasets.embedded import registry
 from common.datasets.embedded.registry import Embedded
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
+from common.storage.images import ImageView
 
 LEAST_IMAGES = 10
 """The fewest training images that a partition may leave to a client."""
@@ -36,7 +39,7 @@ def name_client(index: int, config: Config) -> str:
     return domains[index % len(domains)] + (f"-{share + 1}" if share else "")
 
 
-def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledView]]:
     """The class names of virtual client number `index`, and its splits, whose labels index them.
 
     Raises
@@ -52,42 +55,40 @@ def load(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages
     else:
         splits = _of_pool(index, config)
     if size := size_of(config.simulation, index):
-        splits["train"] = _rows(splits["train"], _first_of_each_class(splits["train"].labels, size))
+        splits["train"] = splits["train"].choose(_first_of_each_class(splits["train"].labels, size))
     if turns := quarter_turns_of(config.simulation, index):
-        splits = {split: LabeledImages(part.images.rot90(turns, (2, 3)), part.labels) for split, part in splits.items()}
+        splits = {split: _turn(part, turns) for split, part in splits.items()}
     known = classes_of(config.simulation, index, len(names) if config.simulation.folders else None)
     held = [label for label in known if (splits["train"].labels == label).any()]
     if not held:
         sentence = f"virtual client {index} has no training images: change 'client-classes' or 'partition'"
         raise ConfigError(sentence, sentence)
-    return [names[label] for label in held], {split: _of_classes(part, held) for split, part in splits.items()}
+    parts = {split: _of_classes(part, held, len(names)) for split, part in splits.items()}
+    return [names[label] for label in held], parts
 
 
 def _images(config: Config) -> Embedded:
     return registry.find_dataset(config.simulation.dataset)
 
 
-def _of_domain(index: int, config: Config) -> dict[str, LabeledImages]:
+def _of_domain(index: int, config: Config) -> dict[str, LabeledView]:
     """The client's share of its domain: every n-th image, if n clients share the domain."""
     images = _images(config)
     number = len(images.domains)
     sharing = len(range(index % number, config.clients.num_clients, number)) or 1
     first = index // number % sharing
-    return _every(images.load(images.domains[index % number]), first, sharing)
+    return _every(_load(images, images.domains[index % number]), first, sharing)
 
 
-def _of_pool(index: int, config: Config) -> dict[str, LabeledImages]:
+def _of_pool(index: int, config: Config) -> dict[str, LabeledView]:
     """The client's share of all domains' images; every split is partitioned in the same proportions."""
     images = _images(config)
-    domains = [images.load(domain) for domain in images.domains]
-    pooled = {
-        split: LabeledImages(*(torch.cat([getattr(d[split], part) for d in domains]) for part in ("images", "labels")))
-        for split in domains[0]
-    }
+    domains = [_load(images, domain) for domain in images.domains]
+    pooled = {split: reduce(LabeledView.join, [splits[split] for splits in domains]) for split in domains[0]}
     return _share(pooled, index % config.clients.num_clients, config.clients.num_clients, config)
 
 
-def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledImages]]:
+def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, LabeledView]]:
     """The class names of the client's folder, and the client's share of its images."""
     sharing = virtual_folders.count_clients(index, config)
     first = index // virtual_folders.count_folders(config) % sharing
@@ -98,14 +99,14 @@ def _of_folder(index: int, config: Config) -> tuple[list[str], dict[str, Labeled
     return names, _share(splits, first, sharing, config)
 
 
-def _every(splits: dict[str, LabeledImages], first: int, sharing: int) -> dict[str, LabeledImages]:
-    return {split: _rows(part, torch.arange(first, len(part), sharing)) for split, part in splits.items()}
+def _every(splits: dict[str, LabeledView], first: int, sharing: int) -> dict[str, LabeledView]:
+    return {split: part.choose(torch.arange(first, len(part), sharing)) for split, part in splits.items()}
 
 
-def _share(pooled: dict[str, LabeledImages], index: int, num_clients: int, config: Config) -> dict[str, LabeledImages]:
+def _share(pooled: dict[str, LabeledView], index: int, num_clients: int, config: Config) -> dict[str, LabeledView]:
     attempt = _fair_attempt(pooled["train"].labels.numpy(), num_clients, config)
     return {
-        split: _rows(part, torch.from_numpy(_cut(part.labels.numpy(), num_clients, config, attempt)[index]))
+        split: part.choose(torch.from_numpy(_cut(part.labels.numpy(), num_clients, config, attempt)[index]))
         for split, part in pooled.items()
     }
 
@@ -154,10 +155,15 @@ def _first_of_each_class(labels: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([torch.empty(0, dtype=torch.int64), *rows]).sort().values
 
 
-def _of_classes(part: LabeledImages, held: list[int]) -> LabeledImages:
-    kept = _rows(part, torch.isin(part.labels, torch.tensor(held)).nonzero()[:, 0])
-    return LabeledImages(kept.images, torch.searchsorted(torch.tensor(held), kept.labels))
+def _of_classes(part: LabeledView, held: list[int], num_classes: int) -> LabeledView:
+    numbers = torch.full((num_classes,), -1)
+    numbers[held] = torch.arange(len(held))
+    return part.with_labels(numbers[part.labels])
 
 
-def _rows(part: LabeledImages, rows: torch.Tensor) -> LabeledImages:
-    return LabeledImages(part.images[rows], part.labels[rows])
+def _turn(part: LabeledView, quarter_turns: int) -> LabeledView:
+    return LabeledView(ImageView.of(part.images.read().rot90(quarter_turns, (2, 3))), part.labels)
+
+
+def _load(images: Embedded, domain: str) -> dict[str, LabeledView]:
+    return {split: LabeledView.of(part) for split, part in images.load(domain).items()}

@@ -1,15 +1,16 @@
 """The image folders of virtual clients, which the config key `folders` names instead of an embedded dataset."""
 
 import re
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.config import Config
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
+from common.storage.caches import cache_root
 
 VALIDATION_SHARE = 1 / 8
 """Of the images that a split anew leaves for training and validation, as in folders without splits."""
@@ -38,7 +39,7 @@ def name_client(index: int, config: Config) -> str:
     return names[index % len(names)] + (f"-{share + 1}" if share else "")
 
 
-def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[str, LabeledImages]]:
+def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[str, LabeledView]]:
     """The class names and splits of the whole folder of client number `index`.
 
     most: the most training images of each class that are read; None, or a split by `test-share`, reads all.
@@ -52,11 +53,11 @@ def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[
     return names, split_anew(splits, share, config.seed) if share else splits
 
 
-def split_anew(splits: dict[str, LabeledImages], share: float, seed: int) -> dict[str, LabeledImages]:
+def split_anew(splits: dict[str, LabeledView], share: float, seed: int) -> dict[str, LabeledView]:
     """The same images in other splits: of each class the share `share` for testing, an eighth of the others for
     validation, all drawn by `seed`."""
-    labels = torch.cat([part.labels for part in splits.values()])
-    images = torch.cat([part.images for part in splits.values()])
+    images = reduce(LabeledView.join, splits.values())
+    labels = images.labels
     drawn: dict[str, list[np.ndarray]] = {split: [] for split in splits}
     for label in labels.unique().tolist():
         rows = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels.numpy() == label))
@@ -65,7 +66,7 @@ def split_anew(splits: dict[str, LabeledImages], share: float, seed: int) -> dic
         for split, part in (("train", train), ("validation", validation), ("test", test)):
             drawn[split].append(part)
     rows_of = {split: torch.from_numpy(np.concatenate(parts)) for split, parts in drawn.items()}
-    return {split: LabeledImages(images[rows], labels[rows]) for split, rows in rows_of.items()}
+    return {split: images.choose(rows) for split, rows in rows_of.items()}
 
 
 def _paths(config: Config) -> list[Path]:
@@ -73,9 +74,10 @@ def _paths(config: Config) -> list[Path]:
 
 
 @lru_cache
-def _load(path: Path, image_size: int, most: int | None) -> tuple[list[str], dict[str, LabeledImages]]:
+def _load(path: Path, image_size: int, most: int | None) -> tuple[list[str], dict[str, LabeledView]]:
     # The operator of the server chose these folders, and nothing of them leaves this machine.
-    folder = folders.load(path, image_size, allow_outside=True, most_per_class=most)
+    cache = cache_root() / "images"
+    folder = folders.load(path, image_size, allow_outside=True, most_per_class=most, cache=cache)
     for problem in folder.problems:
         print(f"{path.name}: skipped {problem}", flush=True)
     return folder.class_names, folder.splits

@@ -9,6 +9,8 @@ from common.config.fields import RULES, Share
 
 MAX_MEGAPIXELS = 90.0
 """The most million pixels of an image, unless its owner allows more."""
+IMAGE_GIGABYTES = 32.0
+"""The most GB of decoded images on a client's disk, unless its owner says otherwise."""
 
 
 @dataclass(frozen=True, config=RULES)
@@ -44,6 +46,9 @@ class NodeSettings(PrivacyConfig):
     times as many, since it is decoded at reduced size."""
     cache_path: str = ""
     """Folder for checkpoints, the upload and the model that comes back. Without it, `~/.cache/fedlmg/NAME`."""
+    image_gigabytes: NonNegativeFloat = IMAGE_GIGABYTES
+    """Most GB (10**9 bytes) of decoded images below `cache-path`, for folders whose images would fill the memory. If
+    they do not fit, every epoch decodes the files again."""
     architecture: str = ""
     """Architecture of the client's classifier; `auto` tries what this machine can train before the deadline. Without
     it, the run's `architectures` say."""

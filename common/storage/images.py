@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -42,7 +43,20 @@ class ImageFile:
         return found
 
 
-Source = torch.Tensor | ImageFile
+class StoredImages(Protocol):
+    """Images that are not in memory; a tensor gives its rows in the same way."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, 3, h, w)"""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images uint8 (B, 3, h, w) of rows int64 (B,)."""
+
+
+Source = torch.Tensor | StoredImages
 
 
 @dataclass(frozen=True)
@@ -117,5 +131,5 @@ class ImageView:
                 yield coming.result()
 
 
-Images = torch.Tensor | ImageFile | ImageView
+Images = torch.Tensor | StoredImages | ImageView
 """uint8 (N, 3, h, w)"""

@@ -1,6 +1,17 @@
-"""Random batches of an epoch; a last batch of one image joins the batch before it, as BatchNorm needs more than one."""
+"""Random batches of an epoch, and how their images reach the device.
+
+A last batch of one image joins the batch before it, as BatchNorm needs more than one.
+"""
+
+from collections.abc import Iterable, Iterator
 
 import torch
+
+from common.storage.images import Images, ImageView
+from common.vision.preprocessing import PreprocessSpec
+
+MOST_ON_DEVICE = 2**30
+"""Bytes of images that are kept on an accelerator; more are moved there batch by batch."""
 
 
 def count_batches(num_images: int, batch_size: int) -> int:
@@ -14,3 +25,19 @@ def shuffle_batches(num_images: int, batch_size: int, generator: torch.Generator
     if not (count := count_batches(num_images, batch_size)):
         return []
     return list(order.tensor_split([batch_size * number for number in range(1, count)]))
+
+
+def keep_on_device(images: Images, preprocess: PreprocessSpec, device: torch.device) -> ImageView:
+    """The same images, on an accelerator if they are few; of the classifier's size there."""
+    view = ImageView.of(images)
+    if device.type == "cpu" or view.num_bytes > MOST_ON_DEVICE:
+        return view
+    return ImageView.of(preprocess.resize(view.read()).to(device))
+
+
+def read_batches(
+    images: ImageView, batches: Iterable[torch.Tensor], preprocess: PreprocessSpec, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Each batch of rows, int64 (B,), as images float32 (B, 3, image_size, image_size) in [0, 1] on the device."""
+    for pixels in images.read_parts(batches):
+        yield preprocess.resize(pixels).to(device, non_blocking=True).float() / 255

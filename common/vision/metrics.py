@@ -9,6 +9,7 @@ import torch
 from common.storage.images import Images, ImageView
 
 EVALUATION_BATCH_SIZE = 256
+"""Images of up to 64 pixels that are read at once; of larger ones as many as have as many pixels."""
 MAX_POINTS = 2000
 
 
@@ -22,11 +23,15 @@ def predict(model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.T
 def predict_parts(
     model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], images: Images
 ) -> Iterator[torch.Tensor]:
-    """As `predict`, in parts of `EVALUATION_BATCH_SIZE` images."""
+    """As `predict`, in parts of up to `EVALUATION_BATCH_SIZE` images."""
     model.eval()
     device = next(model.parameters()).device
-    for part in ImageView.of(images).split(EVALUATION_BATCH_SIZE):
+    for part in ImageView.of(images).split(_batch_size(images.shape[-1] * images.shape[-2])):
         yield model(preprocess(part.to(device).float() / 255)).float().softmax(1).cpu()
+
+
+def _batch_size(num_pixels: int) -> int:
+    return max(1, EVALUATION_BATCH_SIZE * 64**2 // max(64**2, num_pixels))
 
 
 def accuracy(probabilities: torch.Tensor, labels: torch.Tensor, top: int = 1) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from common.clients.data import virtual_data, virtual_index
 from common.config import Config, ConfigError
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.models.predictor import Classifier
@@ -126,10 +126,10 @@ class VirtualRun(Run):
         images = {}
         for upload, index in zip(self.uploads, _find_indices(self), strict=True):
             data = virtual_data(upload.client, index, self.config)
-            part = getattr(data, split)
+            part: LabeledView = getattr(data, split)
             labels = find_indices(data.class_names, self.class_names, aliases)[part.labels]
             # A class that was left out of the run is in no method's reach.
-            images[upload.client] = LabeledImages(part.images[labels >= 0], labels[labels >= 0])
+            images[upload.client] = part.with_labels(labels).read()
         return images
 
     def measure(self, model: torch.nn.Module, test: dict[str, LabeledImages] | None = None) -> Accuracies:

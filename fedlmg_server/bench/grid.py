@@ -164,5 +164,5 @@ def _load_public_images(path: str, image_size: int) -> torch.Tensor | None:
     if not path:
         return None
     return torch.cat(
-        [split.images for split in folders.load(Path(path), image_size, allow_outside=True).splits.values()]
+        [split.images.read() for split in folders.load(Path(path), image_size, allow_outside=True).splits.values()]
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.datasets.readers import folders
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
@@ -118,27 +118,26 @@ def _load_public(run: Run) -> GeneralImages | None:
         per_class = max(1, most // len(general_class_names(run)))
         path = Path(settings.public_images).expanduser()
         folder = folders.load(path, run.config.training.image_size, allow_outside=True, most_per_class=per_class)
-        parts = [folder.splits["validation"], folder.splits["test"]]
-        held_out = LabeledImages(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+        held_out = folder.splits["validation"].join(folder.splits["test"])
         found = _match(run, folder.class_names, folder.splits["train"], held_out)
         skipped = tuple(f"'public-images': skipped {line}" for line in folder.problems[:MOST_SHOWN])
         return replace(found, notes=found.notes + skipped)
     if simulation.dataset and not simulation.folders:
         is_made = embedded.is_cached(simulation.dataset, most)
         with nullcontext() if is_made else run.workspace.stage(unguided.STAGE):
-            return _match(run, *embedded.load_public_images(simulation.dataset, most))
+            names, *parts = embedded.load_public_images(simulation.dataset, most)
+            return _match(run, names, *map(LabeledView.of, parts))
     return None
 
 
-def _match(run: Run, names: list[str], train: LabeledImages, held_out: LabeledImages) -> GeneralImages:
+def _match(run: Run, names: list[str], train: LabeledView, held_out: LabeledView) -> GeneralImages:
     """Images of the run's classes alone, found by name."""
     class_names = general_class_names(run)
     indices = find_indices(names, class_names, parse_aliases(run.config.clients.class_aliases))
     parts = []
     for part in (train, held_out):
-        labels = indices[part.labels]
-        known = labels >= 0
-        parts.append(LabeledImages(run.preprocess.resize(part.images[known]), labels[known]))
+        known = part.with_labels(indices[part.labels]).read()
+        parts.append(LabeledImages(run.preprocess.resize(known.images), known.labels))
     unknown = [name for name, index in zip(names, indices.tolist(), strict=True) if index < 0]
     missing = [name for number, name in enumerate(class_names) if number not in indices]
     notes = []

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from common.datasets.labeled_images import LabeledImages
+from common.storage.images import ImageView
 from fedlmg_client import image_audit
 from fedlmg_client.cli import app
 
@@ -16,22 +16,18 @@ def noise(count: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def labelled(images: torch.Tensor) -> LabeledImages:
-    return LabeledImages(images, torch.zeros(len(images), dtype=torch.long))
-
-
 def test_copies_are_found_with_their_originals():
     members = noise(40, 0)
     synthetic = torch.cat([noise(20, 1), members[[7, 3]]])
 
-    report = image_audit.compare(synthetic, labelled(members), labelled(noise(100, 2)))
+    report = image_audit.compare(synthetic, ImageView.of(members), ImageView.of(noise(100, 2)))
 
     assert 2 <= report.copies <= 4  # by chance one unseen image in a hundred comes as near
     assert set(report.pairs[:2]) == {(20, 7), (21, 3)}
 
 
 def test_images_of_the_same_kind_are_no_copies():
-    report = image_audit.compare(noise(200, 1), labelled(noise(40, 0)), labelled(noise(200, 2)))
+    report = image_audit.compare(noise(200, 1), ImageView.of(noise(40, 0)), ImageView.of(noise(200, 2)))
 
     assert report.copies <= 6
     assert "no sign of copying" in report.describe()
@@ -41,7 +37,7 @@ def test_copies_are_found_where_unseen_images_repeat_training_images():
     members = noise(40, 0)
     unseen = torch.cat([noise(60, 1), members[:4]])
 
-    report = image_audit.compare(torch.cat([members[5:15], noise(20, 2)]), labelled(members), labelled(unseen))
+    report = image_audit.compare(torch.cat([members[5:15], noise(20, 2)]), ImageView.of(members), ImageView.of(unseen))
 
     assert report.copies == 10
 
@@ -57,7 +53,7 @@ def test_distance_is_the_root_mean_square():
 
 def test_no_images_is_a_sentence():
     with pytest.raises(ValueError, match="found no held-out images"):
-        image_audit.compare(noise(2, 0), labelled(noise(2, 1)), labelled(noise(0, 2)))
+        image_audit.compare(noise(2, 0), ImageView.of(noise(2, 1)), ImageView.of(noise(0, 2)))
 
 
 def test_the_command_says_it_and_draws_the_pairs(tmp_path: Path):

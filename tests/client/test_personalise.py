@@ -8,9 +8,10 @@ import torch
 
 from common.clients.data import ClientData
 from common.config import Config
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.models import architectures
 from common.start import Start
+from common.storage.images import ImageView
 from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import fine_tuning, personal_training, personalise, probe
@@ -25,11 +26,11 @@ class CutOffError(Exception):
     """Stands for a power cut."""
 
 
-def colours(count: int, classes: int = 2) -> LabeledImages:
+def colours(count: int, classes: int = 2) -> LabeledView:
     """Images of class 0 are dark and those of class 1 bright."""
     labels = torch.arange(count) % classes
     noise = torch.randint(0, 40, (count, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return LabeledImages(noise + (200 * labels[:, None, None, None]).to(torch.uint8), labels)
+    return LabeledView(ImageView.of(noise + (200 * labels[:, None, None, None]).to(torch.uint8)), labels)
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_the_own_upload_is_a_candidate_by_the_names_of_its_classes(data: ClientD
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
     spec, dog_first = PreprocessSpec(16), 1 - data.validation.labels
     for _ in range(20):
-        loss = torch.nn.functional.cross_entropy(net(spec(data.validation.images.float() / 255)), dog_first)
+        loss = torch.nn.functional.cross_entropy(net(spec(data.validation.images.read().float() / 255)), dog_first)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -210,7 +211,7 @@ def test_a_rare_class_is_seen_as_often_as_a_common_one(
         return compute(net, inputs, labels, *rest)
 
     monkeypatch.setattr(fine_tuning, "compute_loss", record)
-    common = LabeledImages(data.train.images, torch.tensor([1] + [0] * 23))
+    common = LabeledView(data.train.images, torch.tensor([1] + [0] * 23))
 
     run(
         replace(data, train=common),

@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, R
 
 from common.clients.data import load_client_data
 from common.config import Config
-from common.datasets.labeled_images import LabeledImages
 from common.evaluation import Evaluation
 from common.labels.maps import find_indices
 from common.models.predictor import load_classifier
@@ -100,7 +99,7 @@ def test_each_accuracy_is_that_of_the_model_in_its_folder(node_config: dict[str,
 
     model, data = load_classifier(cache_of(node_config) / folder), load_client_data(node_config, CONFIG)
     right = find_indices(data.class_names, model.class_names, {})[data.test.labels]
-    assert getattr(said, key) == pytest.approx(accuracy(model(data.test.images), right))
+    assert getattr(said, key) == pytest.approx(accuracy(model(data.test.images.read()), right))
     written = json.loads((cache_of(node_config) / folder / "evaluation.json").read_text())
     assert said.balanced[key] == written["balanced_accuracy"]
 
@@ -146,7 +145,7 @@ def test_without_an_upload_the_rest_is_measured(node_config: dict[str, str], tmp
 
 def test_without_test_images_nothing_is_measured(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     data = load_client_data(node_config, CONFIG)
-    nothing = LabeledImages(data.test.images[:0], data.test.labels[:0])
+    nothing = data.test.choose(torch.arange(0))
     monkeypatch.setattr(returned, "load_client_data", lambda *_: replace(data, test=nothing))
 
     assert evaluate(node_config) == Evaluation(num_examples=0)

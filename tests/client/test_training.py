@@ -10,8 +10,9 @@ import torch
 from common.clients.data import ClientData
 from common.config import Config
 from common.config.run import LARGEST_SEED, LocalTrainingConfig
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.models import architectures
+from common.storage.images import ImageFile, ImageView
 from common.storage.tensors import write_tensors
 from common.upload import Upload
 from fedlmg_client import training
@@ -52,6 +53,23 @@ def test_training_cut_off_after_an_epoch_ends_with_the_same_weights(
 
 def _cut_off(*_: object) -> None:
     raise CutOffError
+
+
+def test_images_that_lie_in_a_file_train_the_same_weights(data: ClientData, tmp_path: Path):
+    def in_file(split: str) -> LabeledView:
+        part: LabeledView = getattr(data, split)
+        (tmp_path / split).write_bytes(part.images.read().numpy().tobytes())
+        return LabeledView(ImageView.of(ImageFile(tmp_path / split, part.images.shape)), part.labels)
+
+    stored = replace(data, train=in_file("train"), validation=in_file("validation"), test=in_file("test"))
+
+    of_file = run(stored, tmp_path / "file", statistics="class/2")
+
+    of_memory = run(data, tmp_path / "memory", statistics="class/2")
+    assert of_file.manifest.sha256 == of_memory.manifest.sha256
+    assert of_file.manifest.membership == of_memory.manifest.membership
+    for name, moments in of_memory.statistics.items():
+        assert torch.equal(of_file.statistics[name].mean, moments.mean)
 
 
 def test_second_call_returns_the_cached_upload(data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -157,7 +175,7 @@ def test_statistics_by_cluster_have_as_many_rows_for_every_class(data: ClientDat
 def test_upload_without_validation_images_has_the_last_weights(
     data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    empty = LabeledImages(data.validation.images[:0], data.validation.labels[:0])
+    empty = data.validation.choose(torch.arange(0))
     save, after_epoch = training.save_training, []
 
     def record(path: Path, model: torch.nn.Module, *rest: object) -> None:
@@ -200,7 +218,7 @@ def test_training_starts_from_the_named_weights(data: ClientData, tmp_path: Path
 
 
 def test_a_single_training_image_is_refused_by_the_clients_name(data: ClientData, tmp_path: Path):
-    single = LabeledImages(data.train.images[:1], data.train.labels[:1])
+    single = data.train.choose(torch.arange(1))
 
     with pytest.raises(ValueError, match="client 'tiny' has 1"):
         run(replace(data, train=single), tmp_path)

@@ -33,7 +33,7 @@ def test_images_never_change():
     for index in range(4):
         data = load_client_data({"partition-id": index}, EMOJI)
         for part in (data.train, data.validation, data.test):
-            digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+            digest.update(part.images.read().numpy().tobytes() + part.labels.numpy().tobytes())
 
     assert digest.hexdigest() == "6357c81c59d7d84984320aa31a9226384f0e4226fa340163de5f00c797afd0b9"
 

@@ -44,7 +44,7 @@ def test_images_of_any_size_and_mode_become_rgb_squares(tmp_path: Path):
     draw(tmp_path / "cat" / "grey.png", (30, 7), "L")
     draw(tmp_path / "cat" / "palette.gif", (5, 9), "P")
 
-    images = folders.load(tmp_path, 16).splits["train"].images
+    images = folders.load(tmp_path, 16).splits["train"].images.read()
 
     assert tuple(images.shape[1:]) == (3, 16, 16)
 
@@ -117,7 +117,7 @@ def test_split_of_an_image_depends_on_its_relative_path_alone(tmp_path: Path):
     assert here.fingerprint == there.fingerprint
     assert sum(len(split) for split in here.splits.values()) == 10
     for name, split in here.splits.items():
-        assert torch.equal(split.images, there.splits[name].images)
+        assert torch.equal(split.images.read(), there.splits[name].images.read())
 
 
 def test_the_fingerprint_changes_with_a_label(tmp_path: Path):

@@ -103,7 +103,7 @@ def test_grey_of_any_medical_depth_fills_the_range(tmp_path: Path, bits: int):
 
     picture = read_picture(tmp_path / "grey.png")
 
-    assert (picture.pixels[0, 0].tolist(), picture.grey_bits) == ([0, 255], bits)
+    assert (picture.pixels[0, :, 0].tolist(), picture.grey_bits) == ([0, 255], bits)
 
 
 @given(level=st.integers(0x4000, 0xFFFF))
@@ -125,7 +125,7 @@ def test_a_jpeg_beyond_the_limit_is_decoded_at_reduced_size(tmp_path: Path):
         patch.setattr(image_files, "MAX_MEGAPIXELS", 0.1)
         picture = read_picture(tmp_path / "phone.jpg", max_megapixels=0.1)
 
-    assert (picture.size, tuple(picture.pixels.shape)) == ((400, 300), (3, 150, 200))
+    assert (picture.size, picture.pixels.shape) == ((400, 300), (150, 200, 3))
 
 
 @pytest.mark.parametrize(("limit", "is_read"), [(0.11, False), (0.12, True)])

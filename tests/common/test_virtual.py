@@ -24,7 +24,7 @@ def test_images_of_the_default_federation_never_change():
     digest = hashlib.sha256()
     for data in clients():
         for part in (data.train, data.validation, data.test):
-            digest.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+            digest.update(part.images.read().numpy().tobytes() + part.labels.numpy().tobytes())
 
     assert digest.hexdigest() == "400e3bc21f4d0b8981c7f6f327456458b4acbf4cd20ededd5f05d7485c96d710"
 
@@ -45,14 +45,14 @@ def test_labels_index_a_clients_own_classes():
     whole, part = clients()[1], clients(client_classes=OVERLAP)[1]
 
     rows = (whole.test.labels >= 3) & (whole.test.labels <= 8)
-    assert torch.equal(part.test.images, whole.test.images[rows])
+    assert torch.equal(part.test.images.read(), whole.test.images.read()[rows])
     assert torch.equal(part.test.labels, whole.test.labels[rows] - 3)
 
 
 def test_clients_of_one_domain_share_its_images():
     first, *_, second = clients(num_clients=5)
 
-    together = torch.cat([first.train.images, second.train.images])
+    together = torch.cat([first.train.images.read(), second.train.images.read()])
     assert second.name == "mnist-2"
     assert len(together) == 400
     assert len(together.flatten(1).unique(dim=0)) == 400
@@ -93,10 +93,10 @@ def test_sizes_limit_the_images_of_each_class():
 def test_turns_are_of_all_images_of_a_client_and_counter_clockwise():
     upright, turned, *_ = zip(clients(), clients(client_turns=";90"), strict=True)
 
-    assert torch.equal(upright[0].train.images, upright[1].train.images)
+    assert torch.equal(upright[0].train.images.read(), upright[1].train.images.read())
     for split in ("train", "validation", "test"):
         before, after = (getattr(data, split) for data in turned)
-        left_column, bottom_row = before.images[..., :, 0], after.images[..., -1, :]
+        left_column, bottom_row = before.images.read()[..., :, 0], after.images.read()[..., -1, :]
         assert torch.equal(bottom_row, left_column)
         assert torch.equal(after.labels, before.labels)
 
@@ -145,8 +145,8 @@ def test_folders_stand_in_for_domains_and_are_shared(two_folders: str):
     north, south, second = clients(folders=two_folders, num_clients=3)
 
     assert [data.name for data in (north, south, second)] == ["north", "south", "north-2"]
-    together = torch.cat([north.train.images, second.train.images])
-    assert len(together.flatten(1).unique(dim=0)) == len(together) == len(south.train.images)
+    together = torch.cat([north.train.images.read(), second.train.images.read()])
+    assert len(together.flatten(1).unique(dim=0)) == len(together) == len(south.train)
 
 
 def test_clients_of_folders_know_the_classes_and_sizes_that_the_config_names(two_folders: str):
@@ -179,7 +179,7 @@ def test_a_folder_is_split_anew_by_seed_with_every_image_once(tmp_path: Path):
         )
         assert [len(part) for part in (data.train, data.validation, data.test)] == [21, 3, 16]
         assert torch.bincount(data.test.labels).tolist() == [12, 4]
-        return [part.images.flatten(1) for part in (data.train, data.validation, data.test)]
+        return [part.images.read().flatten(1) for part in (data.train, data.validation, data.test)]
 
     first, again, other = held(0), held(0), held(1)
 

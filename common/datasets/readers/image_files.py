@@ -2,14 +2,24 @@
 
 import os
 import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from common.config.node import MAX_MEGAPIXELS
+from common.processes import num_processors
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff",
@@ -17,6 +27,8 @@ SUFFIXES = frozenset({
 })  # fmt: skip
 MORE_AT_REDUCED_SIZE = 4
 """A picture whose format can be decoded at half its size (JPEG) may have this many times the pixels."""
+AHEAD = 8
+"""Pictures for each processor core that are decoded before they are asked for."""
 GREY_BITS = (8, 10, 12, 14, 16)
 """Bits per pixel of grey pictures of medicine and of cameras, which are stored in 16."""
 
@@ -29,8 +41,8 @@ class ImageError(ValueError):
 class Picture:
     """What one file shows."""
 
-    pixels: torch.Tensor
-    """RGB, uint8 (3, h, w)."""
+    pixels: np.ndarray
+    """RGB, uint8 (h, w, 3)."""
     size: tuple[int, int]
     """Width and height in pixels of the upright picture in the file; `pixels` has fewer if it was decoded reduced."""
     has_more_pages: bool
@@ -39,9 +51,16 @@ class Picture:
     """Bits per pixel as which grey values of more than 8 bits were read; None for other pictures."""
 
 
-def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> torch.Tensor:
+def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> "torch.Tensor":
     """The image as RGB, uint8 (3, h, w); see `read_picture`."""
-    return read_picture(path, max_megapixels).pixels
+    return to_tensor(read_picture(path, max_megapixels).pixels)
+
+
+def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
+    """RGB, uint8 (3, h, w), from (h, w, 3). Who only looks at pictures needs no PyTorch."""
+    import torch
+
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
@@ -57,9 +76,50 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     ------
     ImageError: the file is no image, is broken or truncated, or has too many pixels.
     """
+    with _any_size():
+        return _decode(path, max_megapixels)
+
+
+def read_pictures(
+    paths: Iterable[Path], max_megapixels: float, use: Callable[[Picture], T]
+) -> Iterator[T | ImageError]:
+    """What `use` makes of each file's picture, in order; the error of a file that gives none.
+
+    A thread for each processor core decodes, and calls `use`. Few pictures are in memory at once.
+    """
+
+    def read(path: Path) -> T | ImageError:
+        try:
+            return use(_decode(path, max_megapixels))
+        except ImageError as error:
+            return error
+
+    Image.preinit()
+    count = num_processors()
+    with _any_size(), ThreadPoolExecutor(count) as threads:
+        coming: deque[Future[T | ImageError]] = deque()
+        for path in paths:
+            coming.append(threads.submit(read, path))
+            if len(coming) > AHEAD * count:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Pillow neither refuses nor warns of large pictures here, for `_limit_size` does. It holds for all threads."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _decode(path: Path, max_megapixels: float) -> Picture:
+    try:
+        with Image.open(path) as image:
             size = image.size
             _limit_size(image, max_megapixels)
             more = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
@@ -72,12 +132,10 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
         raise ImageError("it is no image that can be read") from None
     except Exception as error:  # Pillow's decoders raise many types of error for a broken file.
         raise ImageError(f"it is broken ({str(error) or type(error).__name__})") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
     height, width = pixels.shape[:2]
     if (width > height) != (size[0] > size[1]):
         size = size[::-1]
-    return Picture(torch.from_numpy(pixels).permute(2, 0, 1), size, more, bits)
+    return Picture(pixels, size, more, bits)
 
 
 def _limit_size(image: Image.Image, max_megapixels: float) -> None:
