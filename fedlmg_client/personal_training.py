@@ -14,8 +14,8 @@ from common.config import Config
 from common.datasets.labeled_images import LabeledView
 from common.start import Start
 from common.storage.tensors import load_training, save_training
-from common.vision.augmentation import augment
 from common.vision.batches import count_batches, keep_on_device, read_batches
+from common.vision.looks import move
 from common.vision.metrics import predict
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -67,7 +67,7 @@ def fine_tune(
         drawn = torch.multinomial(chances, num_batches * settings.local_batch_size, True, generator=generator)
         batches = drawn.split(settings.local_batch_size)
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
-            inputs = preprocess.normalize(augment(shown, generator))
+            inputs = preprocess.normalize(move(shown, config.general.looks, generator))
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss = fine_tuning.compute_loss(net, inputs, targets[rows], replay, preprocess, generator)
             optimizer.zero_grad()

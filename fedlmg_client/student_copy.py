@@ -40,12 +40,13 @@ def train(
     device: str | torch.device,
     start: Start,
     builders: frozenset[str] = frozenset(),
+    looks: str = "digits",
 ) -> Copy:
     """Train the copy from the general model in `start`, or read the one that was trained before from `cache`.
 
     data: its classes are the start's. A checkpoint is written after each epoch, as for the client's own classifier.
     """
-    folder = cache / training.cache_key(data, architecture, config, training.NO_PRIVACY, seed, start)
+    folder = cache / training.cache_key(data, architecture, config, training.NO_PRIVACY, seed, start, looks)
     file, description = folder / "copy" / "model.safetensors", folder / "copy" / "copy.json"
     if description.exists():
         content = json.loads(description.read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def train(
     model = start.build(architecture, builders).to(device).to(memory_format=torch.channels_last)
     preprocess, name = start.preprocess, f"a copy of {architecture}"
     device = torch.device(device)
-    progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, name)
+    progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, looks, name)
     arrays = packing.to_arrays(model, data.name)
     model.load_state_dict(arrays)
     said = StudentCopy(

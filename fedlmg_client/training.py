@@ -22,8 +22,8 @@ from common.storage.images import ImageView
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
 from common.telling import ToldError
 from common.upload import Upload, is_whole
-from common.vision.augmentation import augment
 from common.vision.batches import count_batches, keep_on_device, read_batches, shuffle_batches
+from common.vision.looks import PROFILES, Looks, move
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, fine_tuning, packing, private_training
@@ -51,12 +51,14 @@ def train(
     device: str | torch.device,
     privacy: PrivacyConfig = NO_PRIVACY,
     start: Start | None = None,
+    looks: str = "digits",
 ) -> Upload:
     """Train the client's classifier and return its upload; an upload that was trained before is read from `cache`.
 
     A checkpoint is written after each epoch, so an interrupted training continues.
 
     start: has the data's classes; if it has a general model of this architecture, training starts from that.
+    looks: profile by which images are mirrored and turned (see `common/vision/looks.py`).
 
     Raises
     ------
@@ -65,7 +67,7 @@ def train(
         not possible.
     """
     start = start if start and architecture in start.models else None
-    folder = cache / cache_key(data, architecture, config, privacy, seed, start)
+    folder = cache / cache_key(data, architecture, config, privacy, seed, start, looks)
     if is_whole(folder / "upload"):
         remove_checkpoints(folder)
         # The newest upload is the one that was sent last.
@@ -93,7 +95,7 @@ def train(
     model = model.to(device).to(memory_format=torch.channels_last)
     if budget:
         private_training.prepare_model(model, architecture, config.image_size)
-    progress = fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget, start)
+    progress = fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget, start, looks)
     upload = packing.pack(model, data, architecture, preprocess, config, client, progress, budget)
     if start:
         upload = replace(upload, manifest=upload.manifest.model_copy(update={"start": start.digest(architecture)}))
@@ -135,6 +137,7 @@ def cache_key(
     privacy: PrivacyConfig,
     seed: int,
     start: Start | None,
+    looks: str,
 ) -> str:
     """The folder of one training in the client's cache: its name changes with everything that changes the result.
 
@@ -147,7 +150,7 @@ def cache_key(
     settings = asdict(config) | asdict(privacy)
     settings |= {"architectures": architecture, "max_membership_auc": 1.0, "initialisation": initial}
     key = [RECIPE, settings, architectures.hash_source(base, {base}), data.name, data.class_names, data.fingerprint]
-    key += [seed, SCHEMA]
+    key += [seed, SCHEMA, asdict(PROFILES[looks] or Looks())]
     if start:
         key += [start.digest(architecture), fine_tuning.digest_replay(start)]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
@@ -164,6 +167,7 @@ def fit(
     device: torch.device,
     budget: Budget | None = None,
     start: Start | None = None,
+    looks: str = "digits",
     name: str = "",
 ) -> dict:
     """Train `model` in place; it ends with its best weights.
@@ -191,7 +195,7 @@ def fit(
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
         loss = _train_epoch(
-            model, optimizer, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay
+            model, optimizer, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay, looks
         )
         validation = packing.measure_accuracy(model, preprocess, data.validation)
         # The privacy budget covers the weights only, so the training loss stays on the client.
@@ -228,6 +232,7 @@ def _train_epoch(
     seed: int,
     budget: Budget | None,
     replay: Replay | None,
+    looks: str,
 ) -> float:
     """Train for one epoch and return the mean loss; order, augmentation and dropout depend only on seed and epoch.
 
@@ -245,7 +250,7 @@ def _train_epoch(
         model.train()
     losses = []
     for rows, shown in zip(batches, read_batches(images, batches, preprocess, labels.device), strict=True):
-        inputs = preprocess.normalize(augment(shown, generator))
+        inputs = preprocess.normalize(move(shown, looks, generator))
         if budget:
             loss = private_training.take_private_step(model, optimizer, inputs, labels[rows], noise)
         else:

@@ -44,15 +44,19 @@ def make_upload(
         own_data = shared_data if architecture in start.models else data
     else:
         architecture = plan.choose_architecture(node_config, config, data, cache)
-    device = default_device()
-    upload = training.train(own_data, architecture, settings, config.seed, data.name, cache, device, privacy, start)
+    device, looks = default_device(), config.general.looks
+    upload = training.train(
+        own_data, architecture, settings, config.seed, data.name, cache, device, privacy, start, looks
+    )
     _check_membership(upload.manifest.membership, privacy.max_membership_auc)
     if upload.manifest.privacy:
         # The privacy budget covers the weights only, so the audit's figures are not sent.
         upload = replace(upload, manifest=upload.manifest.model_copy(update={"membership": None}))
     student = config.distillation.student_architecture
     if start and answer.upload == "both" and student != architecture and student in start.models:
-        copy = student_copy.train(shared_data, student, settings, config.seed, cache, device, start, config.builders)
+        copy = student_copy.train(
+            shared_data, student, settings, config.seed, cache, device, start, config.builders, looks
+        )
         _check_membership(copy.membership, privacy.max_membership_auc)
         upload = copy.add_to(upload)
     return faults.spoil_upload(fault, faults.add_noise(upload, index, config), config)

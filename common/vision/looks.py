@@ -1,7 +1,8 @@
-"""How the look of training images is varied, by kind of image: digits, photographs, micrographs.
+"""How training images are varied, by kind of image: digits, photographs, micrographs.
 
 General and synthetic images differ in colour, sharpness and scale from a client's images, so a classifier that learns
-from them must see many looks. One profile serves general models, their replay at clients, and the student.
+from them must see many looks. One profile serves general models, their replay at clients, and the student. A client's
+own images keep their look, but are moved as the profile allows.
 """
 
 from dataclasses import dataclass
@@ -72,12 +73,7 @@ def vary(
     profile = PROFILES[looks]
     if profile is None:
         return augment(images, generator)
-    if profile.quarter_turns:
-        images = _turn(images, generator)
-    if profile.mirrors:
-        mirrored = _uniform(images, generator, 1, 1, 1) < 0.5
-        images = torch.where(mirrored, images.flip(3), images)
-    images = augment(images, generator, degrees=profile.degrees, scale=profile.scale)
+    images = augment(_flip(images, profile, generator), generator, degrees=profile.degrees, scale=profile.scale)
     if profile.hue or profile.saturation:
         images = _recolour(images, profile, generator)
     if profile.gamma:
@@ -86,6 +82,30 @@ def vary(
     if profile.blur:
         images = _blur(images, profile.blur, generator)
     return vary_look(images, generator, profile.contrast, profile.brightness)
+
+
+def move(
+    images: torch.Tensor,  # (B, 3, h, w), any float range
+    looks: str,
+    generator: torch.Generator,  # on the CPU
+) -> torch.Tensor:
+    """Move each image a little, and mirror and turn it where the profile `looks` does; its look stays as it is.
+
+    Returns the same shape and dtype.
+    """
+    profile = PROFILES[looks]
+    if profile is None:
+        return augment(images, generator)
+    return augment(_flip(images, profile, generator), generator, degrees=profile.degrees)
+
+
+def _flip(images: torch.Tensor, profile: Looks, generator: torch.Generator) -> torch.Tensor:
+    if profile.quarter_turns:
+        images = _turn(images, generator)
+    if profile.mirrors:
+        mirrored = _uniform(images, generator, 1, 1, 1) < 0.5
+        images = torch.where(mirrored, images.flip(3), images)
+    return images
 
 
 def _uniform(images: torch.Tensor, generator: torch.Generator, *shape: int) -> torch.Tensor:

@@ -15,8 +15,8 @@ from flwr.serverapp.strategy import Strategy
 
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
-from common.vision.augmentation import augment
 from common.vision.batches import count_batches, shuffle_batches
+from common.vision.looks import move
 from common.vision.schedule import make_scheduler
 from fedlmg_server.baselines.averaging import shared_architecture
 from fedlmg_server.baselines.outcome import Cost, Outcome, bytes_to_every_client
@@ -118,7 +118,7 @@ class VirtualClients(Grid):
         model.train()
         for _ in range(LOCAL_EPOCHS):
             for rows in shuffle_batches(len(labels), config.training.local_batch_size, generator):
-                inputs = preprocess.normalize(augment(images[rows].float() / 255, generator))
+                inputs = preprocess.normalize(move(images[rows].float() / 255, config.general.looks, generator))
                 loss = F.cross_entropy(model(inputs), labels[rows])
                 for name, parameter in model.named_parameters():
                     if mu or alpha:

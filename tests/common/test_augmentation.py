@@ -1,8 +1,10 @@
 """Augmentation keeps what an image shows, its range and its seed."""
 
+import pytest
 import torch
 
 from common.vision.augmentation import augment, vary_look
+from common.vision.looks import PROFILES, move
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -30,3 +32,29 @@ def test_flat_image_stays_flat():
 
 def test_a_batch_without_images_stays_empty():
     assert augment(torch.zeros(0, 3, 8, 8), torch.Generator()).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("looks", ["none", "digits"])
+def test_digits_of_a_client_are_shifted_and_never_mirrored(looks: str):
+    assert torch.equal(move(IMAGES, looks, seeded(1)), augment(IMAGES, seeded(1)))
+
+
+@pytest.mark.parametrize("looks", PROFILES)
+def test_a_client_s_images_keep_their_colours(looks: str):
+    colours = torch.rand(8, 3, 1, 1, generator=seeded(2))
+
+    moved = move(colours.expand(8, 3, 16, 16), looks, seeded(1))
+
+    torch.testing.assert_close(moved, colours.expand_as(moved))
+
+
+@pytest.mark.parametrize(("looks", "corners"), [("digits", 1), ("photos", 2), ("microscopy", 4)])
+def test_where_the_profile_mirrors_and_turns_so_are_a_client_s_images(looks: str, corners: int):
+    """A bright left upper corner goes where mirroring and turning take it."""
+    images = torch.zeros(64, 3, 16, 16)
+    images[:, :, 2:6, 2:6] = 1
+
+    moved = move(images, looks, seeded(1))
+
+    quarters = torch.nn.functional.avg_pool2d(moved[:, 0], 8).flatten(1)
+    assert len(quarters.argmax(1).unique()) == corners
