@@ -56,22 +56,23 @@ class Replay:
         return preprocess.normalize(varied), self.targets[rows]
 
 
-def compute_loss(
-    model: torch.nn.Module,
+def add_replay(
     inputs: torch.Tensor,  # (B, 3, S, S), normalised
     labels: torch.Tensor,  # int64 (B,)
     replay: Replay | None,
     preprocess: PreprocessSpec,
     generator: torch.Generator,
-) -> torch.Tensor:
-    """The cross-entropy, 0-dim, of own images and as many replayed ones as `REPLAY_BATCH`, in one forward pass."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Own images and then as many replayed ones as `REPLAY_BATCH`, for one forward pass, with their targets.
+
+    The targets are labels, or probabilities where the replayed images have these.
+    """
     if replay is None:
-        return F.cross_entropy(model(inputs), labels)
+        return inputs, labels
     replayed, targets = replay.draw(preprocess, generator)
-    logits = model(torch.cat([inputs, replayed]))
     if targets.is_floating_point():
         labels = F.one_hot(labels, targets.shape[1]).to(targets)
-    return F.cross_entropy(logits, torch.cat([labels, targets]))
+    return torch.cat([inputs, replayed]), torch.cat([labels, targets])
 
 
 def digest_replay(start: Start) -> str:

@@ -21,6 +21,7 @@ from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import fine_tuning, probe
 from fedlmg_client.fine_tuning import Replay
+from fedlmg_client.steps import Steps
 
 WARMUP_SHARE = 0.05
 Report = Callable[[int, int, float], None]
@@ -43,6 +44,7 @@ def fine_tune(
     config: Config,
     checkpoint: Path,
     report: Report,
+    client: str,
 ) -> None:
     """Fine-tune `net` in place for `local-epochs`, or for as many batches as half of a third of the deadline allows.
 
@@ -52,6 +54,7 @@ def fine_tune(
     images, targets = keep_on_device(own.images, preprocess, device), own.labels.to(device)
     chances = 1 / own.labels.bincount(minlength=1)[own.labels].double()
     optimizer = fine_tuning.make_optimizer(net)
+    step = Steps(net, optimizer, client)
     if checkpoint.exists():
         progress = load_training(checkpoint, net, optimizer)
     else:
@@ -68,11 +71,7 @@ def fine_tune(
         batches = drawn.split(settings.local_batch_size)
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
             inputs = preprocess.normalize(move(shown, config.general.looks, generator))
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = fine_tuning.compute_loss(net, inputs, targets[rows], replay, preprocess, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            step(*fine_tuning.add_replay(inputs, targets[rows], replay, preprocess, generator))
             scheduler.step()
         progress |= {"done": epoch + 1, "seconds": progress["seconds"] + time.monotonic() - started}
         save_training(checkpoint, net, optimizer, progress)

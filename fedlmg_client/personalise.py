@@ -110,7 +110,7 @@ def personalise(
     if not len(train):
         return Personalised(base, unchanged, [])
     replay = make_replay(net, base.preprocess, start)
-    fine_tune(net, train, base.preprocess, replay, config, checkpoint, report)
+    fine_tune(net, train, base.preprocess, replay, config, checkpoint, report, data.name)
     after = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
 
     def averaged(alpha: float) -> Model:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from common.config import Config
 from common.devices import measure_free_memory
 from common.models import architectures
 from common.storage.atomic import write_json
 from fedlmg_client.fine_tuning import REPLAY_BATCH
+from fedlmg_client.steps import Steps
 
 AUTO = "auto"
 SMALL_IMAGES = 64
@@ -124,12 +124,8 @@ def measure_step_seconds(model: torch.nn.Module, image_size: int, batch_size: in
     """Duration of one training step in seconds; a first step warms up and does not count."""
     images = torch.rand(batch_size, 3, image_size, image_size, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9)
+    step = Steps(model, torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9), "this machine")
     for _ in range(2):
         started = time.monotonic()
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()
+        step(images, labels).item()
     return time.monotonic() - started

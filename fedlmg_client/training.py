@@ -31,6 +31,7 @@ from fedlmg_client.fine_tuning import Replay
 from fedlmg_client.private_training import Budget
 from fedlmg_client.secret_numbers import load_or_create_secret
 from fedlmg_client.status import Trained, append_event
+from fedlmg_client.steps import Steps
 
 RECIPE = 1
 """Number of the training below: what was trained by another one is trained anew."""
@@ -192,11 +193,10 @@ def fit(
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
     num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
     scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)
+    step = Steps(model, optimizer, client)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
-        loss = _train_epoch(
-            model, optimizer, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay, looks
-        )
+        loss = _train_epoch(step, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay, looks)
         validation = packing.measure_accuracy(model, preprocess, data.validation)
         # The privacy budget covers the weights only, so the training loss stays on the client.
         reported = None if budget else round(loss, 5)
@@ -221,8 +221,7 @@ def _make_optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torc
 
 
 def _train_epoch(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    step: Steps,
     scheduler: LambdaLR,
     images: ImageView,
     labels: torch.Tensor,  # (N,)
@@ -244,21 +243,17 @@ def _train_epoch(
     if budget:
         noise = budget.draw(epoch, "noise")
         batches = private_training.poisson_batches(len(labels), budget, budget.draw(epoch, "batches"))
-        private_training.set_training_mode(model)
+        private_training.set_training_mode(step.model)
     else:
         batches = shuffle_batches(len(labels), config.local_batch_size, generator)
-        model.train()
+        step.model.train()
     losses = []
     for rows, shown in zip(batches, read_batches(images, batches, preprocess, labels.device), strict=True):
         inputs = preprocess.normalize(move(shown, looks, generator))
         if budget:
-            loss = private_training.take_private_step(model, optimizer, inputs, labels[rows], noise)
+            loss = private_training.take_private_step(step.model, step.optimizer, inputs, labels[rows], noise)
         else:
-            with torch.autocast(labels.device.type, torch.bfloat16, enabled=labels.is_cuda):
-                loss = fine_tuning.compute_loss(model, inputs, labels[rows], replay, preprocess, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss = step(*fine_tuning.add_replay(inputs, labels[rows], replay, preprocess, generator))
         scheduler.step()
         losses.append(loss.detach())
     return torch.stack(losses).mean().item()

@@ -204,13 +204,13 @@ def _cut_off(*_: object) -> None:
 def test_a_rare_class_is_seen_as_often_as_a_common_one(
     data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    seen, compute = [], fine_tuning.compute_loss
+    seen, add = [], fine_tuning.add_replay
 
-    def record(net: torch.nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *rest: object) -> torch.Tensor:
+    def record(inputs: torch.Tensor, labels: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(labels)
-        return compute(net, inputs, labels, *rest)
+        return add(inputs, labels, *rest)
 
-    monkeypatch.setattr(fine_tuning, "compute_loss", record)
+    monkeypatch.setattr(fine_tuning, "add_replay", record)
     common = LabeledView(data.train.images, torch.tensor([1] + [0] * 23))
 
     run(
@@ -240,11 +240,9 @@ def test_the_loss_on_replayed_images_is_least_where_nothing_changed():
     replay = replace(personal_training.make_replay(net, start.preprocess, start), looks="none")
     nothing = torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64)
 
-    losses = [
-        fine_tuning.compute_loss(each, *nothing, replay, start.preprocess, torch.Generator().manual_seed(0)).item()
-        for each in (net, other)
-    ]
+    inputs, targets = fine_tuning.add_replay(*nothing, replay, start.preprocess, torch.Generator().manual_seed(0))
 
+    losses = [torch.nn.functional.cross_entropy(each(inputs), targets).item() for each in (net, other)]
     assert losses[0] < losses[1]
 
 

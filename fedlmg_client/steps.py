@@ -1,0 +1,55 @@
+"""One step of training on a batch: at once, or in parts as large as the accelerator's memory holds."""
+
+import torch
+import torch.nn.functional as F
+
+from common.devices import reduced_precision, release_cached_memory
+
+FEWEST = 2
+"""BatchNorm needs two images in a part."""
+
+
+class Steps:
+    """Steps of one optimizer; when memory runs out, on halves of a batch from then on, with their gradients added."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, client: str):
+        self.model, self.optimizer, self.client = model, optimizer, client
+        self.most: int | None = None
+        """Images that the memory was found to hold; None: not known yet."""
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Take one step, and return the mean cross-entropy, 0-dim.
+
+        inputs: (B, 3, S, S), normalised. targets: labels int64 (B,), or probabilities (B, classes).
+
+        Raises
+        ------
+        torch.OutOfMemoryError: the memory does not hold two images.
+        """
+        while True:
+            parts = -(-len(inputs) // self.most) if self.most else 1
+            try:
+                loss = self._add_gradients(inputs.tensor_split(parts), targets.tensor_split(parts))
+            except torch.OutOfMemoryError:
+                if len(inputs) // parts // 2 < FEWEST:
+                    raise
+            else:
+                self.optimizer.step()
+                return loss
+            self.optimizer.zero_grad()
+            release_cached_memory()
+            size = -(-len(inputs) // parts)
+            self.most = size // 2
+            print(f"{self.client}: out of memory with {size} images at once: going on with {self.most}", flush=True)
+
+    def _add_gradients(self, inputs: tuple[torch.Tensor, ...], targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        count, device = sum(map(len, inputs)), inputs[0].device
+        is_reduced = reduced_precision(device) == torch.bfloat16
+        self.optimizer.zero_grad()
+        losses = []
+        for images, asked in zip(inputs, targets, strict=True):
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_reduced):
+                loss = F.cross_entropy(self.model(images), asked) * (len(images) / count)
+            loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()

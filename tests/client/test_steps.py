@@ -1,0 +1,85 @@
+"""A step of training where memory is short: the same gradients, in parts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config.run import LocalTrainingConfig
+from common.models import architectures
+from fedlmg_client import training
+from fedlmg_client.steps import Steps
+from tests.client.noise import noise_data
+
+INPUTS = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(10) % 3
+
+
+class Small(torch.nn.Module):
+    """A linear net on an accelerator that holds `most` images."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        torch.manual_seed(0)
+        self.most, self.head, self.asked = most, torch.nn.Linear(192, 3), []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError
+        return self.head(images.flatten(1))
+
+
+def make_step(most: int) -> Steps:
+    net = Small(most)
+    return Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab")
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_batch_in_parts_takes_the_same_step(soft: bool):
+    targets = torch.nn.functional.one_hot(LABELS, 3).float() if soft else LABELS
+    ample, short = make_step(10), make_step(3)
+
+    losses = [step(INPUTS, targets) for step in (ample, short)]
+
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(short.model.head.weight, ample.model.head.weight)
+
+
+def test_it_says_so_and_later_steps_begin_with_parts(capsys: pytest.CaptureFixture[str]):
+    step = make_step(3)
+
+    step(INPUTS, LABELS)
+    step(INPUTS, LABELS)
+
+    assert step.model.asked == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert capsys.readouterr().out.splitlines() == [
+        "lab: out of memory with 10 images at once: going on with 5",
+        "lab: out of memory with 5 images at once: going on with 2",
+    ]
+
+
+def test_a_memory_that_holds_not_even_two_images_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        make_step(1)(INPUTS, LABELS)
+
+
+def test_a_client_whose_memory_is_short_ends_with_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    build = architectures.build
+
+    def build_for_small_memory(*arguments: object) -> torch.nn.Module:
+        net = build(*arguments)
+
+        def refuse(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+            if net.training and len(inputs[0]) > 5:
+                raise torch.OutOfMemoryError
+
+        net.register_forward_pre_hook(refuse)
+        return net
+
+    monkeypatch.setattr(architectures, "build", build_for_small_memory)
+    config = LocalTrainingConfig(local_epochs=2, local_batch_size=12, image_size=16)
+
+    upload = training.train(noise_data(24, 6), "small_resnet", config, 0, "tiny", tmp_path, "cpu")
+
+    assert len(upload.manifest.training.history) == 2
