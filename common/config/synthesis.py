@@ -15,6 +15,8 @@ Lora = Annotated[
 
 CLASS = "{class}"
 """Stands for the class's name in a prompt."""
+OR = "|"
+"""Between several prompts of one class."""
 PROMPT = f"an image of {CLASS}"
 Prompt = Annotated[str, StringConstraints(pattern=r"\{class\}"), Says(f"a text with {CLASS} in it, as in '{PROMPT}'")]
 
@@ -99,11 +101,13 @@ class SynthesisConfig:
     """LoRA weights for the denoiser, a folder with one safetensors file, and how strongly they count, as in
     `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
     prompt: Prompt = PROMPT
-    """Prompt for a class, with `{class}` where its name stands, such as `a white blood cell, {class}`. For diffusion
+    """Prompt for a class, with `{class}` where its name stands, such as `a white blood cell, {class}`. Of several
+    between bars, as in `a photo of {class} | a drawing of {class}`, each image takes one by its seed. For diffusion
     models that take any text."""
     class_prompts: str = ""
     """Prompts of single classes in place of `prompt`, between semicolons, for names that say nothing:
-    `n02085620=a photo of a chihuahua; C3=a slide of a tumour`. Case and blanks of a name never matter."""
+    `n02085620=a photo of a chihuahua; C3=a slide of a tumour`. Several prompts of one class stand between bars. Case
+    and blanks of a name never matter."""
     negative_prompt: str = ""
     """What images shall not show: classifier-free guidance leads away from it. Empty: from no prompt (paper)."""
     guidance_decoder: str = ""
@@ -145,6 +149,9 @@ class SynthesisConfig:
 
     def __post_init__(self) -> None:
         parse_prompts(self.class_prompts)
+        for prompt in split_prompts(self.prompt):
+            if CLASS not in prompt:
+                raise ValueError(f"config key 'prompt' must have {CLASS} in each of its prompts, not so in '{prompt}'")
 
     @classmethod
     def of_preset(cls, preset: str, **changes: Any) -> "SynthesisConfig":
@@ -158,18 +165,26 @@ class SynthesisConfig:
         return AUTHORS if self.preset == "authors" else OURS
 
 
-def parse_prompts(text: str) -> dict[str, str]:
-    """The config key `class-prompts` as a table: folded class name -> prompt.
+def parse_prompts(text: str) -> dict[str, list[str]]:
+    """The config key `class-prompts` as a table: folded class name -> its prompts.
 
     Raises
     ------
-    ValueError: a part is not of the form `class=prompt`, or a class has two prompts.
+    ValueError: a part is not of the form `class=prompt`, or a class is named twice with other prompts.
     """
-    table: dict[str, str] = {}
+    table: dict[str, list[str]] = {}
     for part in filter(str.strip, text.split(";")):
-        name, _, prompt = (side.strip() for side in part.partition("="))
-        if not name or not prompt:
+        name, _, said = (side.strip() for side in part.partition("="))
+        if not name or not (prompts := split_prompts(said)):
             raise ValueError(f"config key 'class-prompts' must hold pairs 'class=prompt', and holds '{part.strip()}'")
-        if table.setdefault(fold_name(name), prompt) != prompt:
-            raise ValueError(f"config key 'class-prompts' gives '{name}' two prompts: keep one of them")
+        if table.setdefault(fold_name(name), prompts) != prompts:
+            raise ValueError(
+                f"config key 'class-prompts' names '{name}' twice: keep one of them, and put '{OR}' between the "
+                "prompts of a class"
+            )
     return table
+
+
+def split_prompts(text: str) -> list[str]:
+    """The prompts in a text, between bars."""
+    return [part.strip() for part in text.split(OR) if part.strip()]

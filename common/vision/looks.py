@@ -8,6 +8,7 @@ own images keep their look, but are moved as the profile allows.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from common.vision.augmentation import augment, vary_look
@@ -24,6 +25,8 @@ class Looks:
     """Largest relative zoom: clients differ in how much of a frame an object fills."""
     degrees: float = 10.0
     """Largest rotation."""
+    crop: float = 1.0
+    """Smallest share of an image's area that is shown, anywhere in it; 1 turns it off."""
     mirrors: bool = False
     """Mirror half of the images, left to right."""
     quarter_turns: bool = False
@@ -45,7 +48,7 @@ class Looks:
 PROFILES: dict[str, Looks | None] = {
     "none": None,
     "digits": Looks(),
-    "photos": Looks(mirrors=True, hue=0.05, saturation=0.4, gamma=0.3, blur=1.0),
+    "photos": Looks(crop=0.35, mirrors=True, hue=0.05, saturation=0.4, gamma=0.3, blur=1.0),
     "microscopy": Looks(
         degrees=45.0,
         mirrors=True,
@@ -105,7 +108,7 @@ def _flip(images: torch.Tensor, profile: Looks, generator: torch.Generator) -> t
     if profile.mirrors:
         mirrored = _uniform(images, generator, 1, 1, 1) < 0.5
         images = torch.where(mirrored, images.flip(3), images)
-    return images
+    return _crop(images, profile.crop, generator) if profile.crop < 1 else images
 
 
 def _uniform(images: torch.Tensor, generator: torch.Generator, *shape: int) -> torch.Tensor:
@@ -120,6 +123,18 @@ def _turn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     for quarters in (1, 2, 3):
         turned = torch.where(turns == quarters, images.rot90(quarters, (2, 3)), turned)
     return turned
+
+
+def _crop(images: torch.Tensor, least: float, generator: torch.Generator) -> torch.Tensor:
+    """A square somewhere in each image, of at least the share `least` of its area, enlarged to the whole."""
+    if not len(images):
+        return images
+    side = (least + (1 - least) * _uniform(images, generator)).sqrt()
+    theta = torch.zeros(len(images), 2, 3).to(images)
+    theta[:, 0, 0] = theta[:, 1, 1] = side
+    theta[:, :, 2] = (1 - side)[:, None] * (2 * _uniform(images, generator, 2) - 1)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _recolour(images: torch.Tensor, profile: Looks, generator: torch.Generator) -> torch.Tensor:

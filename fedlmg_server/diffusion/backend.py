@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H x W latent (or pixel) size, h x w image size. Tensors live on the backend's `device`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,8 +24,8 @@ class DiffusionBackend(Protocol):
     def initial_noise(self, seeds: list[int]) -> torch.Tensor:
         """x_T (B, C, H, W), one seed for each image; an image's noise depends on its own seed only."""
 
-    def condition(self, class_names: list[str]) -> Any:
-        """What `predict` needs to generate these classes, one name for each image; cached by name."""
+    def condition(self, class_names: list[str], seeds: Sequence[int] = ()) -> Any:
+        """What `predict` needs to generate these classes, one name and one seed for each image; cached."""
 
     def predict(self, x_t: torch.Tensor, index: int, condition: Any, guidance_scale: float) -> Prediction:
         """Predict x_0 and the noise at a step, differentiably in x_t.

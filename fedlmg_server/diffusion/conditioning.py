@@ -5,7 +5,8 @@ by class.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,12 @@ from fedlmg_server.diffusion.wording import Wording
 
 Arguments = dict
 """Keyword arguments of the denoiser: tensors (rows, ...) or dictionaries of tensors."""
-Conditioning = Callable[[list[str]], Arguments]
-"""From B class names to the arguments for 2 B rows."""
+
+
+class Conditioning(Protocol):
+    def __call__(self, class_names: list[str], seeds: Sequence[int] = ()) -> Arguments:
+        """The arguments for 2 B rows, from B class names and the seeds of the B images, by which each takes one of the
+        prompts of its class; without seeds the first."""
 
 
 class Prompts:
@@ -38,8 +43,9 @@ class Prompts:
         self._encoded: dict[str, Arguments] = {}
         self._read: dict[tuple[int, ...], str] = {}
 
-    def __call__(self, class_names: list[str]) -> Arguments:
-        prompts = [self.wording.negative for _ in class_names] + [self.wording.prompt(name) for name in class_names]
+    def __call__(self, class_names: list[str], seeds: Sequence[int] = ()) -> Arguments:
+        prompts = [self.wording.negative for _ in class_names]
+        prompts += map(self.wording.prompt, class_names, seeds or [0] * len(class_names))
         return concatenate(_pad([self.encode(prompt) for prompt in prompts]))
 
     @torch.no_grad()

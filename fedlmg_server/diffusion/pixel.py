@@ -1,5 +1,6 @@
 """Pixel diffusion models (`UNet2DModel`) behind the backend contract: no autoencoder, no classifier-free guidance."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class PixelBackend:
         shape = (config.in_channels, config.sample_size, config.sample_size)
         return noise_of_seeds(seeds, shape).to(self.device) * self.scheduler.init_noise_sigma
 
-    def condition(self, class_names: list[str]) -> torch.Tensor | None:
+    def condition(self, class_names: list[str], seeds: Sequence[int] = ()) -> torch.Tensor | None:
         """Labels int64 (B,), or None for an unconditional model."""
         if self.denoiser.config.num_class_embeds is None:
             return None

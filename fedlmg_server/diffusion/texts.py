@@ -43,7 +43,9 @@ class KeptPrompts(Prompts):
         said = json.dumps([description.source, description.index, description.side], sort_keys=True)
         self._folder = texts.folder / hashlib.sha256(said.encode()).hexdigest()[:16]
         with suppress(ConfigError):  # Of two that read alike, one may never be asked for.
-            self._load([wording.negative, *map(wording.prompt, sorted(texts.class_names))])
+            self._load(
+                [wording.negative, *(each for name in sorted(texts.class_names) for each in wording.prompts(name))]
+            )
 
     def encode(self, prompt: str) -> Arguments:
         """The arguments of one prompt, one row.

@@ -43,9 +43,9 @@ class Vocabulary:
     def knows(self, class_name: str) -> bool:
         return self.names is None or class_name in self.names
 
-    def read(self, class_name: str) -> object:
-        """A value that is equal for two classes that the model cannot tell apart."""
-        return class_name if self.tokenize is None else self.tokenize(self.wording.prompt(class_name))
+    def read(self, class_name: str) -> set[object]:
+        """Values of which two classes share one if the model cannot tell them apart."""
+        return {class_name} if self.tokenize is None else set(map(self.tokenize, self.wording.prompts(class_name)))
 
 
 def open_vocabulary(config: SynthesisConfig) -> Vocabulary:
@@ -99,5 +99,7 @@ def find_alike(vocabulary: Vocabulary, class_names: Iterable[str]) -> list[list[
     """Groups of classes, two or more in each, that the model cannot tell apart."""
     groups: dict[object, list[str]] = {}
     for name in class_names:
-        groups.setdefault(vocabulary.read(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
+        for read in vocabulary.read(name):
+            groups.setdefault(read, []).append(name)
+    alike = {tuple(group): None for group in groups.values() if len(group) > 1}
+    return list(map(list, alike))

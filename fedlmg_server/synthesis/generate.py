@@ -109,8 +109,8 @@ def generate_batch(
 ) -> torch.Tensor:
     """Images (B, 3, h, w) in [0, 1] of one batch of a client's plan; its losses go to `trace`."""
     backend.set_timesteps(config.num_inference_steps)
-    x_T = backend.initial_noise([image.seed for image in batch])
-    condition = backend.condition([image.class_name for image in batch])
+    seeds = [image.seed for image in batch]
+    x_T, condition = backend.initial_noise(seeds), backend.condition([image.class_name for image in batch], seeds)
     # Not the initial noise's own generator, whose first numbers would come again.
     generators = [torch.Generator().manual_seed(~image.seed & (2**63 - 1)) for image in batch]
     if guidance is None:

@@ -58,3 +58,14 @@ def test_where_the_profile_mirrors_and_turns_so_are_a_client_s_images(looks: str
 
     quarters = torch.nn.functional.avg_pool2d(moved[:, 0], 8).flatten(1)
     assert len(quarters.argmax(1).unique()) == corners
+
+
+def test_photographs_are_cropped_anywhere_and_nothing_new_comes_in():
+    ramp = torch.linspace(0, 1, 32).expand(64, 3, 32, 32)
+
+    moved = move(ramp, "photos", seeded(1))
+
+    widths = (moved.amax((1, 2, 3)) - moved.amin((1, 2, 3))).sort().values
+    assert 0.5 < widths[0] < 0.75
+    assert 0.9 < widths[-1] <= 1
+    assert 0 <= moved.min() <= moved.max() <= 1

@@ -57,6 +57,32 @@ def test_two_classes_of_one_prompt_are_alike(config: SynthesisConfig):
     assert find_alike(vocabulary, ["a1", "a2", "a3"]) == [["a1", "a2"]]
 
 
+def test_several_prompts_of_a_class_are_taken_in_turn_by_an_image_s_seed():
+    wording = Wording.of(SynthesisConfig(prompt="a {class} | the {class}", class_prompts="c3=a tumour | a slide|cells"))
+
+    assert [wording.prompt("C3", seed) for seed in range(4)] == ["a tumour", "a slide", "cells", "a tumour"]
+    assert [wording.prompt("cat", seed) for seed in (6, 7)] == ["a cat", "the cat"]
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_each_image_is_drawn_from_the_prompt_of_its_seed(config: SynthesisConfig, tmp_path: Path, texts: bool):
+    asked = replace(config, class_prompts="dog=a wolf | a poodle")
+    kept = [Texts(tmp_path, ["cat", "dog"])] if texts else []
+    backend, plain = opening.load_backend(asked, CPU, *kept), opening.load_backend(config, CPU)
+    encode = plain.family.condition.encode
+
+    told = backend.condition(["dog", "dog", "cat"], [4, 5, 5])["encoder_hidden_states"]
+
+    expected = [encode(prompt)["encoder_hidden_states"] for prompt in ("a wolf", "a poodle", "an image of cat")]
+    torch.testing.assert_close(told[3:], torch.cat(expected))
+
+
+def test_classes_that_share_one_of_their_prompts_are_alike(config: SynthesisConfig):
+    vocabulary = open_vocabulary(replace(config, class_prompts="a1=a cell | a1; a2=a2 | a cell"))
+
+    assert find_alike(vocabulary, ["a1", "a2", "a3"]) == [["a1", "a2"]]
+
+
 @pytest.mark.parametrize("family", ["dit", "digits"])
 def test_model_that_takes_no_prompts_refuses_them(tmp_path: Path, family: str):
     model = family if family == "digits" else str(tiny_pipelines.save(family, tmp_path))
@@ -69,8 +95,12 @@ def test_model_that_takes_no_prompts_refuses_them(tmp_path: Path, family: str):
     ("keys", "sentence"),
     [
         ({"prompt": "a slide"}, r"'prompt' must be a text with \{class\} in it, as in 'an image of \{class\}'"),
+        (
+            {"prompt": "a {class} | a thing"},
+            r"'prompt' must have \{class\} in each of its prompts, not so in 'a thing'",
+        ),
         ({"class-prompts": "C3"}, "'class-prompts' must hold pairs 'class=prompt', and holds 'C3'"),
-        ({"class-prompts": "C3=a; c3=b"}, "'class-prompts' gives 'c3' two prompts: keep one"),
+        ({"class-prompts": "C3=a; c3=b"}, "'class-prompts' names 'c3' twice: keep one of them, and put '|' between"),
     ],
 )
 def test_prompts_that_say_nothing_are_refused(keys: dict[str, str], sentence: str):

@@ -1,5 +1,7 @@
 """DiT: classes by their labels."""
 
+from collections.abc import Sequence
+
 import torch
 
 from fedlmg_server.diffusion.conditioning import Arguments, Conditioning, label_ids
@@ -12,7 +14,7 @@ class Adapter(Family):
     patch = 2
 
     def make_condition(self) -> Conditioning:
-        def labels(class_names: list[str]) -> Arguments:
+        def labels(class_names: list[str], seeds: Sequence[int] = ()) -> Arguments:
             without = [self.config.num_embeds_ada_norm] * len(class_names)
             ids = without + label_ids(class_names, self.pipeline.labels)
             return {"class_labels": torch.tensor(ids, device=self.pipeline.device)}
