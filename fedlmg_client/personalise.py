@@ -24,7 +24,7 @@ from common.models import architectures
 from common.start import Start
 from common.storage.images import ImageView
 from common.upload import weights_digest
-from common.vision.looks import PROFILES, Looks
+from common.vision.looks import describe
 from common.vision.metrics import accuracy, predict
 from fedlmg_client import fine_tuning
 from fedlmg_client.models import Model
@@ -191,7 +191,7 @@ def interpolate(
 def digest(base: Model, own: Model | None, data: ClientData, start: Start | None, config: Config) -> str:
     """A checksum that changes with everything that changes a personal model."""
     settings = asdict(config.training) | {"seed": config.seed, "aliases": config.clients.class_aliases}
-    settings |= {"looks": asdict(PROFILES[config.general.looks] or Looks())}
+    settings |= {"looks": describe(config.general.looks)}
     models = [[each.architecture, each.class_names, weights_digest(each.arrays)] for each in (base, own) if each]
     replayed = fine_tuning.digest_replay(start) if start else ""
     names = {each.architecture for each in (base, own) if each}

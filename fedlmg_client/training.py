@@ -23,7 +23,7 @@ from common.storage.tensors import load_training, read_tensors, save_training, w
 from common.telling import ToldError
 from common.upload import Upload, is_whole
 from common.vision.batches import count_batches, keep_on_device, read_batches, shuffle_batches
-from common.vision.looks import PROFILES, Looks, move
+from common.vision.looks import describe, move
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
 from fedlmg_client import audit, fine_tuning, packing, private_training
@@ -151,7 +151,7 @@ def cache_key(
     settings = asdict(config) | asdict(privacy)
     settings |= {"architectures": architecture, "max_membership_auc": 1.0, "initialisation": initial}
     key = [RECIPE, settings, architectures.hash_source(base, {base}), data.name, data.class_names, data.fingerprint]
-    key += [seed, SCHEMA, asdict(PROFILES[looks] or Looks())]
+    key += [seed, SCHEMA, describe(looks)]
     if start:
         key += [start.digest(architecture), fine_tuning.digest_replay(start)]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

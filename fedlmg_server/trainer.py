@@ -16,7 +16,7 @@ from common.devices import reduced_precision
 from common.models.architectures import has_batch_norm
 from common.storage.images import Images
 from common.storage.tensors import load_training, read_progress, save_training
-from common.vision.batches import keep_on_device, read_batches
+from common.vision.batches import balance_rows, keep_on_device, read_batches
 from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -61,13 +61,15 @@ def train(
     on_epoch: OnEpoch = lambda entry: None,
     looks: str = "digits",
     checkpoint: Checkpoint | None = None,
+    balanced: bool = False,
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` after each
     epoch, or after parts of one where it sees less than an epoch.
 
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that baselines with fewer images train as long. `looks`: profile
-    by which the images' look is varied.
+    by which the images' look is varied. `balanced`: the classes of `data`, which has labels, are drawn alike where
+    their sizes are unlike.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -91,7 +93,10 @@ def train(
     losses: list[torch.Tensor] = []
     saved = time.monotonic()
     while update < num_updates:
-        order = torch.randperm(len(images), generator=generator)
+        if balanced and labels is not None:
+            order = balance_rows(labels, generator)
+        else:
+            order = torch.randperm(len(images), generator=generator)
         batches = order.split(batch_size)[: min(per_epoch, num_updates - update)]
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
             inputs = preprocess.normalize(vary(shown, looks, generator))

@@ -10,6 +10,8 @@ import torch
 from common.storage.images import Images, ImageView
 from common.vision.preprocessing import PreprocessSpec
 
+UNLIKE = 2
+"""The classes of a set are drawn alike if the largest has more than this many times the images of the smallest."""
 MOST_ON_DEVICE = 2**30
 """Bytes of images that are kept on an accelerator; more are moved there batch by batch."""
 
@@ -21,7 +23,21 @@ def count_batches(num_images: int, batch_size: int) -> int:
 
 def shuffle_batches(num_images: int, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
     """The rows of each batch, int64 (B,), in an order that `generator` determines; none if there is only one image."""
-    order = torch.randperm(num_images, generator=generator)
+    return _split(torch.randperm(num_images, generator=generator), batch_size)
+
+
+def balance_rows(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """As many rows as labels, int64 (N,), in random order: each row once or, where the classes' sizes are `UNLIKE`, as
+    many of each class as of every other by chance, so that some rows come more than once (ours)."""
+    counts = labels.bincount(minlength=1).cpu()
+    held = counts[counts > 0]
+    if not len(held) or held.max() <= UNLIKE * held.min():
+        return torch.randperm(len(labels), generator=generator)
+    return torch.multinomial(1 / counts.double()[labels.cpu()], len(labels), True, generator=generator)
+
+
+def _split(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    num_images = len(order)
     if not (count := count_batches(num_images, batch_size)):
         return []
     return list(order.tensor_split([batch_size * number for number in range(1, count)]))

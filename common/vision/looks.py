@@ -5,7 +5,8 @@ from them must see many looks. One profile serves general models, their replay a
 own images keep their look, but are moved as the profile allows.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +54,8 @@ PROFILES: dict[str, Looks | None] = {
         degrees=45.0,
         mirrors=True,
         quarter_turns=True,
-        hue=0.12,
-        saturation=0.6,
+        hue=0.25,
+        saturation=1.0,
         gamma=0.5,
         blur=1.0,
         contrast=0.4,
@@ -62,6 +63,12 @@ PROFILES: dict[str, Looks | None] = {
     ),
 }
 """Value of the config key `looks` -> profile."""
+
+
+def describe(looks: str) -> dict[str, Any] | None:
+    """What a result depends on of a profile, for the key of a cache."""
+    profile = PROFILES[looks]
+    return None if profile is None else asdict(profile)
 
 
 def vary(

@@ -16,13 +16,14 @@ from common.models import architectures
 from common.processes import num_processors
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import to_wire
+from common.vision import looks
 from common.vision.metrics import above_chance, accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.trainer import TrainingSet
 
-RECIPE = 1
+RECIPE = 2
 """Number of the training below: a cached model of another one is not used."""
 NEAR_CHANCE = 0.15
 """How far above chance a model must read held-out general images to be offered (0 is chance, 1 is perfect)."""
@@ -82,7 +83,7 @@ class Job:
         ValueError: no net of that name takes images of that size; a builder may raise other errors.
         """
         parts = [RECIPE, self.architecture, repr(self.build()), self.class_names, self.preprocess.to_json()]
-        parts += [self.looks, self.seed, self.num_updates, checksum]
+        parts += [looks.describe(self.looks), self.seed, self.num_updates, checksum]
         parts += architectures.hash_source(self.architecture, self.builders).values()
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -103,6 +104,7 @@ class Job:
                 *(model, data, self.preprocess, BATCHES, self.seed, self.num_updates),
                 on_epoch=lambda entry: on_updates(per_epoch),
                 looks=self.looks,
+                balanced=True,
             )
         weights = {name: to_wire(tensor) for name, tensor in model.state_dict().items()}
         model.load_state_dict(weights)

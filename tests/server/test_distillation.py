@@ -92,6 +92,30 @@ def test_same_seed_gives_the_same_student():
     assert torch.equal(weights(), first)
 
 
+class Seen(torch.nn.Module):
+    """A net that keeps the brightness of each image that it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.brightness = torch.nn.Linear(1, 2), []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.brightness.append(inputs.mean((1, 2, 3)))
+        return self.head(self.brightness[-1][:, None])
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_classes_are_drawn_alike_where_it_is_asked_for(balanced: bool):
+    labels = (torch.arange(160) < 8).long()
+    data = TrainingSet(torch.full((160, 3, 8, 8), 255, dtype=torch.uint8) * labels[:, None, None, None], labels)
+    net, run = Seen(), make_run()
+
+    trainer.train(net, data, run.preprocess, CONFIG, 0, num_updates=10, looks="none", balanced=balanced)
+
+    bright = (torch.cat(net.brightness) > 0).double().mean().item()
+    assert bright == pytest.approx(0.5 if balanced else 0.05, abs=0.12 if balanced else 1e-9)
+
+
 def test_teacher_equal_to_the_student_adds_nothing_to_the_loss():
     logits, targets, config = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), CONFIG
     teacher = trainer.soften(logits.softmax(1), config.temperature)
