@@ -98,7 +98,7 @@ def test_another_run_takes_the_model_from_the_cache(make_run, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "changed",
-    [{"looks": "none"}, {"seed": 1}, {"general_updates": 9}, {"class": "grey"}, {"image": 255}, {"recipe": 2}],
+    [{"looks": "none"}, {"seed": 1}, {"general_updates": 9}, {"class": "grey"}, {"image": 255}, {"recipe": "another"}],
 )
 def test_whatever_a_model_depends_on_makes_another(
     make_run, changed: dict, images: GeneralImages, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +112,7 @@ def test_whatever_a_model_depends_on_makes_another(
     if "image" in changed:
         images.train.images[0, 0, 0, 0] = 255
     if "recipe" in changed:
-        monkeypatch.setattr(training, "RECIPE", 2)
+        monkeypatch.setattr(training, "RECIPE", training.RECIPE + 1)
 
     make_general_models(run, ["small_mlp"])
 
