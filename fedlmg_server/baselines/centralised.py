@@ -22,17 +22,16 @@ def pool_images(splits: list[LabeledImages]) -> TrainingSet:
 
 def pool_with_general(run: VirtualRun) -> TrainingSet:
     """The same and the run's general images, the fewer ones of the two repeated."""
-    real, general = _join(list(run.train.values())), load_general_images(run).train
+    pooled = _join(list(run.train.values()))
+    real = LabeledImages(run.preprocess.resize(pooled.images), pooled.labels)
     aliases = parse_aliases(run.config.clients.class_aliases)
-    labels = find_indices(general_class_names(run), run.class_names, aliases)[general.labels]
-    known = labels >= 0
-    real = LabeledImages(run.preprocess.resize(real.images), real.labels)
-    general = LabeledImages(general.images[known], labels[known])
+    indices, general = find_indices(general_class_names(run), run.class_names, aliases), load_general_images(run).train
+    general = general.with_labels(indices[general.labels])
     if not len(general):
         return TrainingSet(real.images, real.labels)
     most = max(len(real), len(general))
     rows, general_rows = torch.arange(most) % len(real), torch.arange(most) % len(general)
-    images = ImageView.of(real.images).choose(rows).join(ImageView.of(general.images).choose(general_rows))
+    images = ImageView.of(real.images).choose(rows).join(general.images.choose(general_rows))
     return TrainingSet(images, torch.cat([real.labels[rows], general.labels[general_rows]]))
 
 

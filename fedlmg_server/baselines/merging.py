@@ -123,7 +123,7 @@ def _fisher_information(run: VirtualRun, state: State) -> dict[str, torch.Tensor
     rows = torch.cat(shuffle_batches(len(images), len(images), generator))[:FISHER_IMAGES]
     total = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
     for row in rows.tolist():
-        inputs = run.preprocess(images[row : row + 1].to(run.device).float() / 255)
+        inputs = run.preprocess(images.choose(torch.tensor([row])).read().to(run.device).float() / 255)
         logits = model(inputs)
         answer = torch.multinomial(logits.softmax(1).cpu(), 1, generator=generator)[0].to(run.device)
         gradients = torch.autograd.grad(F.cross_entropy(logits, answer), list(model.parameters()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from common.config import ConfigError
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.storage.images import ImageView
 from common.upload import Upload
 from fedlmg_server.distillation import merged_student, teachers
@@ -83,11 +83,11 @@ class TeacherCache:
         found = TrainingSet(self.images.choose(rows), labels[rows], targets)
         return mix(found, self._load_general()) if self.run.config.general.warm_start else found
 
-    def _load_general(self) -> LabeledImages:
+    def _load_general(self) -> LabeledView:
         """General images with labels in the run's classes."""
         images = load_general_images(self.run).train
         rows = torch.tensor([self.run.class_names.index(name) for name in general_class_names(self.run)])
-        return LabeledImages(images.images, rows[images.labels])
+        return images.with_labels(rows[images.labels])
 
 
 def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: None) -> Distilled:

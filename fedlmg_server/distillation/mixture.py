@@ -2,7 +2,7 @@
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.storage.images import ImageView
 from fedlmg_server.trainer import TrainingSet
 
@@ -10,7 +10,7 @@ GUIDED_SHARE = 0.5
 """Share of each batch, in the mean, that is synthetic."""
 
 
-def mix(synthetic: TrainingSet, general: LabeledImages) -> TrainingSet:
+def mix(synthetic: TrainingSet, general: LabeledView) -> TrainingSet:
     """Synthetic images, repeated until they are `GUIDED_SHARE` of the set, and general images with their labels alone.
 
     Both have images of one size, uint8 (N, 3, h, w). A general image has no teacher: its row of probabilities is zero.

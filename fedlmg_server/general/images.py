@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages, LabeledView
+from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.storage.atomic import write_json
+from common.storage.caches import cache_root
+from common.storage.images import ImageView
 from fedlmg_server.general import embedded, unguided
 from fedlmg_server.run import Run
 
@@ -21,6 +23,8 @@ HELD_OUT_SHARE = 0.1
 """Share of the images that is held out where a source has no held-out images of its own."""
 SUMMARY = "images.json"
 """File in the workspace's folder `general`."""
+HASHED_AT_ONCE = 256
+"""Images."""
 MOST_SHOWN = 5
 """Classes that a note names, and notes about skipped files."""
 
@@ -29,8 +33,8 @@ MOST_SHOWN = 5
 class GeneralImages:
     """Images of the run's size, uint8 (N, 3, image_size, image_size), labels in `general_class_names`."""
 
-    train: LabeledImages
-    held_out: LabeledImages
+    train: LabeledView
+    held_out: LabeledView
     source: Literal["public", "unguided"]
     notes: tuple[str, ...] = ()
     """What the operator should know, one sentence each: which classes are ignored or missing."""
@@ -40,7 +44,8 @@ class GeneralImages:
         """sha256 of images and labels."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
-            digest.update(part.images.contiguous().numpy().data)
+            for pixels in part.images.split(HASHED_AT_ONCE):
+                digest.update(pixels.contiguous().numpy().data)
             digest.update(part.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -75,7 +80,7 @@ def _load(run: Run) -> GeneralImages:
     if public is not None and len(public.train):
         return public
     images = unguided.load_unguided_images(run, general_class_names(run))
-    train, held_out = _hold_out(images, run.config.seed)
+    train, held_out = _hold_out(LabeledView.of(images), run.config.seed)
     return GeneralImages(train, held_out, "unguided", public.notes if public else ())
 
 
@@ -95,7 +100,7 @@ def _ranks(labels: torch.Tensor) -> torch.Tensor:
     return ranks
 
 
-def _hold_out(images: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages]:
+def _hold_out(images: LabeledView, seed: int) -> tuple[LabeledView, LabeledView]:
     """Training and held-out images; of each class a tenth is held out, and one image at least if it has two."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     labels = images.labels[order]
@@ -103,11 +108,7 @@ def _hold_out(images: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledI
     shares = (counts * HELD_OUT_SHARE).round().long().clamp(min=1).where(counts > 1, 0)
     is_held_out = torch.empty(len(labels), dtype=torch.bool)
     is_held_out[order] = _ranks(labels) < shares[labels]
-    return _choose(images, ~is_held_out), _choose(images, is_held_out)
-
-
-def _choose(images: LabeledImages, rows: torch.Tensor) -> LabeledImages:
-    return LabeledImages(images.images[rows], images.labels[rows])
+    return images.choose(~is_held_out), images.choose(is_held_out)
 
 
 def _load_public(run: Run) -> GeneralImages | None:
@@ -117,7 +118,8 @@ def _load_public(run: Run) -> GeneralImages | None:
     if settings.public_images:
         per_class = max(1, most // len(general_class_names(run)))
         path = Path(settings.public_images).expanduser()
-        folder = folders.load(path, run.config.training.image_size, allow_outside=True, most_per_class=per_class)
+        size, cache = run.config.training.image_size, cache_root() / "images"
+        folder = folders.load(path, size, allow_outside=True, most_per_class=per_class, cache=cache)
         held_out = folder.splits["validation"].join(folder.splits["test"])
         found = _match(run, folder.class_names, folder.splits["train"], held_out)
         skipped = tuple(f"'public-images': skipped {line}" for line in folder.problems[:MOST_SHOWN])
@@ -134,10 +136,7 @@ def _match(run: Run, names: list[str], train: LabeledView, held_out: LabeledView
     """Images of the run's classes alone, found by name."""
     class_names = general_class_names(run)
     indices = find_indices(names, class_names, parse_aliases(run.config.clients.class_aliases))
-    parts = []
-    for part in (train, held_out):
-        known = part.with_labels(indices[part.labels]).read()
-        parts.append(LabeledImages(run.preprocess.resize(known.images), known.labels))
+    parts = [_resize(run, part.with_labels(indices[part.labels])) for part in (train, held_out)]
     unknown = [name for name, index in zip(names, indices.tolist(), strict=True) if index < 0]
     missing = [name for number, name in enumerate(class_names) if number not in indices]
     notes = []
@@ -148,6 +147,12 @@ def _match(run: Run, names: list[str], train: LabeledView, held_out: LabeledView
     if not len(parts[1]) and len(parts[0]):
         parts = list(_hold_out(parts[0], run.config.seed))
     return GeneralImages(parts[0], parts[1], "public", tuple(notes))
+
+
+def _resize(run: Run, part: LabeledView) -> LabeledView:
+    if part.images.shape[-1] == run.preprocess.image_size:
+        return part
+    return LabeledView(ImageView.of(run.preprocess.resize(part.images.read())), part.labels)
 
 
 def _list(names: list[str]) -> str:

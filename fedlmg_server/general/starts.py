@@ -41,6 +41,6 @@ def load_replay(run: Run) -> LabeledImages:
     most = int(run.config.general.replay_megabytes * 1e6) // size
     train = load_general_images(run).train
     rows = balanced_rows(train.labels, most, run.config.seed)
-    replay = LabeledImages(train.images[rows], train.labels[rows])
+    replay = train.choose(rows).read()
     write_tensors(path, {"images": replay.images, "labels": replay.labels}, {"class_names": names})
     return replay

@@ -6,10 +6,11 @@ from typing import Self
 
 import torch
 
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledView
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.storage.atomic import write_json
+from common.storage.images import ImageView
 from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import above_chance, predict
 from common.vision.preprocessing import PreprocessSpec
@@ -49,7 +50,7 @@ class Finding:
 SILENT = Finding(UNKNOWN)
 
 
-def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledImages | None) -> Finding:
+def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledView | None) -> Finding:
     """Judge a client by its classifiers.
 
     held_out: general images that no general model was trained on, labels in `general_class_names`; None without.
@@ -108,12 +109,12 @@ class _Started:
         wire = {name: to_wire(tensor) for name, tensor in general.state_dict().items()}
         return cls(model, general.to(run.device), list(names)) if weights_digest(wire) == start else None
 
-    def judge(self, run: Run, upload: Upload, held_out: LabeledImages) -> tuple[Verdict, float]:
+    def judge(self, run: Run, upload: Upload, held_out: LabeledView) -> tuple[Verdict, float]:
         """By general images of the classes that the client holds; also how far above chance it reads them."""
         columns = _find_columns(run, upload, self.class_names)
         position = torch.full((len(self.class_names),), -1).index_put((columns,), torch.arange(len(columns)))
         rows = position[held_out.labels] >= 0
-        images, labels = held_out.images[rows], position[held_out.labels[rows]]
+        images, labels = held_out.images.choose(rows), position[held_out.labels[rows]]
         before, after = (_read(model, upload.preprocess, images)[:, columns] for model in (self.general, self.model))
         verdict = judge_shift(before, after, labels, upload.held_class_names)
         return verdict, above_chance(verdict.read or 0.0, len(columns), len(labels))
@@ -125,12 +126,12 @@ def _find_columns(run: Run, upload: Upload, class_names: list[str]) -> torch.Ten
     return find_indices(upload.held_class_names, class_names, aliases)
 
 
-def load_held_out(run: Run) -> LabeledImages | None:
+def load_held_out(run: Run) -> LabeledView | None:
     """General images to show to classifiers; None in a run without a warm start."""
     return load_general_images(run).held_out if run.config.general.warm_start else None
 
 
-def _read(model: torch.nn.Module, preprocess: PreprocessSpec, images: torch.Tensor) -> torch.Tensor:
+def _read(model: torch.nn.Module, preprocess: PreprocessSpec, images: ImageView) -> torch.Tensor:
     return _log(predict(model, preprocess, images))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.manifest import StudentCopy
 from common.upload import Upload, to_wire
 from fedlmg_server.baselines import averaging, centralised, compare, fedavg, feddyn, fedprox, methods, rounds, start
@@ -161,7 +161,7 @@ def test_what_no_client_kept_does_not_apply(uploads, general, tmp_path: Path):
 def test_half_of_the_upper_bound_s_images_are_real(count: int, uploads, tmp_path, monkeypatch: pytest.MonkeyPatch):
     run = virtual_run(uploads, tmp_path, warm_start=True)
     plain = LabeledImages(torch.full((count, 3, 32, 32), 7, dtype=torch.uint8), torch.arange(count) % 2)
-    made = GeneralImages(plain, plain, "public")
+    made = GeneralImages(LabeledView.of(plain), LabeledView.of(plain), "public")
     monkeypatch.setattr(centralised, "load_general_images", lambda run: made)
 
     mixed = centralised.pool_with_general(run)

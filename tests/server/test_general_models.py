@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.config import Config, ConfigError
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.start import Start
 from common.storage.caches import cache_root
 from common.upload import weights_digest
@@ -29,7 +29,7 @@ NAMES = ["small_mlp", "small_resnet"]
 def images(monkeypatch: pytest.MonkeyPatch) -> GeneralImages:
     """Dark and bright images, which a few updates tell apart."""
     shrunk = LabeledImages(two_colors().images[:, :, ::2, ::2].contiguous(), two_colors().labels)
-    found = GeneralImages(shrunk, shrunk, "public", ("a note on classes",))
+    found = GeneralImages(LabeledView.of(shrunk), LabeledView.of(shrunk), "public", ("a note on classes",))
     for module in (models, starts):
         monkeypatch.setattr(module, "load_general_images", lambda run: found)
     return found
@@ -60,7 +60,7 @@ def test_a_general_model_tells_the_classes_apart(make_run, images: GeneralImages
     model = load_general_model(run, "small_resnet")
 
     with torch.no_grad():
-        answers = model(run.preprocess(images.train.images.float() / 255)).argmax(1)
+        answers = model(run.preprocess(images.train.images.read().float() / 255)).argmax(1)
     assert (answers == images.train.labels).double().mean().item() == made.accuracy > 0.9
     assert made.is_offered
 
@@ -110,7 +110,7 @@ def test_whatever_a_model_depends_on_makes_another(
     if "class" in changed:
         run.workspace.fix_class_names(["dark", "grey"])
     if "image" in changed:
-        images.train.images[0, 0, 0, 0] = 255
+        images.train.images.sources[0][0, 0, 0, 0] = 255
     if "recipe" in changed:
         monkeypatch.setattr(training, "RECIPE", training.RECIPE + 1)
 

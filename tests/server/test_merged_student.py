@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.config import ConfigError
-from common.datasets.labeled_images import LabeledImages
+from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.manifest import StudentCopy
 from common.upload import Upload, to_wire, weights_digest
 from fedlmg_server.distillation import aggregate, merged_student
@@ -32,7 +32,7 @@ def in_order(data: LabeledImages) -> LabeledImages:
 
 @pytest.fixture(autouse=True)
 def general(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = GeneralImages(in_order(two_colors()), in_order(two_colors(32)), "public")
+    found = GeneralImages(LabeledView.of(in_order(two_colors())), LabeledView.of(in_order(two_colors(32))), "public")
     for module in (aggregate, merged_student):
         monkeypatch.setattr(module, "load_general_images", lambda run: found)
 

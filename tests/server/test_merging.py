@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from common.datasets.labeled_images import LabeledView
 from common.storage.atomic import write_json
 from fedlmg_server.baselines import merging
 from fedlmg_server.baselines.outcome import DoesNotApply
@@ -18,7 +19,7 @@ RULES = [merging.average, merging.ties, merging.fisher, merging.greedy_soup]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VirtualRun:
-    found = GeneralImages(in_order(two_colors(16)), in_order(two_colors(16)), "public")
+    found = GeneralImages(LabeledView.of(in_order(two_colors(16))), LabeledView.of(in_order(two_colors(16))), "public")
     monkeypatch.setattr(merging, "load_general_images", lambda run: found)
     monkeypatch.setattr("fedlmg_server.distillation.merged_student.load_general_images", lambda run: found)
     general = make_general()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from common.config import Config
+from common.datasets.labeled_images import LabeledView
 from fedlmg_server.baselines import methods, same_seconds
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
@@ -72,7 +73,8 @@ def test_after_a_warm_start_the_student_also_sees_general_images(compared: Virtu
     seen = []
     warm = {"warm-start": True, "student-initialisation": "average"}
     compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
-    data = GeneralImages(shown(compared.uploads[0]), shown(compared.uploads[0]), "public")
+    general = LabeledView.of(shown(compared.uploads[0]))
+    data = GeneralImages(general, general, "public")
     monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
     monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
     train = same_seconds.train_student
@@ -114,7 +116,8 @@ def test_the_general_model_is_trained_for_the_server_s_seconds(
     compared.config = Config.from_run_config(
         compared.config.to_run_config() | {"warm-start": True, "general-updates": 10}
     )
-    data = GeneralImages(shown(compared.uploads[0]), shown(compared.uploads[0]), "public")
+    general = LabeledView.of(shown(compared.uploads[0]))
+    data = GeneralImages(general, general, "public")
     monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
     monkeypatch.setattr(same_seconds, "seconds_of_update", lambda *_: seconds_of_update)
     run_job = Job.run
