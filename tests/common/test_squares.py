@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from common.datasets.labeled_images import LabeledView
-from common.datasets.readers import folders, squares
+from common.datasets.readers import folders, pictures, squares
 from common.storage.images import ImageFile
 from common.telling import ToldError
 from tests.common.pictures import draw_noise
@@ -46,6 +46,16 @@ def same(first: folders.ImageFolder, second: folders.ImageFolder) -> bool:
         and torch.equal(part.labels, second.splits[split].labels)
         for split, part in first.splits.items()
     )
+
+
+def test_what_takes_long_is_told_with_the_time_left(images: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(pictures, "SECONDS_BETWEEN_LINES", 0.0)
+
+    load(images)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "opened 21 of 21 images, 0 s left"
 
 
 def source(data: folders.ImageFolder) -> object:

@@ -1,6 +1,7 @@
 """Opening many image files once: what each shows, and a use of its pixels. No PyTorch."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from common.datasets.readers.image_files import ImageError, Picture, read_pictures
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,11 @@ def look_at(
     """Open every file; `take` gets the number of each picture, counted without the unreadable files, and what `use`
     made of it.
 
-    `use` is called by several threads at once, `take` by this one, in the order of the files.
+    `use` is called by several threads at once, `take` by this one, in the order of the files. What takes long is told
+    every `SECONDS_BETWEEN_LINES`.
     """
     found, unreadable = dict[Path, Found](), dict[Path, str]()
+    started = told = time.monotonic()
     looks = read_pictures(paths, max_megapixels, lambda picture: (Found.of(picture), use(picture)))
     for path, look in zip(paths, looks, strict=True):
         if isinstance(look, ImageError):
@@ -63,4 +68,8 @@ def look_at(
         else:
             take(len(found), look[1])
             found[path] = look[0]
+        if (now := time.monotonic()) - told >= SECONDS_BETWEEN_LINES:
+            done, told = len(found) + len(unreadable), now
+            left = (now - started) / done * (len(paths) - done)
+            print(f"opened {done} of {len(paths)} images, {left:.0f} s left", flush=True)
     return Pictures(found, unreadable)
