@@ -1,7 +1,5 @@
 """`fedlmg`: the server's command line."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,7 @@ from common.config.node import MAX_MEGAPIXELS
 from common.config.overrides import read_overrides
 from common.config.run import LARGEST_SEED, tell_contradictions
 from common.models import commands
+from common.processes import exit_on_sigterm
 from common.reading_options import MaxMegapixels
 from common.terminal import OTHER_SIDE, print_failure, run_commands
 from fedlmg_server import runs
@@ -70,8 +69,7 @@ def run(
 
     The same command continues an interrupted run.
     """
-    # SIGTERM must stop the processes of the run just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     try:
         overrides = _read_overrides(config, run_config)
         overrides |= ({"compare": True} if compare else {}) | ({} if trackers is None else {"trackers": trackers})

@@ -1,7 +1,5 @@
 """`fedlmg bench`: methods and settings against each other."""
 
-import signal
-import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from common.processes import exit_on_sigterm
 from common.terminal import OTHER_SIDE, print_failure
 from fedlmg_server.flower.connection import FlowerError
 from fedlmg_server.runs import run_locally
@@ -119,7 +118,7 @@ def study(config: Path, out: Path, data: Path | None = None, runs: Path | None =
     from fedlmg_server.bench import experiment, grid
     from fedlmg_server.bench import smoke as stand_ins
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()
     try:
         if smoke:
             out = out / "smoke"

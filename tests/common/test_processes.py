@@ -46,3 +46,31 @@ def test_only_processors_that_this_process_may_use_are_counted():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
 
     assert done.stdout == "1\n", done.stderr
+
+
+TIDYING = """
+import time
+from common.processes import exit_on_sigterm
+
+exit_on_sigterm()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    print("tidying", flush=True)
+    time.sleep(1)
+    print("tidy", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
+def test_a_process_that_is_asked_to_end_twice_still_tidies_up():
+    process = subprocess.Popen([sys.executable, "-c", TIDYING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+
+    process.terminate()
+    assert process.stdout.readline() == "tidying\n"
+    process.terminate()
+
+    assert process.communicate(timeout=50)[0] == "tidy\n"
+    assert process.returncode == 143
