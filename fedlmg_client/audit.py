@@ -16,6 +16,7 @@ from common.datasets.readers import folders
 from common.labels import maps
 from common.manifest import Membership
 from common.models.predictor import Classifier
+from common.storage.caches import image_cache
 from common.vision.metrics import predict
 
 FEWEST = 20
@@ -54,7 +55,8 @@ def audit_folder(
     ------
     ValueError: the folder cannot be read, or has fewer than 20 such training or held-out images.
     """
-    own = folders.load(folder, model.preprocessing.image_size, allow_outside, max_megapixels=max_megapixels)
+    size, cache = model.preprocessing.image_size, image_cache()
+    own = folders.load(folder, size, allow_outside, max_megapixels=max_megapixels, cache=cache)
     known = maps.find_indices(own.class_names, model.class_names, {})
     held_out = own.splits["validation"].join(own.splits["test"])
     members, others = (part.with_labels(known[part.labels]) for part in (own.splits["train"], held_out))

@@ -15,6 +15,7 @@ from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
 from common.reading_options import AllowOutside, MaxMegapixels
+from common.storage.caches import image_cache
 from common.terminal import OTHER_SIDE, print_failure, run_commands
 from fedlmg_client import model_commands
 
@@ -71,7 +72,8 @@ def audit_images(
     from fedlmg_client import image_audit
 
     try:
-        own = folders.load(data.expanduser(), image_size, allow_outside, max_megapixels=max_megapixels).splits
+        path, cache = data.expanduser(), image_cache()
+        own = folders.load(path, image_size, allow_outside, max_megapixels=max_megapixels, cache=cache).splits
         synthetic = image_audit.read_folder(folder.expanduser(), image_size)
         report = image_audit.compare(synthetic, own["train"].images, own["validation"].join(own["test"]).images)
         image_audit.save_pairs(out, report, synthetic, own["train"].images)

@@ -11,9 +11,6 @@ from common.datasets.embedded import registry
 from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
 
-HASHED_AT_ONCE = 256
-"""Images."""
-
 
 @dataclass(frozen=True)
 class ClientData:
@@ -67,8 +64,7 @@ def virtual_data(client: str, index: int, config: Config) -> ClientData:
     class_names, splits = virtual.load(index, config)
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for part in splits.values():
-        for pixels in part.images.split(HASHED_AT_ONCE):
-            digest.update(pixels.contiguous().numpy().data)
+        part.images.hash_into(digest)
         digest.update(part.labels.numpy().tobytes())
     source = _source(index, config)
     return ClientData(client, class_names, **splits, fingerprint=digest.hexdigest(), source=source)

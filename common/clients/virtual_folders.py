@@ -10,7 +10,7 @@ import torch
 from common.config import Config
 from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
-from common.storage.caches import cache_root
+from common.storage.caches import image_cache
 
 VALIDATION_SHARE = 1 / 8
 """Of the images that a split anew leaves for training and validation, as in folders without splits."""
@@ -76,7 +76,7 @@ def _paths(config: Config) -> list[Path]:
 @lru_cache
 def _load(path: Path, image_size: int, most: int | None) -> tuple[list[str], dict[str, LabeledView]]:
     # The operator of the server chose these folders, and nothing of them leaves this machine.
-    cache = cache_root() / "images"
+    cache = image_cache()
     folder = folders.load(path, image_size, allow_outside=True, most_per_class=most, cache=cache)
     for problem in folder.problems:
         print(f"{path.name}: skipped {problem}", flush=True)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+
+HASHED_AT_ONCE = 256
+"""Images."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class ImageView:
             if (of_source := (self.rows >= start) & (self.rows < end)).any():
                 found[of_source] = source[self.rows[of_source] - start]
         return found
+
+    def hash_into(self, digest: Any) -> None:
+        """Feed all pixels to a hash of `hashlib`, in the images' order."""
+        for pixels in self.split(HASHED_AT_ONCE):
+            digest.update(pixels.contiguous().numpy().data)
 
     def split(self, size: int) -> Iterator[torch.Tensor]:
         """The images in parts of that many, the last perhaps smaller."""

@@ -14,7 +14,7 @@ from common.datasets.readers import folders
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.storage.atomic import write_json
-from common.storage.caches import cache_root
+from common.storage.caches import image_cache
 from common.storage.images import ImageView
 from fedlmg_server.general import embedded, unguided
 from fedlmg_server.run import Run
@@ -23,8 +23,6 @@ HELD_OUT_SHARE = 0.1
 """Share of the images that is held out where a source has no held-out images of its own."""
 SUMMARY = "images.json"
 """File in the workspace's folder `general`."""
-HASHED_AT_ONCE = 256
-"""Images."""
 MOST_SHOWN = 5
 """Classes that a note names, and notes about skipped files."""
 
@@ -44,8 +42,7 @@ class GeneralImages:
         """sha256 of images and labels."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
-            for pixels in part.images.split(HASHED_AT_ONCE):
-                digest.update(pixels.contiguous().numpy().data)
+            part.images.hash_into(digest)
             digest.update(part.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -118,7 +115,7 @@ def _load_public(run: Run) -> GeneralImages | None:
     if settings.public_images:
         per_class = max(1, most // len(general_class_names(run)))
         path = Path(settings.public_images).expanduser()
-        size, cache = run.config.training.image_size, cache_root() / "images"
+        size, cache = run.config.training.image_size, image_cache()
         folder = folders.load(path, size, allow_outside=True, most_per_class=per_class, cache=cache)
         held_out = folder.splits["validation"].join(folder.splits["test"])
         found = _match(run, folder.class_names, folder.splits["train"], held_out)
