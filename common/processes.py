@@ -34,10 +34,9 @@ def num_processors() -> int:
 
 
 def exit_on_sigterm() -> None:
-    """SIGTERM ends this process, and then what it started, in order, as Ctrl-C does.
+    """From now on SIGTERM ends this process as Ctrl-C does: what it started is ended in order.
 
-    However often it comes: `uv run` passes on a signal that its child was sent as well, and a second one would cut the
-    tidying short.
+    A second SIGTERM is ignored. Otherwise it would cut the tidying short, and `uv run` often sends a second one.
     """
 
     def leave(*_: object) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from common.config.node import MAX_MEGAPIXELS
-from common.datasets.labeled_images import LabeledImages, LabeledView
+from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
 from common.labels import maps
 from common.manifest import Membership
@@ -36,8 +36,8 @@ def describe_membership(found: Membership) -> str:
 def measure_membership(
     model: torch.nn.Module,
     preprocess: Callable[[torch.Tensor], torch.Tensor],
-    members: LabeledImages | LabeledView,
-    others: LabeledImages | LabeledView,
+    members: LabeledView,
+    others: LabeledView,
 ) -> Membership | None:
     """Attack the model by the loss of each image; None with fewer than 20 training or 20 held-out images."""
     if min(len(members), len(others)) < FEWEST:
@@ -69,7 +69,7 @@ def audit_folder(
 
 
 def compute_losses(
-    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], data: LabeledImages | LabeledView
+    model: torch.nn.Module, preprocess: Callable[[torch.Tensor], torch.Tensor], data: LabeledView
 ) -> torch.Tensor:
     """Cross-entropy of each image, float32 (N,)."""
     return F.nll_loss(predict(model, preprocess, data.images).clamp(min=1e-12).log(), data.labels, reduction="none")

@@ -18,6 +18,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from PIL import Image
 
+from common.datasets.labeled_images import LabeledView
 from common.manifest import Membership
 from common.models import architectures, feature_statistics
 from common.upload import Upload
@@ -63,7 +64,7 @@ def attacks(run: VirtualRun) -> dict[str, Membership]:
     pooled, _ = train_student(run, centralised.pool_images(list(run.train.values())))
     synthetic = read_synthetic_set(run).images
     models = {"given back": load_model(run), "FedAvg, 20 rounds": averaged(run), "all real images": pooled}
-    sets = {client: (images, run.test[client]) for client, images in run.train.items()}
+    sets = {client: (LabeledView.of(images), LabeledView.of(run.test[client])) for client, images in run.train.items()}
     found = {
         "own uploads": [
             audit.measure_membership(upload.classifier(), upload.preprocess, *sets[upload.client])

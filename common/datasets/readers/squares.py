@@ -1,7 +1,7 @@
 """The images of a folder as squares of one size: in memory, in a file of a cache, or decoded whenever they are read.
 
-Every file is decoded once: an epoch of training then reads a few kilobytes an image. A folder whose squares are few
-stays in memory. The squares of a larger one go into a file, which later commands find again.
+Every file is decoded once. The squares of a small folder stay in memory. Those of a larger one go into a file, which
+later commands find again.
 """
 
 import hashlib
@@ -190,11 +190,10 @@ def _make_room(cache: Path, needed: int, most_gigabytes: float) -> str:
             for each in (file.with_suffix(".json"), file):
                 each.unlink(missing_ok=True)
             del sizes[file]
-    asked = f"{len(sizes)} other sets of images and " if sizes else ""
     if (total := sum(sizes.values()) + needed) > most_gigabytes * 1e9:
         return (
-            f"{asked}{needed / 1e9:.1f} GB of decoded images are {total / 1e9:.1f} GB, more than the "
-            f"{most_gigabytes:g} of 'image-gigabytes': raise it"
+            f"with {needed / 1e9:.1f} GB of decoded images {printable_path(cache)} would hold {total / 1e9:.1f} GB, "
+            f"more than the {most_gigabytes:g} of 'image-gigabytes': raise it"
         )
     if (free := shutil.disk_usage(cache).free) < needed + SPARE_BYTES:
         return (
