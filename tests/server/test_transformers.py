@@ -10,12 +10,12 @@ from diffusers import AutoencoderTiny
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.description import describe
-from fedlmg_server.diffusion.families import packing
 from fedlmg_server.synthesis.generate import generate_batch, sampling_settings
 from fedlmg_server.synthesis.guidance import gradient
 from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.sampler import guide, sample
 from tests.server import tiny_flow, tiny_pipelines
+from tests.server.own_pipelines import draw_by_own_pipeline
 from tests.server.test_preflight import check
 
 CPU, STEPS = torch.device("cpu"), 3
@@ -23,7 +23,6 @@ NAMES = tiny_pipelines.CLASS_NAMES
 CONFIG = SynthesisConfig(num_inference_steps=STEPS, noise_editing_steps=1, diffusion_size=tiny_flow.SIZE)
 SOLVED = ("sana", "pixart-alpha", "pixart-sigma")
 """Families whose own pipeline takes DPM-Solver++."""
-PROMPT = "an image of cat"
 
 
 @pytest.fixture(scope="module", params=tiny_flow.FAMILIES)
@@ -35,32 +34,6 @@ def opened(request, tmp_path_factory):
     return request.param, opening.load_backend(config, CPU), config
 
 
-def own_image(family: str, backend, scale: float, latents: torch.Tensor) -> torch.Tensor:
-    """What the family's own pipeline makes of a prompt and of noise (1, C, H, W)."""
-    given = {"height": tiny_flow.SIZE, "width": tiny_flow.SIZE, "num_inference_steps": STEPS, "output_type": "pt"}
-    if family in ("sana", "pixart-alpha", "pixart-sigma", "prx"):
-        given |= {"use_resolution_binning": False}
-    if family == "sana":
-        given |= {"complex_human_instruction": None}
-    if family.startswith("pixart"):
-        given |= {"clean_caption": False}
-    if (family.startswith("flux-") and not family.startswith("flux-2")) or family == "qwen-image":
-        latents = packing.pack(latents)
-    if family == "qwen-image":
-        given |= {"true_cfg_scale": scale, "negative_prompt": ""}
-    elif family == "z-image":
-        given |= {"guidance_scale": scale - 1}
-    else:
-        given |= {"guidance_scale": scale}
-    if family != "prx":
-        return backend.pipeline(prompt=PROMPT, latents=latents, **given).images
-    states, mask = backend.condition(["cat"]).values()
-    (empty, asked), (nothing, seen) = states.split(1), mask.split(1)
-    given |= {"prompt_embeds": asked, "prompt_attention_mask": seen}
-    given |= {"negative_prompt_embeds": empty, "negative_prompt_attention_mask": nothing}
-    return backend.pipeline(latents=latents, **given).images
-
-
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_unguided_image_is_that_of_the_family_s_own_pipeline(opened, scale):
     family, backend, config = opened
@@ -70,7 +43,7 @@ def test_unguided_image_is_that_of_the_family_s_own_pipeline(opened, scale):
 
     image = sample(backend, noise, backend.condition(["cat"]), settings)
 
-    own = own_image(family, backend, scale, noise)
+    own = draw_by_own_pipeline(family, backend, scale, noise, STEPS)
     assert image.std() > 0.01
     torch.testing.assert_close(image, own, atol=1e-4, rtol=0)
 
