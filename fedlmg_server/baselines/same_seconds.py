@@ -17,8 +17,8 @@ from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.student import build_classifier, train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
-from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
-from fedlmg_server.general.training import Job
+from fedlmg_server.general.images import GeneralImages, load_general_images
+from fedlmg_server.general.models import find_general_model, make_job
 from fedlmg_server.quarantine import ClientFault
 from fedlmg_server.synthesis import incidents, launch, store
 from fedlmg_server.synthesis.following import Following
@@ -65,9 +65,11 @@ def general(run: VirtualRun) -> Outcome:
     if not run.config.general.warm_start or not seconds:
         raise DoesNotApply("the run has no general images to train on: set 'warm-start'")
     images, cost = load_general_images(run), Cost()
-    more = round(seconds / seconds_of_update(run, images))
+    more, architecture = round(seconds / seconds_of_update(run, images)), run.config.distillation.student_architecture
+    known = find_general_model(run, architecture)
+    num_updates = (known.num_updates if known else 0) or run.config.general.general_updates
     with cost.timed("server"):
-        made = _job(run, run.config.general.general_updates + more).run(images)
+        made = make_job(run, architecture, num_updates + more).run(images, may_go_on=False)
     cost.num_images = len(images.train)
     model = build_classifier(run, made.architecture, len(made.class_names))
     model.load_state_dict(made.weights)
@@ -78,26 +80,13 @@ def general(run: VirtualRun) -> Outcome:
 
 def seconds_of_update(run: VirtualRun, images: GeneralImages) -> float:
     """Seconds of one batch of a general model's training on this machine, without what a training takes besides."""
-    seconds = []
+    seconds, architecture = [], run.config.distillation.student_architecture
     for num_updates in (PROBE, PROBE, 3 * PROBE):
         started = time.monotonic()
-        _job(run, num_updates).run(images)
+        make_job(run, architecture, num_updates).run(images, may_go_on=False)
         seconds.append(time.monotonic() - started)
     # The first one also warms the machine up.
     return max((seconds[2] - seconds[1]) / (2 * PROBE), 1e-4)
-
-
-def _job(run: VirtualRun, num_updates: int) -> Job:
-    return Job(
-        architecture=run.config.distillation.student_architecture,
-        class_names=tuple(general_class_names(run)),
-        preprocess=run.preprocess,
-        looks=run.config.general.looks,
-        seed=run.config.seed,
-        num_updates=num_updates,
-        builders=run.config.builders,
-        device=run.device,
-    )
 
 
 def images_per_class(run: VirtualRun) -> int:

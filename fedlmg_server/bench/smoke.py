@@ -18,6 +18,7 @@ NICO_DOMAINS = ("autumn", "dim", "grass", "outdoor", "rock", "water")
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 NUM_TRAIN, NUM_TEST = 3, 1
 """Pictures of each class in each domain."""
+LABORATORIES = ("barcelona", "bccd", "cellavision", "tecom")
 SPLITS = (("train", NUM_TRAIN), ("test", NUM_TEST))
 MOST_CLIENTS = 6
 SMALL = ("small_resnet", "small_shufflenet_v2", "small_mobilenet_v3")
@@ -144,10 +145,19 @@ def _open_image(folder: Path) -> None:
             (root / "metadata" / "classes.csv").write_text(f"LabelName,DisplayName\n{names}", encoding="utf-8")
 
 
+def _laboratories(folder: Path) -> None:
+    """A folder for each laboratory, and the server's public images."""
+    for number, laboratory in enumerate((*LABORATORIES, "public")):
+        for label, name in enumerate(CLASSES):
+            for image in range(NUM_TRAIN + NUM_TEST):
+                _draw(folder / laboratory / name / f"{image}.jpg", label, number, image)
+
+
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     "": lambda folder: folder.mkdir(parents=True, exist_ok=True),
     "domainnet": _domainnet,
     "nico": _nico,
     "open-image": _open_image,
+    "laboratories": _laboratories,
 }
 """What `layout` in an experiment may be; empty: the embedded federation."""

@@ -28,7 +28,7 @@ def make_general_models(run: Run, names: list[str]) -> dict[str, GeneralModel]:
     ------
     FolderError, ConfigError, RuntimeError: there are no general images (see `load_general_images`).
     """
-    found = {name: model for name in names if (model := _of_run(run, name)) is not None}
+    found = {name: model for name in names if (model := find_general_model(run, name)) is not None}
     missing = [name for name in dict.fromkeys(names) if name not in found]
     if missing:
         images = load_general_images(run)
@@ -48,16 +48,7 @@ def _make(run: Run, names: list[str], images: GeneralImages) -> dict[str, Genera
     """Models from the cache, and newly trained ones, which go there."""
     found, files, checksum = {}, {}, images.checksum
     for name in names:
-        job = Job(
-            architecture=name,
-            class_names=tuple(general_class_names(run)),
-            preprocess=run.preprocess,
-            looks=run.config.general.looks,
-            seed=run.config.seed,
-            num_updates=run.config.general.general_updates,
-            builders=run.config.builders,
-            device=run.device,
-        )
+        job = make_job(run, name, run.config.general.general_updates)
         try:
             path = cache_root() / "general" / "models" / f"{job.key(checksum)}.safetensors"
         except Exception as error:  # A builder of the operator's may raise anything.
@@ -70,25 +61,49 @@ def _make(run: Run, names: list[str], images: GeneralImages) -> dict[str, Genera
     return found | _train(run, files, images)
 
 
+def make_job(run: Run, architecture: str, num_updates: int) -> Job:
+    """The training of the general model of an architecture, in cycles of `num_updates`."""
+    return Job(
+        architecture=architecture,
+        class_names=tuple(general_class_names(run)),
+        preprocess=run.preprocess,
+        looks=run.config.general.looks,
+        seed=run.config.seed,
+        num_updates=num_updates,
+        builders=run.config.builders,
+        device=run.device,
+    )
+
+
 def _train(run: Run, files: dict[Job, Path], images: GeneralImages) -> dict[str, GeneralModel]:
     if not files:
         return {}
     found, completed, total = {}, 0, sum(job.num_updates for job in files)
 
-    def on_updates(updates: int) -> None:
-        nonlocal completed
-        completed = min(completed + updates, total)
+    def on_updates(done: int, more: int) -> None:
+        nonlocal completed, total
+        total += more
+        completed = min(completed + done, total)
         run.workspace.log(Progress(stage=STAGE, completed=completed, total=total, unit="updates"))
 
     with run.workspace.stage(STAGE):
-        on_updates(0)
+        on_updates(0, 0)
         for job, made in training.run_all(list(files), images, on_updates):
             if isinstance(made, str):
                 _tell_failure(run, job.architecture, made)
             else:
+                if made.num_updates > job.num_updates:
+                    run.workspace.log(Note(text=_tell_longer(made)))
                 made.write(files[job])
                 found[job.architecture] = made
     return found
+
+
+def _tell_longer(made: GeneralModel) -> str:
+    return (
+        f"the general model of '{made.architecture}' read few general images, so it learned from {made.num_updates:,} "
+        f"batches: now it reads {100 * made.accuracy:.1f} %"
+    )
 
 
 def load_general_model(run: Run, architecture: str) -> torch.nn.Module:
@@ -98,7 +113,7 @@ def load_general_model(run: Run, architecture: str) -> torch.nn.Module:
     ------
     ConfigError: the run has none of that architecture.
     """
-    if (found := _of_run(run, architecture)) is None:
+    if (found := find_general_model(run, architecture)) is None:
         raise ConfigError(f"the run has no general model of '{architecture}': set 'warm-start'")
     size = run.config.training.image_size
     model = architectures.build(architecture, len(found.class_names), size, run.config.builders)
@@ -110,7 +125,8 @@ def _path(run: Run, architecture: str) -> Path:
     return run.workspace.general / f"{safe_name(architecture)}.safetensors"
 
 
-def _of_run(run: Run, architecture: str) -> GeneralModel | None:
+def find_general_model(run: Run, architecture: str) -> GeneralModel | None:
+    """The one that this run made for `general_class_names`; None where it has none."""
     path = _path(run, architecture)
     model = GeneralModel.read(path) if path.exists() else None
     return model if model and model.class_names == general_class_names(run) else None

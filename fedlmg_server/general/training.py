@@ -23,16 +23,20 @@ from fedlmg_server import trainer
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.trainer import TrainingSet
 
-RECIPE = 2
+RECIPE = 3
 """Number of the training below: a cached model of another one is not used."""
+WELL_READ = 0.8
+"""A model that reads this share of held-out general images is trained no longer."""
+MOST_CYCLES, LEAST_GAIN = 4, 0.02
+"""A model that reads less learns for as long again, and then for as long as before again, while that gains so much."""
 NEAR_CHANCE = 0.15
 """How far above chance a model must read held-out general images to be offered (0 is chance, 1 is perfect)."""
 POLL_SECONDS = 1.0
 BATCHES = DistillationConfig()
 """Batch size and learning rate of every general model, whatever those of the run's student."""
 
-OnUpdates = Callable[[int], None]
-"""Called with the number of updates done since the last call."""
+OnUpdates = Callable[[int, int], None]
+"""Called with the numbers of updates that were done, and that were added to the plan, since the last call."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class GeneralModel:
     accuracy: float
     """On `num_held_out` held-out general images, in [0, 1]."""
     num_held_out: int
+    num_updates: int = 0
+    """Batches that it learned from; 0: not known."""
 
     @property
     def is_offered(self) -> bool:
@@ -72,6 +78,7 @@ class Job:
     looks: str
     seed: int
     num_updates: int
+    """Of a cycle of the learning rate; a model that reads few images takes more of them."""
     builders: frozenset[str]
     device: torch.device
 
@@ -93,25 +100,43 @@ class Job:
             size = self.preprocess.image_size
             return architectures.build(self.architecture, len(self.class_names), size, self.builders)
 
-    def run(self, images: GeneralImages, on_updates: OnUpdates = lambda updates: None) -> GeneralModel:
-        """Train the model, and measure it as it will travel."""
-        data = TrainingSet(images.train.images, images.train.labels)
-        per_epoch = max(1, len(images.train) // BATCHES.student_batch_size)
+    def run(
+        self, images: GeneralImages, on_updates: OnUpdates = lambda done, more: None, may_go_on: bool = True
+    ) -> GeneralModel:
+        """Train the model, and measure it as it will travel. may_go_on: beyond `num_updates`, where that helps."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = self.build().to(self.device)
-            trainer.train(
-                *(model, data, self.preprocess, BATCHES, self.seed, self.num_updates),
-                on_epoch=lambda entry: on_updates(per_epoch),
-                looks=self.looks,
-                balanced=True,
-            )
-        weights = {name: to_wire(tensor) for name, tensor in model.state_dict().items()}
+            made = self._train(model, images, self.num_updates, 0, on_updates)
+            while may_go_on and made.is_offered and made.num_held_out and made.accuracy < WELL_READ:
+                more = made.num_updates
+                if made.num_updates + more > MOST_CYCLES * self.num_updates:
+                    break
+                on_updates(0, more)
+                former, made = made, self._train(model, images, more, made.num_updates, on_updates)
+                if made.accuracy < former.accuracy + LEAST_GAIN:
+                    return max(former, made, key=lambda each: each.accuracy)
+        return made
+
+    def _train(
+        self, model: torch.nn.Module, images: GeneralImages, num_updates: int, before: int, on_updates: OnUpdates
+    ) -> GeneralModel:
+        """One cycle more; before: updates of those that went before."""
+        per_epoch = max(1, len(images.train) // BATCHES.student_batch_size)
+        trainer.train(
+            *(model, TrainingSet(images.train.images, images.train.labels), self.preprocess, BATCHES),
+            *(self.seed + before, num_updates),
+            on_epoch=lambda entry: on_updates(per_epoch, 0),
+            looks=self.looks,
+            balanced=True,
+        )
+        weights = {name: to_wire(tensor.clone()) for name, tensor in model.state_dict().items()}
         model.load_state_dict(weights)
         held_out, measured = images.held_out, 0.0
         if len(held_out):
             measured = accuracy(predict(model, self.preprocess, held_out.images), held_out.labels)
-        return GeneralModel(self.architecture, list(self.class_names), weights, measured, len(held_out))
+        names = list(self.class_names)
+        return GeneralModel(self.architecture, names, weights, measured, len(held_out), before + num_updates)
 
 
 def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> Iterator[tuple[Job, GeneralModel | str]]:
@@ -122,13 +147,13 @@ def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> It
             yield job, _try(job, images, on_updates)
         return
     context = get_context("spawn")
-    done, told = context.Value("q", 0), 0
-    with ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(done,)) as pool:
+    counts, told = context.Array("q", 2), (0, 0)
+    with ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(counts,)) as pool:
         running = {pool.submit(_run_in_process, job, images): job for job in jobs}
         while running:
             finished, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-            if (now := done.value) > told:
-                on_updates(now - told)
+            if (now := (counts[0], counts[1])) != told:
+                on_updates(now[0] - told[0], now[1] - told[1])
                 told = now
             for future in finished:
                 yield running.pop(future), future.result()
@@ -141,13 +166,13 @@ def _try(job: Job, images: GeneralImages, on_updates: OnUpdates) -> GeneralModel
         return f"{type(error).__name__}: {error}"
 
 
-_done: Any = None
-"""In a process of `run_all`: the number of updates done by all, shared."""
+_counts: Any = None
+"""In a process of `run_all`: the updates that all have done, and have added to the plan, shared."""
 
 
-def _initialise(done: Any) -> None:
-    global _done
-    _done = done
+def _initialise(counts: Any) -> None:
+    global _counts
+    _counts = counts
     torch.set_num_threads(1)
 
 
@@ -155,6 +180,7 @@ def _run_in_process(job: Job, images: GeneralImages) -> GeneralModel | str:
     return _try(job, images, _note_updates)
 
 
-def _note_updates(updates: int) -> None:
-    with _done.get_lock():
-        _done.value += updates
+def _note_updates(done: int, more: int) -> None:
+    with _counts.get_lock():
+        _counts[0] += done
+        _counts[1] += more

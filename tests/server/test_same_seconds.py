@@ -121,7 +121,9 @@ def test_the_general_model_is_trained_for_the_server_s_seconds(
     monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
     monkeypatch.setattr(same_seconds, "seconds_of_update", lambda *_: seconds_of_update)
     run_job = Job.run
-    monkeypatch.setattr(Job, "run", lambda job, *given: trained.append(job.num_updates) or run_job(job, *given))
+    monkeypatch.setattr(
+        Job, "run", lambda job, *given, **asked: trained.append(job.num_updates) or run_job(job, *given, **asked)
+    )
 
     outcome = methods.measure_method("general-same-seconds", compared)
 
