@@ -93,8 +93,8 @@ class SynthesisConfig:
     which takes raw steps of guidance through the denoiser, with two passes of the denoiser a step. `photos` is for
     photographs: 224 pixels, ImageNet weights, Stable Diffusion. A key that is set wins, and `fedlmg run` says so."""
     diffusion_model: Text = "digits"
-    """Diffusion model that generates the images: `digits` or `emoji` (embedded), a diffusers folder, a hub id, or
-    `repo@revision` for a branch, tag or commit of a hub id."""
+    """Diffusion model that generates the images: `digits`, `emoji` or the flow-matching `digits-flow` (embedded), a
+    diffusers folder, a hub id, or `repo@revision` for a branch, tag or commit of a hub id."""
     diffusion_size: NonNegativeInt = 0
     """Pixels of a side of the images that the model draws, for models that draw several sizes; 0: the model's own."""
     diffusion_lora: Lora = ""

@@ -36,6 +36,7 @@ KEYS = {
     "student-initialisation": "",
     "student-epochs": 1,
     "guidance-decoder": "",
+    "diffusion-lora": "",
     "num-general-images": 200,
     "general-updates": 10,
 }

@@ -9,7 +9,8 @@ from common.storage import installed
 from common.telling import first_line
 
 ASSETS = Path("fedlmg_server") / "diffusion" / "assets"
-EMBEDDED = tuple(registry.EMBEDDED)
+EMBEDDED = {**{name: name for name in registry.EMBEDDED}, "digits-flow": "digits"}
+"""Pipeline that ships with FedLMG -> the embedded dataset of its classes."""
 HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[^@\s]+)?"
 """Matches a hub id, optionally followed by `@` and a revision."""
 

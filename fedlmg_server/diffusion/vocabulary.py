@@ -65,7 +65,8 @@ def open_vocabulary(config: SynthesisConfig) -> Vocabulary:
     if wording != Wording():
         raise ConfigError(f"{model} takes no prompts: remove 'prompt', 'class-prompts' and 'negative-prompt'")
     if description is None:
-        return Vocabulary(f"the embedded diffusion model '{name}'", tuple(registry.find_dataset(name).class_names))
+        names = registry.find_dataset(location.EMBEDDED[name]).class_names
+        return Vocabulary(f"the embedded diffusion model '{name}'", tuple(names))
     if kind == "labels":
         # As diffusers reads them: a label may have several names between commas.
         labels = (str(text).split(",") for text in (description.index.get("id2label") or {}).values())

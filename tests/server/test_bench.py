@@ -111,6 +111,16 @@ def test_small_data_are_found_as_the_true_ones_would_be(layout: str, tmp_path: P
         assert [len(found.splits[split]) for split in ("train", "test")] == [6 * domains, 2 * domains]
 
 
+@pytest.mark.parametrize("part", ["tecom", "public"])
+def test_a_small_laboratory_is_a_folder_of_classes(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(smoke, "CLASSES", ("bear", "bus"))
+
+    found = folders.load(smoke.data("laboratories", tmp_path / "data") / part, 16)
+
+    assert found.class_names == ["bear", "bus"]
+    assert sum(map(len, found.splits.values())) == 2 * (smoke.NUM_TRAIN + smoke.NUM_TEST)
+
+
 def test_table_has_mean_spread_published_figure_and_what_does_not_apply():
     several = [ROW, replace(ROW, seed=1, accuracy=0.7, per_client={"a": 0.7})]
     refused = Row(setting="skew", method="fedavg", seed=0, note="unlike architectures")

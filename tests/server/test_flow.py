@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from common.config.synthesis import OURS
+from common.config.synthesis import OURS, SynthesisConfig
+from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.noise_schedule import make_scheduler, set_timesteps
 from fedlmg_server.diffusion.prediction import Prediction, is_flow, move, noise_level, weights
@@ -167,3 +168,20 @@ def test_a_solver_s_own_sigmas_are_the_weights(walked):
 
     torch.testing.assert_close(sigma / signal, scheduler.sigmas[1])
     torch.testing.assert_close(signal**2 + sigma**2, torch.tensor(1.0))
+
+
+def test_the_embedded_flow_model_is_guided_by_one_key():
+    backend = opening.load_backend(SynthesisConfig(diffusion_model="digits-flow"), torch.device("cpu"))
+    noise, condition = backend.initial_noise([1, 2]), backend.condition(["3", "8"])
+    settings = SamplingSettings(8, guidance_scale=3.0, guidance_strength=0.3, guided_until=0.54)
+
+    def brightness(images: torch.Tensor) -> torch.Tensor:
+        return images.mean((1, 2, 3))
+
+    drawn = []
+    for loss in (None, brightness):
+        backend.set_timesteps(8)
+        drawn.append(brightness(sample(backend, noise, condition, settings, loss)))
+
+    assert is_flow(backend.scheduler)
+    assert (drawn[1] < drawn[0]).all()
