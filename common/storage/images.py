@@ -3,18 +3,23 @@
 An `ImageView` names images without holding them: views of one set share it, and a view of a file takes no memory.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
 import torch
 
 HASHED_AT_ONCE = 256
 """Images."""
+SECONDS_BETWEEN_MARKS = 3600
+"""A file of images that is read is marked as used this often, so that nobody takes it for an old one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class ImageFile:
         """
         found, size = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8), prod(self.shape[1:])
         with open(self.path, "rb", buffering=0) as file:
+            if time() - os.fstat(file.fileno()).st_mtime > SECONDS_BETWEEN_MARKS:
+                with suppress(OSError):  # It may be somebody else's.
+                    os.utime(self.path)
             for row, pixels in zip(rows.tolist(), found.numpy(), strict=True):
                 file.seek(row * size)
                 if file.readinto(pixels) != size:

@@ -30,7 +30,7 @@ MOST_IN_MEMORY = 2**28
 SECONDS_KEPT = 30 * 86400
 """After so long without use, a file of squares is removed."""
 SECONDS_IN_USE = 86400
-"""A file of squares that was opened within this time may be read by a training, so it stays."""
+"""A file of squares that was read within this time may be read again, so it stays."""
 SPARE_BYTES = 10**9
 """Of the disk, which are left free."""
 FORMAT = 1
