@@ -185,6 +185,12 @@ def pretrain(
     denoiser_steps: Annotated[
         int, typer.Option(help="Training steps of the denoiser.")
     ] = PretrainConfig.denoiser_steps,
+    hours: Annotated[
+        float, typer.Option(min=0.0, help="Hours to train, in place of steps; an eighth trains the autoencoder.")
+    ] = PretrainConfig.hours,
+    batch_parts: Annotated[
+        int, typer.Option(min=1, help="Parts of a batch that are trained in turn, where memory is short.")
+    ] = PretrainConfig.parts,
     objective: Annotated[
         str, typer.Option(help=f"What the denoiser learns: {' or '.join(OBJECTIVES)} (flow matching).")
     ] = PretrainConfig.objective,
@@ -203,6 +209,8 @@ def pretrain(
         seed=seed,
         vae_steps=vae_steps,
         denoiser_steps=denoiser_steps,
+        hours=hours,
+        parts=batch_parts,
         mixed_precision=mixed_precision,
         looks=looks,
     )

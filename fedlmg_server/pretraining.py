@@ -21,7 +21,7 @@ from common.vision.looks import PROFILES, vary
 from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import OBJECTIVES, PretrainConfig
-from fedlmg_server.evaluation import evaluation_classifier
+from fedlmg_server.evaluation import appearance, evaluation_classifier
 from fedlmg_server.trainer import TrainingSet
 
 NUM_PUBLIC_IMAGES = 60_000
@@ -61,6 +61,12 @@ class Quality:
     """Standard deviation of `kid` over subsets."""
     kid_of_real: float
     """Kernel inception distance between two halves of the held-out real images: the best value that can be reached."""
+    sharpness: float
+    """Of the samples, as a share of the held-out real images'."""
+    sharpness_of_decoded: float
+    """Of held-out real images behind the autoencoder, likewise: the best value that the denoiser can reach."""
+    spread_of_looks: float
+    """Of the samples' mean colours, as a share of the held-out real images'."""
 
 
 def load_public_images(data: str, image_size: int, max_megapixels: float = MAX_MEGAPIXELS) -> PublicImages:
@@ -96,6 +102,8 @@ def pretrain(
     ------
     ConfigError: `image_size` is no multiple of 8, or the config names an objective or a profile of looks that is none.
     """
+    if not 1 <= config.parts <= config.batch_size:
+        raise ConfigError(f"--batch-parts must be from 1 to {config.batch_size}, got {config.parts}: choose another")
     for option, value, known in (("objective", config.objective, OBJECTIVES), ("looks", config.looks, PROFILES)):
         if value not in known:
             raise ConfigError(f"--{option} must be one of {', '.join(known)}, got {value}: choose another")
@@ -138,8 +146,19 @@ def measure_quality(pipeline, images: PublicImages, config: PretrainConfig) -> Q
     held_out, rest = by.features(test.images).split([half, len(test.images) - half])
     kid, deviation = evaluation_classifier.kernel_distance(held_out, by.features(samples))
     of_real, _ = evaluation_classifier.kernel_distance(held_out, rest)
-    asked = accuracy(by.reads(samples), labels)
-    return Quality(len(samples), asked, judge_accuracy, kid, deviation, of_real)
+    decoded = train.decode_again(pipeline, test.images[: len(samples)])
+    sharp, spread = appearance.sharpness(test.images), appearance.spread_of_looks(test.images)
+    return Quality(
+        num_samples=len(samples),
+        read_as_asked=accuracy(by.reads(samples), labels),
+        judge_accuracy=judge_accuracy,
+        kid=kid,
+        kid_deviation=deviation,
+        kid_of_real=of_real,
+        sharpness=appearance.sharpness(samples) / sharp,
+        sharpness_of_decoded=appearance.sharpness(decoded) / sharp,
+        spread_of_looks=appearance.spread_of_looks(samples) / spread,
+    )
 
 
 def _train_evaluation_classifier(
@@ -161,21 +180,25 @@ def _train_evaluation_classifier(
 
 
 def render_model_card(images: PublicImages, config: PretrainConfig, quality: Quality, out: Path) -> str:
-    minutes = json.loads((out / "training.json").read_text(encoding="utf-8"))["seconds"] / 60
+    taken = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    steps = {name: taken[name] for name in ("vae_steps", "denoiser_steps")}
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
-    settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
+    settings = "\n".join(f"| `{name}` | {value} |" for name, value in (asdict(config) | steps).items())
     return f"""# A small text-to-image diffusion model
 
 A `StableDiffusionPipeline` for images of {images.train.images.shape[-1]} pixels, prompt "{PROMPT}".
 
 - **Trained on** {images.description}.
 - **With** `{" ".join(["fedlmg", *sys.argv[1:]])}`, PyTorch {torch.__version__}, {hardware}.
-- **For** {minutes:.0f} minutes of training in all.
+- **For** {taken["seconds"] / 60:.0f} minutes of training in all.
 - **Quality** of {quality.num_samples} unguided samples (20 steps, guidance scale 3): an independent classifier finds
   the requested class in {quality.read_as_asked:.1%} of them. The classifier was trained on held-out real images, and
   its accuracy on other held-out images is {quality.judge_accuracy:.1%}.
 - **KID** between samples and held-out images, in that classifier's features: {quality.kid:.4f} +-
   {quality.kid_deviation:.4f}; between two halves of the held-out images: {quality.kid_of_real:.4f}.
+- **Sharpness** (differences of neighbouring pixels): {quality.sharpness:.0%} of the held-out images', which keep
+  {quality.sharpness_of_decoded:.0%} of it behind the autoencoder. Mean colours spread {quality.spread_of_looks:.0%}
+  as far as theirs.
 - **Not for** anything but generating these classes: {", ".join(images.class_names)}.
 
 ![samples](samples.png)

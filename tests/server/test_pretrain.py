@@ -1,5 +1,7 @@
 """Pretraining makes a true Stable Diffusion pipeline, and an interruption changes nothing."""
 
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from common.datasets.labeled_images import LabeledImages
 from fedlmg_server import pretraining
 from fedlmg_server.diffusion import location, opening
 from fedlmg_server.diffusion.description import describe
-from fedlmg_server.diffusion.pretraining import latent_space, tiny_pipeline, train
+from fedlmg_server.diffusion.pretraining import latent_space, optimising, tiny_pipeline, train
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.synthesis.generate import sampling_settings
 from fedlmg_server.synthesis.sampler import sample
@@ -74,8 +76,8 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(traine
         if len(written) == checkpoints:
             raise KeyboardInterrupt
 
-    save_training = train.save_training
-    monkeypatch.setattr(train, "save_training", save_then_stop)
+    save_training = optimising.save_training
+    monkeypatch.setattr(optimising, "save_training", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, TINY)
 
@@ -141,14 +143,14 @@ def test_a_flow_is_trained_on_the_line_from_image_to_noise_to_give_noise_less_im
     """Re-derived in float64 with the random numbers that the objective draws."""
     pipeline = tiny_pipeline.build_pipeline(channels=(16, 32))
     pipeline.register_modules(scheduler=tiny_pipeline.make_scheduler("flow"))
-    objective = train.Denoising(pipeline).eval()
-    latents, prompt = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(4).long()
     tokens = train.tokenize(pipeline, ["an image of cat"])
+    objective = train.Denoising(pipeline, tokens).eval()
+    latents, prompt = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(4).long()
     random = torch.Generator().manual_seed(2)
     noise, s = torch.randn(latents.shape, generator=random), torch.rand(4, generator=random)
 
     with torch.no_grad():
-        loss = objective(latents, tokens, prompt, torch.Generator().manual_seed(2))
+        loss = objective(latents, prompt, torch.Generator().manual_seed(2))
         share = s.double()[:, None, None, None]
         noisy = (1 - share) * latents.double() + share * noise.double()
         states = pipeline.text_encoder(tokens)[0][prompt]
@@ -219,3 +221,43 @@ def test_every_look_of_an_image_keeps_its_label():
 def test_an_unknown_choice_is_told_with_the_known_ones(tmp_path: Path, option: str, value: str):
     with pytest.raises(ConfigError, match=f"--{option} must be one of .*, got {value}"):
         pretraining.pretrain("digits", tmp_path, replace(TINY, **{option: value}))
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole():
+    objective = train.Autoencoding(tiny_pipeline.build_pipeline(channels=(16, 32)).vae, kl_weight=1e-3)
+    shown = IMAGES.float() / 127.5 - 1
+
+    def gradient(parts: int) -> torch.Tensor:
+        objective.zero_grad()
+        generator = torch.Generator().manual_seed(0)
+        for share, part in optimising._split((shown,), parts):
+            (objective(*part, generator) * share).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in objective.parameters()])
+
+    torch.testing.assert_close(gradient(3), gradient(1), atol=1e-5, rtol=1e-3)
+
+
+def test_steps_are_as_many_as_fit_into_the_time():
+    phase = optimising.Phase("denoiser", 1, 0.1, seconds=10.0)
+
+    steps = optimising._steps_within(phase, 35, (5, time.monotonic() - 3.0))
+
+    assert steps == pytest.approx(100, abs=1)
+
+
+def test_a_training_by_the_clock_says_its_steps_and_is_not_begun_again(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(optimising, "PROBE", (1, 3))
+    timed = replace(TINY, hours=2 / 3600)
+
+    first = weights(train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, timed))
+
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert min(told["vae_steps"], told["denoiser_steps"]) >= 3
+    again = weights(train.train(IMAGES, LABELS, ["cat", "dog"], tmp_path, timed))
+    assert json.loads((tmp_path / "training.json").read_text())["denoiser_steps"] == told["denoiser_steps"]
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+
+
+def test_more_parts_than_images_are_told(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--batch-parts must be from 1 to 4, got 5"):
+        pretraining.pretrain("digits", tmp_path, replace(TINY, parts=5))

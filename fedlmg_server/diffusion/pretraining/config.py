@@ -28,5 +28,10 @@ class PretrainConfig:
     checkpoint_seconds: float = 120.0
     mixed_precision: str = "no"
     """`no`, or `bf16` on hardware that supports it."""
+    hours: float = 0.0
+    """About how long to train in all, in place of the numbers of steps; an eighth of it trains the autoencoder, nothing
+    where `vae_steps` is 0. 0: for the numbers of steps."""
+    parts: int = 1
+    """Parts of a batch that are trained one after the other, where memory is short."""
     looks: str = "none"
     """How the look of the images is varied: a profile of `common.vision.looks`; `none` leaves them as they are."""

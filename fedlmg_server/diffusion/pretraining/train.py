@@ -6,30 +6,29 @@ the denoiser and the text encoder together on its latents. Step i samples its im
 is drawn as often as every other, and captions contain only class names.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
-from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torchvision.utils import save_image
 
 from common.config import ConfigError
 from common.storage.atomic import write_bytes, write_json
-from common.storage.tensors import load_training, save_training
-from common.vision.schedule import make_scheduler
 from fedlmg_server.diffusion.prediction import is_flow
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
 from fedlmg_server.diffusion.pretraining.config import PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
+from fedlmg_server.diffusion.pretraining.optimising import Phase, optimise
 from fedlmg_server.diffusion.wording import Wording
 from fedlmg_server.flower.compat import forget_origin
+
+AUTOENCODER_SHARE = 1 / 8
+"""Of the hours that a training is given."""
+DECODED_AT_ONCE = 256
+"""Images."""
 
 
 class Autoencoding(torch.nn.Module):
@@ -53,13 +52,12 @@ class Denoising(torch.nn.Module):
     tokens: the token ids of the distinct prompts, int64 (P, T). prompt: the prompt of each latent, int64 (B,).
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline):
+    def __init__(self, pipeline: StableDiffusionPipeline, tokens: torch.Tensor):
         super().__init__()
+        self.register_buffer("tokens", tokens, persistent=False)
         self.unet, self.text_encoder, self.scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
 
-    def forward(
-        self, latents: torch.Tensor, tokens: torch.Tensor, prompt: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, prompt: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         num_steps = self.scheduler.config.num_train_timesteps
         if is_flow(self.scheduler):
@@ -70,7 +68,7 @@ class Denoising(torch.nn.Module):
             t = torch.randint(num_steps, (len(latents),), generator=generator).to(latents.device)
             noisy = self.scheduler.add_noise(latents, noise, t)
             velocity = self.scheduler.get_velocity(latents, noise, t)
-        states = self.text_encoder(tokens)[0][prompt]
+        states = self.text_encoder(self.tokens)[0][prompt]
         return F.mse_loss(self.unet(noisy, t, states).sample.float(), velocity)
 
 
@@ -114,129 +112,43 @@ def train(
     def to_unit(rows: torch.Tensor) -> torch.Tensor:
         return images[rows].to(device).float() / 127.5 - 1
 
-    vae_seconds = _optimise(
+    vae_share, seconds = AUTOENCODER_SHARE if config.vae_steps else 0.0, 3600 * config.hours
+    vae_steps, vae_seconds = optimise(
         Autoencoding(pipeline.vae, config.kl_weight),
         lambda generator: (to_unit(batch_rows(generator)),),
-        ("autoencoder", config.vae_steps, config.vae_learning_rate),
+        Phase("autoencoder", config.vae_steps, config.vae_learning_rate, seconds * vae_share),
         (accelerator, config, out),
     )
     mean, std = encode_images(pipeline.vae, images)
     if start is None:
         mean, std = standardise_latents(pipeline.vae, mean, std)
 
-    def latents_and_prompts(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def latents_and_prompts(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         rows = batch_rows(generator)
         noise = torch.randn((len(rows), *mean.shape[1:]), generator=generator)
         latents = (mean[rows] + std[rows] * noise) * pipeline.vae.config.scaling_factor
         dropped = torch.rand(len(rows), generator=generator) < config.condition_dropout
         prompt = torch.where(dropped, len(class_names), labels[rows])
-        return latents.to(device), tokens, prompt.to(device)
+        return latents.to(device), prompt.to(device)
 
     def snapshot() -> None:
         save(pipeline, out)
         grid = sample(pipeline, class_names, per_class=10, seed=config.seed)
         save_image(grid, out / "samples.png", nrow=len(class_names), padding=1)
 
-    denoiser_seconds = _optimise(
-        Denoising(pipeline),
+    denoiser_steps, denoiser_seconds = optimise(
+        Denoising(pipeline, tokens),
         latents_and_prompts,
-        ("denoiser", config.denoiser_steps, config.denoiser_learning_rate),
+        Phase("denoiser", config.denoiser_steps, config.denoiser_learning_rate, seconds * (1 - vae_share)),
         (accelerator, config, out),
         ema=True,
         snapshot=snapshot,
     )
     if accelerator.is_main_process:
-        write_json(out / "training.json", {"seconds": round(vae_seconds + denoiser_seconds), "num_images": len(images)})
+        steps = {"vae_steps": vae_steps, "denoiser_steps": denoiser_steps}
+        taken = {"seconds": round(vae_seconds + denoiser_seconds), "num_images": len(images)}
+        write_json(out / "training.json", taken | steps)
     return pipeline
-
-
-def _optimise(
-    objective: torch.nn.Module,
-    draw: Callable[[torch.Generator], tuple[torch.Tensor, ...]],
-    phase: tuple[str, int, float],
-    run: tuple[Accelerator, PretrainConfig, Path],
-    ema: bool = False,
-    snapshot: Callable[[], None] | None = None,
-) -> float:
-    """Train one objective with AdamW for a number of steps; with `ema` its modules end with the averaged weights.
-
-    Returns the seconds of training, summed over all runs that continued each other.
-    """
-    name, num_steps, peak = phase
-    accelerator, config, out = run
-    checkpoint = out / "checkpoints" / f"{name}.safetensors"
-    objective.to(accelerator.device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    average = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, inv_gamma=10, power=0.75, foreach=True)
-    averaged = torch.nn.ParameterList(average.shadow_params)
-    keeper = torch.nn.ModuleDict({"objective": objective, "averaged": averaged}) if ema else objective
-    step, seconds_before, started = 0, 0.0, time.monotonic()
-    if checkpoint.exists():
-        progress = load_training(checkpoint, keeper, optimizer)
-        step, average.optimization_step = progress["step"], progress["step"]
-        seconds_before = progress.get("seconds", 0.0)
-        average.shadow_params = [parameter.detach().clone() for parameter in averaged]
-    scheduler = make_scheduler(optimizer, num_steps, config.warmup_steps, step)
-    model, optimizer = accelerator.prepare(objective, optimizer)
-
-    def seconds() -> float:
-        return seconds_before + time.monotonic() - started
-
-    def keep() -> None:
-        if not accelerator.is_main_process:
-            return
-        for kept, current in zip(averaged, average.shadow_params, strict=True):
-            kept.data.copy_(current)
-        save_training(checkpoint, keeper, optimizer, {"step": step, "seconds": seconds()})
-        if snapshot is not None:
-            with_average(snapshot)
-
-    def with_average(action: Callable[[], None]) -> None:
-        average.store(parameters)
-        average.copy_to(parameters)
-        action()
-        average.restore(parameters)
-
-    last_kept, losses, description = time.monotonic(), [], name
-    with _progress(accelerator.is_main_process) as bar:
-        task = bar.add_task(name, total=num_steps, completed=step)
-        while step < num_steps:
-            generator = _step_generator(config.seed, name == "denoiser", accelerator.process_index, step)
-            loss = model(*draw(generator), generator)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            if ema:
-                average.step(parameters)
-            step += 1
-            losses.append(loss.detach())
-            if step % 50 == 0:
-                description = f"{name} loss {torch.stack(losses).mean().item():.4f}"
-                bar.update(task, completed=step, description=description)
-                losses.clear()
-            if time.monotonic() - last_kept > config.checkpoint_seconds or step == num_steps:
-                keep()
-                if not bar.console.is_terminal:
-                    bar.console.print(f"{description}, step {step}/{num_steps}")
-                last_kept = time.monotonic()
-    if ema:
-        average.copy_to(parameters)
-    if snapshot is not None and accelerator.is_main_process:
-        snapshot()
-    accelerator.wait_for_everyone()
-    return seconds()
-
-
-def _step_generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-
-
-def _progress(visible: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), disable=not visible)
 
 
 def _check_distinct(class_names: list[str], tokens: list[list[int]]) -> None:
@@ -276,3 +188,13 @@ def sample(pipeline: StableDiffusionPipeline, class_names: list[str], per_class:
         prompts, num_inference_steps=20, guidance_scale=3.0, generator=generators, output_type="pt", return_dict=True
     )
     return output.images.cpu()
+
+
+@torch.no_grad()
+def decode_again(pipeline: StableDiffusionPipeline, images: torch.Tensor) -> torch.Tensor:
+    """Images uint8 (N, 3, h, w) as the autoencoder gives them back, the same."""
+    vae, parts = pipeline.vae.eval(), []
+    for part in images.split(DECODED_AT_ONCE):
+        latents = vae.encode(part.to(vae.device).float() / 127.5 - 1).latent_dist.mean
+        parts.append(((vae.decode(latents).sample / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+    return torch.cat(parts)
