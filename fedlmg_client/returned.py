@@ -118,7 +118,8 @@ def compare_again(cache: Path, node_config: NodeConfig) -> Evaluation:
             "it holds no returned model: wait until the model has arrived, or name another cache"
         ) from None
     config = Config.from_run_config(settings)
-    return compare(cache, load_client_data({"name": name, **node_config}, config), config, again=True)
+    data = load_client_data({"name": name, "cache-path": str(cache), **node_config}, config)
+    return compare(cache, data, config, again=True)
 
 
 def _personalise(

@@ -24,14 +24,15 @@ class Steps:
 
         Raises
         ------
-        torch.OutOfMemoryError: the memory does not hold two images.
+        torch.OutOfMemoryError: the memory does not hold two images, or three of an odd batch.
         """
         while True:
-            parts = -(-len(inputs) // self.most) if self.most else 1
+            most_parts = max(1, len(inputs) // FEWEST)
+            parts = min(-(-len(inputs) // self.most), most_parts) if self.most else 1
             try:
                 loss = self._add_gradients(inputs.tensor_split(parts), targets.tensor_split(parts))
             except torch.OutOfMemoryError:
-                if len(inputs) // parts // 2 < FEWEST:
+                if parts == most_parts:
                     raise
             else:
                 self.optimizer.step()
@@ -39,7 +40,7 @@ class Steps:
             self.optimizer.zero_grad()
             release_cached_memory()
             size = -(-len(inputs) // parts)
-            self.most = size // 2
+            self.most = max(FEWEST, size // 2)
             print(f"{self.client}: out of memory with {size} images at once: going on with {self.most}", flush=True)
 
     def _add_gradients(self, inputs: tuple[torch.Tensor, ...], targets: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.clients.data import ClientData
+from common.config.fields import fields_of
 from common.config.node import PrivacyConfig
 from common.config.run import LocalTrainingConfig
 from common.datasets.readers.contents import LEAST_IMAGES
@@ -148,7 +149,8 @@ def cache_key(
     """
     base = architectures.base_architecture(architecture)
     initial = "" if start or not config.initialisation else pretrained.digest(base, config.initialisation)
-    settings = asdict(config) | asdict(privacy)
+    # A node's settings are more than those of privacy, and say for example where decoded images lie.
+    settings = asdict(config) | {name: getattr(privacy, name) for name in fields_of(PrivacyConfig)}
     settings |= {"architectures": architecture, "max_membership_auc": 1.0, "initialisation": initial}
     key = [RECIPE, settings, architectures.hash_source(base, {base}), data.name, data.class_names, data.fingerprint]
     key += [seed, SCHEMA, describe(looks)]

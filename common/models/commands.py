@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CHECKED_IMAGES = 400
 """The most images on which an exported model is checked."""
+CHECKED_PIXELS = 512
+"""Longest side of each of them; a larger image is shrunk."""
 
 console = Console(stderr=True)
 ModelPath = Annotated[Path, typer.Argument(help="A finished workspace, its folder `model`, or a client's cache.")]
@@ -124,24 +126,35 @@ def _files(paths: list[Path], problems: list[str]) -> list[Path]:
 
 
 def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Tensor], list[int] | None]":
-    """Up to 400 evenly chosen images, one in each batch, uint8 (1, 3, H, W), and their class indices.
+    """Up to 400 evenly chosen images, one in each batch, uint8 (1, 3, H, W), no side longer than 512 pixels, and their
+    class indices.
 
     The classes come from the names of the images' folders; they are None if any folder is not named by a class. Without
-    images, the batches are noise of three sizes.
+    images, the batches are noise of three sizes. Images that cannot be read are told and passed over.
     """
     import torch
+    from torchvision.transforms.v2.functional import resize
 
-    from common.datasets.readers.image_files import ImageError, read_image
+    from common.datasets.readers.image_files import ImageError, printable_path, read_image
     from common.names import safe_name
 
     files = _files(paths, [])
     files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
-    try:
-        batches = [read_image(path)[None] for path in files]
-    except ImageError as error:
-        raise print_failure(console, f"an image for the check of the export cannot be read: {error}") from None
+    batches, folders = [], []
+    for path in files:
+        try:
+            image = read_image(path)[None]
+        except ImageError as error:
+            console.print(f"[yellow]skipped:[/] {escape(f'{printable_path(path)}: {error}')}", soft_wrap=True)
+            continue
+        if (longer := max(image.shape[2:])) > CHECKED_PIXELS:
+            height, width = (max(1, round(side * CHECKED_PIXELS / longer)) for side in image.shape[2:])
+            image = resize(image, [height, width], antialias=True)
+        batches.append(image)
+        folders.append(path.parent.name)
+    if files and not batches:
+        raise print_failure(console, "none of the images for the check of the export can be read: name others")
     index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
-    folders = [path.parent.name for path in files]
     if batches:
         return batches, [index[name] for name in folders] if set(folders) <= set(index) else None
     generator = torch.Generator().manual_seed(0)

@@ -3,32 +3,47 @@
 An `ImageView` names images without holding them: views of one set share it, and a view of a file takes no memory.
 """
 
-import os
+import threading
+import weakref
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
-from time import time
 from typing import Any, Protocol
 
 import torch
 
+from common.telling import ToldError
+
 HASHED_AT_ONCE = 256
 """Images."""
-SECONDS_BETWEEN_MARKS = 3600
-"""A file of images that is read is marked as used this often, so that nobody takes it for an old one."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """uint8 images laid end to end in a file."""
+    """uint8 images laid end to end in a file, which stays open: whoever removes or replaces it changes nothing here."""
 
     path: Path
     shape: torch.Size
     """(N, 3, h, w)"""
+    checksums: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    """crc32 of each image, int64 (N,); None: they are not checked."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises
+        ------
+        OSError: there is no such file.
+        """
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, file.close)
+        object.__setattr__(self, "_reading", (file, threading.Lock()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageFile, (self.path, self.shape, self.checksums)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,17 +55,21 @@ class ImageFile:
 
         Raises
         ------
-        OSError: the file is gone, or shorter than it was.
+        OSError: the file is shorter than it was.
+        ToldError: an image is not what was written.
         """
+        file, lock = self._reading  # type: ignore[attr-defined]
         found, size = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8), prod(self.shape[1:])
-        with open(self.path, "rb", buffering=0) as file:
-            if time() - os.fstat(file.fileno()).st_mtime > SECONDS_BETWEEN_MARKS:
-                with suppress(OSError):  # It may be somebody else's.
-                    os.utime(self.path)
+        with lock:
             for row, pixels in zip(rows.tolist(), found.numpy(), strict=True):
                 file.seek(row * size)
                 if file.readinto(pixels) != size:
                     raise OSError(f"{self.path} must hold {len(self)} images, but ends before number {row + 1}")
+                if self.checksums is not None and zlib.crc32(pixels.data) != self.checksums[row]:
+                    raise ToldError(
+                        f"image {row + 1} in {self.path} is damaged: remove this file, and start again",
+                        "the cache of decoded images is damaged",
+                    )
         return found
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def _write_file(paths: list[Path], preprocess: PreprocessSpec, shape: torch.Size
         return ImageFile(file, shape)
     folder.mkdir(parents=True, exist_ok=True)
     for former in [*folder.glob(f"{name}-*.uint8"), *folder.glob(f".{name}-*.part")]:
-        former.unlink()
+        with suppress(PermissionError):  # On Windows while it is open.
+            former.unlink()
     if (free := shutil.disk_usage(folder).free) < shape.numel():
         raise ConfigError(
             f"the images of the student's size need {shape.numel() / 1e9:.1f} GB in {folder}, but {free / 1e9:.1f} GB "

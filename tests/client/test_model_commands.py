@@ -184,6 +184,17 @@ def test_a_personal_model_is_made_again_and_is_the_same(finished: Path, tmp_path
     assert f"Your personal model is in {cache / 'personal'}. " in said
 
 
+def test_decoded_images_lie_in_the_cache_that_was_named(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("common.datasets.readers.squares.MOST_IN_MEMORY", 0)
+    cache = Path(shutil.copytree(finished / "caches" / "site-a", tmp_path / "site-a"))
+
+    invoke("personalise", cache, "--data", finished / "images")
+
+    assert list((cache / "images").glob("*.uint8"))
+
+
 def test_a_name_stands_for_its_cache(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("common.clients.node_config.CACHES", tmp_path)
     shutil.copytree(finished / "caches" / "site-a", tmp_path / "site-a")

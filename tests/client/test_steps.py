@@ -1,5 +1,6 @@
 """A step of training where memory is short: the same gradients, in parts."""
 
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_it_says_so_and_later_steps_begin_with_parts(capsys: pytest.CaptureFixtu
         "lab: out of memory with 10 images at once: going on with 5",
         "lab: out of memory with 5 images at once: going on with 2",
     ]
+
+
+@pytest.mark.parametrize("most", range(3, 12))
+def test_every_batch_is_read_in_parts_of_two_images_or_more(most: int):
+    for size in range(2, 30):
+        step = make_step(most)
+
+        step(torch.rand(size, 3, 8, 8), torch.zeros(size, dtype=torch.int64))
+
+        assert min(step.model.asked) >= 2
+        assert size in accumulate(reversed(step.model.asked))
 
 
 def test_a_memory_that_holds_not_even_two_images_is_an_error():

@@ -9,6 +9,7 @@ import torch
 
 from common.clients.data import ClientData
 from common.config import Config
+from common.config.node import NodeSettings, PrivacyConfig
 from common.config.run import LARGEST_SEED, LocalTrainingConfig
 from common.datasets.labeled_images import LabeledView
 from common.models import architectures
@@ -90,6 +91,30 @@ def test_other_data_is_trained_anew(
 
     with pytest.raises(CutOffError):
         run(replace(data, **change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"image_gigabytes": 64.0}, {"share_evaluation": False}, {"max_replay_megabytes": 50.0}, {"name": "other"}],
+)
+def test_a_node_setting_that_changes_no_weight_keeps_the_finished_training(data: ClientData, setting: dict):
+    keys = [
+        training.cache_key(
+            data, "small_mlp", LocalTrainingConfig(), NodeSettings(dp_epsilon=3.0, **changed), 0, None, "none"
+        )
+        for changed in ({}, setting)
+    ]
+
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("setting", [{"dp_epsilon": 2.0}, {"dp_delta": 1e-6}])
+def test_another_budget_is_another_training(data: ClientData, setting: dict):
+    asked = [PrivacyConfig(dp_epsilon=3.0), PrivacyConfig(**{"dp_epsilon": 3.0} | setting)]
+
+    keys = {training.cache_key(data, "small_mlp", LocalTrainingConfig(), privacy, 0, None, "none") for privacy in asked}
+
+    assert len(keys) == 2
 
 
 def test_another_file_of_initial_weights_under_the_same_name_is_trained_from_anew(data: ClientData, tmp_path: Path):

@@ -1,7 +1,5 @@
 """Views of images in memory and in files."""
 
-import os
-import time
 from pathlib import Path
 
 import pytest
@@ -39,11 +37,3 @@ def test_file_that_was_cut_short_is_no_image(file: ImageFile):
 
     with pytest.raises(OSError, match="must hold 5 images, but ends before number 5"):
         ImageView.of(file).read()
-
-
-def test_a_file_that_is_read_for_days_is_marked_as_used(file: ImageFile):
-    os.utime(file.path, (0, 0))
-
-    file[torch.tensor([0])]
-
-    assert time.time() - file.path.stat().st_mtime < 60

@@ -103,10 +103,12 @@ def test_a_file_that_changed_is_decoded_anew(images: Path, tmp_path: Path):
 def test_a_file_of_squares_that_was_cut_off_is_made_anew(images: Path, tmp_path: Path):
     first = load(images, tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*.uint8")
+    before = first.splits["train"].images.read()
     os.truncate(file, 100)
 
-    assert same(first, load(images, tmp_path / "cache"))
-    assert file.stat().st_size == 20 * 3 * SIZE * SIZE
+    again = load(images, tmp_path / "cache")
+
+    assert torch.equal(again.splits["train"].images.read(), before)
 
 
 @pytest.mark.usefixtures("many")
@@ -161,9 +163,9 @@ def full(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 SHORTAGES = {
-    "free": (too_small, "1.0 GB are free, of which 1 stays free"),
+    "free": (too_small, "1.0 GB are free, of which 1.0 GB stay free"),
     "full": (full, "cannot be written: No space left on device"),
-    "allowed": (lambda _: {"most_gigabytes": 0.0}, "more than the 0 of 'image-gigabytes'"),
+    "allowed": (lambda _: {"most_gigabytes": 0.0}, "more than the 0 GB of 'image-gigabytes'"),
 }
 
 
@@ -209,3 +211,58 @@ def test_with_a_file_of_squares_the_folder_may_change(images: Path, tmp_path: Pa
     shutil.rmtree(images)
 
     assert torch.equal(data.splits["train"].images.read(), before)
+
+
+@pytest.mark.usefixtures("many")
+def test_squares_stay_as_they_were_whatever_another_process_does_with_their_files(images: Path, tmp_path: Path):
+    data = load(images, tmp_path / "cache")
+    before = data.splits["train"].images.read()
+    for file in (tmp_path / "cache").iterdir():
+        file.unlink()
+    (images / "cat" / "0.png").rename(images / "cat" / "moved.png")
+    load(images, tmp_path / "cache")
+
+    assert torch.equal(data.splits["train"].images.read(), before)
+
+
+@pytest.mark.usefixtures("many")
+def test_a_damaged_square_is_a_sentence_without_a_name_for_the_server(images: Path, tmp_path: Path):
+    data = load(images, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("*.uint8")
+    with open(file, "r+b") as damaged:
+        damaged.write(bytes(20 * 3 * SIZE * SIZE))
+
+    with pytest.raises(ToldError, match="is damaged: remove this file, and start again") as caught:
+        data.splits["train"].images.read()
+
+    assert str(tmp_path) not in caught.value.public
+
+
+@pytest.mark.usefixtures("many")
+def test_an_image_that_cannot_be_read_for_now_is_tried_again(images: Path, tmp_path: Path, monkeypatch):
+    healthy, open_image = load(images), Image.open
+
+    def fail(path: Path):
+        if path.name == "3.png":
+            raise OSError(5, "Input/output error")
+        return open_image(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", fail)
+        ill = load(images, tmp_path / "cache")
+
+    well = load(images, tmp_path / "cache")
+
+    assert sum("it cannot be read (Input/output error)" in line for line in ill.problems) == 2
+    assert same(well, healthy)
+
+
+@pytest.mark.usefixtures("many")
+def test_an_image_of_the_same_size_and_time_is_decoded_anew(images: Path, tmp_path: Path):
+    path = images / "cat" / "grey.bmp"
+    Image.new("RGB", (16, 16), "black").save(path)
+    first, state = load(images, tmp_path / "cache"), path.stat()
+    Image.new("RGB", (16, 16), "white").save(path)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    assert load(images, tmp_path / "cache").fingerprint != first.fingerprint

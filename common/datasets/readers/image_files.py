@@ -1,11 +1,12 @@
 """Reading one image file of any size and mode as RGB pixels."""
 
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
@@ -29,12 +30,18 @@ MORE_AT_REDUCED_SIZE = 4
 """A picture whose format can be decoded at half its size (JPEG) may have this many times the pixels."""
 AHEAD = 8
 """Pictures for each processor core that are decoded before they are asked for."""
+PIXELS_AT_ONCE = 100_000_000
+"""Pixels of the pictures that are decoded at the same time; each takes up to 17 bytes."""
 GREY_BITS = (8, 10, 12, 14, 16)
 """Bits per pixel of grey pictures of medicine and of cameras, which are stored in 16."""
 
 
 class ImageError(ValueError):
     """The file gives no image; the message says why, and the caller adds the file's name."""
+
+
+class NotNowError(ImageError):
+    """The file cannot be read now, and may be read another time."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def read_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     ------
     ImageError: the file is no image, is broken or truncated, or has too many pixels.
     """
-    with _any_size():
+    with _any_size:
         return _decode(path, max_megapixels)
 
 
@@ -85,18 +92,22 @@ def read_pictures(
 ) -> Iterator[T | ImageError]:
     """What `use` makes of each file's picture, in order; the error of a file that gives none.
 
-    A thread for each processor core decodes, and calls `use`. Few pictures are in memory at once.
+    A thread for each processor core decodes, and calls `use`. Pictures of no more than `PIXELS_AT_ONCE` are in memory
+    at once, or one that is larger.
     """
+    room = _Room(PIXELS_AT_ONCE)
 
     def read(path: Path) -> T | ImageError:
-        try:
-            return use(_decode(path, max_megapixels))
-        except ImageError as error:
-            return error
+        with ExitStack() as taken:
+            try:
+                picture = _decode(path, max_megapixels, lambda pixels: taken.enter_context(room.take(pixels)))
+            except ImageError as error:
+                return error
+            return use(picture)
 
     Image.preinit()
     count = num_processors()
-    with _any_size(), ThreadPoolExecutor(count) as threads:
+    with _any_size, ThreadPoolExecutor(count) as threads:
         coming: deque[Future[T | ImageError]] = deque()
         for path in paths:
             coming.append(threads.submit(read, path))
@@ -106,22 +117,58 @@ def read_pictures(
             yield coming.popleft().result()
 
 
-@contextmanager
-def _any_size() -> Iterator[None]:
-    """Pillow neither refuses nor warns of large pictures here, for `_limit_size` does. It holds for all threads."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with warnings.catch_warnings(action="ignore"):
+class _Room:
+    """Pixels that threads may decode at the same time. Who wants more than all of them waits until nobody has any."""
+
+    def __init__(self, pixels: int):
+        self.most = self.free = pixels
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        wanted = min(pixels, self.most)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= wanted)
+            self.free -= wanted
+        try:
             yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+        finally:
+            with self.changed:
+                self.free += wanted
+                self.changed.notify_all()
 
 
-def _decode(path: Path, max_megapixels: float) -> Picture:
+class _AnySize:
+    """Pillow neither refuses nor warns of large pictures within, for `_limit_size` does. It holds for all threads."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.outside = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.users:
+                before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                self.outside.callback(setattr, Image, "MAX_IMAGE_PIXELS", before)
+                self.outside.enter_context(warnings.catch_warnings(action="ignore"))
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.outside.close()
+
+
+_any_size = _AnySize()
+
+
+def _decode(path: Path, max_megapixels: float, on_size: Callable[[int], object] = lambda pixels: None) -> Picture:
+    """on_size: is told the number of pixels before they are decoded."""
     try:
         with Image.open(path) as image:
             size = image.size
             _limit_size(image, max_megapixels)
+            on_size(image.size[0] * image.size[1])
             more = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
             upright = ImageOps.exif_transpose(image)
             bits = _grey_bits(upright) if upright.mode.startswith("I") else None
@@ -130,6 +177,12 @@ def _decode(path: Path, max_megapixels: float) -> Picture:
         raise
     except Image.UnidentifiedImageError:
         raise ImageError("it is no image that can be read") from None
+    except MemoryError:
+        raise NotNowError("there is no memory to decode it") from None
+    except OSError as error:  # Of a broken file, Pillow raises one without a number.
+        if error.errno is not None:
+            raise NotNowError(f"it cannot be read ({error.strerror})") from None
+        raise ImageError(f"it is broken ({error})") from None
     except Exception as error:  # Pillow's decoders raise many types of error for a broken file.
         raise ImageError(f"it is broken ({str(error) or type(error).__name__})") from None
     height, width = pixels.shape[:2]

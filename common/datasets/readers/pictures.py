@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common.datasets.readers.image_files import ImageError, Picture, read_pictures
+from common.datasets.readers.image_files import ImageError, NotNowError, Picture, read_pictures
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -43,6 +43,8 @@ class Pictures:
     """Of the files that can be read, in their order."""
     unreadable: dict[Path, str]
     """The other files -> why they give no image."""
+    is_lasting: bool = True
+    """Whether none of the unreadable files may be read another time."""
     doubts: list[str] = field(default_factory=list)
     """One line for each thing that the owner of the files should look at."""
 
@@ -59,12 +61,13 @@ def look_at(
     `use` is called by several threads at once, `take` by this one, in the order of the files. What takes long is told
     every `SECONDS_BETWEEN_LINES`.
     """
-    found, unreadable = dict[Path, Found](), dict[Path, str]()
+    found, unreadable, is_lasting = dict[Path, Found](), dict[Path, str](), True
     started = told = time.monotonic()
     looks = read_pictures(paths, max_megapixels, lambda picture: (Found.of(picture), use(picture)))
     for path, look in zip(paths, looks, strict=True):
         if isinstance(look, ImageError):
             unreadable[path] = str(look)
+            is_lasting &= not isinstance(look, NotNowError)
         else:
             take(len(found), look[1])
             found[path] = look[0]
@@ -72,4 +75,4 @@ def look_at(
             done, told = len(found) + len(unreadable), now
             left = (now - started) / done * (len(paths) - done)
             print(f"opened {done} of {len(paths)} images, {left:.0f} s left", flush=True)
-    return Pictures(found, unreadable)
+    return Pictures(found, unreadable, is_lasting)

@@ -7,7 +7,9 @@ later commands find again.
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,12 +30,12 @@ from common.vision.preprocessing import PreprocessSpec
 MOST_IN_MEMORY = 2**28
 """Bytes of squares that are kept in memory."""
 SECONDS_KEPT = 30 * 86400
-"""After so long without use, a file of squares is removed."""
+"""A file of squares that was not used for so long is removed when images are next read with its cache."""
 SECONDS_IN_USE = 86400
 """A file of squares that was read within this time may be read again, so it stays."""
 SPARE_BYTES = 10**9
 """Of the disk, which are left free."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,23 @@ def read_squares(
     def resize(picture: Picture) -> torch.Tensor:
         return spec.resize(to_tensor(picture.pixels))
 
+    if cache is not None:
+        remove_old(cache)
     if cache is None or shape.numel() <= MOST_IN_MEMORY:
         squares = torch.empty(shape, dtype=torch.uint8)
         pictures = look_at(paths, max_megapixels, resize, squares.__setitem__)
         return squares[: len(pictures.found)], pictures
-    file = cache / f"{_key(paths, image_size, max_megapixels)}.uint8"
-    kept, doubt = _read_description(file, paths, shape), ""
-    if not kept:
-        try:
-            if not (doubt := _make_room(cache, shape.numel(), most_gigabytes)):
-                kept = _write_file(file, paths, max_megapixels, resize)
-        except OSError as error:
-            doubt = f"the folder {printable_path(cache)} cannot be written: {error.strerror}"
-    if kept:
-        return ImageFile(file, torch.Size([len(kept.found), *shape[1:]])), kept
+    key, doubt = _key(paths, image_size, max_megapixels), ""
+    for told in sorted(cache.glob(f"{key}-*.json")):
+        if (kept := _read_description(told, paths, shape)) is not None:
+            return kept
+    try:
+        if not (doubt := _make_room(cache, shape.numel(), most_gigabytes)):
+            # Nobody else writes this file, so that whoever reads it reads what its description says.
+            file = cache / f"{key}-{secrets.token_hex(4)}.uint8"
+            return _write_file(file, paths, shape, max_megapixels, resize)
+    except OSError as error:
+        doubt = f"the folder {printable_path(cache)} cannot be written: {error.strerror}"
     states = {path: _state(path) for path in paths}
     pictures = look_at(paths, max_megapixels)
     files = tuple(pictures.found)
@@ -131,73 +136,105 @@ def _state(path: Path) -> str:
         state = path.stat()
     except OSError:
         return "gone"
-    return f"{state.st_size} {state.st_mtime_ns}"
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
 
 
-def _read_description(file: Path, paths: list[Path], shape: torch.Size) -> Pictures | None:
-    """What the squares in a file are, if they were written before."""
+def _read_description(told: Path, paths: list[Path], shape: torch.Size) -> tuple[ImageFile, Pictures] | None:
+    """The squares and what they are, if the file beside the description holds them."""
     try:
-        told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        found = {paths[number]: Found(tuple(size), *known) for number, size, *known in told["found"]}
-        unreadable = {paths[number]: why for number, why in told["unreadable"]}
-        is_whole = file.stat().st_size == len(found) * shape[1:].numel()
+        known = json.loads(told.read_text(encoding="utf-8"))
+        found = {paths[number]: Found(tuple(size), *rest) for number, size, *rest in known["found"]}
+        unreadable = {paths[number]: why for number, why in known["unreadable"]}
+        file, checksums = told.with_suffix(".uint8"), torch.tensor(known["checksums"], dtype=torch.int64)
+        squares = ImageFile(file, torch.Size([len(found), *shape[1:]]), checksums)
+        is_whole = file.stat().st_size == squares.shape.numel() and len(checksums) == len(found)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     with suppress(OSError):
         os.utime(file)
-    return Pictures(found, unreadable) if is_whole else None
+    return (squares, Pictures(found, unreadable)) if is_whole else None
 
 
 def _write_file(
-    file: Path, paths: list[Path], max_megapixels: float, resize: Callable[[Picture], torch.Tensor]
-) -> Pictures:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
+    file: Path, paths: list[Path], shape: torch.Size, max_megapixels: float, resize: Callable[[Picture], torch.Tensor]
+) -> tuple[ImageFile, Pictures]:
+    """The squares in a new file, and their description beside it. Where an image could not be read for now there is
+    none, so that a later command tries again."""
     print(f"decoding {len(paths)} images into {printable_path(file.parent)}, once", flush=True)
+    checksums = []
     try:
         # These are somebody's images: nobody else on this machine may read them.
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            pictures = look_at(
-                paths, max_megapixels, resize, lambda _, square: out.write(square.contiguous().numpy().data)
-            )
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+
+            def take(_: int, square: torch.Tensor) -> None:
+                pixels = square.contiguous().numpy().data
+                checksums.append(zlib.crc32(pixels))
+                out.write(pixels)
+
+            pictures = look_at(paths, max_megapixels, resize, take)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(unfinished, file)
-    finally:
+    except BaseException:
         with suppress(OSError):
-            unfinished.unlink()
-    numbers = {path: number for number, path in enumerate(paths)}
-    told = {
-        "found": [[numbers[path], each.size, each.has_more_pages, each.grey_bits, each.checksum]
-                  for path, each in pictures.found.items()],
-        "unreadable": [[numbers[path], why] for path, why in pictures.unreadable.items()],
-    }  # fmt: skip
-    write_secret(file.with_suffix(".json"), json.dumps(told).encode())
-    return pictures
+            file.unlink()
+        raise
+    squares = ImageFile(file, torch.Size([len(pictures.found), *shape[1:]]), torch.tensor(checksums, dtype=torch.int64))
+    if pictures.is_lasting:
+        numbers = {path: number for number, path in enumerate(paths)}
+        known = {
+            "checksums": checksums,
+            "found": [[numbers[path], each.size, each.has_more_pages, each.grey_bits, each.checksum]
+                      for path, each in pictures.found.items()],
+            "unreadable": [[numbers[path], why] for path, why in pictures.unreadable.items()],
+        }  # fmt: skip
+        write_secret(file.with_suffix(".json"), json.dumps(known).encode())
+    return squares, pictures
+
+
+def remove_old(cache: Path) -> None:
+    """Remove what was not used for `SECONDS_KEPT`, and files without a description, whose writing was cut off."""
+    for file, (_, unused) in _files(cache).items():
+        if unused > (SECONDS_KEPT if file.with_suffix(".json").exists() else SECONDS_IN_USE):
+            _remove(file)
+
+
+def _files(cache: Path) -> dict[Path, tuple[int, float]]:
+    """Each file of squares, with its bytes and the seconds since it was used last; the longest unused first."""
+    found = {}
+    for file in cache.glob("*.uint8"):
+        with suppress(OSError):  # Another process may remove it.
+            state = file.stat()
+            found[file] = (state.st_size, time() - state.st_mtime)
+    return dict(sorted(found.items(), key=lambda each: -each[1][1]))
+
+
+def _remove(file: Path) -> None:
+    """A file of squares and its description. Who reads it has it open, and reads on."""
+    for each in (file.with_suffix(".json"), file):
+        with suppress(OSError):
+            each.unlink()
 
 
 def _make_room(cache: Path, needed: int, most_gigabytes: float) -> str:
-    """Remove what was not used for long, and the oldest until `needed` bytes fit; a sentence if they do not."""
+    """Remove the files that were not used for longest until `needed` bytes fit; a sentence if they do not."""
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for left in cache.glob(".*.part"):
-        if time() - left.stat().st_mtime > SECONDS_IN_USE:
-            left.unlink()
-    files = sorted(cache.glob("*.uint8"), key=lambda file: file.stat().st_mtime)
-    sizes = {file: file.stat().st_size for file in files}
-    for file in files:
-        unused = time() - file.stat().st_mtime
-        too_full = sum(sizes.values()) + needed > most_gigabytes * 1e9
-        if unused > SECONDS_KEPT or (too_full and unused > SECONDS_IN_USE):
-            for each in (file.with_suffix(".json"), file):
-                each.unlink(missing_ok=True)
-            del sizes[file]
+    sizes = {file: size for file, (size, _) in _files(cache).items()}
+    for file, (_, unused) in _files(cache).items():
+        if sum(sizes.values()) + needed > most_gigabytes * 1e9 and unused > SECONDS_IN_USE:
+            _remove(file)
+            sizes.pop(file, None)
     if (total := sum(sizes.values()) + needed) > most_gigabytes * 1e9:
         return (
-            f"with {needed / 1e9:.1f} GB of decoded images {printable_path(cache)} would hold {total / 1e9:.1f} GB, "
-            f"more than the {most_gigabytes:g} of 'image-gigabytes': raise it"
+            f"with {_bytes(needed)} of decoded images {printable_path(cache)} would hold {_bytes(total)}, "
+            f"more than the {most_gigabytes:g} GB of 'image-gigabytes': raise it"
         )
     if (free := shutil.disk_usage(cache).free) < needed + SPARE_BYTES:
         return (
-            f"decoded images need {needed / 1e9:.1f} GB in {printable_path(cache)}, but {free / 1e9:.1f} GB are free, "
-            f"of which {SPARE_BYTES / 1e9:g} stays free: make room there, or choose a cache on a larger disk"
+            f"decoded images need {_bytes(needed)} in {printable_path(cache)}, but {_bytes(free)} are free, "
+            f"of which {_bytes(SPARE_BYTES)} stay free: make room there, or choose a cache on a larger disk"
         )
     return ""
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
