@@ -24,6 +24,7 @@ from fedlmg_server.synthesis import launch, scores, worker
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
 from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.witness import worker as hearing_worker
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
 from tests.manifests import saying
@@ -61,8 +62,15 @@ def drawn_in_this_process() -> Iterator[None]:
 
         def wait(self, *_: object) -> None: ...
 
+    class Witnesses:
+        def __init__(self, workspace: Workspace, *_: object) -> None:
+            hearing_worker.work(Run.reopen(workspace.root, CPU), 0, 1)
+
+        def wait(self, *_: object) -> None: ...
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launch, "start_workers", lambda *asked: nullcontext(Workers(*asked)))
+        patch.setattr(launch, "running", lambda *asked: nullcontext(Witnesses(*asked)))
         yield
 
 
