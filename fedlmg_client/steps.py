@@ -30,7 +30,8 @@ class Steps:
             most_parts = max(1, len(inputs) // FEWEST)
             parts = min(-(-len(inputs) // self.most), most_parts) if self.most else 1
             try:
-                loss = self._add_gradients(inputs.tensor_split(parts), targets.tensor_split(parts))
+                # Every part has its share of the general images, which come last in a batch.
+                loss = self._add_gradients(*(tuple(each[i::parts] for i in range(parts)) for each in (inputs, targets)))
             except torch.OutOfMemoryError:
                 if parts == most_parts:
                     raise
