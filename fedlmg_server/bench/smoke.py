@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.config import Config
 from common.config.simulation import in_turn
+from common.config.synthesis import PROMPT
 from fedlmg_server.bench.experiment import Experiment
 
 CLASSES = ("bear", "bus", "cat", "dog", "fish", "fox", "owl", "rat", "ship", "tram", "tree", "yak")
@@ -37,6 +38,7 @@ KEYS = {
     "student-epochs": 1,
     "guidance-decoder": "",
     "diffusion-lora": "",
+    "prompt": PROMPT,
     "num-general-images": 200,
     "general-updates": 10,
 }
