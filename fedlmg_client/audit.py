@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from common.config.node import MAX_MEGAPIXELS
+from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.labeled_images import LabeledView
 from common.datasets.readers import folders
 from common.labels import maps
@@ -47,7 +47,11 @@ def measure_membership(
 
 
 def audit_folder(
-    model: Classifier, folder: Path, allow_outside: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+    model: Classifier,
+    folder: Path,
+    allow_outside: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    most_gigabytes: float = IMAGE_GIGABYTES,
 ) -> Membership:
     """Attack a finished model with the images of a client's folder, leaving out classes that the model does not have.
 
@@ -56,7 +60,9 @@ def audit_folder(
     ValueError: the folder cannot be read, or has fewer than 20 such training or held-out images.
     """
     size, cache = model.preprocessing.image_size, image_cache()
-    own = folders.load(folder, size, allow_outside, max_megapixels=max_megapixels, cache=cache)
+    own = folders.load(
+        folder, size, allow_outside, max_megapixels=max_megapixels, cache=cache, most_gigabytes=most_gigabytes
+    )
     known = maps.find_indices(own.class_names, model.class_names, {})
     held_out = own.splits["validation"].join(own.splits["test"])
     members, others = (part.with_labels(known[part.labels]) for part in (own.splits["train"], held_out))

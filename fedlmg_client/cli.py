@@ -14,7 +14,7 @@ from rich.markup import escape
 from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
-from common.reading_options import AllowOutside, MaxMegapixels
+from common.reading_options import AllowOutside, ImageGigabytes, MaxMegapixels
 from common.storage.caches import image_cache
 from common.terminal import OTHER_SIDE, print_failure, run_commands
 from fedlmg_client import model_commands
@@ -107,9 +107,7 @@ def join(
         str, typer.Option(help="Architecture of your classifier; `auto` chooses what this machine can train in time.")
     ] = "",
     cache: Annotated[Path | None, typer.Option(help="Folder for results. Default: ~/.cache/fedlmg/NAME.")] = None,
-    image_gigabytes: Annotated[
-        float, typer.Option(min=0, help="Most GB of decoded images in that folder, if yours would fill the memory.")
-    ] = IMAGE_GIGABYTES,
+    image_gigabytes: ImageGigabytes = IMAGE_GIGABYTES,
     max_membership_auc: Annotated[
         float | None,
         typer.Option(help="Send nothing if the membership-inference AUC of your model is higher; 0.5 is chance."),

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from common.config.node import MAX_MEGAPIXELS
+from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.models import commands
 from common.names import folder_name
-from common.reading_options import AllowOutside, MaxMegapixels
+from common.reading_options import AllowOutside, ImageGigabytes, MaxMegapixels
 from common.storage.atomic import write_bytes
 from common.terminal import print_failure
 from fedlmg_client import folders
@@ -112,6 +112,7 @@ def audit(
     builder: commands.Builder = None,
     allow_outside: AllowOutside = False,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    image_gigabytes: ImageGigabytes = IMAGE_GIGABYTES,
 ) -> None:
     """Measure how well a model tells your training images from others (membership inference).
 
@@ -122,7 +123,7 @@ def audit(
 
     try:
         classifier = predictor.load_classifier(find_folder(model), builder)
-        found = auditing.audit_folder(classifier, data.expanduser(), allow_outside, max_megapixels)
+        found = auditing.audit_folder(classifier, data.expanduser(), allow_outside, max_megapixels, image_gigabytes)
     except ValueError as error:
         raise print_failure(console, error) from None
     console.print(auditing.describe_membership(found), soft_wrap=True)

@@ -152,7 +152,9 @@ def test_the_audit_of_a_finished_model_leaves_out_classes_that_it_does_not_know(
         audit.audit_folder(model, Path(folder_of_noise["data-path"]))
 
 
-def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[str, str], tmp_path: Path):
+@pytest.fixture
+def model_of_noise(tmp_path: Path) -> str:
+    """Folder of an untrained model."""
     model = architectures.build("small_resnet", 2, 16)
     spec = {
         "architecture": "small_resnet",
@@ -160,11 +162,32 @@ def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[st
         "preprocessing": PreprocessSpec(16).to_json(),
     }
     Model.described(spec, model.state_dict()).save(tmp_path / "model", {})
+    return str(tmp_path / "model")
 
-    done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", str(tmp_path / "model")])
+
+def test_the_audit_command_says_what_a_model_gives_away(folder_of_noise: dict[str, str], model_of_noise: str):
+    done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", model_of_noise])
 
     assert done.exit_code == 0
     assert "risk of this model: low (AUC 0." in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("gigabytes", "files"), [([], 1), (["--image-gigabytes", "0"], 0)])
+def test_the_audit_command_keeps_no_more_decoded_images_than_it_may(
+    folder_of_noise: dict[str, str],
+    model_of_noise: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gigabytes: list[str],
+    files: int,
+):
+    monkeypatch.setattr("common.datasets.readers.squares.MOST_IN_MEMORY", 0)
+    monkeypatch.setenv("FEDLMG_CACHE", str(tmp_path / "kept"))
+
+    done = CliRunner().invoke(app, ["audit", folder_of_noise["data-path"], "--model", model_of_noise, *gigabytes])
+
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "kept" / "decoded-images").glob("*.uint8"))) == files
 
 
 def test_a_stop_that_cannot_be_measured_stops():
