@@ -1,5 +1,7 @@
 """One step of training on a batch: at once, or in parts as large as the accelerator's memory holds."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -10,7 +12,10 @@ FEWEST = 2
 
 
 class Steps:
-    """Steps of one optimizer; when memory runs out, on halves of a batch from then on, with their gradients added."""
+    """Steps of one optimizer; when memory runs out, on halves of a batch from then on, with their gradients added.
+
+    An attempt that fails leaves no trace: BatchNorm's moments and the random numbers are as if it had not been made.
+    """
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, client: str):
         self.model, self.optimizer, self.client = model, optimizer, client
@@ -26,6 +31,7 @@ class Steps:
         ------
         torch.OutOfMemoryError: the memory does not hold two images, or three of an odd batch.
         """
+        undo = _remember(self.model, inputs.device)
         while True:
             most_parts = max(1, len(inputs) // FEWEST)
             parts = min(-(-len(inputs) // self.most), most_parts) if self.most else 1
@@ -38,6 +44,7 @@ class Steps:
             else:
                 self.optimizer.step()
                 return loss
+            undo()
             self.optimizer.zero_grad()
             release_cached_memory()
             size = -(-len(inputs) // parts)
@@ -55,3 +62,18 @@ class Steps:
             loss.backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+
+def _remember(model: torch.nn.Module, device: torch.device) -> Callable[[], None]:
+    """A function that brings back the model's buffers, and the random numbers of processor and device."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    generators = [torch.random] if device.type == "cpu" else [torch.random, torch.get_device_module(device)]
+    states = [(generator, generator.get_rng_state()) for generator in generators]
+
+    def undo() -> None:
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        for generator, state in states:
+            generator.set_rng_state(state)
+
+    return undo

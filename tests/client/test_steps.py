@@ -71,6 +71,38 @@ def test_every_batch_is_read_in_parts_of_two_images_or_more(most: int):
         assert size in accumulate(reversed(step.model.asked))
 
 
+class Failing(torch.nn.Module):
+    """A net with moments and dropout on an accelerator whose memory runs out at the call of its last layer with one of
+    these numbers."""
+
+    def __init__(self, calls: set[int]):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(192), torch.nn.Dropout())
+        self.calls, self.count, self.head = calls, 0, torch.nn.Linear(192, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found, self.count = self.layers(images), self.count + 1
+        if self.count in self.calls:
+            raise torch.OutOfMemoryError
+        return self.head(found)
+
+
+@pytest.mark.parametrize(("calls", "most"), [({1}, 5), ({1, 3}, 2)])
+def test_an_attempt_that_fails_leaves_no_trace(calls: set[int], most: int):
+    failing, known = (Failing(numbers) for numbers in (calls, set()))
+    steps = [Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab") for net in (failing, known)]
+    steps[1].most = most
+
+    states = []
+    for step in steps:
+        torch.manual_seed(1)
+        step(INPUTS, LABELS)
+        states.append({**step.model.state_dict(), "random numbers": torch.get_rng_state()})
+
+    assert all(torch.equal(states[0][name], each) for name, each in states[1].items())
+
+
 def test_a_memory_that_holds_not_even_two_images_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
         make_step(1)(INPUTS, LABELS)
