@@ -197,6 +197,12 @@ def pretrain(
     looks: Annotated[
         str, typer.Option(help="How the look of the images is varied, as the config key `looks` says it.")
     ] = PretrainConfig.looks,
+    latent_channels: Annotated[
+        int | None, typer.Option(help="Of the autoencoder; more keep finer lines. Default: 4, or those of --start.")
+    ] = PretrainConfig.latent_channels,
+    perceptual_weight: Annotated[
+        float, typer.Option(min=0.0, help="Weight of what a small classifier sees in the autoencoder's loss; 0: none.")
+    ] = PretrainConfig.perceptual_weight,
     mixed_precision: Annotated[str, typer.Option(help="`no`, or `bf16` on hardware that supports it.")] = "no",
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of all random numbers.")] = 0,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
@@ -212,6 +218,8 @@ def pretrain(
         hours=hours,
         parts=batch_parts,
         mixed_precision=mixed_precision,
+        latent_channels=latent_channels,
+        perceptual_weight=perceptual_weight,
         looks=looks,
     )
     try:

@@ -21,6 +21,7 @@ from common.vision.looks import PROFILES, vary
 from common.vision.metrics import accuracy
 from fedlmg_server.diffusion.pretraining import train
 from fedlmg_server.diffusion.pretraining.config import OBJECTIVES, PretrainConfig
+from fedlmg_server.diffusion.pretraining.perceptual import Perceptual
 from fedlmg_server.evaluation import appearance, evaluation_classifier
 from fedlmg_server.trainer import TrainingSet
 
@@ -109,8 +110,11 @@ def pretrain(
             raise ConfigError(f"--{option} must be one of {', '.join(known)}, got {value}: choose another")
     if image_size < SIZE_STEP or image_size % SIZE_STEP:
         raise ConfigError(f"--image-size must be a multiple of {SIZE_STEP}, got {image_size}: choose another")
+    if config.latent_channels is not None and config.latent_channels < 1:
+        raise ConfigError(f"--latent-channels must be at least 1, got {config.latent_channels}: choose another")
     images = vary_looks(load_public_images(data, image_size, max_megapixels), config)
-    pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start)
+    perceptual = _make_perceptual(images, config) if config.perceptual_weight and config.vae_steps else None
+    pipeline = train.train(images.train.images, images.train.labels, images.class_names, out, config, start, perceptual)
     quality = measure_quality(pipeline, images, config)
     write_json(out / "quality.json", asdict(quality))
     write_bytes(out / "MODEL_CARD.md", render_model_card(images, config, quality, out).encode())
@@ -134,6 +138,19 @@ def vary_looks(images: PublicImages, config: PretrainConfig) -> PublicImages:
     train, held_out = varied(images.train, VERSIONS), varied(images.held_out, 1)
     description = f"{images.description}, in {VERSIONS} looks each (profile `{config.looks}`)"
     return replace(images, train=train, held_out=held_out, description=description)
+
+
+def _make_perceptual(images: PublicImages, config: PretrainConfig) -> Perceptual:
+    """By a classifier of the training images: the judge must not have taught what it judges."""
+    seen = TrainingSet(images.train.images, images.train.labels)
+    epochs = max(1, LEAST_JUDGE_UPDATES * evaluation_classifier.TRAINING.student_batch_size // len(seen.images))
+    known = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, _looks(config))
+    return Perceptual(known.classifier, known.preprocess)
+
+
+def _looks(config: PretrainConfig) -> str:
+    """Of a classifier's training images."""
+    return "digits" if config.looks == "none" else config.looks
 
 
 def measure_quality(pipeline, images: PublicImages, config: PretrainConfig) -> Quality:
@@ -171,11 +188,10 @@ def _train_evaluation_classifier(
     count = len(images.held_out.labels) * 5 // 6
     seen = TrainingSet(images.held_out.images[:count], images.held_out.labels[:count])
     rest = LabeledImages(images.held_out.images[count:], images.held_out.labels[count:])
-    looks = "digits" if config.looks == "none" else config.looks
     epochs = max(
         evaluation_classifier.EPOCHS, LEAST_JUDGE_UPDATES * evaluation_classifier.TRAINING.student_batch_size // count
     )
-    by = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, looks)
+    by = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, _looks(config))
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 
 

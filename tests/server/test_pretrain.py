@@ -224,7 +224,8 @@ def test_an_unknown_choice_is_told_with_the_known_ones(tmp_path: Path, option: s
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole():
-    objective = train.Autoencoding(tiny_pipeline.build_pipeline(channels=(16, 32)).vae, kl_weight=1e-3)
+    vae = tiny_pipeline.build_pipeline(channels=(16, 32)).vae
+    objective = train.Autoencoding(vae, replace(TINY, kl_weight=1e-3))
     shown = IMAGES.float() / 127.5 - 1
 
     def gradient(parts: int) -> torch.Tensor:

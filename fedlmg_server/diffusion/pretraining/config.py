@@ -5,6 +5,7 @@ from dataclasses import dataclass
 OBJECTIVES = ("v-prediction", "flow")
 """`v-prediction`: the velocity of variance-preserving noise (Salimans and Ho, 2022). `flow`: noise less image, on the
 straight line between the two (Lipman et al., 2023)."""
+LATENT_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class PretrainConfig:
     denoiser_steps: int = 15_000
     denoiser_learning_rate: float = 1e-3
     warmup_steps: int = 200
+    latent_channels: int | None = None
+    """Of the autoencoder. None: `LATENT_CHANNELS`, or as many as the pipeline that training starts from has."""
+    perceptual_weight: float = 0.0
+    """The weight of `perceptual.Perceptual` in the autoencoder's loss."""
     kl_weight: float = 1e-5
     """The weight of the autoencoder's KL term, for each latent value."""
     condition_dropout: float = 0.1

@@ -1,9 +1,9 @@
 """A Stable Diffusion pipeline that is small enough for a laptop's CPU; every part has the class of the real one.
 
-Images of 32 pixels become latents (4, 8, 8). The text encoder reads characters, so every class name that is made of
-`CHARACTERS` and not too long has its own prompt (`conditioning.Prompts` rejects the others). The prompt enters every
-block by cross-attention and also as a scale and shift, pooled together with the time step. In so few training steps,
-cross-attention alone hardly learned the prompt (measured).
+Images of 32 pixels become latents (4, 8, 8), or of more channels. The text encoder reads characters, so every class
+name that is made of `CHARACTERS` and not too long has its own prompt (`conditioning.Prompts` rejects the others). The
+prompt enters every block by cross-attention and also as a scale and shift, pooled together with the time step. In so
+few training steps, cross-attention alone hardly learned the prompt (measured).
 """
 
 import json
@@ -21,6 +21,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from fedlmg_server.diffusion.pretraining.config import LATENT_CHANNELS
+
 PROMPT_WORDS = ("an", "image", "of")
 """The words of every prompt; each is one token, so that the class name is a large part of its prompt."""
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_.,'&()/+"
@@ -30,7 +32,10 @@ TEXT_WIDTH = 64
 
 
 def build_pipeline(
-    image_size: int = 32, channels: tuple[int, int] = (64, 96), seed: int = 0
+    image_size: int = 32,
+    channels: tuple[int, int] = (64, 96),
+    seed: int = 0,
+    latent_channels: int = LATENT_CHANNELS,
 ) -> StableDiffusionPipeline:
     """An untrained pipeline; `channels` are those of the denoiser at full and at half latent resolution."""
     torch.manual_seed(seed)
@@ -57,13 +62,15 @@ def build_pipeline(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=16,
         mid_block_add_attention=False,
         sample_size=image_size,
     )
     unet = UNet2DConditionModel(
         sample_size=image_size // 4,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         block_out_channels=channels,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),

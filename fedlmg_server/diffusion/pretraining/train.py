@@ -19,9 +19,10 @@ from common.config import ConfigError
 from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.diffusion.prediction import is_flow
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
-from fedlmg_server.diffusion.pretraining.config import PretrainConfig
+from fedlmg_server.diffusion.pretraining.config import LATENT_CHANNELS, PretrainConfig
 from fedlmg_server.diffusion.pretraining.latent_space import encode_images, standardise_latents
 from fedlmg_server.diffusion.pretraining.optimising import Phase, optimise
+from fedlmg_server.diffusion.pretraining.perceptual import Perceptual
 from fedlmg_server.diffusion.wording import Wording
 from fedlmg_server.flower.compat import forget_origin
 
@@ -32,18 +33,21 @@ DECODED_AT_ONCE = 256
 
 
 class Autoencoding(torch.nn.Module):
-    """The autoencoder's loss on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL."""
+    """The autoencoder's loss on images (B, 3, h, w) in [-1, 1]: L1 + squared error + KL, and the perceptual distance
+    where there is one."""
 
-    def __init__(self, vae: Any, kl_weight: float):
+    def __init__(self, vae: Any, config: PretrainConfig, perceptual: Perceptual | None = None):
         super().__init__()
-        self.vae, self.kl_weight = vae, kl_weight
+        self.vae, self.perceptual = vae, perceptual
+        self.kl_weight, self.perceptual_weight = config.kl_weight, config.perceptual_weight
 
     def forward(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         posterior = self.vae.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(images.device)
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + self.kl_weight * kl
+        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + self.kl_weight * kl
+        return loss if self.perceptual is None else loss + self.perceptual_weight * self.perceptual(decoded, images)
 
 
 class Denoising(torch.nn.Module):
@@ -79,6 +83,7 @@ def train(
     out: Path,
     config: PretrainConfig,
     start: Path | None = None,
+    perceptual: Perceptual | None = None,
 ) -> StableDiffusionPipeline:
     """Train on images uint8 (N, 3, h, w) with labels int64 (N,), and write the pipeline (fp16) and samples to `out`.
 
@@ -87,16 +92,20 @@ def train(
 
     Raises
     ------
-    ConfigError: the text encoder cannot tell two classes apart.
+    ConfigError: the text encoder cannot tell two classes apart, or `start` has other latents than the config asks for.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     if start is None:
-        pipeline = tiny_pipeline.build_pipeline(image_size=images.shape[-1], seed=config.seed)
+        channels = config.latent_channels or LATENT_CHANNELS
+        pipeline = tiny_pipeline.build_pipeline(images.shape[-1], seed=config.seed, latent_channels=channels)
     else:
         pipeline = StableDiffusionPipeline.from_pretrained(
             str(start), safety_checker=None, use_safetensors=True, dtype=torch.float32
         )
         forget_origin(pipeline, pipeline.vae, pipeline.unet)
+        if config.latent_channels not in (None, there := pipeline.vae.config.latent_channels):
+            wanted = f"--latent-channels is {config.latent_channels}, but {start} has {there}"
+            raise ConfigError(f"{wanted}: leave the option out, or train from scratch")
     if is_flow(pipeline.scheduler) != (config.objective == "flow"):
         pipeline.register_modules(scheduler=tiny_pipeline.make_scheduler(config.objective))
     pipeline.set_progress_bar_config(disable=True)
@@ -114,7 +123,7 @@ def train(
 
     vae_share, seconds = AUTOENCODER_SHARE if config.vae_steps else 0.0, 3600 * config.hours
     vae_steps, vae_seconds = optimise(
-        Autoencoding(pipeline.vae, config.kl_weight),
+        Autoencoding(pipeline.vae, config, perceptual),
         lambda generator: (to_unit(batch_rows(generator)),),
         Phase("autoencoder", config.vae_steps, config.vae_learning_rate, seconds * vae_share),
         (accelerator, config, out),
