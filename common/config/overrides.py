@@ -20,7 +20,7 @@ def read_overrides(file: Path | None, texts: list[str]) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     if file is not None:
         try:
-            overrides |= tomllib.loads(file.read_text(encoding="utf-8"))
+            overrides |= tomllib.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"config file {file} cannot be read: {error}") from None
     for text in texts:

@@ -60,7 +60,7 @@ def read(file: Path, data: Path | None = None) -> Experiment:
     ConfigError: an unreadable file, an unknown key or method, an impossible value, or `{data}` without a folder.
     """
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"experiment {file} cannot be read: {error}") from None
     content = _filled(content, file, data)

@@ -9,6 +9,7 @@ from flwr.common.config import fuse_dicts
 
 from common.config import Config, ConfigError, document, former
 from common.config.fields import key
+from common.config.overrides import read_overrides
 from common.config.run import KEYS, LARGEST_SEED, UNSET, tell_contradictions
 from common.config.synthesis import AUTHORS, PRESETS, SynthesisConfig
 from common.storage.atomic import write_json
@@ -33,6 +34,14 @@ def test_what_is_submitted_lists_every_key_as_not_set(tmp_path: Path):
     listed = tomllib.loads((app / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
 
     assert listed == dict.fromkeys(KEYS, UNSET)
+
+
+def test_a_config_file_that_windows_powershell_wrote_is_read(tmp_path: Path):
+    """It begins with a byte order mark."""
+    file = tmp_path / "run.toml"
+    file.write_bytes("\ufeffseed = 7\n".encode())
+
+    assert read_overrides(file, []) == {"seed": 7}
 
 
 def test_flowers_override_of_one_key_leaves_the_others_at_their_defaults():
