@@ -63,6 +63,8 @@ class Broadcast:
     """Node -> client name (empty if unknown) and the reason of its final failure."""
     away: dict[int, str] = field(default_factory=dict)
     """Node -> why it went away; it is asked again when Flower lists it again."""
+    connected: set[int] = field(default_factory=set)
+    """The nodes that Flower listed last."""
     crashes: Counter = field(default_factory=Counter)
     """Node -> number of its crashes."""
     failures: int = 0
@@ -105,8 +107,8 @@ class Broadcast:
 
     def _ask(self) -> None:
         busy = {*self.pending.values(), *self.answered, *self.failed}
-        nodes = [node for node in self._patiently(self.grid.get_node_ids) if node not in busy]
-        for message in self.messages(nodes):
+        self.connected = set(nodes := self._patiently(self.grid.get_node_ids))
+        for message in self.messages([node for node in nodes if node not in busy]):
             node = message.metadata.dst_node_id
             for message_id in self._patiently(self.grid.push_messages, [message]):
                 if message_id:

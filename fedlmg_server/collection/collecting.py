@@ -57,6 +57,7 @@ class Collection:
             self._receive,
             lambda broadcast: self._log_answers(broadcast, num_expected),
             self.poll_seconds,
+            self._drop_gone,
         )
         self.clients = broadcast.answered
         seconds_left = self.config.deadline_seconds
@@ -94,7 +95,7 @@ class Collection:
         with self.workspace.stage("question"):
             broadcast.run(
                 self.config.deadline_seconds * QUESTION_SHARE,
-                is_enough=lambda broadcast: self._count_heard(question.answers) >= num_expected,
+                is_enough=lambda broadcast: self._count_named(question) >= num_expected,
                 is_settled=lambda broadcast: (
                     self._all_known(broadcast)
                     or self._count_heard({*question.answers, *question.refused, *broadcast.failed}) >= num_expected
@@ -102,8 +103,14 @@ class Collection:
                 grace_seconds=self.grace_seconds,
             )
         seconds = time.monotonic() - started
+        self._drop_gone(broadcast)
         question.prepare()
         return seconds
+
+    def _count_named(self, question: Question) -> int:
+        """Number of clients that answered the question or whose uploads are held; two of one name count once, as they
+        may be one that was started again."""
+        return len({answer.client for answer in question.answers.values()} | find_held(self.workspace).keys())
 
     def _count_heard(self, nodes: Iterable[int]) -> int:
         """Number of these nodes and of clients whose uploads are held already."""
@@ -171,6 +178,10 @@ class Collection:
         """
         most = self.config.max_upload_megabytes
         return receive_upload(reply, node, self.workspace, self.identity, self.clients.values(), most)
+
+    def _drop_gone(self, broadcast: Broadcast) -> None:
+        if self.question and not self.question.is_over:
+            self.question.drop_gone(broadcast.connected)
 
     def _log_answers(self, broadcast: Broadcast, total: int) -> None:
         stage, completed = "uploads", len(broadcast.answered)

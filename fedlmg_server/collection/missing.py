@@ -15,7 +15,9 @@ def explain_missing(
     held, forgotten, missing = find_held(workspace), workspace.forgotten, {}
     for node, (name, reason) in broadcast.list_unanswered().items():
         name = name or known.get(node, "")
-        if name not in forgotten:
+        # A client without a key is a new node after every start, and its upload may have come from that.
+        is_there = name in held and node not in broadcast.failed
+        if name not in forgotten and not is_there:
             missing[name or f"node {node}"] = reason
     num_absent = max(0, num_expected - len(held) - len(missing))
     heard_of = {*held, *missing}

@@ -1,5 +1,6 @@
 """The question before the training: what clients answer, who is refused, and what each gets to start from."""
 
+from collections.abc import Collection
 from functools import cached_property
 
 from common import labels
@@ -35,10 +36,24 @@ class Question(Introduction):
         self.is_over = False
         """Whether clients are sent their starts; one that appears later is asked nevertheless."""
         self._starts: dict[tuple[str, ...], Start] = {}
+        self._former: dict[int, str] = {}
+        """Node -> name of a client that has answered from another node since."""
 
     def keep(self, node: int, answer: Answer) -> None:
         super().keep(node, answer)
         self._settle({node: answer})
+
+    def drop_gone(self, connected: Collection[int]) -> None:
+        """Forget the answers of nodes that are not connected, where the client has answered from another node since:
+        without a key it is a new node after every start."""
+        newest = {answer.client: node for node, answer in self.answers.items()}
+        for node, answer in list(self.answers.items()):
+            if node not in connected and node != newest[answer.client]:
+                self._former[node] = self.answers.pop(node).client
+
+    @property
+    def names(self) -> dict[int, str]:
+        return self._former | super().names
 
     def _check(self, answer: Answer) -> None:
         """What would otherwise come out when the client has trained."""
@@ -100,7 +115,8 @@ class Question(Introduction):
             self._settle(dict(self.answers))
             self._limit()
         if not self.workspace.fixed_class_names and self.answers:
-            answered = {answer.client: answer.class_names for answer in self.answers.values()}
+            # Two clients of one name are told apart, for it is not known yet which of them will be taken.
+            answered = {f"{answer.client}\0{node}": answer.class_names for node, answer in self.answers.items()}
             spelt = labels.in_one_spelling({"": self._known_names, **answered}, self.aliases)
             self.workspace.fix_class_names(labels.union_of_names([spelt[client] for client in answered]))
 

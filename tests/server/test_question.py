@@ -198,6 +198,28 @@ def test_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
     assert notes(strategy)[-1].startswith("'late' came late and holds the class 'fox', which no other client has")
 
 
+def test_a_client_that_starts_again_without_a_key_is_one_client(make_warm):
+    strategy = make_warm(**{"deadline-seconds": 20.0})
+    first, second = answers("a", ["cat", "cow"]), answers("a", ["cat", "dog"])
+    grid = TinyGrid(
+        {7: [first], 9: [second, uploads("a")], 8: [answers("b", ["cat", "fox"]), uploads("b")]},
+        online=lambda polls: {7} if polls < 2 else {9} if polls < 6 else {8, 9},
+    )
+
+    strategy.collection.run(grid)
+
+    assert strategy.workspace.fixed_class_names == ["cat", "dog", "fox"]
+
+
+def test_two_clients_of_one_name_both_give_their_classes(make_warm):
+    strategy = make_warm()
+    script = {7: [answers("a", ["cat", "dog"]), uploads("a")], 8: [answers("a", ["cat", "fox"]), uploads("a")]}
+
+    strategy.collection.run(TinyGrid(script))
+
+    assert strategy.workspace.fixed_class_names == ["cat", "dog", "fox"]
+
+
 def test_a_server_killed_before_the_training_goes_on_with_the_same_start(make_warm, tmp_path: Path):
     killed = make_warm(**{"num-clients": 1})
     killed.workspace.fix_class_names(["cat", "dog"])
