@@ -66,10 +66,20 @@ def receive_upload(
         upload.save(workspace.upload(name))
     elif held.get(name) != digest:
         raise ReplyError("the client sent a manifest without weights, but the server does not hold its weights", name)
+    elif _meaning(received) != _meaning(manifest.read(workspace.upload(name))):
+        # A class was renamed: the weights are the same, and what was made from them is not.
+        workspace.remove_work(name)
+        workspace.remove_model()
+        manifest.write(workspace.upload(name), received)
     workspace.log(ClientEvent(name=name, state="answered"))
     for epoch, loss in received.training.losses():
         workspace.log(Loss(series=f"training, {name}", step=epoch, value=loss))
     return name
+
+
+def _meaning(said: Manifest) -> tuple[object, ...]:
+    """What the weights stand for."""
+    return said.architecture, said.class_names, said.class_counts, said.preprocessing
 
 
 def _read_manifest(reply: Message, node: int, identity: Identity) -> Manifest:

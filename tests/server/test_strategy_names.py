@@ -6,13 +6,16 @@ from collections.abc import Callable
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from common import manifest
 from fedlmg_server.collection.broadcast import NODE_UNAVAILABLE
 from fedlmg_server.collection.strategy import FedLMG
+from tests.manifests import saying
 from tests.server.tiny_grid import (
     Answer,
     TinyGrid,
     answers,
     fails,
+    make_upload,
     sends,
     stored,
     uploads,
@@ -115,3 +118,26 @@ def test_a_forgotten_client_is_neither_asked_nor_taken(make_strategy: Callable[.
     (refusal,) = (m.content["config"] for m in grid.pushed if m.metadata.dst_node_id == 9 and m.content)
     assert refusal["refused"] == "the operator removed this client from the run"
     assert (stored(strategy), "optdigits" in strategy.missing) == (["printed"], False)
+
+
+def test_an_upload_that_came_from_a_new_node_is_not_missing(make_strategy: Callable[..., FedLMG]):
+    strategy = make_strategy()
+    strategy.workspace.remember_node(7, "mnist")
+    script = {7: [fails(NODE_UNAVAILABLE, "lost")], 8: [uploads("printed")], 9: [uploads("mnist")]}
+    grid = TinyGrid(script, online=lambda polls: {7} if polls < 2 else {8, 9})
+
+    strategy.collection.run(grid)
+
+    assert (stored(strategy), strategy.missing) == (["mnist", "printed"], {})
+
+
+def test_a_renamed_class_is_taken_from_a_manifest_without_weights(make_strategy: Callable[..., FedLMG]):
+    strategy, upload = make_strategy(**{"num-clients": 1}), make_upload("mnist")
+    upload.save(strategy.workspace.upload("mnist"))
+    strategy.workspace.model.mkdir()
+    said = RecordDict({"manifest": saying(upload, class_names=["cat", "wolf"]).to_records()["manifest"]})
+
+    strategy.collection.run(TinyGrid({7: [answers("mnist"), sends(said)]}))
+
+    assert manifest.read(strategy.workspace.upload("mnist")).class_names == ["cat", "wolf"]
+    assert not strategy.workspace.model.exists()
