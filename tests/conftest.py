@@ -3,9 +3,13 @@
 Imports PyTorch in functions only: the process that hands tests to the workers needs none, and they wait for it.
 """
 
+import atexit
+import gc
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,15 +26,33 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(MOST_WORKERS, os.cpu_count() or 1) if "not slow" in config.option.markexpr else 0
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A cache for this session alone. Workers share the cores: one thread each, and for what they start."""
+    gc.disable()  # until all is imported: there is nothing to collect, and millions of objects to look at
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["FEDLMG_CACHE"] = tempfile.mkdtemp(prefix="fedlmg-cache-")
+        keep_bytecode(config.rootpath / ".pytest_cache" / "bytecode")
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         import torch
 
         torch.set_num_threads(1)
+
+
+def keep_bytecode(folder: Path) -> None:
+    """Where Python may leave no bytecode beside the modules, each process would compile PyTorch anew, for ten seconds:
+    it lies here instead, also that of the processes which tests start."""
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collections during the tests pass it over."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
