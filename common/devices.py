@@ -3,9 +3,19 @@
 import psutil
 import torch
 
+from common.processes import num_processors
+
+
+def limit_threads() -> None:
+    """Let PyTorch compute by no more threads than there are processor cores that this process may use. It counts those
+    of the machine, whatever the CPU quota of a container."""
+    if torch.get_num_threads() > (allowed := num_processors()):
+        torch.set_num_threads(allowed)
+
 
 def default_device() -> torch.device:
-    """The machine's accelerator if it has one, otherwise the CPU."""
+    """The machine's accelerator if it has one, otherwise the CPU, which it computes by as many threads as it may."""
+    limit_threads()
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 

@@ -3,6 +3,7 @@
 Nothing here needs a POSIX system: the same functions work on Windows.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -11,11 +12,14 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 POLL_SECONDS = 1.0
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where a container on Linux finds its own limits."""
 OWN_GROUP: dict[str, Any] = (
     {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     if hasattr(subprocess, "CREATE_NEW_PROCESS_GROUP")
@@ -27,10 +31,25 @@ UNICODE_OUTPUT = {"PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def num_processors() -> int:
-    """The number of processor cores that this process may use."""
+    """The number of processor cores that this process may use: those that it is bound to, but no more than its
+    container's CPU quota grants."""
     process = psutil.Process()
     # On macOS a process has no CPU affinity.
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    bound = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    return min(bound, read_quota(CONTROL_GROUP) or bound)
+
+
+def read_quota(group: Path) -> int | None:
+    """Processor cores that the CPU quota of a Linux control group grants, rounded up; None: there is no quota."""
+    try:
+        if (whole := group / "cpu.max").exists():
+            quota, period = whole.read_text(encoding="utf-8").split()
+        else:  # Version 1 of control groups has a file for each number.
+            files = [group / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+            quota, period = (file.read_text(encoding="utf-8") for file in files)
+        return math.ceil(int(quota) / int(period)) if int(quota) > 0 else None
+    except (OSError, ValueError):  # It is no Linux, or the quota is "max".
+        return None
 
 
 def exit_on_sigterm() -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from common.processes import num_processors
+
 if TYPE_CHECKING:
     from common.upload import Upload
 
@@ -23,7 +25,7 @@ MOST_WORKERS = 4
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as there are cores; the slow tests start processes of their own and go one at a time."""
-    return min(MOST_WORKERS, os.cpu_count() or 1) if "not slow" in config.option.markexpr else 0
+    return min(MOST_WORKERS, num_processors()) if "not slow" in config.option.markexpr else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

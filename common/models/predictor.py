@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from common.config.node import MAX_MEGAPIXELS
 from common.datasets.readers.image_files import ImageError, read_image
+from common.devices import limit_threads
 from common.models import architectures
 from common.storage.tensors import read_tensors
 from common.telling import first_line
@@ -87,6 +88,7 @@ def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
     ------
     ModelError: there is no model, the model is incomplete, or another builder is needed.
     """
+    limit_threads()
     path = Path(path).expanduser()
     others = (path / "model", path / "personal", path / "aggregated", path.parent)
     files = [path / "model.json", path / "manifest.json", *(folder / "model.json" for folder in others)]

@@ -26,6 +26,20 @@ def test_accelerators_are_dealt_out_in_turn(two_gpus: None):
     assert [devices.device_of_process(rank).index for rank in range(3)] == [0, 1, 0]
 
 
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (1, 1)])
+def test_pytorch_computes_by_no_more_threads_than_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch, before: int, after: int
+):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(devices, "num_processors", lambda: 2)
+    torch.set_num_threads(before)
+
+    devices.default_device()
+
+    assert torch.get_num_threads() == after
+    torch.set_num_threads(threads)
+
+
 def test_free_memory_of_the_processor_is_less_than_the_machine_has():
     assert 0 < devices.measure_free_memory(torch.device("cpu")) < psutil.virtual_memory().total
 

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
+
+from common import processes
 
 WAITING = "import time; from common.processes import end_with_parent; end_with_parent({}); time.sleep({})"
 
@@ -46,6 +49,35 @@ def test_only_processors_that_this_process_may_use_are_counted():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
 
     assert done.stdout == "1\n", done.stderr
+
+
+QUOTAS = {
+    "none": ({}, None),
+    "two": ({"cpu.max": "200000 100000\n"}, 2),
+    "one and a half": ({"cpu.max": "150000 100000\n"}, 2),
+    "most": ({"cpu.max": "max 100000\n"}, None),
+    "version 1": ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    "version 1, none": ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+}
+
+
+@pytest.mark.parametrize("quota", QUOTAS)
+def test_the_quota_of_a_container_is_read(tmp_path: Path, quota: str):
+    files, expected = QUOTAS[quota]
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    assert processes.read_quota(tmp_path) == expected
+
+
+def test_no_more_processors_are_counted_than_the_container_s_quota_grants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    monkeypatch.setattr(processes, "CONTROL_GROUP", tmp_path)
+
+    assert processes.num_processors() == 1
 
 
 TIDYING = """

@@ -16,6 +16,7 @@ from diffusers import StableDiffusionPipeline
 from torchvision.utils import save_image
 
 from common.config import ConfigError
+from common.devices import limit_threads
 from common.storage.atomic import write_bytes, write_json
 from fedlmg_server.diffusion.prediction import is_flow
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
@@ -94,6 +95,7 @@ def train(
     ------
     ConfigError: the text encoder cannot tell two classes apart, or `start` has other latents than the config asks for.
     """
+    limit_threads()
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     if start is None:
         channels = config.latent_channels or LATENT_CHANNELS
