@@ -1,4 +1,4 @@
-"""The processors that this process may use, and child processes, which end with their parent and with their children.
+"""The processors that this process may use, files in use, and child processes, which end with their parent.
 
 Nothing here needs a POSIX system: the same functions work on Windows.
 """
@@ -106,6 +106,16 @@ def end_processes(
         for group in (process.pid, *(child.pid for child in known)):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+
+
+def is_open(file: Path) -> bool:
+    """Whether a process that this one may look into has the file open."""
+    path = os.path.realpath(file)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(each.path == path for each in process.open_files()):
+                return True
+    return False
 
 
 def find_children(pid: int) -> list[psutil.Process]:

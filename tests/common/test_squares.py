@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from common.datasets.labeled_images import LabeledView
-from common.datasets.readers import folders, pictures, squares
+from common.datasets.readers import folders, pictures, square_files, squares
 from common.storage.images import ImageFile
 from common.telling import ToldError
 from tests.common.pictures import draw_noise
@@ -124,13 +124,12 @@ def test_nobody_else_can_read_them(images: Path, tmp_path: Path):
 @pytest.mark.usefixtures("many")
 def test_what_was_not_used_for_long_is_removed(images: Path, tmp_path: Path):
     load(images, tmp_path / "cache")
-    month_ago = time.time() - squares.SECONDS_KEPT - 60
+    month_ago = time.time() - square_files.SECONDS_KEPT - 60
     old = set((tmp_path / "cache").iterdir())
     for file in old:
         os.utime(file, (month_ago, month_ago))
-    draw_noise(images / "dog" / "new.png", seed=99)
 
-    load(images, tmp_path / "cache")
+    load(images, tmp_path / "cache", max_megapixels=80.0)
 
     assert old.isdisjoint((tmp_path / "cache").iterdir())
 
@@ -141,16 +140,72 @@ def test_what_is_in_use_is_not_removed_for_room(images: Path, tmp_path: Path, ho
     load(images, tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("*.uint8")
     os.utime(file, (time.time() - hours * 3600,) * 2)
-    draw_noise(images / "dog" / "new.png", seed=99)
 
-    other = load(images, tmp_path / "cache", most_gigabytes=6e-6)
+    other = load(images, tmp_path / "cache", max_megapixels=80.0, most_gigabytes=6e-6)
 
     assert file.exists() == stays
     assert any("raise it" in warning for warning in other.warnings) == stays
 
 
+def withdraw(image: Path) -> None:
+    image.unlink()
+
+
+def withdraw_many(image: Path) -> None:
+    """The others fit into the memory."""
+    for each in image.parent.iterdir():
+        if each.stem != "0":
+            each.unlink()
+
+
+def redraw(image: Path) -> None:
+    draw_noise(image, seed=99)
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("change", [withdraw, withdraw_many, redraw])
+@pytest.mark.parametrize("settings", [{}, {"max_megapixels": 80.0}])
+def test_nothing_stays_of_an_image_that_was_withdrawn(images: Path, tmp_path: Path, change, settings: dict[str, float]):
+    load(images, tmp_path / "cache")
+    before = set((tmp_path / "cache").iterdir())
+    change(images / "cat" / "3.png")
+
+    load(images, tmp_path / "cache", **settings)
+
+    assert len(before) == 2
+    assert before.isdisjoint((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.usefixtures("many")
+def test_squares_that_are_read_stay_until_the_next_time(images: Path, tmp_path: Path):
+    data = load(images, tmp_path / "cache")
+    before = set((tmp_path / "cache").iterdir())
+    withdraw(images / "cat" / "3.png")
+
+    load(images, tmp_path / "cache")
+    kept = before & set((tmp_path / "cache").iterdir())
+    del data
+    load(images, tmp_path / "cache")
+
+    assert kept == before
+    assert before.isdisjoint((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.usefixtures("many")
+def test_squares_of_another_folder_and_of_other_settings_stay(images: Path, tmp_path: Path):
+    shutil.copytree(images, tmp_path / "others")
+    load(tmp_path / "others", tmp_path / "cache")
+    load(images, tmp_path / "cache", max_megapixels=80.0)
+    before = set((tmp_path / "cache").iterdir())
+
+    load(images, tmp_path / "cache")
+
+    assert len(before) == 4
+    assert before <= set((tmp_path / "cache").iterdir())
+
+
 def too_small(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=squares.SPARE_BYTES + 10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=square_files.SPARE_BYTES + 10))
     return {}
 
 

@@ -43,10 +43,10 @@ def load(
     ------
     FolderError: the path has no known layout, or a class has no readable image.
     """
-    images: list[Source] = []
+    images, owner = list[Source](), f"{path.absolute()} {most_per_class}"
 
     def read(paths: list[Path]) -> Pictures:
-        squares, pictures = read_squares(paths, image_size, max_megapixels, cache, most_gigabytes)
+        squares, pictures = read_squares(paths, image_size, max_megapixels, cache, most_gigabytes, owner)
         images.append(squares)
         return pictures
 

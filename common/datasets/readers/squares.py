@@ -8,20 +8,19 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from time import time
 
 import torch
 
 from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.readers.image_files import ImageError, Picture, printable_path, read_pictures, to_tensor
 from common.datasets.readers.pictures import Found, Pictures, look_at
+from common.datasets.readers.square_files import make_room, name_key, remove_former, remove_old
 from common.storage.atomic import write_secret
 from common.storage.images import ImageFile, Source
 from common.telling import ToldError
@@ -29,12 +28,6 @@ from common.vision.preprocessing import PreprocessSpec
 
 MOST_IN_MEMORY = 2**28
 """Bytes of squares that are kept in memory."""
-SECONDS_KEPT = 30 * 86400
-"""A file of squares that was not used for so long is removed when images are next read with its cache."""
-SECONDS_IN_USE = 86400
-"""A file of squares that was read within this time may be read again, so it stays."""
-SPARE_BYTES = 10**9
-"""Of the disk, which are left free."""
 FORMAT = 2
 
 
@@ -84,6 +77,7 @@ def read_squares(
     max_megapixels: float = MAX_MEGAPIXELS,
     cache: Path | None = None,
     most_gigabytes: float = IMAGE_GIGABYTES,
+    owner: str = "",
 ) -> tuple[Source, Pictures]:
     """The squares, uint8 (N, 3, image_size, image_size), of the files that can be read, and what all of them are.
 
@@ -92,6 +86,7 @@ def read_squares(
     max_megapixels: the most million pixels of an image.
     cache: folder for the squares of many images; None keeps all in memory.
     most_gigabytes: the most GB (10**9 bytes) of squares in the cache.
+    owner: what the files are all the images of; the squares of those that it had before are removed from the cache.
     """
     spec, shape = PreprocessSpec(image_size), torch.Size([len(paths), 3, image_size, image_size])
 
@@ -99,17 +94,19 @@ def read_squares(
         return spec.resize(to_tensor(picture.pixels))
 
     if cache is not None:
+        key = _key(paths, image_size, max_megapixels, owner)
         remove_old(cache)
+        remove_former(cache, key)
     if cache is None or shape.numel() <= MOST_IN_MEMORY:
         squares = torch.empty(shape, dtype=torch.uint8)
         pictures = look_at(paths, max_megapixels, resize, squares.__setitem__)
         return squares[: len(pictures.found)], pictures
-    key, doubt = _key(paths, image_size, max_megapixels), ""
+    doubt = ""
     for told in sorted(cache.glob(f"{key}-*.json")):
         if (kept := _read_description(told, paths, shape)) is not None:
             return kept
     try:
-        if not (doubt := _make_room(cache, shape.numel(), most_gigabytes)):
+        if not (doubt := make_room(cache, shape.numel(), most_gigabytes)):
             # Nobody else writes this file, so that whoever reads it reads what its description says.
             file = cache / f"{key}-{secrets.token_hex(4)}.uint8"
             return _write_file(file, paths, shape, max_megapixels, resize)
@@ -122,13 +119,13 @@ def read_squares(
     return PictureFiles(files, tuple(states[path] for path in files), image_size, max_megapixels), pictures
 
 
-def _key(paths: list[Path], image_size: int, max_megapixels: float) -> str:
-    """Of all that the squares depend on; it opens no file."""
+def _key(paths: list[Path], image_size: int, max_megapixels: float, owner: str) -> str:
+    """Of all that the squares depend on (see `square_files.py`); it opens no file."""
     settings = [FORMAT, image_size, max_megapixels, *(version(name) for name in ("pillow", "torch", "torchvision"))]
-    digest = hashlib.sha256(json.dumps(settings).encode())
+    content = hashlib.sha256()
     for path in paths:
-        digest.update(os.fsencode(path) + f"\0{_state(path)}\n".encode())
-    return digest.hexdigest()[:32]
+        content.update(os.fsencode(path) + f"\0{_state(path)}\n".encode())
+    return name_key(owner, content.hexdigest(), json.dumps(settings))
 
 
 def _state(path: Path) -> str:
@@ -189,52 +186,3 @@ def _write_file(
         }  # fmt: skip
         write_secret(file.with_suffix(".json"), json.dumps(known).encode())
     return squares, pictures
-
-
-def remove_old(cache: Path) -> None:
-    """Remove what was not used for `SECONDS_KEPT`, and files without a description, whose writing was cut off."""
-    for file, (_, unused) in _files(cache).items():
-        if unused > (SECONDS_KEPT if file.with_suffix(".json").exists() else SECONDS_IN_USE):
-            _remove(file)
-
-
-def _files(cache: Path) -> dict[Path, tuple[int, float]]:
-    """Each file of squares, with its bytes and the seconds since it was used last; the longest unused first."""
-    found = {}
-    for file in cache.glob("*.uint8"):
-        with suppress(OSError):  # Another process may remove it.
-            state = file.stat()
-            found[file] = (state.st_size, time() - state.st_mtime)
-    return dict(sorted(found.items(), key=lambda each: -each[1][1]))
-
-
-def _remove(file: Path) -> None:
-    """A file of squares and its description. Who reads it has it open, and reads on."""
-    for each in (file.with_suffix(".json"), file):
-        with suppress(OSError):
-            each.unlink()
-
-
-def _make_room(cache: Path, needed: int, most_gigabytes: float) -> str:
-    """Remove the files that were not used for longest until `needed` bytes fit; a sentence if they do not."""
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    sizes = {file: size for file, (size, _) in _files(cache).items()}
-    for file, (_, unused) in _files(cache).items():
-        if sum(sizes.values()) + needed > most_gigabytes * 1e9 and unused > SECONDS_IN_USE:
-            _remove(file)
-            sizes.pop(file, None)
-    if (total := sum(sizes.values()) + needed) > most_gigabytes * 1e9:
-        return (
-            f"with {_bytes(needed)} of decoded images {printable_path(cache)} would hold {_bytes(total)}, "
-            f"more than the {most_gigabytes:g} GB of 'image-gigabytes': raise it"
-        )
-    if (free := shutil.disk_usage(cache).free) < needed + SPARE_BYTES:
-        return (
-            f"decoded images need {_bytes(needed)} in {printable_path(cache)}, but {_bytes(free)} are free, "
-            f"of which {_bytes(SPARE_BYTES)} stay free: make room there, or choose a cache on a larger disk"
-        )
-    return ""
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
