@@ -66,7 +66,7 @@ class LocalTrainingConfig:
     the first. `package.module:function`, called with `num_classes` and `image_size`, is a builder of your own."""
     initialisation: str = ""
     """Initial weights of the clients: empty for none, `imagenet`, or a file on the client. A client's node config
-    wins."""
+    wins. General models start from `imagenet` too, if the student does as well."""
     image_size: Annotated[int, Field(ge=8, le=4096)] = 32
     """Pixels on a side of the images that every classifier sees."""
     local_epochs: Count = 20

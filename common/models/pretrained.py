@@ -59,6 +59,14 @@ def digest(architecture: str, source: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_imagenet_weights(architecture: str) -> bool:
+    """Whether torchvision offers weights for it; they need not be on this machine."""
+    try:
+        return bool(_imagenet_weights(architecture))
+    except ValueError:
+        return False
+
+
 def head_name(model: nn.Module) -> str:
     """The name of the layer that gives the logits: the last linear layer or convolution.
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from common.config import ConfigError
-from common.models import architectures
+from common.models import architectures, pretrained
 from common.names import safe_name
 from common.storage.caches import cache_root
+from common.vision.preprocessing import IMAGENET
 from fedlmg_server.events import Note, Progress
 from fedlmg_server.general import training
 from fedlmg_server.general.images import GeneralImages, general_class_names, load_general_images
@@ -72,7 +73,14 @@ def make_job(run: Run, architecture: str, num_updates: int) -> Job:
         num_updates=num_updates,
         builders=run.config.builders,
         device=run.device,
+        from_imagenet=_starts_from_imagenet(run, architecture),
     )
+
+
+def _starts_from_imagenet(run: Run, architecture: str) -> bool:
+    """Whether clients and student ask for ImageNet's weights, with its normalisation, and torchvision has some."""
+    asked = {run.config.training.initialisation, run.config.distillation.student_initialisation}
+    return asked == {IMAGENET} and pretrained.has_imagenet_weights(architectures.base_architecture(architecture))
 
 
 def _train(run: Run, files: dict[Job, Path], images: GeneralImages) -> dict[str, GeneralModel]:

@@ -12,13 +12,13 @@ from typing import Any, Self
 import torch
 
 from common.config.run import DistillationConfig
-from common.models import architectures
+from common.models import architectures, pretrained
 from common.processes import num_processors
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import to_wire
 from common.vision import looks
 from common.vision.metrics import above_chance, accuracy, predict
-from common.vision.preprocessing import PreprocessSpec
+from common.vision.preprocessing import IMAGENET, PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.trainer import TrainingSet
@@ -34,6 +34,8 @@ NEAR_CHANCE = 0.15
 POLL_SECONDS = 1.0
 BATCHES = DistillationConfig()
 """Batch size and learning rate of every general model, whatever those of the run's student."""
+FROM_IMAGENET = DistillationConfig(student_learning_rate=0.005)
+"""The same for one that starts from ImageNet's weights: the rate of the authors' code, which keeps what they know."""
 
 OnUpdates = Callable[[int, int], None]
 """Called with the numbers of updates that were done, and that were added to the plan, since the last call."""
@@ -81,6 +83,8 @@ class Job:
     """Of a cycle of the learning rate; a model that reads few images takes more of them."""
     builders: frozenset[str]
     device: torch.device
+    from_imagenet: bool = False
+    """Whether it starts from torchvision's ImageNet weights, in place of random ones."""
 
     def key(self, checksum: str) -> str:
         """A name for everything that the model depends on; `checksum`: of the general images.
@@ -92,6 +96,8 @@ class Job:
         parts = [RECIPE, self.architecture, repr(self.build()), self.class_names, self.preprocess.to_json()]
         parts += [looks.describe(self.looks), self.seed, self.num_updates, checksum]
         parts += architectures.hash_source(self.architecture, self.builders).values()
+        if self.from_imagenet:
+            parts.append(pretrained.digest(architectures.base_architecture(self.architecture), IMAGENET))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def build(self) -> torch.nn.Module:
@@ -106,7 +112,11 @@ class Job:
         """Train the model, and measure it as it will travel. may_go_on: beyond `num_updates`, where that helps."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = self.build().to(self.device)
+            model = self.build()
+            if self.from_imagenet:
+                taken = pretrained.initialise(model, architectures.base_architecture(self.architecture), IMAGENET)
+                print(f"general model of '{self.architecture}': {taken}", flush=True)
+            model = model.to(self.device)
             made = self._train(model, images, self.num_updates, 0, on_updates)
             while may_go_on and made.is_offered and made.num_held_out and made.accuracy < WELL_READ:
                 more = made.num_updates
@@ -124,8 +134,8 @@ class Job:
         """One cycle more; before: updates of those that went before."""
         per_epoch = max(1, len(images.train) // BATCHES.student_batch_size)
         trainer.train(
-            *(model, TrainingSet(images.train.images, images.train.labels), self.preprocess, BATCHES),
-            *(self.seed + before, num_updates),
+            *(model, TrainingSet(images.train.images, images.train.labels), self.preprocess),
+            *(FROM_IMAGENET if self.from_imagenet else BATCHES, self.seed + before, num_updates),
             on_epoch=lambda entry: on_updates(per_epoch, 0),
             looks=self.looks,
             balanced=True,

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
 
 from common.config import Config, ConfigError
 from common.datasets.labeled_images import LabeledImages, LabeledView
+from common.models import architectures
 from common.start import Start
 from common.storage.caches import cache_root
 from common.upload import weights_digest
+from common.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from fedlmg_server.events import Note, Progress
 from fedlmg_server.general import models, starts, training
 from fedlmg_server.general.images import GeneralImages
@@ -146,6 +149,48 @@ def test_an_architecture_that_cannot_be_built_is_told_and_left_out(make_run, nam
     assert list(made) == ["small_mlp+groupnorm"]
     assert notes[0] == "a note on classes"
     assert notes[1].startswith(f"there is no general model of '{name}', so its clients train from scratch: ")
+
+
+PHOTOS = {"initialisation": "imagenet", "student_initialisation": "imagenet", "general_updates": 2}
+
+
+def test_a_general_model_starts_from_imagenet_weights_of_torchvisions_cache(
+    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(1)
+    kept = architectures.build("squeezenet1_1", 1000, 224).state_dict()
+    (tmp_path / "checkpoints").mkdir()
+    address = architectures.torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url
+    torch.save(kept, tmp_path / "checkpoints" / address.rsplit("/", 1)[1])
+    run = make_run(student_architecture="squeezenet1_1", image_size=32, **PHOTOS)
+
+    made = make_general_models(run, ["squeezenet1_1"])["squeezenet1_1"]
+
+    name = "features.3.squeeze.weight"
+    assert run.preprocess == PreprocessSpec(32, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(made.weights[name].float(), kept[name], rtol=0, atol=0.01)
+
+
+def test_without_the_imagenet_weights_there_is_no_general_model(
+    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def download(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    run = make_run(student_architecture="squeezenet1_1", image_size=32, **PHOTOS)
+
+    made = make_general_models(run, ["squeezenet1_1"])
+
+    notes = [event.text for event in run.workspace.read_events() if isinstance(event, Note)]
+    assert made == {}
+    assert "not in torchvision's cache and cannot be downloaded" in notes[1]
+
+
+def test_an_architecture_without_imagenet_weights_starts_untrained(make_run):
+    assert list(make_general_models(make_run(**PHOTOS), ["small_mlp"])) == ["small_mlp"]
 
 
 def test_a_model_near_chance_is_told_and_not_offered(make_run, images: GeneralImages):
