@@ -13,7 +13,8 @@ from fedlmg_server.run import Run
 
 
 def save_model(run: Run, distilled: Distilled) -> None:
-    """Write the weights, `quality.json` and `making.json`, then `model.json`, which makes the model whole.
+    """Write the weights, `quality.json` and `making.json`, then `model.json`, which makes the model whole; that of an
+    earlier model is removed first.
 
     Raises
     ------
@@ -22,6 +23,7 @@ def save_model(run: Run, distilled: Distilled) -> None:
     folder, weights = run.workspace.model, distilled.model.state_dict()
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise ValueError("the model's weights are no numbers: lower 'student-learning-rate', or raise 'temperature'")
+    (folder / "model.json").unlink(missing_ok=True)
     write_json(folder / "quality.json", {client: score.to_json() for client, score in distilled.scores.items()})
     write_tensors(folder / "model.safetensors", weights)
     description = {

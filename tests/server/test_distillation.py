@@ -18,10 +18,10 @@ from common.storage.tensors import save_training
 from common.upload import Upload
 from common.vision.metrics import accuracy, predict
 from fedlmg_server import trainer
-from fedlmg_server.distillation import parallel, student, teachers
+from fedlmg_server.distillation import parallel, saved_model, student, teachers
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
 from fedlmg_server.distillation.parallel import train_students
-from fedlmg_server.distillation.saved_model import save_model
+from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.run import Run
@@ -76,6 +76,26 @@ def test_model_that_has_learned_no_numbers_is_not_saved(tmp_path: Path):
         save_model(run, Distilled(model, [], {}, {}))
 
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_is_half_written_over_another_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    uploads = [make_upload("a", ["dark", "bright"]), make_upload("late", ["bright", "red"])]
+    run = make_run(CONFIG, uploads[:1], tmp_path)
+    save_model(run, Distilled(make_student(run), [], {}, {}))
+    run = make_run(CONFIG, uploads, tmp_path)
+    real = saved_model.write_json
+
+    def cut_off(path: Path, content: object) -> None:
+        if path.name == "model.json":
+            raise KeyboardInterrupt
+        real(path, content)
+
+    monkeypatch.setattr(saved_model, "write_json", cut_off)
+
+    with pytest.raises(KeyboardInterrupt):
+        save_model(run, Distilled(make_student(run), [], {}, {}))
+
+    assert not is_model_saved(run)
 
 
 def test_same_seed_gives_the_same_student():
