@@ -68,9 +68,10 @@ def report(
 
     if model and model not in folders.MODELS:
         raise print_failure(console, f"--model must be {WORDS} here, got '{model}': name the cache as the argument")
+    cache = cache.expanduser()
     out = out or cache / "report.html"
     try:
-        write_bytes(out, page.render(cache.expanduser(), model).encode())
+        write_bytes(out, page.render(cache, model).encode())
     except (page.PageError, OSError) as error:
         raise print_failure(console, error) from None
     except (KeyError, TypeError) as error:
@@ -100,7 +101,7 @@ def personalise(
     try:
         reading: NodeConfig = {"allow-outside": allow_outside, "max-megapixels": max_megapixels}
         measured = returned.compare_again(cache, {"data-path": str(data.expanduser().resolve()), **reading})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
         raise print_failure(console, f"no personal model can be made in {cache}: {error}") from None
     worth = say_worth(measured.no_federation, measured.personal)
     console.print(escape(f"Your personal model is in {cache / folders.PERSONAL}. {worth}".strip()), soft_wrap=True)

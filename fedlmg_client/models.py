@@ -146,6 +146,12 @@ def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases:
     }
 
 
+def describe_unmeasured(client: str) -> dict[str, Any]:
+    """What `evaluate` returns where the client's images cannot be read: it has no class and no image."""
+    nothing: dict[str, list[Any]] = {"class_names": [], "correct": [], "confusion": []}
+    return {"client": client, "accuracy": 0.0, "balanced_accuracy": 0.0, **nothing}
+
+
 def save_general(start: Start, folder: Path, measured: dict) -> None:
     """Keep a start with one general model; `load_general` reads it."""
     write_tensors(folder / "replay.safetensors", {"images": start.replay.images, "labels": start.replay.labels})

@@ -49,6 +49,10 @@ def fine_tune(
     """Fine-tune `net` in place for `local-epochs`, or for as many batches as half of a third of the deadline allows.
 
     own: at least one image, labels in the net's classes; every class is drawn as often as every other.
+
+    Raises
+    ------
+    ValueError: the weights are not finite in the end.
     """
     settings, device = config.training, next(net.parameters()).device
     images, targets = keep_on_device(own.images, preprocess, device), own.labels.to(device)
@@ -76,6 +80,8 @@ def fine_tune(
         progress |= {"done": epoch + 1, "seconds": progress["seconds"] + time.monotonic() - started}
         save_training(checkpoint, net, optimizer, progress)
         report(epoch + 1, epochs, progress["seconds"] / (epoch + 1) * (epochs - epoch - 1))
+    if not all(tensor.isfinite().all() for tensor in net.state_dict().values()):
+        raise ValueError("its training ended with weights that are not finite")
     net.eval()
 
 

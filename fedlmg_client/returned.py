@@ -1,6 +1,7 @@
 """The returned model on the client: it is kept, made personal, and measured beside the client's other models."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from common import labels
 from common.clients.data import ClientData, load_client_data
-from common.clients.node_config import NodeConfig, cache_path, privacy_of
+from common.clients.node_config import NodeConfig, cache_path, client_name, privacy_of
 from common.config import Config
 from common.evaluation import Evaluation
 from common.start import Start
@@ -37,12 +38,16 @@ def take(
     ------
     ValueError: the model cannot be built from its description, or the data cannot be read.
     """
-    data, cache = load_client_data(node_config, config), cache_path(node_config, config)
+    cache, model = cache_path(node_config, config), Model.described(description, arrays)
+    try:
+        data = load_client_data(node_config, config)
+    except (OSError, ValueError):
+        # The server may not send it again. It can be made personal when the images are back.
+        name = client_name(node_config, config)
+        _keep(model, start, cache, name, config, lambda each: models.describe_unmeasured(name))
+        raise
     data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
-    model = Model.described(description, arrays)
-    model.save(cache / RETURNED, _measure(model, data, config))
-    write_json(cache / RETURNED / SETTINGS, config.settings())
-    _keep_general(start, model.architecture, cache, data, config)
+    _keep(model, start, cache, data.name, config, lambda each: _measure(each, data, config))
     evaluation = compare(cache, data, config)
     append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
     if privacy_of(node_config, config).dp_epsilon:
@@ -53,15 +58,25 @@ def take(
     return evaluation
 
 
-def _keep_general(start: Start | None, architecture: str, cache: Path, data: ClientData, config: Config) -> None:
-    """Keep the general model of that architecture and the images to replay; without them, none of an earlier round."""
+def _keep(
+    model: Model,
+    start: Start | None,
+    cache: Path,
+    client: str,
+    config: Config,
+    measure: Callable[[Model], dict[str, Any]],
+) -> None:
+    """Keep the returned model, and of its architecture the general model with the images to replay; without these, none
+    of an earlier round."""
+    model.save(cache / RETURNED, measure(model))
+    write_json(cache / RETURNED / SETTINGS, config.settings())
     try:
-        if start and (arrays := start.models.get(architecture)):
-            start = replace(start, models={architecture: arrays})
-            models.save_general(start, cache / GENERAL, _measure(Model.of_start(start), data, config))
+        if start and (arrays := start.models.get(model.architecture)):
+            start = replace(start, models={model.architecture: arrays})
+            models.save_general(start, cache / GENERAL, measure(Model.of_start(start)))
             return
     except ValueError as error:
-        print(f"{data.name}: the server's general model is left out: {error}", flush=True)
+        print(f"{client}: the server's general model is left out: {error}", flush=True)
     for folder in (GENERAL, ALONE):
         (cache / folder / "model.json").unlink(missing_ok=True)
 
@@ -75,12 +90,12 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
     Raises
     ------
     OSError, ValueError: the cache holds no returned model.
+    OSError, ValueError, RuntimeError: the personal model cannot be made `again`; then the former one is kept.
     """
-    returned, start, own = Model.load(cache / RETURNED), models.load_general(cache / GENERAL), _load_own(cache, data)
+    returned, start = Model.load(cache / RETURNED), models.load_general(cache / GENERAL)
     measured = {"returned": _measure(returned, data, config)}
-    if own and (upload := find_upload(cache)):
-        found = _measure(own, data, config)
-        write_json(upload / "evaluation.json", found)
+    own, found = _measure_own(cache, data, config)
+    if found:
         measured["own"] = found
     tasks = {"personal": (PERSONAL, returned, "your personal model")}
     if start:
@@ -93,6 +108,8 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
             candidate = own if key == "personal" else None
             measured[key] = _personalise(base, candidate, data, start, config, cache / folder, name, again)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
+            if again and key == "personal":
+                raise
             (cache / folder / "model.json").unlink(missing_ok=True)
             print(f"{data.name}: {name} cannot be made: {error}", flush=True)
     if not len(data.test):
@@ -159,12 +176,16 @@ def _measure(model: Model, data: ClientData, config: Config) -> dict:
     return evaluate(model, data, builders, labels.parse_aliases(config.clients.class_aliases))
 
 
-def _load_own(cache: Path, data: ClientData) -> Model | None:
-    """The classifier that was uploaded last, if it can be read."""
+def _measure_own(cache: Path, data: ClientData, config: Config) -> tuple[Model | None, dict[str, Any] | None]:
+    """The classifier that was uploaded last and what is measured of it, which is kept beside it; None if it cannot be
+    read or built."""
     if not (folder := find_upload(cache)):
-        return None
+        return None, None
     try:
-        return Model.of_upload(Upload.load(folder))
+        own = Model.of_upload(Upload.load(folder))
+        found = _measure(own, data, config)
+        write_json(folder / "evaluation.json", found)
+        return own, found
     except (OSError, ValueError) as error:
-        print(f"{data.name}: your own upload is left out, for it cannot be read: {error}", flush=True)
-        return None
+        print(f"{data.name}: your own upload is left out, for it cannot be used: {error}", flush=True)
+        return None, None

@@ -215,3 +215,18 @@ def test_a_cache_without_a_returned_model_is_told(finished: Path, tmp_path: Path
 
 def test_images_that_cannot_be_read_are_told(caches: Path, tmp_path: Path):
     assert "no personal model can be made" in refuse("personalise", caches / "site-a", "--data", tmp_path / "nowhere")
+
+
+def test_a_personal_model_that_cannot_be_made_again_is_kept(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(personalise, "fine_tune", fails)
+    cache = Path(shutil.copytree(finished / "caches" / "site-a", tmp_path / "site-a"))
+
+    said = refuse("personalise", cache, "--data", finished / "images")
+
+    assert said.endswith("out of memory")
+    assert (cache / "personal" / "model.json").is_file()

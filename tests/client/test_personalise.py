@@ -277,3 +277,12 @@ def test_another_model_upload_or_replay_makes_another_model(data: ClientData):
     digests = {personalise.digest(model, upload, data, replayed, CONFIG) for model, upload, replayed in given}
 
     assert len(digests) == 5
+
+
+def test_weights_that_are_not_finite_are_no_personal_model(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fine_tuning, "SGD_LEARNING_RATE", 1e30)
+
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        run(data, tmp_path)

@@ -143,6 +143,27 @@ def test_without_an_upload_the_rest_is_measured(node_config: dict[str, str], tmp
     assert said.personal is not None
 
 
+def test_an_upload_that_can_no_longer_be_built_is_left_out(node_config: dict[str, str]):
+    (file,) = cache_of(node_config).glob("*/upload/manifest.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architecture": "code_that_is_gone:net"}))
+
+    said = evaluate(node_config)
+
+    assert said.own is None
+    assert said.personal is not None
+
+
+def test_a_model_that_comes_while_the_images_are_away_is_kept(node_config: dict[str, str]):
+    images = Path(node_config["data-path"])
+    images.rename(images.with_name("away"))
+
+    answer = reply(node_config)
+
+    images.with_name("away").rename(images)
+    assert "error" in answer
+    assert returned.compare_again(cache_of(node_config), {"data-path": str(images)}).general is not None
+
+
 def test_without_test_images_nothing_is_measured(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     data = load_client_data(node_config, CONFIG)
     nothing = data.test.choose(torch.arange(0))
