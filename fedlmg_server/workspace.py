@@ -116,7 +116,9 @@ class Workspace:
                     workspace.forget_preparations()
             _rename_former_folders(workspace.root)
             if made != made | record:
-                write_json(run, made | record)
+                # The processes of a run that goes on read its config here.
+                with workspace.lock():
+                    write_json(run, made | record)
         else:
             try:
                 write_json(run, record | {"versions": versions})

@@ -40,3 +40,12 @@ def test_a_workspace_that_another_run_uses_takes_no_new_config(tmp_path: Path):
 
     with workspace.lock(), pytest.raises(ConfigError, match="another run is using workspace"):
         make(tmp_path, seed=2)
+
+
+def test_a_command_that_is_refused_changes_nothing_of_the_run_that_goes_on(tmp_path: Path):
+    workspace = make(tmp_path)
+
+    with workspace.lock(), pytest.raises(ConfigError, match="another run is using workspace"):
+        make(tmp_path, **{"num-clients": 9})
+
+    assert Workspace.existing(tmp_path)[1].clients.num_clients == 4
