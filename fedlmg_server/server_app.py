@@ -45,7 +45,7 @@ def explain_failure(error: Exception) -> str:
     """Why the run failed, in one sentence for the operator."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk is full, so {error.filename} could not be written: free space and repeat the command, which "
-            "continues the run"
+            f"the disk is full, so {error.filename or 'a file'} could not be written: free space and repeat the "
+            "command, which continues the run"
         )
     return str(error) or type(error).__name__

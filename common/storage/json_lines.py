@@ -12,14 +12,21 @@ def append(file: Path, entries: Iterable[Mapping[str, Any]], is_durable: bool = 
     """Append each entry as a line of its own, even if a crash has left the last line of the file incomplete.
 
     is_durable: wait until the lines are on the disk.
+
+    Raises
+    ------
+    OSError: the file cannot be written; the error names it.
     """
-    with open(file, "a+b") as lines:
-        if lines.tell() and not _ends_a_line(lines):
-            lines.write(b"\n")
-        lines.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
-        if is_durable:
-            lines.flush()
-            os.fsync(lines.fileno())
+    try:
+        with open(file, "a+b") as lines:
+            if lines.tell() and not _ends_a_line(lines):
+                lines.write(b"\n")
+            lines.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+            if is_durable:
+                lines.flush()
+                os.fsync(lines.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 def _ends_a_line(lines: BinaryIO) -> bool:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from common.storage import json_lines
 
 
@@ -47,3 +49,9 @@ def test_a_tail_may_skip_what_the_file_holds_already(tmp_path: Path):
     json_lines.append(file, [{"b": 2}])
 
     assert list(tail.read_new()) == [{"b": 2}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_line_that_finds_no_room_names_its_file():
+    with pytest.raises(OSError, match="/dev/full"):
+        json_lines.append(Path("/dev/full"), [{"a": 1}])
