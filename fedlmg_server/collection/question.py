@@ -126,7 +126,7 @@ class Question(Introduction):
 
         Raises
         ------
-        FolderError, ConfigError, RuntimeError: there are no general images.
+        FolderError, ConfigError, RuntimeError: there are no general images, or no general model of the student.
         """
         self.is_over = True
         self.fix_class_names()
@@ -134,7 +134,13 @@ class Question(Introduction):
         self.workspace.class_notes.note_told(told)
         if self.workspace.fixed_class_names:
             asked = [name for answer in self.answers.values() for name in self._wanted(answer)]
-            make_general_models(self._run, [self.student, *asked])
+            made = make_general_models(self._run, [self.student, *asked])
+            settings = self.config.distillation
+            if self.student not in made and (settings.aggregation == "merge" or not settings.student_initialisation):
+                raise ConfigError(
+                    f"no general model of '{self.student}' could be made, so the returned model has no start (the "
+                    "notes above say why): choose another 'student-architecture', or set 'warm-start=false'"
+                )
 
     @property
     def student(self) -> str:

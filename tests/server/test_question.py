@@ -9,6 +9,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from common.answer import Answer
+from common.config import ConfigError
 from common.start import Start
 from common.storage.caches import cache_root
 from fedlmg_server.collection.strategy import FedLMG
@@ -237,6 +238,19 @@ def test_a_server_killed_before_the_training_goes_on_with_the_same_start(make_wa
     assert first is not None
     assert again is not None
     assert again.digest("small_mlp") == first.digest("small_mlp")
+
+
+def test_without_a_general_model_of_the_student_nobody_trains(make_warm, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: object) -> None:
+        raise RuntimeError("its forward pass fails")
+
+    monkeypatch.setattr(training.Job, "run", fails)
+    strategy, grid = make_warm(**{"num-clients": 1}), TinyGrid({7: [answers("mnist"), uploads("mnist")]})
+
+    with pytest.raises(ConfigError, match="no general model of 'small_resnet' could be made"):
+        strategy.collection.run(grid)
+
+    assert sent(grid, 7) == []
 
 
 def test_a_client_whose_upload_is_held_is_not_asked(make_warm):
