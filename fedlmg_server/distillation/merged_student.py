@@ -18,8 +18,8 @@ from fedlmg_server.general.images import load_general_images
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 
-GUIDED = "guided student"
-"""Stands for a client's name."""
+GUIDED = "the guided student "
+"""Stands for a client's name; no client's name ends with a blank."""
 
 
 @dataclass(frozen=True)
