@@ -37,7 +37,8 @@ def say_worth(
 
 def tenths_gained(without: float, with_round: float) -> int:
     """Tenths of a percentage point by which the two differ as they are shown."""
-    return round(1000 * with_round) - round(1000 * without)
+    shown, before = (round(10 * float(format_percent(accuracy))) for accuracy in (with_round, without))
+    return shown - before
 
 
 def mean_of_pairs(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:

@@ -17,6 +17,7 @@ from common.worth import mean_of_pairs, say_worth
             0.812,
             "On your own images the round cost you 2.2 points: without it you would have 83.4 %, with it 81.2.",
         ),
+        (0.0, 0.0005, "Without the round you would have 0.0 %, with it 0.1."),
         (None, 0.834, ""),
         (0.812, None, ""),
     ],
