@@ -78,7 +78,7 @@ class LocalTrainingConfig:
     upload: Literal["own", "student", "both"] = "both"
     """With a warm start, the classifiers that a client uploads. `own`: one of its own architecture. `student`: one of
     `student-architecture`, which can be merged. `both`: its own, and a copy that it trains of `student-architecture`.
-    A client's node config wins. In private training a client uploads its own alone."""
+    A client's node config wins. In private training `both` means the copy alone."""
     statistics: Literal["global", "class", "class/2", "class/4", "class/8", "class/16"] = "class"
     """Feature statistics in the upload. `global`: of all images together (paper). `class`: of each class with 8 images
     or more (ours). `class/4`: of four clusters of alike images in each class, for clients whose images of one class
