@@ -9,7 +9,7 @@ MAX_MODELS = 24
 MAX_CLASSES = 30
 MAX_MISTAKES = 8
 AGGREGATED = "aggregated model"
-MODELS: dict[Model, str] = {
+TITLES: dict[Model, str] = {
     "own": "own",
     "general": "general",
     "no_federation": "no federation",
@@ -35,12 +35,12 @@ def certainty(results: Results) -> dict | None:
     Returns columns; rows, client -> (test images, a cell of `format_certainty` by column). None where nobody told.
     """
     clients = {name: client for name, client in results.clients.items() if client.num_test_images}
-    models = [model for model in MODELS if any(model in client.accuracy_interval for client in clients.values())]
+    models = [model for model in TITLES if any(model in client.accuracy_interval for client in clients.values())]
     rows = {
         name: (client.num_test_images, [format_certainty(client, model) for model in models])
         for name, client in clients.items()
     }
-    return {"columns": [MODELS[model] for model in models], "rows": rows} if rows else None
+    return {"columns": [TITLES[model] for model in models], "rows": rows} if rows else None
 
 
 def format_certainty(client: ClientResult, model: Model) -> str:

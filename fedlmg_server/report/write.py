@@ -22,7 +22,7 @@ from fedlmg_server.run import Run
 from fedlmg_server.witness.hearing import verdicts
 from fedlmg_server.witness.verdict import Verdict
 
-MODELS: dict[str, Model] = {
+NAMES_IN_RESULTS: dict[str, Model] = {
     "own": "own",
     "general": "general",
     "no_federation": "no_federation",
@@ -103,7 +103,7 @@ def _client(
         num_examples=training.num_examples,
         upload_bytes=upload.num_bytes,
         num_test_images=told.num_examples or None,
-        balanced_accuracy={MODELS[kind]: value for kind, value in told.balanced.items()},
+        balanced_accuracy={NAMES_IN_RESULTS[kind]: value for kind, value in told.balanced.items()},
         own_accuracy=training.test_accuracy,
         own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
         general_accuracy=told.general,

@@ -5,28 +5,30 @@ from a start is trained with right labels, with all labels rotated by one, and w
 one from scratch the names of its answers are exchanged instead, which is the same: every rotation, and every swap.
 
 uv run python -m tests.bench.bench_witness --out FOLDER [--set dataset='"emoji"'] [--seeds 0 1 2]
-  [--architectures small_vit small_mlp] [--nets start scratch]
+  [--architectures small_vit small_mlp] [--nets start scratch] [--labels right]
 """
 
 import argparse
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from common.clients.data import ClientData, virtual_data
 from common.clients.virtual import name_client
 from common.config import Config
+from common.datasets.labeled_images import LabeledView
 from common.models.small import SMALL, SMALL_OF_ONE_SIZE
 from common.start import Start
+from common.upload import Upload
 from common.vision.metrics import predict
-from fedlmg_client import plan
-from fedlmg_client.training import train
+from fedlmg_client import plan, training
 from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.flower.versions import read_versions
@@ -38,8 +40,7 @@ from fedlmg_server.witness.verdict import judge_reading
 from fedlmg_server.workspace import Workspace
 
 CPU = torch.device("cpu")
-Said = tuple[str, str]
-"""What the client's labels are, and what the witness says of it."""
+LABELS = ("right", "rotated", "swapped")
 
 
 def main() -> None:
@@ -49,72 +50,74 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clients")
     parser.add_argument("--architectures", nargs="+", default=[*SMALL, *SMALL_OF_ONE_SIZE])
     parser.add_argument("--nets", nargs="+", choices=("start", "scratch"), default=["start", "scratch"])
+    parser.add_argument("--labels", nargs="+", choices=LABELS, default=LABELS, help="of nets that have a start")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keys = tomllib.loads("\n".join(arguments.set)) | {"workspace": str(arguments.out / "run"), "upload": "own"}
-    run = _open(Config.from_run_config(keys))
-    backend = opening.load_backend(run.config.synthesis, CPU)
+    court = Court.open(Config.from_run_config(keys), arguments.labels)
     counts: dict[str, Counter] = {}
     for architecture in arguments.architectures:
-        start = make_start(run, [architecture]) if "start" in arguments.nets else None
+        start = make_start(court.run, [architecture]) if "start" in arguments.nets else None
         for seed in arguments.seeds:
-            config = replace(run.config, seed=seed)
+            config = replace(court.run.config, seed=seed)
             for index in range(config.clients.num_clients):
                 data = virtual_data(name_client(index, config), index, config)
-                said: list[tuple[str, Said]] = []
+                said: Counter = Counter()
                 if start and architecture in start.models:
-                    said += [("start", each) for each in _from_start(run, backend, data, architecture, config, start)]
+                    said.update(f"start, {each}" for each in court.hear_started(data, architecture, seed, start))
                 if "scratch" in arguments.nets:
-                    said += [("scratch", each) for each in _from_scratch(run, backend, data, architecture, config)]
-                for nets, (labels, state) in said:
-                    counts.setdefault(f"{nets} {architecture} {labels}", Counter())[state] += 1
-                shown = Counter(f"{nets}, {labels}: {state}" for nets, (labels, state) in said)
-                print(f"{architecture}, {data.name}, seed {seed}: {dict(shown)}", flush=True)
-    print(json.dumps({name: dict(count) for name, count in counts.items()}))
+                    said.update(f"scratch, {each}" for each in court.hear_untaught(data, architecture, seed))
+                counts.setdefault(architecture, Counter()).update(said)
+                print(f"{architecture}, {data.name}, seed {seed}: {dict(said)}", flush=True)
+    print(json.dumps({architecture: dict(count) for architecture, count in counts.items()}))
 
 
-def _open(config: Config) -> Run:
-    run = Run(config, Workspace.open(config, read_versions()), CPU)
-    names = [virtual_data(name_client(index, config), index, config).class_names for index in range(4)]
-    run.workspace.fix_class_names(list(dict.fromkeys(name for each in names for name in each)))
-    return run
+@dataclass(frozen=True)
+class Court:
+    """A run whose uploads are judged; each method says a kind of labels and the verdict on them."""
 
+    run: Run
+    backend: DiffusionBackend
+    held_out: LabeledView | None
+    labels: Collection[str]
 
-def _from_start(
-    run: Run, backend: DiffusionBackend, data: ClientData, architecture: str, config: Config, start: Start
-) -> Iterator[Said]:
-    """A net that was trained from the general model, with each kind of labels."""
-    held_out = load_held_out(run)
-    own = plan.relabel(data, start, config)
-    count = len(own.class_names)
-    for labels, order in (("right", range(count)), ("rotated", _rotation(count, 1)), ("swapped", _swap(count, 0, 1))):
-        upload = train(
-            *(_relabel(own, labels, list(order)), architecture, config.training, config.seed, data.name),
-            *(run.workspace.root.parent / "nets", CPU),
-            start=start,
-            looks=config.general.looks,
-        )
-        yield labels, hear(run, backend, upload, held_out).verdict.state
+    @classmethod
+    def open(cls, config: Config, labels: Collection[str]) -> Self:
+        run = Run(config, Workspace.open(config, read_versions()), CPU)
+        indices = range(config.clients.num_clients)
+        names = [virtual_data(name_client(index, config), index, config).class_names for index in indices]
+        run.workspace.fix_class_names(list(dict.fromkeys(name for each in names for name in each)))
+        return cls(run, opening.load_backend(config.synthesis, CPU), load_held_out(run), labels)
 
+    def train(self, data: ClientData, architecture: str, seed: int, start: Start | None = None) -> Upload:
+        nets, looks = self.run.workspace.root.parent / "nets", self.run.config.general.looks
+        settings = self.run.config.training
+        return training.train(data, architecture, settings, seed, data.name, nets, CPU, start=start, looks=looks)
 
-def _from_scratch(
-    run: Run, backend: DiffusionBackend, data: ClientData, architecture: str, config: Config
-) -> Iterator[Said]:
-    """A net that was trained on the client's images alone, with the names of its answers exchanged."""
-    nets = run.workspace.root.parent / "nets"
-    upload = train(data, architecture, config.training, config.seed, data.name, nets, CPU, looks=config.general.looks)
-    if (drawn := draw_styled(backend, run, upload)) is None:
-        yield "right", "unknown"
-        return
-    images, labels = drawn
-    columns = [upload.class_names.index(name) for name in upload.held_class_names]
-    log_p = predict(upload.classifier(CPU), upload.preprocess, images)[:, columns].clamp(min=1e-30).log()
-    count = len(columns)
-    orders = [("right", list(range(count)))]
-    orders += [("rotated", _rotation(count, by)) for by in range(1, count)]
-    orders += [("swapped", _swap(count, *pair)) for pair in combinations(range(count), 2)]
-    for name, order in orders:
-        yield name, judge_reading(log_p[:, order], labels, upload.held_class_names).state
+    def hear_started(self, data: ClientData, architecture: str, seed: int, start: Start) -> Iterator[str]:
+        """A net that was trained from the general model, with each kind of labels."""
+        own = plan.relabel(data, start, self.run.config)
+        count = len(own.class_names)
+        orders = {"right": list(range(count)), "rotated": _rotation(count, 1), "swapped": _swap(count, 0, 1)}
+        for name in self.labels:
+            upload = self.train(_relabel(own, name, orders[name]), architecture, seed, start)
+            yield f"{name}: {hear(self.run, self.backend, upload, self.held_out).verdict.state}"
+
+    def hear_untaught(self, data: ClientData, architecture: str, seed: int) -> Iterator[str]:
+        """A net that was trained on the client's images alone, with the names of its answers exchanged."""
+        upload = self.train(data, architecture, seed)
+        if (drawn := draw_styled(self.backend, self.run, upload)) is None:
+            yield "right: unknown"
+            return
+        images, labels = drawn
+        columns = [upload.class_names.index(name) for name in upload.held_class_names]
+        log_p = predict(upload.classifier(CPU), upload.preprocess, images)[:, columns].clamp(min=1e-30).log()
+        count = len(columns)
+        orders = [("right", list(range(count)))]
+        orders += [("rotated", _rotation(count, by)) for by in range(1, count)]
+        orders += [("swapped", _swap(count, *pair)) for pair in combinations(range(count), 2)]
+        for name, order in orders:
+            yield f"{name}: {judge_reading(log_p[:, order], labels, upload.held_class_names).state}"
 
 
 def _relabel(data: ClientData, labels: str, order: list[int]) -> ClientData:
