@@ -19,7 +19,10 @@ from fedlmg_server.bench.commands import EXPERIMENTS
 from fedlmg_server.cli import app as server_app
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "deploy/README.md", "deploy/RECIPES.md", "deploy/experiments/RESULTS.md")
+DOCUMENTS = (
+    *("README.md", "deploy/README.md", "deploy/RECIPES.md"),
+    *("deploy/experiments/RESULTS.md", "deploy/experiments/blood-cells.md"),
+)
 MARKDOWN = sorted(
     str(path.relative_to(ROOT))
     for pattern in ("*.md", "deploy/**/*.md", "common/**/*.md", "fedlmg_*/**/*.md")
@@ -32,6 +35,15 @@ APPS = {"fedlmg": server_app, "fedlmg-client": client_app}
 def blocks(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def of_experiments() -> list[tuple[str, list[str]]]:
+    """(file, words) of every command in the comment above an experiment; `[--smoke]` may be given."""
+    found = []
+    for path in sorted((ROOT / "deploy" / "experiments").rglob("*.toml")):
+        for command in re.findall(r"^# .*?\b(fedlmg [^`;\n]+)$", path.read_text(), re.M):
+            found.append((str(path.relative_to(ROOT)), re.sub(r"[\[\]]|, then .*", "", command).split()))
+    return found
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -69,7 +81,9 @@ def resolve(words: list[str]) -> tuple[Command, list[str]]:
     return command, rest
 
 
-@pytest.mark.parametrize(("document", "words"), commands(), ids=lambda value: " ".join(value)[:60])
+@pytest.mark.parametrize(
+    ("document", "words"), [*commands(), *of_experiments()], ids=lambda value: " ".join(value)[:60]
+)
 def test_documented_command_can_be_parsed(document: str, words: list[str]):
     command, rest = resolve(words)
 

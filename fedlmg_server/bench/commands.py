@@ -39,11 +39,12 @@ Smoke = Annotated[bool, typer.Option(help="Small made-up data and an untrained d
 def baselines(
     config: Annotated[Path, typer.Option(help="Experiment file.")] = EXPERIMENTS / "baselines.toml",
     out: Out = Path("runs/baselines"),
+    data: Data = None,
     runs: Runs = None,
     smoke: Smoke = False,
 ) -> None:
     """Measure every baseline on the same uploads, data and seeds."""
-    study(config, out, runs=runs, smoke=smoke)
+    study(config, out, data, runs, smoke)
 
 
 @bench.command()
