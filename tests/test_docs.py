@@ -41,8 +41,8 @@ def of_experiments() -> list[tuple[str, list[str]]]:
     """(file, words) of every command in the comment above an experiment; `[--smoke]` may be given."""
     found = []
     for path in sorted((ROOT / "deploy" / "experiments").rglob("*.toml")):
-        for command in re.findall(r"^# .*?\b(fedlmg [^`;\n]+)$", path.read_text(), re.M):
-            found.append((str(path.relative_to(ROOT)), re.sub(r"[\[\]]|, then .*", "", command).split()))
+        for command in re.findall(r"^# .*?\b(fedlmg [^`\n]+)$", path.read_text(), re.M):
+            found.append((str(path.relative_to(ROOT)), re.sub(r"[\[\]]|(, then|;) .*", "", command).split()))
     return found
 
 
