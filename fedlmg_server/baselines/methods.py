@@ -88,7 +88,7 @@ def _of_the_run(method: str, run: VirtualRun) -> Outcome:
     elif method == MERGED:
         raise DoesNotApply("the run returns another model: set 'aggregation' to 'merge'")
     elif method in compare.STARTED:
-        raise DoesNotApply("no client measured such a model: set 'warm-start'")
+        raise DoesNotApply("no client told such a model's accuracy: 'warm-start' is off, or they train privately")
     else:
         raise DoesNotApply("the run was made without it: give `fedlmg run --compare`")
     return Outcome(per_client, _cost_in_run(method, results, run), attack)

@@ -153,7 +153,7 @@ def test_what_no_client_kept_does_not_apply(uploads, general, tmp_path: Path):
     run = warm_run(uploads, tmp_path, general)
     write_finished(run.workspace, {}, {})
 
-    with pytest.raises(DoesNotApply, match="no client measured such a model"):
+    with pytest.raises(DoesNotApply, match="no client told such a model"):
         methods.measure_method("personal", run)
 
 
