@@ -4,6 +4,7 @@ A Flower bundle carries only code and configuration, so templates are looked for
 """
 
 import base64
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -20,6 +21,7 @@ def format_percent(accuracy: float | None) -> str:
     return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
 
 
+@cache
 def load_template(path: Path) -> jinja2.Template:
     """A jinja2 template that escapes all text, given its path from the root of the checkout or wheel.
 

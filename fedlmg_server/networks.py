@@ -1,6 +1,7 @@
 """Whether a net can be built and takes the run's images, found without memory or time for its weights."""
 
 from collections.abc import Collection
+from functools import cache
 
 import torch
 from accelerate import init_empty_weights
@@ -16,6 +17,19 @@ def check_network(name: str, num_classes: int, image_size: int, builders: Collec
     ------
     ValueError: it cannot be built, or does not take images of that size.
     """
+    if architectures.is_builder(name):
+        _check_network(name, num_classes, image_size, builders)
+    else:
+        _check_known(name, num_classes, image_size)
+
+
+@cache
+def _check_known(name: str, num_classes: int, image_size: int) -> None:
+    """Once for all clients that have this net; nobody's builder is asked, which may change."""
+    _check_network(name, num_classes, image_size, ())
+
+
+def _check_network(name: str, num_classes: int, image_size: int, builders: Collection[str]) -> None:
     try:
         with init_empty_weights():
             net = architectures.build(name, num_classes, image_size, builders)

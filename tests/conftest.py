@@ -9,6 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,32 +24,31 @@ if TYPE_CHECKING:
 MOST_WORKERS = 4
 """Of the fast suite; each holds PyTorch and diffusers in memory."""
 
+BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+
+# Before the conftest.py of a room, which imports PyTorch: Python would look for garbage in all that it imports, and
+# where it may leave no bytecode beside the modules, each process would compile them anew. Both take ten seconds.
+gc.disable()
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(BYTECODE)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(BYTECODE)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as there are cores; the slow tests start processes of their own and go one at a time."""
     return min(MOST_WORKERS, num_processors()) if "not slow" in config.option.markexpr else 0
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """A cache for this session alone. Workers share the cores: one thread each, and for what they start."""
-    gc.disable()  # until all is imported: there is nothing to collect, and millions of objects to look at
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["FEDLMG_CACHE"] = tempfile.mkdtemp(prefix="fedlmg-cache-")
-        keep_bytecode(config.rootpath / ".pytest_cache" / "bytecode")
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         import torch
 
         torch.set_num_threads(1)
-
-
-def keep_bytecode(folder: Path) -> None:
-    """Where Python may leave no bytecode beside the modules, each process would compile PyTorch anew, for ten seconds:
-    it lies here instead, also that of the processes which tests start."""
-    if sys.dont_write_bytecode:
-        sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)
-        os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish() -> None:
@@ -66,13 +67,27 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
     """A client that saw nothing but noise; transformers, whose untrained heads are zero, get a random one."""
     import torch
 
-    from common.models import architectures, feature_statistics
-    from common.upload import Upload, weights_digest
-    from common.vision.preprocessing import PreprocessSpec
+    from common.upload import Upload
     from tests.manifests import make_manifest
 
+    see_noise = _see_noise if architecture.startswith("small") else _see_noise.__wrapped__
+    arrays, gathered, digest, random = see_noise(architecture, len(class_names), seed)
+    torch.set_rng_state(random)  # as if it had been made anew
+    manifest = make_manifest(client, class_names, architecture=architecture, sha256=digest)
+    return Upload(deepcopy(arrays), deepcopy(gathered), manifest)
+
+
+@cache
+def _see_noise(architecture: str, num_classes: int, seed: int) -> tuple:
+    """Weights, statistics, the weights' checksum, and the state of the random numbers after it."""
+    import torch
+
+    from common.models import architectures, feature_statistics
+    from common.upload import weights_digest
+    from common.vision.preprocessing import PreprocessSpec
+
     torch.manual_seed(seed)
-    model = architectures.build(architecture, len(class_names))
+    model = architectures.build(architecture, num_classes)
     for parameter in model.parameters():
         if parameter.dim() == 2 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -86,8 +101,7 @@ def make_upload(client: str, class_names: list[str], architecture: str = "small_
             model(spec(torch.rand(16, 3, 32, 32)))
     gathered = feature_statistics.gather(model, [spec(torch.rand(16, 3, 32, 32))])
     arrays = dict(model.state_dict())
-    manifest = make_manifest(client, class_names, architecture=architecture, sha256=weights_digest(arrays))
-    return Upload(arrays, gathered, manifest)
+    return arrays, gathered, weights_digest(arrays), torch.get_rng_state()
 
 
 @pytest.fixture(scope="session")

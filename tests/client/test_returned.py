@@ -1,6 +1,7 @@
 """A client's answer to EVALUATE: accuracies and nothing else; its models stay in its cache."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,17 +42,44 @@ class CutOffError(BaseException):
     """Stands for a power cut."""
 
 
-@pytest.fixture
-def node_config(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A client that has uploaded, in a process that Flower has stamped: 6 training, 60 validation, 10 test images."""
+@pytest.fixture(scope="module")
+def uploaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A client that has uploaded: 6 training, 60 validation, 10 test images."""
+    folder = tmp_path_factory.mktemp("uploaded")
     for split, count in {"train": 3, "validation": 30, "test": 5}.items():
         for label, name in enumerate(("cat", "dog")):
             for index in range(count):
-                draw_noise(tmp_path / "images" / split / name / f"{index}.png", 1000 * count + 100 * label + index)
-    node_config = {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+                draw_noise(folder / "images" / split / name / f"{index}.png", 1000 * count + 100 * label + index)
+    node_config = {"name": "site-a", "data-path": str(folder / "images"), "cache-path": str(folder / "cache")}
     make_upload(node_config, CONFIG, make_start("small_mlp", "small_resnet"))
+    return node_config
+
+
+@pytest.fixture(scope="module")
+def evaluated(uploaded: dict[str, str]) -> tuple[dict[str, str], RecordDict]:
+    """The same client when it has answered, and its answer; tests read both."""
+    node_config = with_own_cache(uploaded, Path(f"{uploaded['cache-path']}-evaluated"))
     with act_as_task():
-        yield node_config
+        return node_config, reply(node_config)
+
+
+@pytest.fixture
+def node_config(uploaded: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A client that has uploaded, in a process that Flower has stamped."""
+    with act_as_task():
+        yield with_own_cache(uploaded, tmp_path / "cache")
+
+
+@pytest.fixture
+def again(evaluated: tuple[dict[str, str], RecordDict], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A client that has answered once, in a process that Flower has stamped."""
+    with act_as_task():
+        yield with_own_cache(evaluated[0], tmp_path / "cache")
+
+
+def with_own_cache(node_config: dict[str, str], cache: Path) -> dict[str, str]:
+    shutil.copytree(node_config["cache-path"], cache)
+    return node_config | {"cache-path": str(cache)}
 
 
 def reply(node_config: dict, start: Start | None = START, seed: int = 1) -> RecordDict:
@@ -79,8 +107,8 @@ def _cut_off(*_: object) -> None:
     raise CutOffError
 
 
-def test_nothing_but_accuracies_leaves(node_config: dict[str, str]):
-    records = reply(node_config)
+def test_nothing_but_accuracies_leaves(evaluated: tuple[dict[str, str], RecordDict]):
+    _, records = evaluated
 
     assert list(records) == ["evaluation"]
     said = json.loads(records["evaluation"]["json"])
@@ -94,8 +122,10 @@ def test_nothing_but_accuracies_leaves(node_config: dict[str, str]):
     ("key", "folder"),
     [("returned", "aggregated"), ("general", "general"), ("personal", "personal"), ("no_federation", "no-federation")],
 )
-def test_each_accuracy_is_that_of_the_model_in_its_folder(node_config: dict[str, str], key: str, folder: str):
-    said = evaluate(node_config)
+def test_each_accuracy_is_that_of_the_model_in_its_folder(
+    evaluated: tuple[dict[str, str], RecordDict], key: str, folder: str
+):
+    node_config, said = evaluated[0], Evaluation.from_records(evaluated[1])
 
     model, data = load_classifier(cache_of(node_config) / folder), load_client_data(node_config, CONFIG)
     right = find_indices(data.class_names, model.class_names, {})[data.test.labels]
@@ -104,8 +134,8 @@ def test_each_accuracy_is_that_of_the_model_in_its_folder(node_config: dict[str,
     assert said.balanced[key] == written["balanced_accuracy"]
 
 
-def test_own_is_what_was_uploaded(node_config: dict[str, str]):
-    said = evaluate(node_config)
+def test_own_is_what_was_uploaded(evaluated: tuple[dict[str, str], RecordDict]):
+    node_config, said = evaluated[0], Evaluation.from_records(evaluated[1])
 
     (folder,) = cache_of(node_config).glob("*/upload")
     assert said.own == Upload.load(folder).manifest.training.test_accuracy_wire
@@ -126,14 +156,12 @@ def test_what_the_privacy_budget_does_not_cover_is_not_told(node_config: dict[st
     assert said.balanced.keys() == {"returned", "own", "general"}
 
 
-def test_without_a_start_there_is_a_personal_model_and_no_general_one(node_config: dict[str, str]):
-    evaluate(node_config)
-
-    said = evaluate(node_config, start=None)
+def test_without_a_start_there_is_a_personal_model_and_no_general_one(again: dict[str, str]):
+    said = evaluate(again, start=None)
 
     assert (said.general, said.no_federation) == (None, None)
     assert said.personal is not None
-    assert {path.parent.name for path in cache_of(node_config).glob("*/model.json")} == {"aggregated", "personal"}
+    assert {path.parent.name for path in cache_of(again).glob("*/model.json")} == {"aggregated", "personal"}
 
 
 def test_without_an_upload_the_rest_is_measured(node_config: dict[str, str], tmp_path: Path):
@@ -172,20 +200,20 @@ def test_without_test_images_nothing_is_measured(node_config: dict[str, str], mo
     assert evaluate(node_config) == Evaluation(num_examples=0)
 
 
-def test_a_finished_personal_model_is_not_made_again(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    first = evaluate(node_config)
+def test_a_finished_personal_model_is_not_made_again(
+    again: dict[str, str], evaluated: tuple[dict[str, str], RecordDict], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(personalise, "fine_tune", _cut_off)
 
-    assert evaluate(node_config) == first
+    assert evaluate(again) == Evaluation.from_records(evaluated[1])
 
 
-def test_another_returned_model_is_made_personal_anew(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    evaluate(node_config)
+def test_another_returned_model_is_made_personal_anew(again: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(personalise, "fine_tune", _cut_off)
 
     with pytest.raises(CutOffError):
-        evaluate(node_config, seed=2)
-    assert not (cache_of(node_config) / "personal" / "model.json").exists()
+        evaluate(again, seed=2)
+    assert not (cache_of(again) / "personal" / "model.json").exists()
 
 
 def test_an_interrupted_one_is_continued(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):
@@ -253,10 +281,8 @@ def test_more_replay_than_the_client_keeps_is_cut_and_told(
     assert torch.equal(kept.labels, START.replay.labels[[0, 2, 5]])
 
 
-def test_the_start_is_kept_as_it_came(node_config: dict[str, str]):
-    evaluate(node_config)
-
-    kept = models.load_general(cache_of(node_config) / "general")
+def test_the_start_is_kept_as_it_came(evaluated: tuple[dict[str, str], RecordDict]):
+    kept = models.load_general(cache_of(evaluated[0]) / "general")
 
     assert kept.digest("small_resnet") == START.digest("small_resnet")
     assert (kept.class_names, kept.looks, kept.preprocess) == (START.class_names, START.looks, START.preprocess)

@@ -292,11 +292,11 @@ def test_a_training_that_ends_in_infinity_sends_nothing(
 def test_weights_of_imagenet_see_images_as_they_learned_to(
     data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, mean: tuple[float, ...]
 ):
-    weights = architectures.build("resnet18", 2, 32).state_dict()
+    weights = architectures.build("squeezenet1_1", 2, 32).state_dict()
     monkeypatch.chdir(tmp_path)
     write_tensors(Path("weights.safetensors"), weights)
     monkeypatch.setattr(training.pretrained, "_imagenet", lambda name: weights)
 
-    upload = run(data, tmp_path / "cache", "resnet18", initialisation=source, local_epochs=1, image_size=32)
+    upload = run(data, tmp_path / "cache", "squeezenet1_1", initialisation=source, local_epochs=1, image_size=32)
 
     assert upload.preprocess.mean == mean

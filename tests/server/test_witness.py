@@ -1,9 +1,14 @@
 """The witness: a client whose labels contradict what the server knows is found, and an honest one is not accused."""
 
+import importlib
 import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +24,7 @@ from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.events import Note
 from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.run import Run
+from fedlmg_server.synthesis import launch
 from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.witness import hearing, worker
 from fedlmg_server.witness.hearing import hear_clients
@@ -193,11 +199,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Run:
+def make_run(made: Path, folder: Path) -> Run:
     config = Config.from_run_config(
         {
-            "workspace": str(tmp_path / "workspace"),
+            "workspace": str(folder / "workspace"),
             "dataset": "",
             "public-images": str(made / "public"),
             "diffusion-model": str(made / "pipeline"),
@@ -210,7 +215,48 @@ def run(made: Path, tmp_path: Path) -> Run:
     return run
 
 
-def test_the_run_goes_on_without_a_mislabelled_client_and_says_what_to_check(run: Run):
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Run:
+    """Nobody was heard yet."""
+    return make_run(made, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def findings(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the witness writes down of every client."""
+    run = make_run(made, tmp_path_factory.mktemp("heard"))
+    worker.work(run, 0, 1)
+    return run.workspace.finding("a").parent
+
+
+@pytest.fixture
+def heard(run: Run, findings: Path) -> Run:
+    """Every client was heard, and nobody was left out yet."""
+    shutil.copytree(findings, run.workspace.finding("a").parent, dirs_exist_ok=True)
+    return run
+
+
+@contextmanager
+def in_this_process(workspace: Workspace, command: Sequence[str], *_: object) -> Iterator[SimpleNamespace]:
+    """What the process of this command does, without the seconds that its start takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*command])
+        importlib.import_module(command[0]).main()
+    yield SimpleNamespace(wait=lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(in_this_process, id="in this process"),
+        pytest.param(launch.running, id="in others", marks=pytest.mark.slow),
+    ],
+)
+def test_the_run_goes_on_without_a_mislabelled_client_and_says_what_to_check(
+    run: Run, start: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(launch, "running", start)
+
     hear_clients(run)
 
     assert [upload.client for upload in run.uploads] == ["a", "b", "c"]
@@ -221,50 +267,44 @@ def test_the_run_goes_on_without_a_mislabelled_client_and_says_what_to_check(run
     assert {verdict.state for verdict in hearing.verdicts(run).values()} == {"consistent"}
 
 
-def judge_all(run: Run) -> None:
-    """As `hear_clients`, in this process."""
-    worker.work(run, 0, 1)
-    hear_clients(run)
+def test_an_operator_who_wants_to_be_told_alone_keeps_the_client(heard: Run):
+    heard.config = Config.from_run_config(heard.config.to_run_config() | {"witness": "tell"})
 
+    hear_clients(heard)
 
-def test_an_operator_who_wants_to_be_told_alone_keeps_the_client(run: Run):
-    run.config = Config.from_run_config(run.config.to_run_config() | {"witness": "tell"})
-
-    judge_all(run)
-
-    assert len(run.uploads) == 4
-    (note,) = (event for event in run.workspace.read_events() if isinstance(event, Note))
+    assert len(heard.uploads) == 4
+    (note,) = (event for event in heard.workspace.read_events() if isinstance(event, Note))
     assert "client 'mixed-up' may be mislabelled" in note.text
 
 
-def test_where_most_clients_seem_mislabelled_the_server_doubts_itself(run: Run):
+def test_where_most_clients_seem_mislabelled_the_server_doubts_itself(heard: Run):
     for client in ("b", "c"):
-        fine_tuned(client, two_colors().labels).save(run.workspace.upload(client))
-    run.reread_uploads()
+        fine_tuned(client, two_colors().labels).save(heard.workspace.upload(client))
+    heard.reread_uploads()
+    worker.work(heard, 0, 1)
 
-    judge_all(run)
+    hear_clients(heard)
 
-    assert len(run.uploads) == 4
+    assert len(heard.uploads) == 4
     assert any(
-        "check this server's general images" in e.text for e in run.workspace.read_events() if isinstance(e, Note)
+        "check this server's general images" in e.text for e in heard.workspace.read_events() if isinstance(e, Note)
     )
 
 
-def test_too_few_clients_left_end_the_run_with_the_reason(run: Run):
-    run.config = Config.from_run_config(run.config.to_run_config() | {"min-clients": 4})
+def test_too_few_clients_left_end_the_run_with_the_reason(heard: Run):
+    heard.config = Config.from_run_config(heard.config.to_run_config() | {"min-clients": 4})
 
     with pytest.raises(ConfigError, match=r"'min-clients' is 4 .*'mixed-up': mislabelled"):
-        judge_all(run)
+        hear_clients(heard)
 
 
-def test_a_client_is_heard_once_and_anew_after_another_upload(run: Run):
-    worker.work(run, 0, 1)
-    first = hearing.findings(run)["mixed-up"]
-    fine_tuned("mixed-up", 1 - two_colors().labels).save(run.workspace.upload("mixed-up"))
-    run.reread_uploads()
+def test_a_client_is_heard_once_and_anew_after_another_upload(heard: Run):
+    first = hearing.findings(heard)["mixed-up"]
+    fine_tuned("mixed-up", 1 - two_colors().labels).save(heard.workspace.upload("mixed-up"))
+    heard.reread_uploads()
 
     assert first.verdict.state == "mislabelled"
-    assert "mixed-up" not in hearing.findings(run)
+    assert "mixed-up" not in hearing.findings(heard)
 
 
 def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
