@@ -98,8 +98,8 @@ class SynthesisConfig:
     diffusion_size: NonNegativeInt = 0
     """Pixels of a side of the images that the model draws, for models that draw several sizes; 0: the model's own."""
     diffusion_lora: Lora = ""
-    """LoRA weights for the denoiser, a folder with one safetensors file, and how strongly they count, as in
-    `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
+    """LoRA weights for the denoiser and CLIP text encoders, a folder with one safetensors file, and how strongly they
+    count, as in `loras/x-rays@0.8`. Needs the extra `lora`. Empty: none."""
     prompt: Prompt = PROMPT
     """Prompt for a class, with `{class}` where its name stands, such as `a white blood cell, {class}`. Of several
     between bars, as in `a photo of {class} | a drawing of {class}`, each image takes one by its seed. For diffusion

@@ -20,7 +20,7 @@ from fedlmg_server.diffusion.conditioning import Prompts
 from fedlmg_server.diffusion.description import Description, cannot_open, describe, first_line
 from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.latent import LatentBackend
-from fedlmg_server.diffusion.lora import add_lora
+from fedlmg_server.diffusion.lora import add_lora, identify
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.diffusion.pixel import PixelBackend
 from fedlmg_server.diffusion.texts import KeptPrompts, Texts
@@ -51,7 +51,8 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
     kept, wording = None, Wording.of(config)
     if texts is not None and description.entry.conditioned_on == "prompt":
         open_encoder = partial(_open_encoder, description, config, device)
-        kept = KeptPrompts(texts, description, open_encoder, device, wording)
+        added = identify(config.diffusion_lora) if config.diffusion_lora else ""
+        kept = KeptPrompts(texts, description, open_encoder, device, wording, added)
     pipeline = _open(description, config, _dtype(device), description.text_parts if kept else [])
     decoder = _open_decoder(config.guidance_decoder, _dtype(device)) if config.guidance_decoder else None
     try:
@@ -59,7 +60,7 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
     except ValueError as error:
         raise cannot_open(config.diffusion_model, error) from None
     if config.diffusion_lora:
-        add_lora(getattr(pipeline, description.denoiser_part), config.diffusion_lora, description)
+        add_lora(pipeline.components, config.diffusion_lora, description)
     pipeline.to(device)
     if description.autoencoder is None:
         class_names = vocabulary.read_class_names(description.source)
@@ -96,7 +97,10 @@ def _find_adapter(description: Description) -> type[Family]:
 
 def _open_encoder(description: Description, config: SynthesisConfig, device: torch.device) -> Prompts:
     """The pipeline's text encoders, without its denoiser."""
-    pipeline = _open(description, config, _dtype(device), [description.denoiser_part]).to(device)
+    pipeline = _open(description, config, _dtype(device), [description.denoiser_part])
+    if config.diffusion_lora:
+        add_lora(pipeline.components, config.diffusion_lora, description)
+    pipeline.to(device)
     freeze(*(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)))
     family = _find_adapter(description)(pipeline, description.side, FrozenDict(description.denoiser))
     return Prompts(family.encode, pipeline.tokenizer)

@@ -36,11 +36,13 @@ class KeptPrompts(Prompts):
         open_encoder: Callable[[], Prompts],
         device: torch.device,
         wording: Wording,
+        added: str = "",
     ):
-        """open_encoder: opens the model's text encoders."""
+        """open_encoder: opens the model's text encoders. added: names what is added to their weights."""
         self._open_encoder, self._device, self.wording = open_encoder, device, wording
         self._kept: dict[str, Arguments] = {}
-        said = json.dumps([description.source, description.index, description.side], sort_keys=True)
+        depends_on = [description.source, description.index, description.side, *filter(None, [added])]
+        said = json.dumps(depends_on, sort_keys=True)
         self._folder = texts.folder / hashlib.sha256(said.encode()).hexdigest()[:16]
         with suppress(ConfigError):  # Of two that read alike, one may never be asked for.
             self._load(

@@ -13,6 +13,7 @@ from common.config import Config, ConfigError
 from common.config.synthesis import SynthesisConfig
 from fedlmg_server.diffusion import lora, opening
 from fedlmg_server.diffusion.description import describe
+from fedlmg_server.diffusion.texts import Texts
 from fedlmg_server.preflight import check_config
 from fedlmg_server.synthesis.generate import generate_batch
 from fedlmg_server.synthesis.plan import plan_images
@@ -26,26 +27,41 @@ ADDED = {
     **dict.fromkeys(("stable-diffusion-3", "sana", "flux-dev", "z-image", "lumina-2", "qwen-image"), tiny_flow),
 }
 FAST = ("stable-diffusion-1", "stable-diffusion-3")
+ENCODERS = {
+    "stable-diffusion-1": ("text_encoder",),
+    "stable-diffusion-3": ("text_encoder", "text_encoder_2"),
+    "stable-diffusion-xl": ("text_encoder", "text_encoder_2"),
+    "flux-dev": ("text_encoder",),
+}
+with_encoders = pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ENCODERS]
+)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """From a family to the folders of its pipeline and of its LoRA weights, made once."""
+    """From a family to the folders of its pipeline and of its LoRA weights, with those of its text encoders or without,
+    made once."""
     root = tmp_path_factory.mktemp("made")
 
-    def make(family: str) -> tuple[Path, Path]:
-        folder = root / family
-        if not folder.exists():
-            ADDED[family].save(family, folder / "pipeline")
-            tiny_lora.save(ADDED[family].FAMILIES[family](), folder / "lora")
-        return folder / "pipeline", folder / "lora"
+    def make(family: str, encoders: tuple[str, ...] = ()) -> tuple[Path, Path]:
+        pipeline, weights = root / family / "pipeline", root / family / ("lora" + "-with-text" * bool(encoders))
+        if not pipeline.exists():
+            ADDED[family].save(family, pipeline)
+        if not weights.exists():
+            tiny_lora.save(ADDED[family].FAMILIES[family](), weights, encoders=encoders)
+        return pipeline, weights
 
     return make
 
 
+def size_of(family: str) -> int:
+    return 0 if family == "stable-diffusion-1" else tiny_flow.SIZE
+
+
 def draw(pipeline: Path, guidance, setting: str = "") -> torch.Tensor:
     config = replace(TINY, diffusion_model=str(pipeline), diffusion_lora=setting)
-    config = replace(config, diffusion_size=0 if "diffusion-1" in str(pipeline) else tiny_flow.SIZE)
+    config = replace(config, diffusion_size=size_of(pipeline.parent.name))
     return generate_batch(opening.load_backend(config, CPU), guidance, plan_images(0, "a", NAMES, 1), NAMES, config)
 
 
@@ -67,10 +83,12 @@ def test_images_change_with_the_scale_and_not_at_all_at_zero(family: str, made, 
     assert not torch.allclose(whole, half, atol=0.002)
 
 
-@pytest.mark.parametrize("family", FAST)
+@with_encoders
 def test_prediction_is_that_of_diffusers_with_weights_beside_its_own(family: str, made):
-    folder, weights = made(family)
+    folder, weights = made(family, ENCODERS[family])
+    check(folder, f"{weights}@0.7")
     config = replace(TINY, diffusion_model=str(folder), diffusion_lora=f"{weights}@0.7")
+    config = replace(config, diffusion_size=size_of(family))
     fused, beside = (opening.load_backend(each, CPU) for each in (config, replace(config, diffusion_lora="")))
     beside.pipeline.load_lora_weights(str(weights), adapter_name="mine")
     beside.pipeline.set_adapters("mine", 0.7)
@@ -85,17 +103,39 @@ def test_prediction_is_that_of_diffusers_with_weights_beside_its_own(family: str
     assert not any(".lora_" in name for name, _ in fused.denoiser.named_parameters())
 
 
-def test_quantised_denoiser_keeps_the_weights_beside_its_own(made):
-    folder, weights = made("stable-diffusion-1")
-    fused, beside = (opening.load_backend(replace(TINY, diffusion_model=str(folder)), CPU).denoiser for _ in range(2))
-    beside.hf_quantizer = object()
+@with_encoders
+def test_kept_prompts_are_those_of_the_changed_text_encoders(family: str, made, tmp_path: Path):
+    folder, weights = made(family, ENCODERS[family])
+    config, texts = replace(TINY, diffusion_model=str(folder)), Texts(tmp_path, NAMES)
 
-    for denoiser in (fused, beside):
-        lora.add_lora(denoiser, f"{weights}@0.7", describe(str(folder)))
+    def encode(setting: str, *texts: Texts) -> dict:
+        return opening.load_backend(replace(config, diffusion_lora=setting), CPU, *texts).condition(NAMES)
 
-    x, t, states = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 5, 16)
-    torch.testing.assert_close(fused(x, t, states).sample, beside(x, t, states).sample, atol=1e-4, rtol=1e-4)
-    assert any(".lora_" in name for name, _ in beside.named_parameters())
+    plain, half, whole = (encode(setting, texts) for setting in ("", f"{weights}@0.5", f"{weights}@1"))
+
+    for key, value in encode(f"{weights}@0.5").items():
+        torch.testing.assert_close(half[key], value, rtol=0, atol=0)
+    asked = "pooled_projections" if family == "flux-dev" else "encoder_hidden_states"
+    assert not torch.allclose(half[asked], plain[asked], atol=0.002)
+    assert not torch.allclose(half[asked], whole[asked], atol=0.002)
+
+
+def test_quantised_parts_keep_the_weights_beside_their_own(made):
+    folder, weights = made("stable-diffusion-1", ENCODERS["stable-diffusion-1"])
+    config = replace(TINY, diffusion_model=str(folder))
+    fused, beside = (opening.load_backend(config, CPU).pipeline.components for _ in range(2))
+    for part in ("unet", "text_encoder"):
+        beside[part].hf_quantizer = object()
+
+    for parts in (fused, beside):
+        lora.add_lora(parts, f"{weights}@0.7", describe(str(folder)))
+
+    x, t, states, tokens = torch.randn(1, 4, 8, 8), torch.tensor(3), torch.randn(1, 5, 16), torch.tensor([[0, 5, 6, 1]])
+    predicted = [parts["unet"](x, t, states).sample for parts in (fused, beside)]
+    read = [parts["text_encoder"](tokens).last_hidden_state for parts in (fused, beside)]
+    torch.testing.assert_close(*predicted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*read, atol=1e-4, rtol=1e-4)
+    assert any(".lora_" in name for name, _ in beside["unet"].named_parameters())
 
 
 def pickled(folder: Path) -> None:
@@ -113,7 +153,15 @@ def change(edit):
     return spoil
 
 
-TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
+ATTENTION = "text_encoder{}.text_model.encoder.layers.0.self_attn.{}_proj.lora_{}.weight"
+
+
+def text(encoder: str = "", projection: str = "q", width: int = 16) -> dict[str, torch.Tensor]:
+    """Weights of a text encoder's attention."""
+    shapes = {"A": (2, width), "B": (width, 2)}
+    return {ATTENTION.format(encoder, projection, side): torch.ones(shape) for side, shape in shapes.items()}
+
+
 SPOILT = {
     "pickle": (pickled, "must hold one file in safetensors format, and holds 0"),
     "two": (
@@ -121,12 +169,18 @@ SPOILT = {
         "format, and holds 2",
     ),
     "broken": (lambda folder: next(folder.glob("*.safetensors")).write_bytes(b"no"), "as LoRA weights: "),
-    "empty": (change(lambda weights: {}), "as LoRA weights: "),
+    "empty": (change(lambda weights: {}), "the file is empty: take one made for this model"),
     "no LoRA": (
         change(lambda weights: {"conv.weight": torch.ones(2)}),
-        "it changes conv, and must change the unet alone",
+        "it changes conv, and must change unet or text_encoder alone",
     ),
-    "text": (change(lambda weights: weights | {TEXT: torch.ones(2, 16)}), "it changes text_encoder, and must change"),
+    "second text encoder": (change(lambda weights: weights | text("_2")), "it changes text_encoder_2, and must change"),
+    "width of text": (change(lambda weights: weights | text(width=8)), "do not have the shapes of this model's: take"),
+    "text elsewhere": (
+        change(lambda weights: weights | text() | text(projection="z")),
+        "only 2 of its 4 weights belong to this model",
+    ),
+    "text not finite": (change(lambda weights: {k: v * torch.nan for k, v in text().items()}), "are not finite: train"),
     "width": (
         change(lambda weights: {key: value.repeat(2, 2) for key, value in weights.items()}),
         "do not have the shapes of this model's: take one made for it",
