@@ -85,6 +85,13 @@ def _pad_one(value: torch.Tensor, size: int) -> torch.Tensor:
     return F.pad(value, (0, 0) * (value.dim() - 2) + (0, missing)) if missing else value
 
 
+def rows_from(arguments: Arguments, first: int) -> Arguments:
+    """The same arguments without the rows before `first`."""
+    return {
+        key: rows_from(value, first) if isinstance(value, dict) else value[first:] for key, value in arguments.items()
+    }
+
+
 def label_ids(class_names: list[str], vocabulary: dict[str, int]) -> list[int]:
     """The model's label for each of these classes.
 

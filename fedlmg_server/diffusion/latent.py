@@ -6,10 +6,9 @@ What differs from one kind of pipeline to the other is in `families`.
 from typing import Any
 
 import torch
-from accelerate.utils import slice_tensors
 
 from fedlmg_server.diffusion.backend import freeze, noise_of_seeds, straight_through_clamp
-from fedlmg_server.diffusion.conditioning import Arguments
+from fedlmg_server.diffusion.conditioning import Arguments, rows_from
 from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.noise_schedule import set_timesteps
 from fedlmg_server.diffusion.prediction import Prediction, from_model_output
@@ -39,7 +38,7 @@ class LatentBackend:
     def predict(self, x_t: torch.Tensor, index: int, condition: Arguments, guidance_scale: float) -> Prediction:
         t, family = self.scheduler.timesteps[index], self.family
         if guidance_scale == 1 or not family.has_two_passes:
-            with_class = slice_tensors(condition, slice(len(x_t), None))
+            with_class = rows_from(condition, len(x_t))
             output = self._denoise(x_t, t, family.tell(with_class, guidance_scale))
         else:
             without, given = self._denoise(torch.cat([x_t, x_t]), t, condition).chunk(2)

@@ -1,5 +1,4 @@
-"""LoRA weights for a domain: added to a denoiser and to CLIP text encoders by diffusers' own loader, from safetensors
-alone."""
+"""LoRA weights for a domain, added to a denoiser and CLIP text encoders by diffusers' loader; safetensors alone."""
 
 import hashlib
 from collections.abc import Mapping

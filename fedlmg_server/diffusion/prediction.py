@@ -45,7 +45,7 @@ def weights(scheduler: Any, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     if any(scheduler.config.get(key) for key in OWN_SIGMAS):
         signal = (1 + scheduler.sigmas[index] ** 2).rsqrt()
         return signal, signal * scheduler.sigmas[index]
-    abar = scheduler.alphas_cumprod[scheduler.timesteps[index]]
+    abar = scheduler.alphas_cumprod[int(scheduler.timesteps[index])]
     return abar.sqrt(), (1 - abar).sqrt()
 
 
@@ -72,13 +72,11 @@ def to_model_output(scheduler: Any, prediction: Prediction, index: int) -> torch
     """Undo `from_model_output`; the scheduler's step needs the denoiser's output."""
     if is_flow(scheduler):
         return prediction.noise - prediction.x_0
-    signal, sigma = weights(scheduler, index)
     kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return prediction.noise
     if kind == "v_prediction":
+        signal, sigma = weights(scheduler, index)
         return signal * prediction.noise - sigma * prediction.x_0
-    return prediction.x_0
+    return prediction.noise if kind == "epsilon" else prediction.x_0
 
 
 def move(scheduler: Any, prediction: Prediction, x_t: torch.Tensor, index: int, step: torch.Tensor) -> Prediction:

@@ -55,7 +55,7 @@ def sample(
         else:
             prediction = _predict(backend, x_t, index, condition, settings)
         output = to_model_output(scheduler, prediction, index)
-        x_t = scheduler.step(output, t, x_t, generator=generators).prev_sample
+        x_t = scheduler.step(output, t, x_t, generator=generators, return_dict=False)[0]
     with torch.no_grad():
         return backend.decode(x_t)
 

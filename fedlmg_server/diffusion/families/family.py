@@ -59,7 +59,7 @@ class Family:
 
     def denoise(self, x: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
         """The output (B, at least C, H, W) at the scheduler's time steps t (B,); of a flow, noise - x_0."""
-        return self.denoiser(x, timestep=t, **arguments).sample
+        return self.denoiser(x, timestep=t, return_dict=False, **arguments)[0]
 
     def decode(self, decoder: Any, x_0: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, h, w), about from -1 to 1. decoder: the pipeline's own autoencoder, or a tiny one."""

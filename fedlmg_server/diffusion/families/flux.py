@@ -36,5 +36,6 @@ class Adapter(Family):
         height, width = x.shape[-2:]
         of_text = torch.zeros(arguments["encoder_hidden_states"].shape[1], 3, device=x.device)
         of_image = positions(height // 2, width // 2, 3, x.device)
-        tokens = self.denoiser(pack(x), timestep=t / 1000, txt_ids=of_text, img_ids=of_image, **arguments).sample
+        places = {"txt_ids": of_text, "img_ids": of_image}
+        tokens = self.denoiser(pack(x), timestep=t / 1000, **places, return_dict=False, **arguments)[0]
         return unpack(tokens, height, width)

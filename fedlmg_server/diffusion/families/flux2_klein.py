@@ -30,9 +30,10 @@ class Adapter(Family):
         of_text = torch.zeros(length, 4, device=x.device)
         of_text[:, 3] = torch.arange(length, device=x.device)
         of_image = positions(height, width, 4, x.device)
+        places = {"txt_ids": of_text, "img_ids": of_image}
         tokens = self.denoiser(
-            to_tokens(x), timestep=t / 1000, guidance=None, txt_ids=of_text, img_ids=of_image, **arguments
-        ).sample
+            to_tokens(x), timestep=t / 1000, guidance=None, **places, return_dict=False, **arguments
+        )[0]
         return from_tokens(tokens, height, width)
 
     def decode(self, decoder: Any, x_0: torch.Tensor) -> torch.Tensor:

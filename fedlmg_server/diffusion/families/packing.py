@@ -1,5 +1,7 @@
 """Squares of 2 x 2 latents as tokens, for denoisers that take a sequence."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 
@@ -24,6 +26,7 @@ def from_tokens(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return tokens.transpose(1, 2).unflatten(2, (height, width))
 
 
+@lru_cache(maxsize=4)
 def positions(height: int, width: int, axes: int, device: torch.device) -> torch.Tensor:
     """Row and column of each token of a grid, float (height * width, axes), in the second and the third of the axes."""
     grid = torch.zeros(height, width, axes, device=device)

@@ -33,7 +33,7 @@ class Adapter(Family):
     def denoise(self, x: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
         height, width = x.shape[-2:]
         shapes = [[(1, height // 2, width // 2)]] * len(x)
-        tokens = self.denoiser(pack(x), timestep=t / 1000, img_shapes=shapes, **arguments).sample
+        tokens = self.denoiser(pack(x), timestep=t / 1000, img_shapes=shapes, return_dict=False, **arguments)[0]
         return unpack(tokens, height, width)
 
     def decode(self, decoder: Any, x_0: torch.Tensor) -> torch.Tensor:
