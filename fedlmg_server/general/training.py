@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +33,8 @@ MOST_CYCLES, LEAST_GAIN = 4, 0.02
 NEAR_CHANCE = 0.15
 """How far above chance a model must read held-out general images to be offered (0 is chance, 1 is perfect)."""
 POLL_SECONDS = 1.0
+DIED = "the process that trained it ended, perhaps for want of memory"
+"""Why there is no model, in a clause."""
 BATCHES = DistillationConfig()
 """Batch size and learning rate of every general model, whatever those of the run's student."""
 FROM_IMAGENET = DistillationConfig(student_learning_rate=0.005)
@@ -158,6 +161,7 @@ def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> It
         return
     context = get_context("spawn")
     counts, told = context.Array("q", 2), (0, 0)
+    broken: list[Job] = []
     with ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(counts,)) as pool:
         running = {pool.submit(_run_in_process, job, images): job for job in jobs}
         while running:
@@ -166,7 +170,17 @@ def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> It
                 on_updates(now[0] - told[0], now[1] - told[1])
                 told = now
             for future in finished:
-                yield running.pop(future), future.result()
+                job = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    broken.append(job)
+                else:
+                    yield job, future.result()
+    for job in broken:
+        # One process that dies takes the others with it, so each job gets a process of its own.
+        with ProcessPoolExecutor(1, context, initializer=_initialise, initargs=(counts,)) as pool:
+            future = pool.submit(_run_in_process, job, images)
+            died = isinstance(future.exception(), BrokenProcessPool)
+        yield job, DIED if died else future.result()
 
 
 def _try(job: Job, images: GeneralImages, on_updates: OnUpdates) -> GeneralModel | str:

@@ -32,6 +32,13 @@ class Dying(SmallResNet):
         return super().forward(images)
 
 
+class DyingInTraining(SmallResNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            os._exit(0)
+        return super().forward(images)
+
+
 class NotFinite(SmallResNet):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * (torch.nan if images.requires_grad and len(images) > FEW else 1)
@@ -50,6 +57,10 @@ def raising(num_classes: int, image_size: int) -> nn.Module:
 
 def dying(num_classes: int, image_size: int) -> nn.Module:
     return Dying(num_classes)
+
+
+def dying_in_training(num_classes: int, image_size: int) -> nn.Module:
+    return DyingInTraining(num_classes)
 
 
 def not_finite(num_classes: int, image_size: int) -> nn.Module:

@@ -81,6 +81,19 @@ def test_models_are_trained_side_by_side_as_one_by_one(make_run):
     }
 
 
+@pytest.mark.slow
+def test_a_model_whose_process_dies_takes_no_other_with_it(make_run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "num_processors", lambda: 2)
+    dying = "tests.server.bad_builders:dying_in_training"
+    run = make_run(architectures=f"small_mlp,{dying}")
+
+    made = make_general_models(run, ["small_mlp", dying])
+
+    assert list(made) == ["small_mlp"]
+    (note,) = (e.text for e in run.workspace.read_events() if isinstance(e, Note) and dying in e.text)
+    assert note.endswith("the process that trained it ended, perhaps for want of memory")
+
+
 def test_progress_tells_the_updates_of_all_models(make_run):
     run = make_run()
 
