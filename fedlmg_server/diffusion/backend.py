@@ -40,6 +40,12 @@ class DiffusionBackend(Protocol):
     def decode_for_guidance(self, x_0: torch.Tensor) -> torch.Tensor:
         """Like `decode`, possibly by a cheaper decoder; for places that need only a gradient."""
 
+    def save_memory(self) -> str:
+        """Take the next way to need less memory, from now on and for the same images; it takes longer.
+
+        Returns which one it is; empty: none is left.
+        """
+
     def check_safety(self, images: torch.Tensor) -> list[bool]:
         """Whether the safety checker accepts each image (B, 3, h, w) in [0, 1]; always true if there is no checker."""
 

@@ -3,6 +3,8 @@
 What differs from one kind of pipeline to the other is in `families`.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -27,6 +29,9 @@ class LatentBackend:
         for part in (self.denoiser, self.vae, self.guidance_vae):
             if all(parameter.dim() < 5 for parameter in part.parameters()):
                 part.to(memory_format=torch.channels_last)
+        self.denoiser_rests = False
+        """Whether the denoiser waits in the processor's memory while images are decoded."""
+        self._ways_to_save = self._save_memory()
 
     def set_timesteps(self, num_steps: int) -> None:
         set_timesteps(self.scheduler, num_steps, self.family.shift_exponent, self.family.has_own_sigmas)
@@ -47,6 +52,8 @@ class LatentBackend:
 
     def _denoise(self, x_t: torch.Tensor, t: torch.Tensor, arguments: Arguments) -> torch.Tensor:
         """The denoiser's output in float32, without the channels of a learned variance."""
+        if self.denoiser_rests:
+            self.denoiser.to(self.device)
         steps = torch.full((len(x_t),), t.item(), device=self.device)
         output = self.family.denoise(x_t.to(self.dtype), steps, arguments)
         return output[:, : x_t.shape[1]].float()
@@ -58,7 +65,24 @@ class LatentBackend:
         return self._decode(self.guidance_vae, x_0)
 
     def _decode(self, decoder: Any, x_0: torch.Tensor) -> torch.Tensor:
+        if self.denoiser_rests and x_0.is_leaf:  # Otherwise the gradient goes on through the denoiser.
+            self.denoiser.to("cpu")
         return straight_through_clamp(self.family.decode(decoder, x_0).float() / 2 + 0.5)
+
+    def save_memory(self) -> str:
+        return next(self._ways_to_save, "")
+
+    def _save_memory(self) -> Iterator[str]:
+        checkpointed = []
+        for part in (self.guidance_vae, self.denoiser):
+            with suppress(ValueError):  # Diffusers' answer for a part that has no checkpoints.
+                part.enable_gradient_checkpointing()
+                checkpointed.append(part)
+        if checkpointed:
+            yield "going on with gradients that compute activations twice"
+        if self.device.type != "cpu" and getattr(self.denoiser, "hf_quantizer", None) is None:
+            self.denoiser_rests = True
+            yield "going on with a denoiser that waits in the processor's memory while images are decoded"
 
     def check_safety(self, images: torch.Tensor) -> list[bool]:
         if getattr(self.pipeline, "safety_checker", None) is None:

@@ -51,5 +51,8 @@ class PixelBackend:
 
     decode_for_guidance = decode
 
+    def save_memory(self) -> str:
+        return ""
+
     def check_safety(self, images: torch.Tensor) -> list[bool]:
         return [True] * len(images)

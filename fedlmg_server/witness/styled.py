@@ -44,7 +44,7 @@ def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[to
     def generate(part: list[PlannedImage]) -> torch.Tensor:
         return generate_batch(backend, guidance, part, names, config)
 
-    within_memory = WithinMemory(generate)
+    within_memory = WithinMemory(generate, backend.save_memory)
     batches = split_into_batches(planned, config.synthesis_batch_size)
     pixels = torch.cat([to_pixels(within_memory(batch)) for batch in batches])
     return pixels, torch.tensor([names.index(image.class_name) for image in planned])

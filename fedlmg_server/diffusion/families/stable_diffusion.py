@@ -28,6 +28,6 @@ class Adapter(Family):
         if not (width := self.config.get("time_cond_proj_dim")):
             return arguments
         rows = len(arguments["encoder_hidden_states"])
-        scales = torch.full((rows,), scale - 1.0, device=self.pipeline.device)
+        scales = torch.full((rows,), scale - 1.0, device=arguments["encoder_hidden_states"].device)
         embedded = self.pipeline.get_guidance_scale_embedding(scales, width, self.denoiser.dtype)
         return {**arguments, "timestep_cond": embedded}
