@@ -1,6 +1,9 @@
 """A client that is offered general models: what it answers, where it starts, what it uploads."""
 
+import io
+import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,14 +44,37 @@ class CutOffError(Exception):
     """Stands for a power cut."""
 
 
-@pytest.fixture
-def node_config(tmp_path: Path) -> dict[str, str]:
-    """A client with six images of each of two classes in every part, which spells one class in its own way."""
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of each of two classes in every part, one of them spelt in the client's own way."""
+    folder = tmp_path_factory.mktemp("images")
     for number, split in enumerate(("train", "validation", "test")):
         for label, name in enumerate(("Dog", "cat")):
             for index in range(6):
-                draw_noise(tmp_path / "images" / split / name / f"{index}.png", 100 * number + 10 * label + index)
-    return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
+                draw_noise(folder / split / name / f"{index}.png", 100 * number + 10 * label + index)
+    return folder
+
+
+@pytest.fixture
+def node_config(images: Path, tmp_path: Path) -> dict[str, str]:
+    """A client that has made nothing yet."""
+    return {"name": "site-a", "data-path": str(images), "cache-path": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="module")
+def first(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Upload, str]:
+    """The client's cache when it has trained, its upload, and what it said meanwhile; tests read them."""
+    cache, said = tmp_path_factory.mktemp("cache"), io.StringIO()
+    own = {"name": "site-a", "data-path": str(images), "cache-path": str(cache)}
+    with redirect_stdout(said):
+        return cache, make_upload(own, CONFIG, make_start(*BOTH)), said.getvalue()
+
+
+@pytest.fixture
+def trained(node_config: dict[str, str], first: tuple[Path, Upload, str]) -> dict[str, str]:
+    """The client when it has trained."""
+    shutil.copytree(first[0], node_config["cache-path"])
+    return node_config
 
 
 @pytest.fixture
@@ -125,10 +151,8 @@ def test_an_unknown_architecture_is_told_at_the_question(flower: None, node_conf
     assert "the nearest is 'small_resnet'" in reply["error"]["reason"]
 
 
-def test_an_upload_knows_all_classes_of_the_run_and_holds_its_own(node_config: dict[str, str]):
-    start = make_start(*BOTH)
-
-    upload = make_upload(node_config, CONFIG, start)
+def test_an_upload_knows_all_classes_of_the_run_and_holds_its_own(first: tuple[Path, Upload, str]):
+    start, upload = make_start(*BOTH), first[1]
 
     assert (upload.class_names, upload.manifest.class_counts) == (CLASSES, [0, 6, 6])
     assert upload.manifest.start == start.digest("small_mlp")
@@ -295,23 +319,21 @@ def test_training_and_copy_cut_off_end_with_the_same_weights(
 
 
 def test_what_was_trained_from_the_same_start_is_not_trained_again(
-    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    trained: dict[str, str], first: tuple[Path, Upload, str], monkeypatch: pytest.MonkeyPatch
 ):
-    first = make_upload(node_config, CONFIG, make_start(*BOTH))
     monkeypatch.setattr(training, "_train_epoch", _cut_off)
 
-    assert make_upload(node_config, CONFIG, make_start(*BOTH)).manifest == first.manifest
+    assert make_upload(trained, CONFIG, make_start(*BOTH)).manifest == first[1].manifest
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_replayed": 9}])
 def test_another_start_is_trained_from_anew(
-    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+    trained: dict[str, str], monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
 ):
-    make_upload(node_config, CONFIG, make_start(*BOTH))
     monkeypatch.setattr(training, "_train_epoch", _cut_off)
 
     with pytest.raises(CutOffError):
-        make_upload(node_config, CONFIG, make_start(*BOTH, **change))
+        make_upload(trained, CONFIG, make_start(*BOTH, **change))
 
 
 def test_replayed_images_teach_a_class_that_the_client_lacks(node_config: dict[str, str]):
@@ -325,10 +347,9 @@ def test_replayed_images_teach_a_class_that_the_client_lacks(node_config: dict[s
     assert (model(inputs).argmax(1) == 0).float().mean() > 0.9
 
 
-def test_the_progress_says_which_of_the_two_is_trained(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    make_upload(node_config, CONFIG, make_start(*BOTH))
+def test_the_progress_says_which_of_the_two_is_trained(first: tuple[Path, Upload, str]):
+    said = first[2]
 
-    said = capsys.readouterr().out
     assert "site-a: epoch 2/2" in said
     assert "site-a: a copy of small_resnet, epoch 2/2" in said
 

@@ -1,8 +1,12 @@
 """The strategy under test, who may take part, and a finished run."""
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -111,17 +115,30 @@ def finished(tmp_path: Path) -> VirtualRun:
 def make_finished_run(folder: Path) -> VirtualRun:
     """A run of one virtual client: its guided images are real ones of its test set, its unguided ones noise, and its
     classifier and the model given back are untrained."""
-    keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
-    config = Config.from_run_config(keys | {"workspace": str(folder), "warm-start": False})
-    run = VirtualRun(config, Workspace.open(config, {}), CPU)
-    upload = saying(make_upload("mnist", list(CLASS_NAMES)), data="digits/mnist")
-    run.uploads = [upload]
+    run = begin_run(folder)
+    for made in finish_once():
+        shutil.copytree(made, folder / made.name, dirs_exist_ok=True)
+    return run
+
+
+@cache
+def finish_once() -> list[Path]:
+    """The folders of such a run that the stages fill, to be copied."""
+    run = begin_run(Path(tempfile.mkdtemp(prefix="finished-", dir=os.environ["FEDLMG_CACHE"])))
     save_model(run, Distilled(make_student(run), [], {}, {}))
-    test = run.test["mnist"]
+    test, (upload,) = run.test["mnist"], run.uploads
     noise = torch.randint(0, 256, test.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for method, images in (("fedlmg", test.images), ("prompts-only", noise)):
         rows = {number: iter((test.labels == number).nonzero().flatten().tolist()[1::2]) for number in range(10)}
         save_planned(run.image_folder(upload, method), images, rows)
+    return [run.workspace.model, *run.workspace.root.glob("synthetic*")]
+
+
+def begin_run(folder: Path) -> VirtualRun:
+    keys = {"num-clients": 1, "min-clients": 1, "images-per-class": 8, "min-confidence": 0.0, "student-epochs": 1}
+    config = Config.from_run_config(keys | {"workspace": str(folder), "warm-start": False})
+    run = VirtualRun(config, Workspace.open(config, {}), CPU)
+    run.uploads = [saying(make_upload("mnist", list(CLASS_NAMES)), data="digits/mnist")]
     return run
 
 

@@ -11,7 +11,6 @@ import torch
 
 from common.config import Config, ConfigError
 from fedlmg_server import pipeline
-from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.events import ClientEvent
 from fedlmg_server.quarantine import ClientFault, read_rejections
 from fedlmg_server.run import Run
@@ -25,15 +24,14 @@ BAD = ("raising", "dying", "not_finite", "raising_as_teacher")
 
 
 @pytest.fixture
-def make_run(tmp_path: Path):
+def make_run(tmp_path: Path, pipeline_folder: Path):
     """A run of honest clients, and of clients named for the nets of theirs that fail."""
-    train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), tmp_path / "pipeline")
     settings = {
         "workspace": str(tmp_path / "workspace"),
         "dataset": "",
         "warm-start": False,
         "witness": "off",
-        "diffusion-model": str(tmp_path / "pipeline"),
+        "diffusion-model": str(pipeline_folder),
         "architectures": ",".join(["small_resnet", *(f"{HERE}:{name}" for name in BAD)]),
         "images-per-class": 5,
         "num-inference-steps": 2,
@@ -132,7 +130,7 @@ def test_what_fails_for_every_client_is_charged_to_none(make_run, in_this_proces
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(generate, "generate_batch", fail)
-    run = make_run("honest", "other")
+    run = make_run("honest", "other", images_per_class=2)
 
     with pytest.raises(ConfigError, match=r"with any of its clients, so none is charged .*out of luck"):
         pipeline.aggregate(run)
@@ -146,7 +144,7 @@ def test_a_full_disk_is_charged_to_nobody(make_run, in_this_process: list[str], 
         raise OSError(errno.ENOSPC, "No space left on device", "x")
 
     monkeypatch.setattr(generate, "score_batch", fail)
-    run = make_run("honest", "other")
+    run = make_run("honest", "other", images_per_class=2)
 
     with pytest.raises(OSError, match="No space left"):
         pipeline.aggregate(run)
@@ -155,7 +153,7 @@ def test_a_full_disk_is_charged_to_nobody(make_run, in_this_process: list[str], 
 
 
 def test_a_process_that_dies_once_is_started_again_and_nobody_is_charged(make_run, tmp_path: Path):
-    run = make_run("honest", "other")
+    run = make_run("honest", "other", images_per_class=2)
     mark, position = tmp_path / "died", {"client": "honest", "batch": 3}
     code = (
         "import json, os, pathlib, sys\n"
@@ -187,7 +185,7 @@ def test_some_images_that_are_not_finite_are_rejected_and_the_others_learned_fro
         return images
 
     monkeypatch.setattr(generate, "generate_batch", spoilt)
-    run = make_run("honest", "other")
+    run = make_run("honest", "other", images_per_class=2)
 
     pipeline.aggregate(run)
 

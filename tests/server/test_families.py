@@ -25,6 +25,12 @@ def folder(request, tmp_path_factory) -> Path:
     return tiny_pipelines.save(request.param, tmp_path_factory.mktemp(request.param))
 
 
+@pytest.fixture(scope="module")
+def family(folder):
+    """The backend of a family, opened once, and its config."""
+    return opened(folder)
+
+
 def opened(folder: Path, **changes):
     config = replace(TINY, diffusion_model=str(folder), **changes)
     return opening.load_backend(config, CPU), config
@@ -34,9 +40,9 @@ DRAWINGS = plan_images(0, "site-a", tiny_pipelines.CLASS_NAMES, 2)
 
 
 @pytest.mark.parametrize("through_denoiser", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_guided_images_do_not_depend_on_their_batch(folder, guidance, monkeypatch, through_denoiser):
+def test_guided_images_do_not_depend_on_their_batch(family, guidance, monkeypatch, through_denoiser):
     monkeypatch.setattr(synthesis, "OURS", replace(synthesis.OURS, through_denoiser=through_denoiser))
-    backend, config = opened(folder)
+    backend, config = family
 
     together = generate_batch(backend, guidance, DRAWINGS, tiny_pipelines.CLASS_NAMES, config)
 
@@ -52,7 +58,7 @@ def test_guided_images_do_not_depend_on_their_batch(folder, guidance, monkeypatc
 def test_every_sampler_draws_the_same_image_again(folder, guidance, sampler):
     backend, config = opened(folder, sampler=sampler)
 
-    first, again = (generate_batch(backend, guidance, DRAWINGS, ["cat", "dog"], config) for _ in range(2))
+    first, again = (generate_batch(backend, guidance, DRAWINGS[1:3], ["cat", "dog"], config) for _ in range(2))
 
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)
@@ -143,8 +149,8 @@ def test_index_without_a_family_is_named(tmp_path):
         opened(tmp_path)
 
 
-def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
-    backend, config = opened(folder)
+def test_gradient_reaches_the_noise_through_the_denoiser(family, guidance):
+    backend, config = family
     backend.set_timesteps(config.num_inference_steps)
     x_T = backend.initial_noise([1, 2]).requires_grad_()
     condition = backend.condition(["cat", "dog"])
@@ -155,8 +161,8 @@ def test_gradient_reaches_the_noise_through_the_denoiser(folder, guidance):
     assert (gradient(loss(backend.decode_for_guidance(x_0)), x_T).flatten(1).norm(dim=1) > 0).all()
 
 
-def test_prediction_adds_up_to_its_input(folder):
-    backend, config = opened(folder)
+def test_prediction_adds_up_to_its_input(family):
+    backend, config = family
     backend.set_timesteps(config.num_inference_steps)
     x_t = backend.initial_noise([1, 2])
 

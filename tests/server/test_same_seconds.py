@@ -28,12 +28,12 @@ SHADES = {"dark": 50, "bright": 200}
 
 @pytest.fixture
 def compared(uploads, tmp_path: Path) -> VirtualRun:
-    """Its guided images took 8 s, as many unguided ones 2 s; 16 images a class and client."""
-    run = virtual_run(uploads, tmp_path)
+    """Its guided images took 8 s, as many unguided ones 2 s; 8 images a class and client."""
+    run = virtual_run(uploads, tmp_path, images_per_class=8)
     for upload in uploads:
         upload.save(run.workspace.upload(upload.client))
     for stage, seconds in (("synthesis", 8.0), ("prompts-only", 2.0)):
-        run.workspace.log(StageFinished(name=stage, seconds=seconds, images=64))
+        run.workspace.log(StageFinished(name=stage, seconds=seconds, images=32))
     return run
 
 
@@ -43,15 +43,17 @@ def draw_plain_shades(workspace: Workspace, world_size: int, asked: list[str]) -
     run = Run(Workspace.existing(workspace.root)[1], workspace, torch.device("cpu"))
     for upload in run.load_uploads():
         folder = run.image_folder(upload, *asked)
-        for image in store.planned_images(run, upload):
+        planned = store.planned_images(run, upload)
+        for image in planned:
             image.path(folder).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (SHADES[image.class_name],) * 3).save(image.path(folder))
-            scores.append_scores(folder / "scores-0.jsonl", [Score(image.file, image.class_name, 1.0, True)])
+        known = [Score(image.file, image.class_name, 1.0, True) for image in planned]
+        scores.append_scores(folder / "scores-0.jsonl", known)
     yield SimpleNamespace(wait=lambda *_: None)
 
 
 def test_four_times_as_fast_makes_four_times_as_many(compared: VirtualRun):
-    assert same_seconds.images_per_class(compared) == 4 * 16
+    assert same_seconds.images_per_class(compared) == 4 * 8
 
 
 def test_a_run_without_unguided_images_is_sent_for_them(uploads, tmp_path: Path):
@@ -65,7 +67,7 @@ def test_the_student_learns_from_all_of_them(compared: VirtualRun, monkeypatch: 
     outcome = methods.measure_method("prompts-only-same-seconds", compared)
 
     assert outcome.per_client == {"a": 1.0, "b": 1.0}
-    assert outcome.cost.num_images == 2 * 2 * 64
+    assert outcome.cost.num_images == 2 * 2 * 32
     assert (outcome.cost.epochs, outcome.cost.upload_bytes) == (0, 0)
 
 
@@ -82,8 +84,8 @@ def test_after_a_warm_start_the_student_also_sees_general_images(compared: Virtu
 
     outcome = methods.measure_method("prompts-only-same-seconds", compared)
 
-    assert len(seen[0].images) == 2 * 2 * 64 + 64
-    assert outcome.cost.num_images == 2 * 2 * 64 + 64
+    assert len(seen[0].images) == 2 * 2 * 32 + 64
+    assert outcome.cost.num_images == 2 * 2 * 32 + 64
 
 
 def test_finished_images_are_not_drawn_again(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
