@@ -45,8 +45,9 @@ class ClientsConfig:
     """Most guided images that the server draws: for one client, and for all together. A client that asks for more is
     refused; if all together ask for more, the clients that ask for the most are."""
     unknown_classes: Literal["drop", "quarantine"] = "drop"
-    """What becomes of a client with a class that the diffusion model cannot draw, or cannot tell from another. `drop`:
-    that class of that client is left out, and client and operator are told. `quarantine`: the client is left out."""
+    """What becomes of a client with a class that the diffusion model cannot draw, or cannot tell from another, or that
+    no client named at the question, where clients are merged. `drop`: that class of that client is left out, and client
+    and operator are told. `quarantine`: the client is left out."""
 
     def __post_init__(self) -> None:
         if self.min_clients > self.num_clients:

@@ -13,21 +13,32 @@ from common.contracts import show_value
 from fedlmg_server.diffusion.vocabulary import Vocabulary, find_alike
 
 RENAME = "rename it, or set 'class-aliases'"
+LATE = "came after the classes of this run were fixed: start a new run for it"
+
+
+def is_closed(config: Config, fixed: Collection[str]) -> bool:
+    """Whether a run takes no class beyond those that were fixed at the question: with another one, nothing could be
+    merged for anybody, for the general model that all start from does not know it."""
+    return bool(fixed) and config.distillation.aggregation == "merge"
 
 
 def find_unusable(
-    spaces: Mapping[str, list[str]], vocabulary: Vocabulary, fixed: Collection[str] = ()
+    spaces: Mapping[str, list[str]], vocabulary: Vocabulary, fixed: Collection[str] = (), closed: bool = False
 ) -> dict[str, dict[str, str]]:
-    """Client -> its classes that the model cannot draw or cannot tell from another -> why, in a clause.
+    """Client -> its classes that the model cannot draw or cannot tell from another, or that come too late -> why, in a
+    clause.
 
     Of classes that the model reads alike, one stays: one that is fixed, else the one that most clients have.
 
-    spaces: client -> class names, in the spelling that all share. fixed: classes that the run has in any case.
+    spaces: client -> class names, in the spelling that all share. fixed: classes that the run has in any case. closed:
+    it takes no others.
     """
     unknown = {client: [name for name in names if not vocabulary.knows(name)] for client, names in spaces.items()}
     reasons = {name: _explain_unknown(name, vocabulary) for names in unknown.values() for name in names[1:]}
     # A sentence explains the first alone; to look for the nearest of each would take minutes.
     reasons |= {name: _explain_unknown(name, vocabulary, True) for names in unknown.values() for name in names[:1]}
+    late = {name for names in spaces.values() for name in names if closed and name not in fixed}
+    reasons |= {name: f"{show_value(name)} {LATE}" for name in late - reasons.keys()}
     times = Counter(name for names in spaces.values() for name in names)
     drawn = sorted({*fixed, *(name for names in spaces.values() for name in names if name not in reasons)})
     for group in find_alike(vocabulary, drawn):

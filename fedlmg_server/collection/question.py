@@ -11,7 +11,7 @@ from common.labels.left_out import explain_left_out
 from common.names import safe_name
 from common.start import Start
 from fedlmg_server.collection.broadcast import ReplyError
-from fedlmg_server.collection.classes import explain_excess, find_excess, find_unusable
+from fedlmg_server.collection.classes import explain_excess, find_excess, find_unusable, is_closed
 from fedlmg_server.collection.identity import Identity
 from fedlmg_server.collection.introduction import Introduction
 from fedlmg_server.collection.upload_checks import UploadError, check_architecture
@@ -68,11 +68,11 @@ class Question(Introduction):
             raise ReplyError(str(error), answer.client) from None
 
     def _settle(self, answers: dict[int, Answer]) -> None:
-        """Leave out classes of these answers that the diffusion model cannot draw or tell apart; refuse a client that
-        nothing is left of."""
+        """Leave out classes of these answers that the diffusion model cannot draw or tell apart, or that come too late;
+        refuse a client that nothing is left of."""
         fixed = self.workspace.fixed_class_names
         spelt = {str(node): self._spell(answer) for node, answer in answers.items()}
-        found = find_unusable(spelt, self._vocabulary, fixed)
+        found = find_unusable(spelt, self._vocabulary, fixed, is_closed(self.config, fixed))
         for node, answer in answers.items():
             if not (why := found.get(str(node))):
                 continue

@@ -6,7 +6,7 @@ from common import labels, manifest
 from common.labels.left_out import explain_left_out
 from common.manifest import Manifest
 from common.upload import Upload, is_whole
-from fedlmg_server.collection.classes import find_excess, find_unusable
+from fedlmg_server.collection.classes import find_excess, find_unusable, is_closed
 from fedlmg_server.diffusion.vocabulary import Vocabulary, open_vocabulary
 from fedlmg_server.events import Note
 from fedlmg_server.quarantine import is_servers_own, quarantine
@@ -51,11 +51,12 @@ def _spell(run: Run, known: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _find_unusable(run: Run, vocabulary: Vocabulary) -> dict[str, dict[str, str]]:
-    """Folder -> its classes, in the client's spelling, that cannot be drawn, or that the client was told to leave out
-    and did not -> why."""
+    """Folder -> its classes, in the client's spelling, that cannot be drawn, that come too late, or that the client was
+    told to leave out and did not -> why."""
     spelt, told = _spell(run, list(vocabulary.names or ())), run.workspace.class_notes.told
     spaces = {folder: list(names.values()) for folder, names in spelt.items()}
-    unusable = find_unusable(spaces, vocabulary, run.workspace.fixed_class_names)
+    fixed = run.workspace.fixed_class_names
+    unusable = find_unusable(spaces, vocabulary, fixed, is_closed(run.config, fixed))
     found = {}
     for folder, names in spelt.items():
         why, said = unusable.get(folder, {}), told.get(folder, {})

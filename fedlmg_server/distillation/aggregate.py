@@ -15,7 +15,6 @@ from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.quality import TeacherScore, choose_readings, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.events import Note
 from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
@@ -119,9 +118,6 @@ def _merge(
 ) -> tuple[torch.nn.Module, list[dict], Merged | None]:
     """The merge, the loss history of the guided student, and how it was merged; without members, that student alone."""
     start = merged_student.Start.of_run(run)
-    if new := [name for name in run.class_names if name not in general_class_names(run)]:
-        text = f"nothing can be merged, for the class '{new[0]}' came after the start that clients share"
-        run.workspace.log(Note(text=f"{text}: the model is a student of the guided images; a new run merges all"))
     members = merged_student.find_members(run, start, weights)
     there = {member.client for member in members}
     others = {client: 0.0 if client in there else weight for client, weight in weights.items()}

@@ -49,8 +49,7 @@ class Start:
 
 
 def find_members(run: Run, start: Start, weights: dict[str, float]) -> list[Member]:
-    """The classifiers that can be merged, without those of clients whose weight as a teacher is 0. There are none if a
-    client that came late has a class that the general model lacks."""
+    """The classifiers that can be merged, without those of clients whose weight as a teacher is 0."""
     architecture = run.config.distillation.student_architecture
     found = []
     for upload in run.uploads:

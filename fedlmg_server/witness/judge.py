@@ -10,7 +10,7 @@ from common.datasets.labeled_images import LabeledView
 from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.storage.atomic import write_json
-from common.storage.images import ImageView
+from common.storage.images import Images, ImageView
 from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import above_chance, predict
 from common.vision.preprocessing import PreprocessSpec
@@ -18,8 +18,8 @@ from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
-from fedlmg_server.witness.styled import draw_styled, load_copy
-from fedlmg_server.witness.verdict import UNKNOWN, Verdict, join, judge_reading, judge_shift
+from fedlmg_server.witness.styled import draw_plain, draw_styled, load_copy
+from fedlmg_server.witness.verdict import UNKNOWN, Verdict, confirm, join, judge_reading, judge_shift
 from fedlmg_server.workspace import Workspace
 
 
@@ -72,12 +72,33 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledV
     if (drawn := draw_styled(backend, run, upload)) is None:
         return Finding(join([*verdicts, UNKNOWN]), reads_general)
     images, labels = drawn
-    columns = [upload.class_names.index(name) for name in upload.held_class_names]
-    log_p = _log(predict(upload.classifier(run.device), upload.preprocess, images)[:, columns])
-    verdict = judge_reading(log_p, labels, upload.held_class_names)
+    held = upload.held_class_names
+    verdict = judge_reading(read_own(run, upload, images), labels, held)
+    if verdict.state == "mislabelled":
+        others, shown = show_any_look(backend, run, upload, held_out)
+        verdict = confirm(verdict, read_own(run, upload, others), shown, held)
     verdicts.append(verdict)
-    read = above_chance(verdict.read or 0.0, len(columns), len(labels))
+    read = above_chance(verdict.read or 0.0, len(held), len(labels))
     return Finding(join(verdicts), reads_general, read)
+
+
+def read_own(run: Run, upload: Upload, images: Images) -> torch.Tensor:
+    """Log-probabilities (N, held classes) that the client's own classifier gives images uint8 (N, 3, h, w)."""
+    columns = [upload.class_names.index(name) for name in upload.held_class_names]
+    return _read(upload.classifier(run.device), upload.preprocess, images)[:, columns]
+
+
+def show_any_look(
+    backend: DiffusionBackend, run: Run, upload: Upload, held_out: LabeledView | None
+) -> tuple[Images, torch.Tensor]:
+    """Images in no client's look, with labels in the upload's held classes: general ones, or where these lack a class
+    such as the diffusion model draws by itself."""
+    names, count = general_class_names(run), len(upload.held_class_names)
+    if held_out and not (_find_columns(run, upload, names) < 0).any():
+        images, labels = _choose_held(run, upload, names, held_out)
+        if len(labels.unique()) == count:
+            return images, labels
+    return draw_plain(backend, run, upload.held_class_names)
 
 
 @dataclass(frozen=True)
@@ -112,12 +133,20 @@ class _Started:
     def judge(self, run: Run, upload: Upload, held_out: LabeledView) -> tuple[Verdict, float]:
         """By general images of the classes that the client holds; also how far above chance it reads them."""
         columns = _find_columns(run, upload, self.class_names)
-        position = torch.full((len(self.class_names),), -1).index_put((columns,), torch.arange(len(columns)))
-        rows = position[held_out.labels] >= 0
-        images, labels = held_out.images.choose(rows), position[held_out.labels[rows]]
+        images, labels = _choose_held(run, upload, self.class_names, held_out)
         before, after = (_read(model, upload.preprocess, images)[:, columns] for model in (self.general, self.model))
         verdict = judge_shift(before, after, labels, upload.held_class_names)
         return verdict, above_chance(verdict.read or 0.0, len(columns), len(labels))
+
+
+def _choose_held(
+    run: Run, upload: Upload, class_names: list[str], shown: LabeledView
+) -> tuple[ImageView, torch.Tensor]:
+    """The images of classes that the client holds, with labels in these; shown: labels in `class_names`."""
+    columns = _find_columns(run, upload, class_names)
+    position = torch.full((len(class_names),), -1).index_put((columns,), torch.arange(len(columns)))
+    rows = position[shown.labels] >= 0
+    return shown.images.choose(rows), position[shown.labels[rows]]
 
 
 def _find_columns(run: Run, upload: Upload, class_names: list[str]) -> torch.Tensor:
@@ -131,7 +160,7 @@ def load_held_out(run: Run) -> LabeledView | None:
     return load_general_images(run).held_out if run.config.general.warm_start else None
 
 
-def _read(model: torch.nn.Module, preprocess: PreprocessSpec, images: ImageView) -> torch.Tensor:
+def _read(model: torch.nn.Module, preprocess: PreprocessSpec, images: Images) -> torch.Tensor:
     return _log(predict(model, preprocess, images))
 
 

@@ -40,14 +40,30 @@ def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[to
     names, config = upload.held_class_names, _settings(run.config.synthesis)
     per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(names)))
     planned = plan_images(run.config.seed, f"{OWNER} {upload.client}", names, per_class)
+    return _draw(backend, guidance, planned, names, config)
 
+
+def draw_plain(backend: DiffusionBackend, run: Run, class_names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of these classes that nobody guides, the same: in whatever looks the diffusion model knows."""
+    per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(class_names)))
+    planned = plan_images(run.config.seed, OWNER, class_names, per_class)
+    return _draw(backend, None, planned, class_names, _settings(run.config.synthesis))
+
+
+def _draw(
+    backend: DiffusionBackend,
+    guidance: ClassifierGuidance | None,
+    planned: list[PlannedImage],
+    class_names: list[str],
+    config: SynthesisConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
     def generate(part: list[PlannedImage]) -> torch.Tensor:
-        return generate_batch(backend, guidance, part, names, config)
+        return generate_batch(backend, guidance, part, class_names, config)
 
     within_memory = WithinMemory(generate, backend.save_memory)
     batches = split_into_batches(planned, config.synthesis_batch_size)
     pixels = torch.cat([to_pixels(within_memory(batch)) for batch in batches])
-    return pixels, torch.tensor([names.index(image.class_name) for image in planned])
+    return pixels, torch.tensor([class_names.index(image.class_name) for image in planned])
 
 
 def _settings(config: SynthesisConfig) -> SynthesisConfig:

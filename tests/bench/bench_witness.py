@@ -27,16 +27,15 @@ from common.datasets.labeled_images import LabeledView
 from common.models.small import SMALL, SMALL_OF_ONE_SIZE
 from common.start import Start
 from common.upload import Upload
-from common.vision.metrics import predict
 from fedlmg_client import plan, training
 from fedlmg_server.diffusion import opening
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.general.starts import make_start
 from fedlmg_server.run import Run
-from fedlmg_server.witness.judge import hear, load_held_out
+from fedlmg_server.witness.judge import hear, load_held_out, read_own, show_any_look
 from fedlmg_server.witness.styled import draw_styled
-from fedlmg_server.witness.verdict import judge_reading
+from fedlmg_server.witness.verdict import confirm, judge_reading
 from fedlmg_server.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -110,14 +109,18 @@ class Court:
             yield "right: unknown"
             return
         images, labels = drawn
-        columns = [upload.class_names.index(name) for name in upload.held_class_names]
-        log_p = predict(upload.classifier(CPU), upload.preprocess, images)[:, columns].clamp(min=1e-30).log()
-        count = len(columns)
+        others, shown = show_any_look(self.backend, self.run, upload, self.held_out)
+        log_p, log_others = (read_own(self.run, upload, each) for each in (images, others))
+        names = upload.held_class_names
+        count = len(names)
         orders = [("right", list(range(count)))]
         orders += [("rotated", _rotation(count, by)) for by in range(1, count)]
         orders += [("swapped", _swap(count, *pair)) for pair in combinations(range(count), 2)]
         for name, order in orders:
-            yield f"{name}: {judge_reading(log_p[:, order], labels, upload.held_class_names).state}"
+            verdict = judge_reading(log_p[:, order], labels, names)
+            if verdict.state == "mislabelled":
+                verdict = confirm(verdict, log_others[:, order], shown, names)
+            yield f"{name}: {verdict.state}"
 
 
 def _relabel(data: ClientData, labels: str, order: list[int]) -> ClientData:

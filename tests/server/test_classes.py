@@ -165,6 +165,29 @@ def test_a_fixed_class_stays_however_many_clients_have_one_that_reads_alike():
     assert {client: list(why) for client, why in found.items()} == {"a": [LONG + "two"], "b": [LONG + "two"]}
 
 
+def test_a_class_that_comes_after_the_question_is_left_out_for_its_client_and_the_others_are_merged(tmp_path: Path):
+    config = Config.from_run_config({"images-per-class": 2, "workspace": str(tmp_path)})
+    run = Run(config, Workspace.open(config, {}))
+    run.workspace.fix_class_names(["0", "1"])
+    for client, names in {"a": ["0", "1"], "late": ["0", "1", "2"]}.items():
+        make_upload(client, names).save(run.workspace.upload(client))
+
+    validate_uploads(run)
+
+    assert run.class_names == ["0", "1"]
+    assert [upload.class_names for upload in run.uploads] == [["0", "1"]] * 2
+    (note,) = notes(run)
+    assert note.startswith(
+        "client 'late': its class '2' is left out: '2' came after the classes of this run were fixed"
+    )
+
+
+def test_a_student_of_guided_images_learns_a_late_class(tmp_path: Path):
+    config = Config.from_run_config({"aggregation": "specific-teacher", "workspace": str(tmp_path)})
+
+    assert not classes.is_closed(config, ["0", "1"])
+
+
 def test_a_class_is_known_in_any_spelling(tmp_path: Path):
     model = draws_labels(tmp_path / "model", ["House Cat", "dog"])
 

@@ -18,7 +18,6 @@ from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.merged_student import GUIDED, Start, find_members
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.events import Note
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.run import Run
 from tests.conftest import make_upload
@@ -179,16 +178,3 @@ def test_merge_without_a_warm_start_says_what_to_set(tmp_path: Path):
 
 def test_no_client_is_called_as_the_guided_student_is():
     assert not is_sane_name(GUIDED)
-
-
-def test_a_class_that_came_after_the_start_is_told_for_nothing_is_merged_then(tmp_path: Path):
-    general = make_general()
-    run = make_run(tmp_path, [started("a", general), started("b", general)], general)
-    run.uploads.append(make_upload("late", [*NAMES_IN_ORDER, "red"], "small_mlp"))
-    del run.class_names
-
-    distilled = distil(run, replace(synthetic_images(["a", "b"]), class_names=run.class_names))
-
-    (note,) = (event.text for event in run.workspace.read_events() if isinstance(event, Note))
-    assert distilled.merged is None
-    assert note.startswith("nothing can be merged, for the class 'red' came after the start")

@@ -188,8 +188,20 @@ def test_a_latecomer_is_asked_and_gets_a_start(make_warm):
     assert (start.class_names, stored(strategy)) == (["cat", "dog"], ["late", "mnist"])
 
 
-def test_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
+def test_a_class_that_a_latecomer_alone_has_is_left_out_and_it_gets_a_start(make_warm):
     strategy = make_warm(**{"deadline-seconds": 4.0})
+    script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["cat", "fox"]), uploads("late")]}
+    grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
+
+    strategy.collection.run(grid)
+
+    assert start_for(grid, 8) is not None
+    assert list(json.loads(str(sent(grid, 8)[-1].content["config"]["left-out"]))) == ["fox"]
+    assert "client 'late': its class 'fox' is left out: 'fox' came after the classes" in notes(strategy)[-1]
+
+
+def test_where_nothing_is_merged_a_latecomer_of_other_classes_trains_from_scratch(make_warm):
+    strategy = make_warm(**{"deadline-seconds": 4.0, "aggregation": "specific-teacher"})
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["cat", "fox"]), uploads("late")]}
     grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
 

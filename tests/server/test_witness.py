@@ -26,10 +26,10 @@ from fedlmg_server.quarantine import read_rejections
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch
 from fedlmg_server.trainer import TrainingSet
-from fedlmg_server.witness import hearing, worker
+from fedlmg_server.witness import hearing, judge, worker
 from fedlmg_server.witness.hearing import hear_clients
 from fedlmg_server.witness.judge import hear, load_held_out
-from fedlmg_server.witness.verdict import Verdict, join, judge_reading, judge_shift
+from fedlmg_server.witness.verdict import Verdict, confirm, join, judge_reading, judge_shift
 from fedlmg_server.workspace import Workspace
 from tests.manifests import saying
 from tests.server.tiny_federation import keep_general, trained, two_colors
@@ -44,6 +44,9 @@ OFTEN_WRONG = LABELS.where(torch.arange(80) % 8 > 3, 0)
 def sure_of(labels: torch.Tensor, nats: float = 4.0) -> torch.Tensor:
     """Log-probabilities (N, 4) that prefer these classes by so many nats."""
     return (nats * torch.eye(4)[labels]).log_softmax(1)
+
+
+ACCUSED = Verdict("mislabelled", {"a": "c", "c": "a"}, 0.5)
 
 
 def exchange(first: int, second: int) -> torch.Tensor:
@@ -118,6 +121,15 @@ def test_what_cannot_be_compared_is_unknown(before, after, labels, names):
 
 def test_a_classifier_that_reads_two_classes_as_each_other_is_mislabelled():
     assert judge_reading(sure_of(exchange(0, 2)), LABELS, FOUR).mistaken == {"a": "c", "c": "a"}
+
+
+def test_an_accusation_stands_if_images_of_any_look_are_called_as_taught():
+    assert confirm(ACCUSED, sure_of(exchange(0, 2)), LABELS, FOUR) is ACCUSED
+
+
+@pytest.mark.parametrize("read", [LABELS, torch.ones(80).long()], ids=["as shown", "all one class"])
+def test_an_accusation_falls_if_images_of_any_look_are_read_otherwise(read: torch.Tensor):
+    assert confirm(ACCUSED, sure_of(read), LABELS, FOUR) == Verdict("unknown", read=0.5)
 
 
 def test_a_classifier_that_reads_what_is_shown_is_consistent():
@@ -315,6 +327,25 @@ def test_a_client_without_a_start_is_shown_images_in_its_look(run: Run):
 
     assert finding.reads_general is None
     assert finding.reads_styled is not None
+
+
+@pytest.mark.parametrize(
+    ("mixes_up", "draws_the_other", "state"),
+    [(False, True, "unknown"), (True, False, "mislabelled")],
+    ids=["honest, whose look is drawn wrongly", "mixed up"],
+)
+def test_general_images_confirm_what_images_in_a_client_s_look_accuse_it_of(
+    run: Run, monkeypatch: pytest.MonkeyPatch, mixes_up: bool, draws_the_other: bool, state: str
+):
+    shown = two_colors()
+    honest = 1 - shown.labels
+    upload = saying(fine_tuned("a", 1 - honest if mixes_up else honest), start="")
+    drawn = shown.images, 1 - honest if draws_the_other else honest
+    monkeypatch.setattr(judge, "draw_styled", lambda *_: drawn)
+
+    finding = hear(run, opening.load_backend(run.config.synthesis, run.device), upload, load_held_out(run))
+
+    assert finding.verdict.state == state
 
 
 def with_copy(upload: Upload, copied: Upload, **changes: object) -> Upload:
