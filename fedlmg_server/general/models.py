@@ -19,6 +19,8 @@ from fedlmg_server.run import Run
 STAGE = "general models"
 REPLAY = "replay.safetensors"
 """File beside the models."""
+MOST_WEIGHTS = 50_000_000
+"""Of a net that the config does not name: what a client chooses must not keep the server busy for days."""
 
 
 def make_general_models(run: Run, names: list[str]) -> dict[str, GeneralModel]:
@@ -51,6 +53,7 @@ def _make(run: Run, names: list[str], images: GeneralImages) -> dict[str, Genera
     for name in names:
         job = make_job(run, name, run.config.general.general_updates)
         try:
+            _check_size(run, job)
             path = cache_root() / "general" / "models" / f"{job.key(checksum)}.safetensors"
         except Exception as error:  # A builder of the operator's may raise anything.
             _tell_failure(run, name, str(error))
@@ -60,6 +63,22 @@ def _make(run: Run, names: list[str], images: GeneralImages) -> dict[str, Genera
         else:
             files[job] = path
     return found | _train(run, files, images)
+
+
+def _check_size(run: Run, job: Job) -> None:
+    """
+    Raises
+    ------
+    ConfigError: a client chose a net that takes this server too long.
+    """
+    asked = {name.strip() for name in run.config.training.architectures.split(",")}
+    if job.architecture in asked | {run.config.distillation.student_architecture}:
+        return
+    if (count := sum(parameter.numel() for parameter in job.build().parameters())) > MOST_WEIGHTS:
+        raise ConfigError(
+            f"it has {count / 1e6:.0f} million weights, and of nets that clients choose the server trains those of "
+            f"{MOST_WEIGHTS / 1e6:.0f} million at most: name it in 'architectures' to have one"
+        )
 
 
 def make_job(run: Run, architecture: str, num_updates: int) -> Job:

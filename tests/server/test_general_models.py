@@ -167,6 +167,22 @@ def test_an_architecture_that_cannot_be_built_is_told_and_left_out(make_run, nam
 PHOTOS = {"initialisation": "imagenet", "student_initialisation": "imagenet", "general_updates": 2}
 
 
+@pytest.mark.parametrize(
+    ("named", "made"), [("small_mlp", []), ("small_mlp,small_shufflenet_v2", ["small_shufflenet_v2"])]
+)
+def test_a_large_net_that_a_client_chose_has_a_general_model_only_if_the_config_names_it(
+    make_run, monkeypatch: pytest.MonkeyPatch, named: str, made: list[str]
+):
+    monkeypatch.setattr(models, "MOST_WEIGHTS", 1000)
+    run = make_run(architectures=named)
+
+    found = make_general_models(run, ["small_shufflenet_v2"])
+
+    assert list(found) == made
+    told = [event.text for event in run.workspace.read_events() if isinstance(event, Note)]
+    assert any("name it in 'architectures' to have one" in text for text in told) == (not made)
+
+
 def test_a_general_model_starts_from_imagenet_weights_of_torchvisions_cache(
     make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
