@@ -1,7 +1,10 @@
 """Peak memory of a guidance gradient through Stable Diffusion's decoder, randomly initialised, in diffusers' ways to
 save memory, each in a process of its own, on the CPU; one JSON line.
 
-uv run python -m tests.bench.bench_decoder [--size 512] [--batch 2]
+With `--count` nothing is computed: the bytes of the tensors that live at once are counted, without what kernels need
+for themselves.
+
+uv run python -m tests.bench.bench_decoder [--size 512] [--batch 2] [--count]
 """
 
 import argparse
@@ -10,10 +13,14 @@ import resource
 import subprocess
 import sys
 import time
+import weakref
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 LEVELS = (128, 256, 512, 512)
 WAYS = {
@@ -29,7 +36,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels of a side")
     parser.add_argument("--batch", type=int, default=2, help="images decoded at once")
     parser.add_argument("--way", choices=WAYS, help="measure this one alone, in this process")
+    parser.add_argument("--count", action="store_true", help="count the tensors' bytes in place of computing")
     arguments = parser.parse_args()
+    if arguments.count:
+        print(json.dumps({way: count(way, arguments.size, arguments.batch) for way in WAYS}))
+        return
     if arguments.way:
         print(json.dumps(measure(arguments.way, arguments.size, arguments.batch)))
         return
@@ -44,6 +55,53 @@ def main() -> None:
 def measure(way: str, size: int, batch: int) -> dict:
     """Mebibytes above the weights' own, seconds, and the gradient's norm."""
     torch.manual_seed(0)
+    vae, latents = make(way, size, batch)
+    before, started = peak(), time.perf_counter()
+    gradient = find_gradient(vae, latents)
+    return {
+        "mebibytes": round(peak() - before),
+        "seconds": round(time.perf_counter() - started, 1),
+        "norm": float(gradient.norm()),
+    }
+
+
+def count(way: str, size: int, batch: int) -> int:
+    """Mebibytes of the tensors that live at once, at most, above the weights' own."""
+    with torch.device("meta"):
+        vae, latents = make(way, size, batch)
+    with LivingTensors() as living:
+        find_gradient(vae, latents)
+    return round(living.most / 2**20)
+
+
+class LivingTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._note, made)
+        return made
+
+    def _note(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.known:
+            self.known.add(storage._cdata)
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+        return tensor
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.remove(key)
+        self.now -= size
+
+
+def make(way: str, size: int, batch: int) -> tuple[AutoencoderKL, torch.Tensor]:
     vae = AutoencoderKL(
         block_out_channels=LEVELS,
         down_block_types=("DownEncoderBlock2D",) * len(LEVELS),
@@ -54,14 +112,11 @@ def measure(way: str, size: int, batch: int) -> dict:
     )
     vae.eval().requires_grad_(False)
     WAYS[way](vae)
-    latents = torch.randn(batch, 4, size // 8, size // 8, requires_grad=True)
-    before, started = peak(), time.perf_counter()
-    (gradient,) = torch.autograd.grad(vae.decode(latents).sample.square().mean(), latents)
-    return {
-        "mebibytes": round(peak() - before),
-        "seconds": round(time.perf_counter() - started, 1),
-        "norm": float(gradient.norm()),
-    }
+    return vae, torch.randn(batch, 4, size // 8, size // 8, requires_grad=True)
+
+
+def find_gradient(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(vae.decode(latents).sample.square().mean(), latents)[0]
 
 
 def peak() -> float:
