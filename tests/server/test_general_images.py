@@ -14,7 +14,6 @@ from torchvision.utils import save_image
 from common.config import Config
 from common.datasets.embedded import registry
 from common.storage.caches import cache_root
-from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.general import embedded, unguided
 from fedlmg_server.general.images import balanced_rows, general_class_names, load_general_images, summarise
 from fedlmg_server.general.unguided import Plan
@@ -51,9 +50,8 @@ def public(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> str:
-    train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), tmp_path / "pipeline")
-    return str(tmp_path / "pipeline")
+def pipeline(pipeline_folder: Path) -> str:
+    return str(pipeline_folder)
 
 
 def test_workspace_keeps_where_general_images_come_from(make_run, public: Path):

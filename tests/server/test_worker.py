@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from common.config import Config, ConfigError
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion import location
-from fedlmg_server.diffusion.pretraining import tiny_pipeline, train
 from fedlmg_server.events import Estimated
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import estimate, incidents, launch, scores, store, worker
@@ -30,8 +29,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def workspace(tmp_path, upload) -> Workspace:
-    train.save(tiny_pipeline.build_pipeline(channels=(16, 32)), tmp_path / "pipeline")
+def workspace(tmp_path, upload, pipeline_folder: Path) -> Workspace:
+    shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     config = Config.from_run_config(
         {
             "workspace": str(tmp_path / "workspace"),

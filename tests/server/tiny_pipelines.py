@@ -1,7 +1,10 @@
 """One untrained pipeline of every supported family: the true classes, as small as they go."""
 
 import json
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import (
@@ -174,7 +177,18 @@ def save_with_safety_checker(folder: Path, is_strict: bool) -> Path:
 
 
 def save(family: str, folder: Path) -> Path:
-    """Build, save in diffusers' own format, and return the folder."""
+    """Build, save in diffusers' own format, and return the folder; a copy of the first one of this process."""
+    made, random = _save_once(family)
+    torch.set_rng_state(random)  # as if it had been built anew
+    shutil.copytree(made.name, folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _save_once(family: str) -> tuple[TemporaryDirectory, torch.Tensor]:
+    """The folder, which lives as long as the process, and the state of the random numbers after it."""
+    made = TemporaryDirectory(prefix="pipeline-")
+    folder = Path(made.name)
     torch.manual_seed(0)
     FAMILIES[family]().save_pretrained(folder)
     if family == "dit":
@@ -183,4 +197,4 @@ def save(family: str, folder: Path) -> Path:
         (folder / "model_index.json").write_text(json.dumps(index))
     if family == "pixel-with-classes":
         (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
-    return folder
+    return made, torch.get_rng_state()
