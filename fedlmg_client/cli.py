@@ -66,6 +66,7 @@ def audit_images(
     ),
     allow_outside: AllowOutside = False,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    image_gigabytes: ImageGigabytes = IMAGE_GIGABYTES,
 ) -> None:
     """Check whether synthetic images are copies of your training images. Nothing leaves this machine."""
     from common.datasets.readers import folders
@@ -73,7 +74,12 @@ def audit_images(
 
     try:
         path, cache = data.expanduser(), image_cache()
-        own = folders.load(path, image_size, allow_outside, max_megapixels=max_megapixels, cache=cache).splits
+        own = folders.load(
+            *(path, image_size, allow_outside),
+            max_megapixels=max_megapixels,
+            cache=cache,
+            most_gigabytes=image_gigabytes,
+        ).splits
         synthetic = image_audit.read_folder(folder.expanduser(), image_size)
         report = image_audit.compare(synthetic, own["train"].images, own["validation"].join(own["test"]).images)
         image_audit.save_pairs(out, report, synthetic, own["train"].images)

@@ -89,6 +89,7 @@ def personalise(
     name: Annotated[str, typer.Option(help="Your name in the federation, in place of CACHE.")] = "",
     allow_outside: AllowOutside = False,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    image_gigabytes: ImageGigabytes = IMAGE_GIGABYTES,
 ) -> None:
     """Make your personal model again, from the returned model in the cache. It needs no server, and sends nothing."""
     from common.clients.node_config import CACHES, NodeConfig
@@ -99,7 +100,11 @@ def personalise(
         raise print_failure(console, "name your cache folder, or give --name NAME, and not both")
     cache = cache.expanduser() if cache else CACHES / folder_name(name)
     try:
-        reading: NodeConfig = {"allow-outside": allow_outside, "max-megapixels": max_megapixels}
+        reading: NodeConfig = {
+            "allow-outside": allow_outside,
+            "max-megapixels": max_megapixels,
+            "image-gigabytes": image_gigabytes,
+        }
         measured = returned.compare_again(cache, {"data-path": str(data.expanduser().resolve()), **reading})
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
         raise print_failure(console, f"no personal model can be made in {cache}: {error}") from None

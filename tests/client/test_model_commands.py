@@ -30,6 +30,13 @@ CONFIG = Config.from_run_config(
 )
 
 
+@pytest.mark.parametrize("command", ["join", "audit", "audit-images", "personalise"])
+def test_whoever_is_told_that_the_squares_need_more_room_can_give_it(command: str):
+    told = CliRunner().invoke(app, [command, "--help"], terminal_width=200)
+
+    assert "--image-gigabytes" in told.output
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a client's `images` and its cache `site-a` after a whole round; tests leave them as they are."""
