@@ -17,6 +17,7 @@ from common.storage import atomic
 from fedlmg_client.cli import app as client_app
 from fedlmg_server.bench.commands import EXPERIMENTS
 from fedlmg_server.cli import app as server_app
+from tests.common.pictures import draw_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
@@ -162,9 +163,16 @@ def finished_run(folder: Path) -> None:
         Image.new("RGB", (32, 32), (70 * index, 0, 0)).save(folder / "synthetic" / "c" / "a" / f"{index}.png")
 
 
+def photographs(folder: Path) -> None:
+    """One of each of two classes, where the page on photographs expects them."""
+    for name in ("lymphocyte", "monocyte"):
+        draw_noise(folder / "public" / name / "1.jpg", 0)
+
+
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
 def test_python_blocks_run_one_after_the_other(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     finished_run(tmp_path / "runs" / "default")
+    photographs(tmp_path / "blood-cells")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     sys.modules.pop("nets", None)  # A recipe writes it anew.
