@@ -125,18 +125,20 @@ def join(
         str,
         typer.Option(help="With a warm start, what you upload: `own`, `student` or `both`. Default: as the run says."),
     ] = "",
-    warm_start: Annotated[
-        bool, typer.Option(help="Start from the server's general model; without, from your own initial weights.")
-    ] = True,
-    share_evaluation: Annotated[
-        bool, typer.Option(help="Tell the server the accuracies of the models on your test images.")
-    ] = True,
+    no_warm_start: Annotated[
+        bool, typer.Option("--no-warm-start", help="Start from your own initial weights, not the server's model.")
+    ] = False,
+    no_share_evaluation: Annotated[
+        bool, typer.Option("--no-share-evaluation", help="Do not tell the server the accuracies on your test images.")
+    ] = False,
     insecure: Annotated[
-        bool, typer.Option(help="Connect without TLS: only on one machine, or in a network that you trust.")
+        bool, typer.Option("--insecure", help="Connect without TLS: on one machine, or in a network that you trust.")
     ] = False,
     allow_outside: AllowOutside = False,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
-    dry_run: Annotated[bool, typer.Option(help="Train, show what would be sent, and send nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train, show what would be sent, and send nothing.")
+    ] = False,
     run_config: Annotated[
         list[str] | None, typer.Option(help="For --dry-run: config keys of the run, as \"key=value key='text'\".")
     ] = None,
@@ -157,7 +159,7 @@ def join(
         raise print_failure(console, f"{missing[0]} does not exist: correct the path")
     given = {"name": name, "data-path": _absolute(data), "architecture": architecture, "upload": upload}
     privacy = {"max-membership-auc": max_membership_auc, "dp-epsilon": dp_epsilon}
-    refused = {"warm-start": warm_start, "share-evaluation": share_evaluation}
+    refused = {"warm-start": not no_warm_start, "share-evaluation": not no_share_evaluation}
     node_config = {k: v for k, v in given.items() if v} | {k: v for k, v in privacy.items() if v is not None}
     node_config |= {k: v for k, v in refused.items() if not v}
     node_config |= {"allow-outside": True} if allow_outside else {}

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from click import Command, Group
+from typer.testing import CliRunner
 
 from common.config import Config
 from common.config.overrides import parse_pairs
@@ -98,6 +100,23 @@ def test_documented_command_can_be_parsed(document: str, words: list[str]):
 
 def test_commands_are_found_in_every_document():
     assert {document for document, _ in commands()} == set(DOCUMENTS)
+
+
+def below(group: Group, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command of a group."""
+    for name, command in group.commands.items():
+        yield from below(command, *words, name) if isinstance(command, Group) else [(*words, name)]
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_help_cuts_no_option_off_in_a_terminal_of_80_columns(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown = {words: CliRunner().invoke(APPS[name], [*words, "--help"]).output for words in below(root_command(name))}
+
+    assert {
+        words: cut for words, text in shown.items() if (cut := re.findall(r"--[\w-]+\N{HORIZONTAL ELLIPSIS}", text))
+    } == {}
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])

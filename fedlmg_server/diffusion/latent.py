@@ -3,8 +3,6 @@
 What differs from one kind of pipeline to the other is in `families`.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,9 +27,10 @@ class LatentBackend:
         for part in (self.denoiser, self.vae, self.guidance_vae):
             if all(parameter.dim() < 5 for parameter in part.parameters()):
                 part.to(memory_format=torch.channels_last)
+        self.computes_twice = False
+        """Whether gradients compute activations twice, where a part can."""
         self.denoiser_rests = False
         """Whether the denoiser waits in the processor's memory while images are decoded."""
-        self._ways_to_save = self._save_memory()
 
     def set_timesteps(self, num_steps: int) -> None:
         set_timesteps(self.scheduler, num_steps, self.family.shift_exponent, self.family.has_own_sigmas)
@@ -70,19 +69,15 @@ class LatentBackend:
         return straight_through_clamp(self.family.decode(decoder, x_0).float() / 2 + 0.5)
 
     def save_memory(self) -> str:
-        return next(self._ways_to_save, "")
-
-    def _save_memory(self) -> Iterator[str]:
-        checkpointed = []
-        for part in (self.guidance_vae, self.denoiser):
-            with suppress(ValueError):  # Diffusers' answer for a part that has no checkpoints.
-                part.enable_gradient_checkpointing()
-                checkpointed.append(part)
-        if checkpointed:
-            yield "going on with gradients that compute activations twice"
-        if self.device.type != "cpu" and getattr(self.denoiser, "hf_quantizer", None) is None:
+        if not self.computes_twice:
+            self.computes_twice = True
+            if [part for part in (self.guidance_vae, self.denoiser) if _enable_checkpoints(part)]:
+                return "going on with gradients that compute activations twice"
+        may_rest = self.device.type != "cpu" and getattr(self.denoiser, "hf_quantizer", None) is None
+        if may_rest and not self.denoiser_rests:
             self.denoiser_rests = True
-            yield "going on with a denoiser that waits in the processor's memory while images are decoded"
+            return "going on with a denoiser that waits in the processor's memory while images are decoded"
+        return ""
 
     def check_safety(self, images: torch.Tensor) -> list[bool]:
         if getattr(self.pipeline, "safety_checker", None) is None:
@@ -91,3 +86,12 @@ class LatentBackend:
         arrays = images.permute(0, 2, 3, 1).float().cpu().numpy().copy()
         _, unsafe = self.pipeline.run_safety_checker(arrays, self.device, self.dtype)
         return [not found for found in unsafe]
+
+
+def _enable_checkpoints(part: Any) -> bool:
+    """Whether the part has any."""
+    try:
+        part.enable_gradient_checkpointing()
+    except ValueError:
+        return False
+    return True
