@@ -54,18 +54,12 @@ class Merged:
 
 
 def merge(start: State, members: list[Member], measure: Measure, num_classes: int) -> Merged:
-    """The merge of the members that can be trusted.
-
-    Raises
-    ------
-    ValueError: none of them can be.
-    """
+    """The merge of the members that can be trusted; the start where there are none."""
     accuracy_of_start = measure(start)
     left_out = _find_unfit(start, members, measure, accuracy_of_start, num_classes)
     trusted = [member for member in members if member.client not in left_out]
     if not trusted:
-        reasons = "; ".join(f"{client}: {reason}" for client, reason in left_out.items())
-        raise ValueError(f"no client's classifier can be merged ({reasons}): choose another 'aggregation'")
+        return Merged(dict(start), 0.0, {0.0: accuracy_of_start}, left_out)
     if above_chance(accuracy_of_start, num_classes) < NEAR_CHANCE:
         return Merged(add_differences(start, trusted, 1.0), 1.0, {0.0: accuracy_of_start}, left_out)
     best, accuracies = dict(start), {0.0: accuracy_of_start}
@@ -102,7 +96,7 @@ def _find_unfit(
 ) -> dict[str, str]:
     """Client -> why its classifier must not be merged: too far from the start, or general knowledge lost."""
     norms = {member.client: _length_of_difference(start, member.state) for member in members}
-    usual = median(norms.values())
+    usual = median(norms.values()) if norms else 0.0
     found = {}
     for member in members:
         norm = norms[member.client]

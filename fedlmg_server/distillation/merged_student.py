@@ -14,6 +14,7 @@ from common.upload import Upload, to_wire, weights_digest
 from common.vision.metrics import accuracy, predict
 from fedlmg_server.distillation.merge import Measure, Member, Merged, State, merge
 from fedlmg_server.distillation.student import build_classifier
+from fedlmg_server.events import Note
 from fedlmg_server.general.images import load_general_images
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
@@ -61,17 +62,14 @@ def find_members(run: Run, start: Start, weights: dict[str, float]) -> list[Memb
 
 
 def merge_members(run: Run, start: Start, members: list[Member]) -> tuple[torch.nn.Module, Merged]:
-    """The merge as a model in evaluation mode, and how it came about.
-
-    Raises
-    ------
-    ConfigError: no member can be trusted.
-    """
+    """The merge as a model in evaluation mode, and how it came about. Where no member can be trusted it is the general
+    model, and the run's events say why."""
     model = build_classifier(run, run.config.distillation.student_architecture, len(run.class_names)).to(run.device)
-    try:
-        merged = merge(start.state, members, measure_on_general_images(run, model), len(run.class_names))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    merged = merge(start.state, members, measure_on_general_images(run, model), len(run.class_names))
+    if len(merged.left_out) == len(members):
+        reasons = "; ".join(f"{client}: {reason}" for client, reason in merged.left_out.items())
+        text = f"no client's classifier can be merged ({reasons or 'all are near chance'})"
+        run.workspace.log(Note(text=f"{text}: the model that goes back is the general one"))
     model.load_state_dict(merged.state)
     return model.eval(), merged
 

@@ -96,12 +96,15 @@ def test_member_that_lost_general_knowledge_is_left_out():
     assert list(merged.left_out) == ["poisoned"]
 
 
-def test_merge_of_nobody_that_can_be_trusted_says_why():
+@pytest.mark.parametrize("members", [[("a", [9.0, 2.0])], []], ids=["one that forgot", "nobody"])
+def test_where_nobody_can_be_trusted_the_start_goes_back(members: list):
     def measure(state: dict) -> float:
         return 0.9 if torch.equal(state["weight"], START["weight"]) else 0.1
 
-    with pytest.raises(ValueError, match=r"no client's classifier can be merged \(a: on general images"):
-        merge(START, [member("a", [9.0, 2.0])], measure, 10)
+    merged = merge(START, [member(*each) for each in members], measure, 10)
+
+    assert (merged.scale, list(merged.left_out)) == (0.0, [client for client, _ in members])
+    assert all(torch.equal(merged.state[name], value) for name, value in START.items())
 
 
 def test_average_is_taken_where_general_images_tell_nothing():

@@ -18,6 +18,7 @@ from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.merged_student import GUIDED, Start, find_members
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.events import Note
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.run import Run
 from tests.conftest import make_upload
@@ -153,6 +154,22 @@ def test_guided_student_is_the_model_where_nobody_sent_anything_to_merge(tmp_pat
 
     assert distilled.merged is None
     assert distilled.history
+
+
+def test_where_no_client_s_classifier_can_be_merged_the_general_model_goes_back_and_the_run_says_so(tmp_path: Path):
+    general = make_general()
+    ruined = started("a", general)
+    ruined.arrays["head.bias"] = torch.tensor([1000.0, 0.0])
+    run = make_run(tmp_path, [ruined], general)
+    run.config = replace(run.config, distillation=replace(run.config.distillation, teacher_weighting="uniform"))
+
+    distilled = distil(run, synthetic_images(["a"]))
+
+    returned = distilled.model.state_dict()
+    assert all(torch.equal(returned[name], each) for name, each in Start.of_run(run).state.items())
+    (note,) = (event.text for event in run.workspace.read_events() if isinstance(event, Note))
+    assert note.startswith("no client's classifier can be merged (a: on general images it is 0.00 above chance")
+    assert note.endswith("the model that goes back is the general one")
 
 
 def test_description_of_the_model_says_how_it_was_merged(tmp_path: Path):
