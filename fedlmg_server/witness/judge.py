@@ -91,8 +91,8 @@ def read_own(run: Run, upload: Upload, images: Images) -> torch.Tensor:
 def show_any_look(
     backend: DiffusionBackend, run: Run, upload: Upload, held_out: LabeledView | None
 ) -> tuple[Images, torch.Tensor]:
-    """Images in no client's look, with labels in the upload's held classes: general ones, or where these lack a class
-    such as the diffusion model draws by itself."""
+    """General images, with labels in the upload's held classes. Where they lack one of these classes, the diffusion
+    model draws images without guidance instead."""
     names, count = general_class_names(run), len(upload.held_class_names)
     if held_out and not (_find_columns(run, upload, names) < 0).any():
         images, labels = _choose_held(run, upload, names, held_out)

@@ -37,26 +37,31 @@ def draw_styled(backend: DiffusionBackend, run: Run, upload: Upload) -> tuple[to
     """
     if (guidance := _guide(run, upload, backend.device)) is None:
         return None
-    names, config = upload.held_class_names, _settings(run.config.synthesis)
-    per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(names)))
-    planned = plan_images(run.config.seed, f"{OWNER} {upload.client}", names, per_class)
-    return _draw(backend, guidance, planned, names, config)
+    return _draw(backend, run, upload.held_class_names, f"{OWNER} {upload.client}", guidance)
 
 
 def draw_plain(backend: DiffusionBackend, run: Run, class_names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of these classes that nobody guides, the same: in whatever looks the diffusion model knows."""
-    per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(class_names)))
-    planned = plan_images(run.config.seed, OWNER, class_names, per_class)
-    return _draw(backend, None, planned, class_names, _settings(run.config.synthesis))
+    """Unguided images uint8 (N, 3, h, w), in whatever looks the diffusion model knows, and labels (N,) in the classes.
+
+    Raises
+    ------
+    ValueError: images that are not finite.
+    """
+    return _draw(backend, run, class_names, OWNER)
 
 
 def _draw(
     backend: DiffusionBackend,
-    guidance: ClassifierGuidance | None,
-    planned: list[PlannedImage],
+    run: Run,
     class_names: list[str],
-    config: SynthesisConfig,
+    owner: str,
+    guidance: ClassifierGuidance | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """owner: stands for a client's name in the seeds of the images."""
+    config = _settings(run.config.synthesis)
+    per_class = max(1, min(IMAGES_PER_CLASS, MOST_IMAGES // len(class_names)))
+    planned = plan_images(run.config.seed, owner, class_names, per_class)
+
     def generate(part: list[PlannedImage]) -> torch.Tensor:
         return generate_batch(backend, guidance, part, class_names, config)
 
