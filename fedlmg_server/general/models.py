@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 
 from common.config import ConfigError
 from common.models import architectures, pretrained
@@ -74,7 +75,9 @@ def _check_size(run: Run, job: Job) -> None:
     asked = {name.strip() for name in run.config.training.architectures.split(",")}
     if job.architecture in asked | {run.config.distillation.student_architecture}:
         return
-    if (count := sum(parameter.numel() for parameter in job.build().parameters())) > MOST_WEIGHTS:
+    with init_empty_weights():
+        count = sum(parameter.numel() for parameter in job.build().parameters())
+    if count > MOST_WEIGHTS:
         raise ConfigError(
             f"it has {count / 1e6:.0f} million weights, and of nets that clients choose the server trains those of "
             f"{MOST_WEIGHTS / 1e6:.0f} million at most: name it in 'architectures' to have one"
