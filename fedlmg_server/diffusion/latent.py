@@ -17,8 +17,9 @@ from fedlmg_server.diffusion.prediction import Prediction, from_model_output
 class LatentBackend:
     """The frozen denoiser and autoencoder of one pipeline; `guidance_decoder`, if given, decodes for gradients only."""
 
-    def __init__(self, family: Family, scheduler: Any, guidance_decoder: Any = None):
+    def __init__(self, family: Family, scheduler: Any, guidance_decoder: Any = None, pixels: int | None = None):
         self.family, self.pipeline, self.scheduler = family, family.pipeline, scheduler
+        self.pixels = pixels
         self.condition = family.condition
         self.device, self.dtype = self.pipeline.device, self.pipeline.dtype
         self.denoiser, self.vae, self.guidance_vae = family.denoiser, family.vae, guidance_decoder or family.vae

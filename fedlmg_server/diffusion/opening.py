@@ -70,7 +70,7 @@ def load_backend(config: SynthesisConfig, device: torch.device, texts: Texts | N
         family.condition = kept or family.condition
         if isinstance(family.condition, Prompts):
             family.condition.wording = wording
-        backend = LatentBackend(family, scheduler, decoder and decoder.to(device))
+        backend = LatentBackend(family, scheduler, decoder and decoder.to(device), description.pixels)
     if config.compile:
         _compile(backend)
     return backend

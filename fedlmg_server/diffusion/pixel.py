@@ -20,6 +20,7 @@ class PixelBackend:
 
     def __init__(self, pipeline: DiffusionPipeline, scheduler: Any, class_names: list[str]):
         self.denoiser, self.scheduler = pipeline.unet, scheduler
+        self.pixels: int | None = self.denoiser.config.sample_size
         self.labels = {name: index for index, name in enumerate(class_names)}
         self.device, self.dtype = pipeline.device, pipeline.dtype
         freeze(self.denoiser)

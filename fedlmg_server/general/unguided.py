@@ -90,7 +90,7 @@ class Plan:
 
     def work(self, backend: DiffusionBackend, rank: int, world_size: int) -> None:
         """Generate what is missing of every `world_size`-th batch, from number `rank`."""
-        generate = WithinMemory(partial(self._generate, backend), backend.save_memory)
+        generate = WithinMemory(partial(self._generate, backend), backend)
         for number in range(rank, len(self.batches), world_size):
             if self.file(number).exists():
                 continue

@@ -79,9 +79,7 @@ def time_images(
     drawn: classes of the images. class_names: all that the classifier knows; None: these.
     """
     settings, names = config.synthesis, class_names or drawn
-    generate = WithinMemory(
-        lambda batch: generate_batch(backend, guidance, batch, names, settings), backend.save_memory
-    )
+    generate = WithinMemory(lambda batch: generate_batch(backend, guidance, batch, names, settings), backend)
     per_class = -(-PROBE_IMAGES // len(drawn))
     batch = plan.plan_images(config.seed, "", drawn, per_class)[:PROBE_IMAGES]
     generate(batch if settings.compile else batch[:1])

@@ -65,7 +65,7 @@ def generate_for_client(
         losses.append((len(part), trace))
         return images
 
-    within_memory = WithinMemory(generate, backend.save_memory)
+    within_memory = WithinMemory(generate, backend)
     generated = 0
     for number in range(rank, len(batches), world_size):
         batch = batches[number]

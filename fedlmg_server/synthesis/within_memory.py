@@ -4,16 +4,18 @@ from collections.abc import Callable
 
 import torch
 
+from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.synthesis.plan import PlannedImage
+from fedlmg_server.synthesis.room import Room
 
 
 class WithinMemory:
     """Generates a batch at once; when memory runs out, in halves from then on, and where it does not hold one image, by
-    one after the other of the ways to save it."""
+    one after the other of the backend's ways to save it. On a processor, large images begin with few (see `room`)."""
 
-    def __init__(self, generate: Callable[[list[PlannedImage]], torch.Tensor], save_memory: Callable[[], str]):
-        """save_memory: as of a backend."""
-        self.generate, self.save_memory = generate, save_memory
+    def __init__(self, generate: Callable[[list[PlannedImage]], torch.Tensor], backend: DiffusionBackend):
+        self.generate, self.backend = generate, backend
+        self.room = Room(backend.device, backend.pixels)
         self.most: int | None = None
         """Images that the memory was found to hold; None: not known yet."""
 
@@ -26,9 +28,9 @@ class WithinMemory:
         """
         images = []
         while batch:
-            part = batch[: self.most]
+            part = batch[: self._most(batch)]
             try:
-                images.append(self.generate(part))
+                images.append(self._draw(part, is_whole=len(part) == len(batch)))
                 batch = batch[len(part) :]
                 continue
             except torch.OutOfMemoryError:
@@ -38,9 +40,18 @@ class WithinMemory:
             print(f"out of memory with {len(part)} images at once: {change}", flush=True)
         return torch.cat(images)
 
+    def _draw(self, part: list[PlannedImage], is_whole: bool) -> torch.Tensor:
+        if self.room.most is None or is_whole:
+            return self.generate(part)
+        with self.room.measuring(len(part)):
+            return self.generate(part)
+
+    def _most(self, batch: list[PlannedImage]) -> int:
+        return min(most for most in (len(batch), self.most, self.room.most) if most)
+
     def _need_less(self, num_images: int) -> str:
         """What is different from now on; empty: nothing can be."""
         if num_images == 1:
-            return self.save_memory()
+            return self.backend.save_memory()
         self.most = num_images // 2
         return f"going on with {self.most}"

@@ -65,7 +65,7 @@ def _draw(
     def generate(part: list[PlannedImage]) -> torch.Tensor:
         return generate_batch(backend, guidance, part, class_names, config)
 
-    within_memory = WithinMemory(generate, backend.save_memory)
+    within_memory = WithinMemory(generate, backend)
     batches = split_into_batches(planned, config.synthesis_batch_size)
     pixels = torch.cat([to_pixels(within_memory(batch)) for batch in batches])
     return pixels, torch.tensor([class_names.index(image.class_name) for image in planned])

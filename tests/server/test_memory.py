@@ -87,7 +87,7 @@ def test_one_image_that_memory_does_not_hold_is_drawn_in_a_way_that_needs_less(
             raise torch.OutOfMemoryError
         return generate_batch(backend, guidance, part, NAMES, config)
 
-    images = WithinMemory(generate, backend.save_memory)(PLANNED)
+    images = WithinMemory(generate, backend)(PLANNED)
 
     assert asked == [2, 1, 1, 1]
     assert len(images) == 2
@@ -104,7 +104,7 @@ def test_memory_that_holds_no_image_in_any_way_is_told(folder: Path):
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        WithinMemory(generate, backend.save_memory)(PLANNED)
+        WithinMemory(generate, backend)(PLANNED)
 
 
 def test_decoder_without_checkpoints_is_passed_over(tmp_path: Path):
