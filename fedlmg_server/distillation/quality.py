@@ -23,7 +23,7 @@ NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
 """Quality below which a client is left out, and from which it has full weight; measured on the embedded federation."""
 MOST_BY_WORD = NEAR_CHANCE
 """Quality that a client's own word can get it: half of the full weight."""
-MOST_READ = 24
+MOST_READ = 16
 """Other clients whose images a client is shown: enough for a median."""
 MOST_OF_ONE = 1000
 """Images of each of them; the plan has classes in turn, so the first ones are class-balanced."""
