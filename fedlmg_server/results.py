@@ -92,7 +92,7 @@ class ModelResult(Contract):
     aggregation: str
     architecture: str
     accuracy: Fraction | None
-    """Mean over the clients' test images."""
+    """Mean over the clients in the model, each on its own test images."""
 
 
 class MethodResult(Contract):

@@ -94,19 +94,20 @@ def _bars(results: Results) -> dict | None:
 
 
 def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
-    panels: dict[str, dict[str, plots.Curve]] = {
-        "Clients: training loss": {},
-        "Clients: validation accuracy": {},
-        "Distillation: loss": {},
-    }
+    panels: dict[str, dict[str, plots.Curve]] = {"Clients: training loss": {}, "Clients: validation accuracy": {}}
     for folder, said in list(_manifests(workspace))[:MAX_LINES]:
         name = names.get(folder, folder)
         panels["Clients: training loss"][name] = said.training.losses()
         panels["Clients: validation accuracy"][name] = said.training.validation_accuracies()
-    for name, history in _read_json(workspace / "report" / "histories.json").items():
-        panels["Distillation: loss"][name] = read_curve(history, "loss")
     for title, lines in panels.items():
         yield from _plot(title, lines, "epoch")
+    # An epoch of a student with general images takes many times the updates of one without.
+    students = {
+        name: [(100 * epoch / curve[-1][0], loss) for epoch, loss in curve]
+        for name, history in _read_json(workspace / "report" / "histories.json").items()
+        if (curve := read_curve(history, "loss")) and curve[-1][0] > 0
+    }
+    yield from _plot("Distillation: loss", students, "share of the training, %")
 
 
 def _manifests(workspace: Path) -> Iterator[tuple[str, Manifest]]:

@@ -223,6 +223,15 @@ def test_page_says_what_the_round_was_worth(tmp_path: Path):
     assert "Without the round the mean client would have 81.2 %, with it 81.7" in html
 
 
+def test_students_of_few_and_many_epochs_share_a_plot(tmp_path: Path):
+    short, long = ([{"epoch": epoch * size, "loss": 1 / epoch} for epoch in (1, 2)] for size in (0.1, 30))
+    write_json(tmp_path / "report" / "histories.json", {"short": short, "long": long})
+
+    html = page.render(tmp_path, results.make_results(**warm_figures()))
+
+    assert "Distillation: loss by share of the training, %: short from 1 to 0.5, long from 1 to 0.5" in html
+
+
 def test_page_without_a_warm_start_says_nothing_of_it(html: str):
     assert not any(text in html for text in ("What the round was worth", "general model", "personal"))
 
