@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from accelerate.utils import memory
 
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.synthesis.plan import PlannedImage
@@ -24,7 +25,7 @@ class WithinMemory:
 
         Raises
         ------
-        torch.OutOfMemoryError: the memory does not hold even one image, in any way.
+        RuntimeError: the memory does not hold even one image, in any way.
         """
         images = []
         while batch:
@@ -33,8 +34,8 @@ class WithinMemory:
                 images.append(self._draw(part, is_whole=len(part) == len(batch)))
                 batch = batch[len(part) :]
                 continue
-            except torch.OutOfMemoryError:
-                if not (change := self._need_less(len(part))):
+            except RuntimeError as error:
+                if not (_is_out_of_memory(error) and (change := self._need_less(len(part)))):
                     raise
             torch.cuda.empty_cache()
             print(f"out of memory with {len(part)} images at once: {change}", flush=True)
@@ -55,3 +56,8 @@ class WithinMemory:
             return self.backend.save_memory()
         self.most = num_images // 2
         return f"going on with {self.most}"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """That of an accelerator has a class of its own, that of a processor only a text."""
+    return isinstance(error, torch.OutOfMemoryError) or memory.should_reduce_batch_size(error)

@@ -97,6 +97,30 @@ def test_one_image_that_memory_does_not_hold_is_drawn_in_a_way_that_needs_less(
     ]
 
 
+def test_a_processor_s_memory_that_runs_out_halves_the_batch(folder: Path):
+    backend, _ = opened(folder)
+    asked = []
+
+    def generate(part: list) -> torch.Tensor:
+        asked.append(len(part))
+        return torch.empty(len(part), 3, 1, 2**50 if len(part) > 1 else 1)  # More than any machine has.
+
+    images = WithinMemory(generate, backend)(PLANNED)
+
+    assert asked == [2, 1, 1]
+    assert len(images) == 2
+
+
+def test_a_fault_that_is_not_of_memory_is_told(folder: Path):
+    backend, _ = opened(folder)
+
+    def generate(part: list) -> torch.Tensor:
+        return torch.zeros(1) @ torch.zeros(2)
+
+    with pytest.raises(RuntimeError, match="size"):
+        WithinMemory(generate, backend)(PLANNED)
+
+
 def test_memory_that_holds_no_image_in_any_way_is_told(folder: Path):
     backend, _ = opened(folder)
 
