@@ -3,7 +3,14 @@
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
 METHODS = (
     *("local-own", "local-all", "ensemble"),
-    *("general", "general-stain-normalised", "general-same-seconds", "no-federation", "no-federation-all"),
+    *(
+        "general",
+        "general-stain-normalised",
+        "general-same-seconds",
+        "general-same-updates",
+        "no-federation",
+        "no-federation-all",
+    ),
     *(f"prompts-only-{distillation}" for distillation in DISTILLATIONS),
     "prompts-only-same-seconds",
     *(f"fedlmg-{distillation}" for distillation in DISTILLATIONS),
@@ -19,6 +26,7 @@ TITLES = {
     "general": "general (no client)",
     "general-stain-normalised": "general (no client, stain normalised)",
     "general-same-seconds": "general (no client, same seconds)",
+    "general-same-updates": "general (no client, same updates)",
     "no-federation": "no federation (own test set)",
     "no-federation-all": "no federation (all test sets)",
     "prompts-only-same-seconds": "prompts-only (same seconds)",

@@ -35,6 +35,7 @@ from fedlmg_server.results import MethodResult, Results, read_results
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "general-stain-normalised": stain.stain_normalised,
     "general-same-seconds": same_seconds.general,
+    "general-same-updates": same_seconds.general_same_updates,
     "prompts-only-same-seconds": same_seconds.prompts_only,
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,

@@ -5,7 +5,7 @@ images flatter guidance. Here the student takes as many updates as every other, 
 the seconds of guided synthesis, in a warm-started run beside general images as the other students.
 
 `general-same-seconds`: the general model of the student's architecture, trained for as many more seconds as synthesis
-and distillation took.
+and distillation took. `general-same-updates`: for as many more updates as a student takes.
 """
 
 import time
@@ -26,6 +26,7 @@ from fedlmg_server.trainer import TrainingSet
 
 METHOD = "prompts-only"
 """The stage and the folder of unguided images."""
+NO_GENERAL_IMAGES = "the run has no general images to train on: set 'warm-start'"
 PROBE = 20
 """Batches by which the speed of training is measured."""
 
@@ -63,9 +64,25 @@ def general(run: VirtualRun) -> Outcome:
     stages = run.workspace.stage_seconds()
     seconds = stages.get("synthesis", 0.0) + stages.get("distillation", 0.0)
     if not run.config.general.warm_start or not seconds:
-        raise DoesNotApply("the run has no general images to train on: set 'warm-start'")
-    images, cost = load_general_images(run), Cost()
-    more, architecture = round(seconds / seconds_of_update(run, images)), run.config.distillation.student_architecture
+        raise DoesNotApply(NO_GENERAL_IMAGES)
+    images = load_general_images(run)
+    return _train_longer(run, images, round(seconds / seconds_of_update(run, images)))
+
+
+def general_same_updates(run: VirtualRun) -> Outcome:
+    """
+    Raises
+    ------
+    DoesNotApply: the run has no general images.
+    """
+    if not run.config.general.warm_start:
+        raise DoesNotApply(NO_GENERAL_IMAGES)
+    return _train_longer(run, load_general_images(run), run.num_updates)
+
+
+def _train_longer(run: VirtualRun, images: GeneralImages, more: int) -> Outcome:
+    """The general model of the student's architecture, trained for `more` updates than it was."""
+    cost, architecture = Cost(), run.config.distillation.student_architecture
     known = find_general_model(run, architecture)
     num_updates = (known.num_updates if known else 0) or run.config.general.general_updates
     with cost.timed("server"):
