@@ -14,6 +14,7 @@ import torch
 
 from common.config.run import DistillationConfig
 from common.models import architectures, pretrained
+from common.models.small import SPREAD, spread_weights
 from common.processes import num_processors
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import to_wire
@@ -101,13 +102,18 @@ class Job:
         parts += architectures.hash_source(self.architecture, self.builders).values()
         if self.from_imagenet:
             parts.append(pretrained.digest(architectures.base_architecture(self.architecture), IMAGENET))
+        if self.architecture in SPREAD:
+            parts.append("spread weights")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def build(self) -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             size = self.preprocess.image_size
-            return architectures.build(self.architecture, len(self.class_names), size, self.builders)
+            model = architectures.build(self.architecture, len(self.class_names), size, self.builders)
+            if self.architecture in SPREAD:
+                spread_weights(model)
+            return model
 
     def run(
         self, images: GeneralImages, on_updates: OnUpdates = lambda done, more: None, may_go_on: bool = True
