@@ -3,20 +3,21 @@
 from collections.abc import Callable
 
 import torch
-from accelerate.utils import memory
+from accelerate.utils.memory import should_reduce_batch_size
 
 from fedlmg_server.diffusion.backend import DiffusionBackend
 from fedlmg_server.synthesis.plan import PlannedImage
-from fedlmg_server.synthesis.room import Room
+from fedlmg_server.synthesis.processor_memory import ProcessorMemory
 
 
 class WithinMemory:
     """Generates a batch at once; when memory runs out, in halves from then on, and where it does not hold one image, by
-    one after the other of the backend's ways to save it. On a processor, large images begin with few (see `room`)."""
+    one after the other of the backend's ways to save it. On a processor, parts of large images begin small (see
+    `processor_memory`)."""
 
     def __init__(self, generate: Callable[[list[PlannedImage]], torch.Tensor], backend: DiffusionBackend):
         self.generate, self.backend = generate, backend
-        self.room = Room(backend.device, backend.pixels)
+        self.memory = ProcessorMemory(backend.device, backend.pixels)
         self.most: int | None = None
         """Images that the memory was found to hold; None: not known yet."""
 
@@ -42,13 +43,13 @@ class WithinMemory:
         return torch.cat(images)
 
     def _draw(self, part: list[PlannedImage], is_whole: bool) -> torch.Tensor:
-        if self.room.most is None or is_whole:
+        if self.memory.most is None or is_whole:
             return self.generate(part)
-        with self.room.measuring(len(part)):
+        with self.memory.measuring(len(part)):
             return self.generate(part)
 
     def _most(self, batch: list[PlannedImage]) -> int:
-        return min(most for most in (len(batch), self.most, self.room.most) if most)
+        return min(most for most in (len(batch), self.most, self.memory.most) if most)
 
     def _need_less(self, num_images: int) -> str:
         """What is different from now on; empty: nothing can be."""
@@ -60,4 +61,4 @@ class WithinMemory:
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """That of an accelerator has a class of its own, that of a processor only a text."""
-    return isinstance(error, torch.OutOfMemoryError) or memory.should_reduce_batch_size(error)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)

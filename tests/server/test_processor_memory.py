@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from fedlmg_server.synthesis import room
+from fedlmg_server.synthesis import processor_memory
 from fedlmg_server.synthesis.plan import PlannedImage, plan_images
 from fedlmg_server.synthesis.within_memory import WithinMemory
 
@@ -25,14 +25,14 @@ class Backend:
 
 def draw(pixels: int, megabytes_free: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images are drawn at once, part by part, by one process."""
-    monkeypatch.setattr(room, "measure_free_memory", lambda device: megabytes_free * 10**6)
-    monkeypatch.setattr(room, "num_processors", lambda: 1)
+    monkeypatch.setattr(processor_memory, "measure_free_memory", lambda device: megabytes_free * 10**6)
+    monkeypatch.setattr(processor_memory, "num_processors", lambda: 1)
     sizes = []
 
     def generate(part: list[PlannedImage]) -> torch.Tensor:
         sizes.append(len(part))
         activations = torch.ones(len(part), MEGABYTES * 10**6 // 4)
-        time.sleep(5 * room.POLL_SECONDS)
+        time.sleep(5 * processor_memory.POLL_SECONDS)
         return torch.zeros(len(activations), 3, 1, 1)
 
     images = WithinMemory(generate, Backend(pixels))(PLANNED)

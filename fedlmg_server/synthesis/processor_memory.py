@@ -23,7 +23,7 @@ GROWTH = 4
 POLL_SECONDS = 0.02
 
 
-class Room:
+class ProcessorMemory:
     """Measures what parts of batches take on a processor; `most` is what the next part may have, None: anything."""
 
     def __init__(self, device: torch.device, pixels: int | None):
