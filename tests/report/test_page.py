@@ -236,6 +236,13 @@ def test_page_without_a_warm_start_says_nothing_of_it(html: str):
     assert not any(text in html for text in ("What the round was worth", "general model", "personal"))
 
 
+def test_page_of_personal_models_from_scratch_tells_of_no_general_model(tmp_path: Path):
+    html = page.render(tmp_path, results.make_results(**warm_figures() | {"general": None}))
+
+    assert "The server had made the general model" not in html
+    assert "Clients fine-tuned what came back." in html
+
+
 def test_sentences_of_many_clients_are_folded(tmp_path: Path):
     many = warm_figures()
     many["clients"] = {f"site-{number}": many["clients"]["mnist"] for number in range(13)}
