@@ -12,7 +12,7 @@ from fedlmg_server.baselines import (
     fedprox,
     linear_probe,
     merging,
-    same_seconds,
+    same_effort,
     stain,
     start,
     weighted_ensemble,
@@ -34,9 +34,9 @@ from fedlmg_server.results import MethodResult, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "general-stain-normalised": stain.stain_normalised,
-    "general-same-seconds": same_seconds.general,
-    "general-same-updates": same_seconds.general_same_updates,
-    "prompts-only-same-seconds": same_seconds.prompts_only,
+    "general-same-seconds": same_effort.general_same_seconds,
+    "general-same-updates": same_effort.general_same_updates,
+    "prompts-only-same-seconds": same_effort.prompts_only,
     "ensemble-by-quality": weighted_ensemble.by_quality,
     "fedavg-one-shot": fedavg.one_shot,
     "feddf": feddf.feddf,

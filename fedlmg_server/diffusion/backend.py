@@ -18,7 +18,7 @@ class DiffusionBackend(Protocol):
     scheduler: Any
     """A diffusers scheduler, variance-preserving or of flow matching; `set_timesteps` sets its steps."""
     pixels: int | None
-    """Of a side of an image; None: not known before one is drawn."""
+    """Of a side of an image; None: unknown."""
 
     def set_timesteps(self, num_steps: int) -> None:
         """Set the scheduler's steps, as the model's own pipeline would; `index` below counts them from 0."""

@@ -133,7 +133,7 @@ def _watch(process: subprocess.Popen) -> int:
                     memory = each.memory_full_info()
                     held += getattr(memory, "pss", memory.rss)
         peak = max(peak, held)
-        time.sleep(3)  # To ask takes many processes a while.
+        time.sleep(3)  # Each look at so many processes takes a while.
     return peak
 
 

@@ -1,4 +1,4 @@
-"""What the server could have learned without guidance, or without any client, in the seconds that the run took it.
+"""What the server could have learned without guidance, or without any client, in the same seconds or updates.
 
 `prompts-only-same-seconds`: an unguided image takes a fraction of a guided one's seconds, so that equal numbers of
 images flatter guidance. Here the student takes as many updates as every other, on as many unguided images as fit into
@@ -55,7 +55,7 @@ def prompts_only(run: VirtualRun) -> Outcome:
     return Outcome(run.measure(model), cost)
 
 
-def general(run: VirtualRun) -> Outcome:
+def general_same_seconds(run: VirtualRun) -> Outcome:
     """
     Raises
     ------
@@ -81,7 +81,7 @@ def general_same_updates(run: VirtualRun) -> Outcome:
 
 
 def _train_longer(run: VirtualRun, images: GeneralImages, more: int) -> Outcome:
-    """The general model of the student's architecture, trained for `more` updates than it was."""
+    """The general model of the student's architecture, trained for `more` updates beyond its own."""
     cost, architecture = Cost(), run.config.distillation.student_architecture
     known = find_general_model(run, architecture)
     num_updates = (known.num_updates if known else 0) or run.config.general.general_updates

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.config import Config
 from common.datasets.labeled_images import LabeledView
-from fedlmg_server.baselines import methods, same_seconds
+from fedlmg_server.baselines import methods, same_effort
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.events import StageFinished
@@ -53,12 +53,12 @@ def draw_plain_shades(workspace: Workspace, world_size: int, asked: list[str]) -
 
 
 def test_four_times_as_fast_makes_four_times_as_many(compared: VirtualRun):
-    assert same_seconds.images_per_class(compared) == 4 * 8
+    assert same_effort.images_per_class(compared) == 4 * 8
 
 
 def test_a_run_without_unguided_images_is_sent_for_them(uploads, tmp_path: Path):
     with pytest.raises(DoesNotApply, match="fedlmg run --compare"):
-        same_seconds.images_per_class(virtual_run(uploads, tmp_path))
+        same_effort.images_per_class(virtual_run(uploads, tmp_path))
 
 
 def test_the_student_learns_from_all_of_them(compared: VirtualRun, monkeypatch: pytest.MonkeyPatch):
@@ -77,10 +77,10 @@ def test_after_a_warm_start_the_student_also_sees_general_images(compared: Virtu
     compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
     general = LabeledView.of(shown(compared.uploads[0]))
     data = GeneralImages(general, general, "public")
-    monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
+    monkeypatch.setattr(same_effort, "load_general_images", lambda run: data)
     monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
-    train = same_seconds.train_student
-    monkeypatch.setattr(same_seconds, "train_student", lambda run, data: seen.append(data) or train(run, data))
+    train = same_effort.train_student
+    monkeypatch.setattr(same_effort, "train_student", lambda run, data: seen.append(data) or train(run, data))
 
     outcome = methods.measure_method("prompts-only-same-seconds", compared)
 
@@ -122,8 +122,8 @@ def test_the_general_model_is_trained_for_as_long_as_the_server_takes(
     compared.config = Config.from_run_config(compared.config.to_run_config() | keys)
     general = LabeledView.of(shown(compared.uploads[0]))
     data = GeneralImages(general, general, "public")
-    monkeypatch.setattr(same_seconds, "load_general_images", lambda run: data)
-    monkeypatch.setattr(same_seconds, "seconds_of_update", lambda *_: seconds_of_update)
+    monkeypatch.setattr(same_effort, "load_general_images", lambda run: data)
+    monkeypatch.setattr(same_effort, "seconds_of_update", lambda *_: seconds_of_update)
     run_job = Job.run
     monkeypatch.setattr(
         Job, "run", lambda job, *given, **asked: trained.append(job.num_updates) or run_job(job, *given, **asked)
