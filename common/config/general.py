@@ -29,9 +29,9 @@ class GeneralConfig:
     num_general_images: NonNegativeInt = 0
     """Most general images. 0 stands for 20,000 public ones, or for 3,000 unguided ones, but for no more of these than
     take about as long as the guided images."""
-    general_updates: Count = 1800
+    general_updates: Count = 5400
     """Batches for which a general model is trained. One that then reads fewer than 80 % of held-out general images goes
-    on, for up to four times as many, while doubling them gains 2 points."""
+    on for as many again, and keeps what that gains."""
     looks: Literal["none", "digits", "photos", "microscopy"] = "digits"
     """How general and synthetic images are varied in training. `none`: small shifts, turns and zooms alone. `digits`:
     also contrast, colour and resolution. `photos`: also hue, saturation, gamma, blur, crops and mirror images.

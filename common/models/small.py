@@ -76,6 +76,7 @@ def small_convnext(num_classes: int) -> nn.Module:
     net = ConvNeXt(settings, stochastic_depth_prob=0.0, layer_scale=1.0, num_classes=num_classes)
     stem = net.features[0][0]
     net.features[0][0] = nn.Conv2d(3, stem.out_channels, kernel_size=2, stride=2)
+    _spread_weights(net)
     return net
 
 
@@ -87,10 +88,12 @@ def small_mlp(num_classes: int) -> nn.Module:
 
 def small_vit(num_classes: int, image_size: int) -> nn.Module:
     """A vision transformer of four layers on 8 x 8 patches; about 0.31 million parameters at 32 pixels."""
-    return VisionTransformer(image_size, patch_size(image_size), 4, 4, 96, 192, num_classes=num_classes)
+    net = VisionTransformer(image_size, patch_size(image_size), 4, 4, 96, 192, num_classes=num_classes)
+    _spread_weights(net)
+    return net
 
 
-def spread_weights(net: nn.Module) -> None:
+def _spread_weights(net: nn.Module) -> None:
     """Draw the weights of every convolution and linear layer anew, of variance 1 / (inputs of a neuron).
 
     torchvision's ConvNeXt and VisionTransformer draw many with the standard deviation 0.02 of wide nets. Nets as narrow
@@ -111,5 +114,3 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 """Name -> a function of the number of classes that builds a net for images of any size."""
 SMALL_OF_ONE_SIZE: dict[str, Callable[[int, int], nn.Module]] = {"small_vit": small_vit}
 """Name -> a function of the number of classes and the image size."""
-SPREAD = ("small_convnext", "small_vit")
-"""Nets that need `spread_weights` to learn from varied images. A client's own training begins without it."""

@@ -14,7 +14,6 @@ import torch
 
 from common.config.run import DistillationConfig
 from common.models import architectures, pretrained
-from common.models.small import SPREAD, spread_weights
 from common.processes import num_processors
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import to_wire
@@ -25,12 +24,10 @@ from fedlmg_server import trainer
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.trainer import TrainingSet
 
-RECIPE = 3
+RECIPE = 4
 """Number of the training below: a cached model of another one is not used."""
 WELL_READ = 0.8
-"""A model that reads this share of held-out general images is trained no longer."""
-MOST_CYCLES, LEAST_GAIN = 4, 0.02
-"""A model that reads less learns for as long again, and then for as long as before again, while that gains so much."""
+"""A model that reads a smaller share of held-out general images learns for as long again."""
 NEAR_CHANCE = 0.15
 """How far above chance a model must read held-out general images to be offered (0 is chance, 1 is perfect)."""
 POLL_SECONDS = 1.0
@@ -84,7 +81,7 @@ class Job:
     looks: str
     seed: int
     num_updates: int
-    """Of a cycle of the learning rate; a model that reads few images takes more of them."""
+    """Of a cycle of the learning rate; a model that reads few images takes two of them."""
     builders: frozenset[str]
     device: torch.device
     from_imagenet: bool = False
@@ -102,18 +99,13 @@ class Job:
         parts += architectures.hash_source(self.architecture, self.builders).values()
         if self.from_imagenet:
             parts.append(pretrained.digest(architectures.base_architecture(self.architecture), IMAGENET))
-        if self.architecture in SPREAD:
-            parts.append("spread weights")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def build(self) -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             size = self.preprocess.image_size
-            model = architectures.build(self.architecture, len(self.class_names), size, self.builders)
-            if self.architecture in SPREAD:
-                spread_weights(model)
-            return model
+            return architectures.build(self.architecture, len(self.class_names), size, self.builders)
 
     def run(
         self, images: GeneralImages, on_updates: OnUpdates = lambda done, more: None, may_go_on: bool = True
@@ -127,14 +119,10 @@ class Job:
                 print(f"general model of '{self.architecture}': {taken}", flush=True)
             model = model.to(self.device)
             made = self._train(model, images, self.num_updates, 0, on_updates)
-            while may_go_on and made.is_offered and made.num_held_out and made.accuracy < WELL_READ:
-                more = made.num_updates
-                if made.num_updates + more > MOST_CYCLES * self.num_updates:
-                    break
-                on_updates(0, more)
-                former, made = made, self._train(model, images, more, made.num_updates, on_updates)
-                if made.accuracy < former.accuracy + LEAST_GAIN:
-                    return max(former, made, key=lambda each: each.accuracy)
+            if may_go_on and made.is_offered and made.num_held_out and made.accuracy < WELL_READ:
+                on_updates(0, self.num_updates)
+                longer = self._train(model, images, self.num_updates, self.num_updates, on_updates)
+                return max(made, longer, key=lambda each: each.accuracy)
         return made
 
     def _train(

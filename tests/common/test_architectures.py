@@ -1,9 +1,10 @@
-"""A user's own builder is imported when it is named by whoever runs this process, and never otherwise."""
+"""Small nets start from weights that learn; a user's own builder is imported only when it is named on this machine."""
 
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.config import Config
 from common.models import architectures
@@ -26,6 +27,16 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "users_nets", raising=False)
     return "users_nets"
+
+
+@pytest.mark.parametrize("name", ["small_convnext", "small_vit"])
+def test_every_layer_of_a_narrow_net_keeps_the_variance_of_its_inputs(name: str):
+    model = architectures.build(name, 10)
+
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    spreads = [float(layer.weight.std() * layer.weight[0].numel() ** 0.5) for layer in layers]
+    assert len(layers) > 5
+    assert all(0.8 < spread < 1.2 for spread in spreads)
 
 
 def test_a_trusted_builder_is_built(nets: str):
