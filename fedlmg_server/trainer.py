@@ -1,6 +1,7 @@
 """Train one classifier on labelled images, with or without a teacher's probabilities.
 
-On an accelerator, images of more than `SMALL` pixels are read in mixed precision. One process trains on one device.
+On an accelerator, images of more than `SMALL` pixels are read in mixed precision. One process trains on one device;
+several may train the same classifier, each on its share of every batch.
 """
 
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 
 from common.config.run import DistillationConfig
 from common.devices import reduced_precision
@@ -62,6 +64,7 @@ def train(
     looks: str = "digits",
     checkpoint: Checkpoint | None = None,
     balanced: bool = False,
+    team: Accelerator | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` after each
     epoch, or after parts of one where it sees less than an epoch.
@@ -69,7 +72,8 @@ def train(
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that baselines with fewer images train as long. `looks`: profile
     by which the images' look is varied. `balanced`: the classes of `data`, which has labels, are drawn alike where
-    their sizes are unlike.
+    their sizes are unlike. `team`: the processes that train this classifier together, all called alike; the first one
+    writes the checkpoint.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -84,9 +88,13 @@ def train(
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
     per_entry = per_epoch if per_epoch <= num_updates else max(1, num_updates // ENTRIES_OF_PART)
+    rank, size = (team.process_index, team.num_processes) if team else (0, 1)
+    # Shares may differ by an image. The team's gradient is the mean of its processes' gradients.
+    weight = len(range(rank, batch_size, size)) * size / batch_size
     model.to(memory_format=torch.channels_last).train()
     history: list[dict[str, float]] = []
     update = _resume(checkpoint, model, optimizer, generator, history) if checkpoint else 0
+    learner = team.prepare_model(model) if team else model
     scheduler = make_scheduler(optimizer, num_updates, warm_up, update)
     dtype = reduced_precision(device) if preprocess.image_size > SMALL else torch.float32
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -97,18 +105,19 @@ def train(
             order = balance_rows(labels, generator)
         else:
             order = torch.randperm(len(images), generator=generator)
-        batches = order.split(batch_size)[: min(per_epoch, num_updates - update)]
+        batches = [rows[rank::size] for rows in order.split(batch_size)[: min(per_epoch, num_updates - update)]]
+        varying = generator if size == 1 else _generator_of(rank, generator)
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
-            inputs = preprocess.normalize(vary(shown, looks, generator))
+            inputs = preprocess.normalize(vary(shown, looks, varying))
             asked = None if labels is None else labels[rows]
             taught = None if teacher is None else teacher[rows]
             if taught is not None and taught.dtype != torch.float32:
                 taught = soften(taught.float(), config.temperature)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                logits = model(inputs)
+                logits = learner(inputs)
             loss = distillation_loss(logits.float(), asked, taught, config)
             optimizer.zero_grad()
-            scaler.scale(loss).backward()
+            scaler.scale(loss * weight).backward()
             scaler.step(optimizer)
             scaler.update()
             scheduler.step()
@@ -116,16 +125,24 @@ def train(
             update += 1
             if update % per_entry == 0:
                 epoch = len(history) + 1 if per_entry == per_epoch else round(update / per_epoch, 3)
-                history.append({"epoch": epoch, "loss": round(torch.stack(losses).mean().item(), 5)})
+                mean = torch.stack(losses).mean() * weight
+                mean = team.reduce(mean, "mean") if team else mean
+                history.append({"epoch": epoch, "loss": round(mean.item(), 5)})
                 losses.clear()
                 on_epoch(history[-1])
-        if checkpoint and not losses and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
+        if checkpoint and rank == 0 and not losses and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
             _save(checkpoint, model, optimizer, generator, history, update)
             saved = time.monotonic()
     model.eval()
-    if checkpoint:
+    if checkpoint and rank == 0:
         checkpoint.path.unlink(missing_ok=True)
     return history
+
+
+def _generator_of(rank: int, generator: torch.Generator) -> torch.Generator:
+    """A process's own random numbers for an epoch. They follow from the common ones, which a checkpoint holds."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    return torch.Generator().manual_seed(seed + rank)
 
 
 def _save(

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from common.config import Config, ConfigError
+from common.config import ConfigError
 from common.models import architectures, pretrained
 from common.storage.images import ImageView
 from common.storage.tensors import read_tensors
-from common.vision.preprocessing import IMAGENET, PreprocessSpec
-from fedlmg_server import trainer
+from common.vision.preprocessing import IMAGENET
+from fedlmg_server.distillation.job import Job, train_model
+from fedlmg_server.distillation.team import num_processes, train_as_team
 from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
@@ -59,27 +60,20 @@ def build_classifier(run: Run, architecture: str, num_classes: int) -> torch.nn.
 def train_student(
     run: Run, data: TrainingSet, on_epoch: OnEpoch = lambda entry: None, file: Path | None = None
 ) -> tuple[torch.nn.Module, list[dict]]:
-    """Train one student on `data`; returns it and its loss history. With a `file`, a training that was killed goes on
-    from there."""
+    """Train one student on `data`, on several accelerators where there are; returns it and its loss history. With a
+    `file`, a training that was killed goes on from there."""
     model = make_student(run)
     checkpoint = Checkpoint(file, _key(run, data)) if file else None
+    if (size := num_processes(run.config, run.device)) > 1:
+        weights, history = train_as_team(job_of(run, model), data, run.device, size, on_epoch, checkpoint)
+        model.load_state_dict(weights)
+        return model.eval(), history
     return model, train_model(model, data, run.config, run.num_updates, on_epoch, checkpoint)
 
 
-def train_model(
-    model: torch.nn.Module,
-    data: TrainingSet,
-    config: Config,
-    num_updates: int,
-    on_epoch: OnEpoch = lambda entry: None,
-    checkpoint: Checkpoint | None = None,
-) -> list[dict]:
-    """Train a student in place as the run's config says; returns its loss history."""
-    preprocess = PreprocessSpec.of(config.training.image_size, config.distillation.student_initialisation)
-    looks = config.general.looks
-    return trainer.train(
-        *(model, data, preprocess, config.distillation, config.seed, num_updates, on_epoch, looks, checkpoint)
-    )
+def job_of(run: Run, model: torch.nn.Module) -> Job:
+    """The training of the run's student for another process, from the weights of `model`."""
+    return Job.of(run.config, len(run.class_names), run.num_updates, model)
 
 
 def _key(run: Run, data: TrainingSet) -> str:

@@ -40,7 +40,7 @@ from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.distillation import synthetic_set
 from fedlmg_server.distillation.aggregate import TeacherCache
-from fedlmg_server.distillation.student import train_model
+from fedlmg_server.distillation.job import train_model
 from fedlmg_server.distillation.synthetic_set import SyntheticSet, read_images
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet

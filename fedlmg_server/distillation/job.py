@@ -1,0 +1,73 @@
+"""The training of a student as a process is told it, in numbers and files alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load, save
+
+from common.config import Config
+from common.models import architectures
+from common.vision.preprocessing import PreprocessSpec
+from fedlmg_server import trainer
+from fedlmg_server.trainer import Checkpoint, TrainingSet
+
+Trained = tuple[dict[str, torch.Tensor], list[dict]]
+"""A student's weights on the CPU, and its loss history."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs of a run to train its student."""
+
+    config: Config
+    num_classes: int
+    num_updates: int
+    start: bytes
+    """The student's first weights, as a safetensors file."""
+
+    @classmethod
+    def of(cls, config: Config, num_classes: int, num_updates: int, model: torch.nn.Module) -> "Job":
+        start = save({name: tensor.contiguous() for name, tensor in weights_of(model).items()})
+        return cls(config, num_classes, num_updates, start)
+
+    def train(
+        self,
+        data: TrainingSet,
+        on_epoch: Callable[[dict], None] = lambda entry: None,
+        checkpoint: Checkpoint | None = None,
+        team: Accelerator | None = None,
+    ) -> Trained:
+        """team: as `trainer.train` takes it."""
+        config = self.config
+        architecture, size = config.distillation.student_architecture, config.training.image_size
+        with torch.random.fork_rng(devices=[]):
+            model = architectures.build(architecture, self.num_classes, size, config.builders)
+        model.load_state_dict(load(self.start))
+        if team:
+            model.to(team.device)
+        history = train_model(model, data, config, self.num_updates, on_epoch, checkpoint, team)
+        return weights_of(model), history
+
+
+def train_model(
+    model: torch.nn.Module,
+    data: TrainingSet,
+    config: Config,
+    num_updates: int,
+    on_epoch: Callable[[dict], None] = lambda entry: None,
+    checkpoint: Checkpoint | None = None,
+    team: Accelerator | None = None,
+) -> list[dict]:
+    """Train a student in place as the run's config says; returns its loss history."""
+    preprocess = PreprocessSpec.of(config.training.image_size, config.distillation.student_initialisation)
+    looks = config.general.looks
+    return trainer.train(
+        *(model, data, preprocess, config.distillation, config.seed, num_updates, on_epoch, looks, checkpoint),
+        team=team,
+    )
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,111 @@
+"""Several processes train one student as one process would."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import Config
+from common.config.general import GeneralConfig
+from common.config.run import DistillationConfig, LocalTrainingConfig
+from common.models import architectures
+from fedlmg_server import trainer
+from fedlmg_server.distillation import team
+from fedlmg_server.distillation.job import Job
+from fedlmg_server.distillation.team import train_as_team
+from fedlmg_server.trainer import Checkpoint, TrainingSet
+
+CPU, GREYS = torch.device("cpu"), 8
+CONFIG = Config(
+    general=GeneralConfig(looks="none"),
+    training=LocalTrainingConfig(image_size=16),
+    distillation=DistillationConfig(student_architecture="small_mlp", student_batch_size=15),
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the processes of a team: more threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def greys() -> TrainingSet:
+    """Images of one grey each, which look the same however they are shifted, turned and zoomed."""
+    labels = torch.arange(60) % GREYS
+    return TrainingSet((30 * labels + 10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).clone(), labels)
+
+
+def make_job(config: Config = CONFIG, num_updates: int = 12) -> Job:
+    torch.manual_seed(0)
+    architecture = config.distillation.student_architecture
+    model = architectures.build(architecture, GREYS, 16, config.builders)
+    return Job.of(config, GREYS, num_updates, model)
+
+
+def test_a_team_learns_what_one_process_learns():
+    told: list[dict] = []
+    job = make_job(num_updates=4)
+    alone, history = job.train(greys())
+
+    together, told_history = train_as_team(job, greys(), CPU, 2, told.append, None)
+
+    # Batches of 15 images are shared as 8 and 7, and every image weighs as much as every other.
+    assert all(torch.allclose(alone[name], together[name], atol=1e-5) for name in alone)
+    assert [entry["loss"] for entry in told_history] == pytest.approx([entry["loss"] for entry in history], abs=1e-4)
+    assert told == told_history
+
+
+def test_a_team_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = Checkpoint(tmp_path / "student.safetensors", "key")
+    done: list[dict] = []
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+    def stop_in_third_epoch(entry: dict) -> None:
+        if entry["epoch"] == 3:
+            raise KeyboardInterrupt
+        done.append(entry)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_job().train(greys(), stop_in_third_epoch, checkpoint)
+    told: list[dict] = []
+
+    _, history = train_as_team(make_job(), greys(), CPU, 2, told.append, checkpoint)
+
+    assert [entry["epoch"] for entry in told] == [3]
+    assert history == [*done, *told]
+    assert not checkpoint.path.exists()
+
+
+def test_no_two_processes_vary_their_images_alike():
+    common = torch.Generator().manual_seed(0)
+    first, second = (trainer._generator_of(rank, common.clone_state()) for rank in (0, 1))
+
+    assert not torch.equal(torch.rand(8, generator=first), torch.rand(8, generator=second))
+
+
+def test_a_process_that_fails_ends_the_others():
+    damaged = replace(make_job(), start=b"no safetensors file")
+
+    with pytest.raises(RuntimeError, match=r"one of the 2 processes that train the student ended: .*Safetensor"):
+        train_as_team(damaged, greys(), CPU, 2, lambda entry: None, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "image_size", "batch_size", "expected"),
+    [("cuda", 224, 64, 4), ("cuda", 224, 16, 2), ("cuda", 224, 4, 1), ("cuda", 32, 64, 1), ("cpu", 224, 64, 1)],
+)
+def test_a_process_for_each_accelerator_where_shares_are_large(
+    monkeypatch: pytest.MonkeyPatch, device: str, image_size: int, batch_size: int, expected: int
+):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    config = replace(
+        CONFIG,
+        training=LocalTrainingConfig(image_size=image_size),
+        distillation=DistillationConfig(student_batch_size=batch_size),
+    )
+
+    assert team.num_processes(config, torch.device(device)) == expected
