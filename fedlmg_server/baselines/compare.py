@@ -40,6 +40,10 @@ TRAINED = (
 """Methods with a student of their own; the last needs general images."""
 
 
+OnProgress = Callable[[int], None]
+"""Hears of each number of models that are done."""
+
+
 @dataclass(frozen=True)
 class Measurements:
     """Accuracies in [0, 1]; all empty where the clients' images are not at hand."""
@@ -54,22 +58,25 @@ class Measurements:
     """Kind of the clients' fine-tuned models -> their accuracies on every test set."""
 
 
-def measure_unanswered(run: VirtualRun) -> Measurements:
+def measure_unanswered(run: VirtualRun, on_progress: OnProgress = lambda count: None) -> Measurements:
     """Rows of the clients' own models, of their ensemble, of the general and of the returned model: what no client's
     evaluation changes."""
-    rows, matrix = measure_untrained(run)
+    rows, matrix = measure_untrained(run, on_progress=on_progress)
     returned = {returned_method(run): _measure(run, load_model(run))}
     return Measurements(rows | measure_general(run) | returned, {}, matrix, confusion_of_returned_model(run))
 
 
 def measure_what_is_returned(
-    run: VirtualRun, evaluations: Mapping[str, Evaluation], unanswered: Measurements
+    run: VirtualRun,
+    evaluations: Mapping[str, Evaluation],
+    unanswered: Measurements,
+    on_progress: OnProgress = lambda count: None,
 ) -> Measurements:
     """`measure_unanswered`, and rows of the models that clients fine-tuned and kept.
 
     evaluations: client -> what it measured itself.
     """
-    kept = fine_tuned.measure(run, evaluations)
+    kept = fine_tuned.measure(run, evaluations, on_progress)
     own = {name: row for name, row in _kept_rows(kept).items() if name in fine_tuned.KINDS}
     alone = {name: row for name, row in unanswered.rows.items() if name != "local-all"}
     return replace(unanswered, rows=alone | own, kept=kept)
@@ -79,10 +86,10 @@ def measure_everything(
     run: VirtualRun,
     evaluations: Mapping[str, Evaluation],
     unanswered: Measurements,
-    on_progress: Callable[[int], None] = lambda count: None,
+    on_progress: OnProgress = lambda count: None,
 ) -> Measurements:
-    """Rows of every method; `on_progress` hears of each number of students that are done."""
-    kept = fine_tuned.measure(run, evaluations)
+    """Rows of every method."""
+    kept = fine_tuned.measure(run, evaluations, on_progress)
     trained, histories = measure_trained(run, on_progress)
     return replace(unanswered, rows=unanswered.rows | _kept_rows(kept) | trained, histories=histories, kept=kept)
 
@@ -114,7 +121,9 @@ def returned_method(run: Run) -> str:
 
 
 def measure_untrained(
-    run: VirtualRun, tests: dict[str, LabeledImages] | None = None
+    run: VirtualRun,
+    tests: dict[str, LabeledImages] | None = None,
+    on_progress: OnProgress = lambda count: None,
 ) -> tuple[dict[str, MethodResult], dict[str, dict[str, float]]]:
     """The rows `UNTRAINED`, and each client's own model's accuracy on every test set; `tests`: client -> images, the
     clients' own where not given. Of many test sets, all but `MOST_SHARED` are read by their own client's model alone,
@@ -140,6 +149,7 @@ def measure_untrained(
             if name in shared:
                 matrix[client][name], balanced[name][client] = measured, alike
                 sums[name] += probabilities
+        on_progress(1)
 
     teachers.read_with_all(run, measure)
     attacks = measure_attack_on_uploads(run)
@@ -172,7 +182,7 @@ def confusion_of_returned_model(run: VirtualRun) -> Confusion:
 
 
 def measure_trained(
-    run: VirtualRun, on_progress: Callable[[int], None] = lambda count: None
+    run: VirtualRun, on_progress: OnProgress = lambda count: None
 ) -> tuple[dict[str, MethodResult], dict[str, list[dict]]]:
     """Rows and loss histories of the methods `TRAINED`; finished ones are read from `report/methods`."""
     returned = returned_method(run)

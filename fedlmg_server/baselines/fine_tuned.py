@@ -5,7 +5,7 @@ on everybody's images. `NAME` reads each client's own test set with its own mode
 clients' models on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from common.evaluation import Evaluation
 from common.models import architectures
@@ -20,21 +20,20 @@ Matrix = dict[str, dict[str, float]]
 """Client -> its model's accuracy, in [0, 1], on each client's test images."""
 
 
-def measure(run: VirtualRun, evaluations: Mapping[str, Evaluation]) -> dict[str, Matrix]:
+def measure(
+    run: VirtualRun, evaluations: Mapping[str, Evaluation], on_progress: Callable[[int], None] = lambda count: None
+) -> dict[str, Matrix]:
     """Kind -> how its models read every test set, for the clients that measured theirs in this round: a model of an
-    earlier round may still lie in the cache of another."""
+    earlier round may still lie in the cache of another. `on_progress` hears of each client, of each kind."""
     shared = choose_shared(run.test)
     found: dict[str, Matrix] = {}
     for kind in KINDS:
         told = {client: getattr(evaluation, kind.replace("-", "_")) for client, evaluation in evaluations.items()}
-        models = {
-            upload.client: load(run, upload.client, kind)
-            for upload in run.uploads
-            if told.get(upload.client) is not None
-        }
-        found[kind] = {
-            client: run.measure_classifier(model, {client, *shared}) for client, model in models.items() if model
-        }
+        found[kind] = {}
+        for client in (upload.client for upload in run.uploads):
+            if told.get(client) is not None and (model := load(run, client, kind)):
+                found[kind][client] = run.measure_classifier(model, {client, *shared})
+            on_progress(1)
     return found
 
 

@@ -19,7 +19,7 @@ from fedlmg_server.baselines import compare, start
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import parallel
 from fedlmg_server.distillation.saved_model import load_model
-from fedlmg_server.events import PlanMade, StageFinished
+from fedlmg_server.events import PlanMade, Progress, StageFinished
 from fedlmg_server.general.models import make_general_models
 from fedlmg_server.method_names import UPPER_BOUNDS
 from fedlmg_server.report.measuring import Measuring
@@ -80,6 +80,16 @@ def set_compare(run: Run, value: bool) -> None:
 @pytest.mark.parametrize(("with_baselines", "methods"), [(False, RETURNED), (True, EVERY_METHOD)])
 def test_methods_are_those_that_were_asked_for(runs, with_baselines: bool, methods: list[str]):
     assert list(read_results(runs[with_baselines].workspace.report).methods) == methods
+
+
+@pytest.mark.parametrize("with_baselines", [False, True])
+def test_every_model_that_is_measured_is_told(runs, with_baselines: bool):
+    told = [event for event in runs[with_baselines].workspace.read_events() if isinstance(event, Progress)]
+
+    clients, students = len(runs[with_baselines].uploads), len(compare.trained_methods(runs[with_baselines]))
+    completed = [event.completed for event in told if event.stage == "measurement"]
+    assert completed[0] == 1
+    assert completed[-1] == told[-1].total == 3 * clients + (students if with_baselines else 0)
 
 
 def test_a_method_is_as_accurate_with_baselines_as_without(runs):
