@@ -64,7 +64,7 @@ def train_student(
     `file`, a training that was killed goes on from there."""
     model = make_student(run)
     checkpoint = Checkpoint(file, _key(run, data)) if file else None
-    if (size := num_processes(run.config, run.device)) > 1:
+    if (size := num_processes(run.config, run.device, len(data.images))) > 1:
         weights, history = train_as_team(job_of(run, model), data, run.device, size, on_epoch, checkpoint)
         model.load_state_dict(weights)
         return model.eval(), history

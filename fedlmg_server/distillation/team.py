@@ -26,11 +26,12 @@ LEAST_SHARE = 8
 POLL_SECONDS = 0.5
 
 
-def num_processes(config: Config, device: torch.device) -> int:
+def num_processes(config: Config, device: torch.device, num_images: int) -> int:
     """One for each accelerator; one in all on a processor, and for images so small that the exchange costs more."""
     if device.type == "cpu" or config.training.image_size <= SMALL:
         return 1
-    return max(1, min(torch.accelerator.device_count(), config.distillation.student_batch_size // LEAST_SHARE))
+    batch_size = min(config.distillation.student_batch_size, num_images)
+    return max(1, min(torch.accelerator.device_count(), batch_size // LEAST_SHARE))
 
 
 def train_as_team(

@@ -95,11 +95,18 @@ def test_a_process_that_fails_ends_the_others():
 
 
 @pytest.mark.parametrize(
-    ("device", "image_size", "batch_size", "expected"),
-    [("cuda", 224, 64, 4), ("cuda", 224, 16, 2), ("cuda", 224, 4, 1), ("cuda", 32, 64, 1), ("cpu", 224, 64, 1)],
+    ("device", "image_size", "batch_size", "num_images", "expected"),
+    [
+        ("cuda", 224, 64, 100, 4),
+        ("cuda", 224, 16, 100, 2),
+        ("cuda", 224, 4, 100, 1),
+        ("cuda", 224, 64, 20, 2),
+        ("cuda", 32, 64, 100, 1),
+        ("cpu", 224, 64, 100, 1),
+    ],
 )
 def test_a_process_for_each_accelerator_where_shares_are_large(
-    monkeypatch: pytest.MonkeyPatch, device: str, image_size: int, batch_size: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, device: str, image_size: int, batch_size: int, num_images: int, expected: int
 ):
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     config = replace(
@@ -108,4 +115,4 @@ def test_a_process_for_each_accelerator_where_shares_are_large(
         distillation=DistillationConfig(student_batch_size=batch_size),
     )
 
-    assert team.num_processes(config, torch.device(device)) == expected
+    assert team.num_processes(config, torch.device(device), num_images) == expected
