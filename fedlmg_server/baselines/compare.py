@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from common.datasets.labeled_images import LabeledImages
-from common.evaluation import Evaluation
 from common.storage.atomic import write_json
 from common.upload import Upload
 from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, predict
@@ -66,17 +65,8 @@ def measure_unanswered(run: VirtualRun, on_progress: OnProgress = lambda count: 
     return Measurements(rows | measure_general(run) | returned, {}, matrix, confusion_of_returned_model(run))
 
 
-def measure_what_is_returned(
-    run: VirtualRun,
-    evaluations: Mapping[str, Evaluation],
-    unanswered: Measurements,
-    on_progress: OnProgress = lambda count: None,
-) -> Measurements:
-    """`measure_unanswered`, and rows of the models that clients fine-tuned and kept.
-
-    evaluations: client -> what it measured itself.
-    """
-    kept = fine_tuned.measure(run, evaluations, on_progress)
+def join_what_is_returned(unanswered: Measurements, kept: dict[str, fine_tuned.Matrix]) -> Measurements:
+    """`measure_unanswered`, and rows of the models that clients fine-tuned and kept."""
     own = {name: row for name, row in _kept_rows(kept).items() if name in fine_tuned.KINDS}
     alone = {name: row for name, row in unanswered.rows.items() if name != "local-all"}
     return replace(unanswered, rows=alone | own, kept=kept)
@@ -84,12 +74,11 @@ def measure_what_is_returned(
 
 def measure_everything(
     run: VirtualRun,
-    evaluations: Mapping[str, Evaluation],
     unanswered: Measurements,
+    kept: dict[str, fine_tuned.Matrix],
     on_progress: OnProgress = lambda count: None,
 ) -> Measurements:
-    """Rows of every method."""
-    kept = fine_tuned.measure(run, evaluations, on_progress)
+    """Rows of every method; `on_progress` hears of each number of students that are done."""
     trained, histories = measure_trained(run, on_progress)
     return replace(unanswered, rows=unanswered.rows | _kept_rows(kept) | trained, histories=histories, kept=kept)
 

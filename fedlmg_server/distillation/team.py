@@ -1,7 +1,7 @@
 """Train one student by several processes, each with an accelerator of its own and a share of every batch.
 
-Hugging Face's `accelerate` joins the processes; PyTorch's DistributedDataParallel averages their gradients. BatchNorm's
-moments are those of the first process's share.
+Hugging Face's `accelerate` joins the processes; PyTorch's DistributedDataParallel averages their gradients. BatchNorm
+normalises each share by its own moments; its running moments are those of the first process.
 """
 
 import json
@@ -11,19 +11,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from common.config import Config
-from common.network import find_free_port
-from common.processes import end_with_parent
+from common.devices import release_cached_memory
+from common.models.architectures import is_builder
+from common.processes import end_with_parent, num_processors
 from common.storage.tensors import read_tensors, write_tensors
+from common.telling import ToldError, first_line
 from fedlmg_server.distillation.job import Job, Trained
 from fedlmg_server.trainer import SMALL, Checkpoint, OnEpoch, TrainingSet
 
 LEAST_SHARE = 8
 """Images of a batch for each process: fewer say too little of BatchNorm's moments."""
 POLL_SECONDS = 0.5
+STUDENT = "student.safetensors"
 
 
 def num_processes(config: Config, device: torch.device, num_images: int) -> int:
@@ -41,52 +44,77 @@ def train_as_team(
 
     Raises
     ------
-    RuntimeError: a process failed; the others were ended.
+    OSError, ToldError: a process met it; the others were ended.
+    RuntimeError: a process failed otherwise.
     """
+    # The first process cannot use what this one keeps for itself of the same accelerator.
+    release_cached_memory()
     told = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with TemporaryDirectory() as folder:
-        out = Path(folder) / "student.safetensors"
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(size)}
-        arguments = (os.getpid(), meeting, device.type == "cpu", job, data, checkpoint, told, out)
+        arguments = (os.getpid(), size, device.type == "cpu", job, data, checkpoint, told, Path(folder))
         processes = spawn(_learn, arguments, size, join=False, daemon=True)
         try:
             while not processes.join(POLL_SECONDS):
                 _tell(told, on_epoch)
         except ProcessException as error:
+            _tell(told, on_epoch)
             last = str(error).strip().splitlines()[-1]
             raise RuntimeError(f"one of the {size} processes that train the student ended: {last}") from error
         finally:
             for process in processes.processes:
                 process.kill()
         _tell(told, on_epoch)
-        weights, metadata = read_tensors(out)
+        weights, metadata = read_tensors(Path(folder) / STUDENT)
     return weights, json.loads(metadata["history"])
 
 
 def _tell(told: Any, on_epoch: OnEpoch) -> None:
+    """Pass on what the processes tell: entries of the history, or the error that ended one of them."""
     while not told.empty():
-        on_epoch(told.get())
+        entry = told.get()
+        if isinstance(entry, Exception):
+            raise entry
+        on_epoch(entry)
 
 
 def _learn(
     rank: int,
     parent: int,
-    meeting: dict[str, str],
+    size: int,
     on_cpu: bool,
     job: Job,
     data: TrainingSet,
     checkpoint: Checkpoint | None,
     told: Any,
-    out: Path,
+    folder: Path,
 ) -> None:
     end_with_parent(parent)
-    os.environ.update(meeting, RANK=str(rank), LOCAL_RANK=str(rank))
-    if on_cpu:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        torch.set_num_threads(1)
-    team = Accelerator(cpu=on_cpu)
-    torch.manual_seed(job.config.seed + rank)
-    weights, history = job.train(data, told.put if team.is_main_process else lambda entry: None, checkpoint, team)
-    if team.is_main_process:
-        write_tensors(out, weights, {"history": json.dumps(history)})
+    threads = max(1, num_processors() // size)
+    torch.set_num_threads(threads)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "OMP_NUM_THREADS": threads}
+    os.environ.update({name: str(number) for name, number in place.items()})
+    try:
+        team = _join(rank, size, on_cpu, folder, is_builder(job.config.distillation.student_architecture))
+        torch.manual_seed(job.config.seed + rank)
+        weights, history = job.train(data, told.put if rank == 0 else lambda entry: None, checkpoint, team)
+        if rank == 0:
+            write_tensors(folder / STUDENT, weights, {"history": json.dumps(history)})
+    except (OSError, ToldError) as error:
+        told.put(error)
+        raise
+    except Exception as error:
+        kind, line = type(error).__name__, first_line(error)
+        told.put(RuntimeError(f"one of the {size} processes that train the student ended: {kind}: {line}"))
+        raise
     team.end_training()
+
+
+def _join(rank: int, size: int, on_cpu: bool, folder: Path, may_skip_layers: bool) -> Accelerator:
+    """The processes meet in a file, which needs no port. may_skip_layers: of a builder nobody knows what it uses."""
+    if not on_cpu:
+        torch.accelerator.set_device_index(rank)
+    torch.distributed.init_process_group(
+        "gloo" if on_cpu else None, init_method=(folder / "meeting").as_uri(), rank=rank, world_size=size
+    )
+    gradients = DistributedDataParallelKwargs(find_unused_parameters=may_skip_layers)
+    return Accelerator(cpu=on_cpu, kwargs_handlers=[gradients])

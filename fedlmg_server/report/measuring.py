@@ -27,35 +27,35 @@ class Measuring:
         """Rows of what the run returns; `evaluations`: client -> what it measured itself, as far as it has."""
         if not has_virtual_clients(self.run):
             return Measurements()
-        with self._stage() as on_progress:
-            unanswered = self._measure_unanswered(on_progress)
-            return compare.measure_what_is_returned(self._virtual, evaluations, unanswered, on_progress)
+        return compare.join_what_is_returned(*self._read(evaluations))
 
     def measure(self, evaluations: Mapping[str, Evaluation]) -> Measurements:
         """As `measure_returned`, and with the config key `compare` rows of every baseline."""
         if not self.run.config.options.compare or not has_virtual_clients(self.run):
             return self.measure_returned(evaluations)
-        with self._stage(len(compare.trained_methods(self.run))) as on_progress:
-            unanswered = self._measure_unanswered(on_progress)
-            return compare.measure_everything(self._virtual, evaluations, unanswered, on_progress)
+        unanswered, kept = self._read(evaluations)
+        with self._stage("baselines", len(compare.trained_methods(self.run))) as on_progress:
+            return compare.measure_everything(self._virtual, unanswered, kept, on_progress)
 
-    def _measure_unanswered(self, on_progress: Callable[[int], None]) -> Measurements:
-        if self._unanswered is None:
-            self._unanswered = compare.measure_unanswered(self._virtual, on_progress)
-        else:
-            on_progress(len(self.run.uploads))
-        return self._unanswered
+    def _read(self, evaluations: Mapping[str, Evaluation]) -> tuple[Measurements, dict[str, fine_tuned.Matrix]]:
+        """What every client's own model and its fine-tuned ones read."""
+        num_clients = len(self.run.uploads)
+        with self._stage("measurement", (1 + len(fine_tuned.KINDS)) * num_clients) as on_progress:
+            if self._unanswered is None:
+                self._unanswered = compare.measure_unanswered(self._virtual, on_progress)
+            else:
+                on_progress(num_clients)
+            return self._unanswered, fine_tuned.measure(self._virtual, evaluations, on_progress)
 
     @contextmanager
-    def _stage(self, num_students: int = 0) -> Iterator[Callable[[int], None]]:
-        """Yields what hears of each number of models that are done: every client's own, its fine-tuned ones, and the
-        students."""
-        completed, total = 0, (1 + len(fine_tuned.KINDS)) * len(self.run.uploads) + num_students
+    def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Yields what hears of each number of models that are done."""
+        completed = 0
 
         def on_progress(count: int) -> None:
             nonlocal completed
             completed += count
-            self.run.workspace.log(Progress(stage="measurement", completed=completed, total=total, unit="models"))
+            self.run.workspace.log(Progress(stage=name, completed=completed, total=total, unit="models"))
 
-        with self.run.workspace.stage("measurement"):
+        with self.run.workspace.stage(name):
             yield on_progress

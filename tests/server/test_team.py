@@ -1,4 +1,4 @@
-"""Several processes train one student as one process would."""
+"""Several processes train one student; a net without BatchNorm learns as in one process."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,12 @@ from common.config.general import GeneralConfig
 from common.config.run import DistillationConfig, LocalTrainingConfig
 from common.models import architectures
 from fedlmg_server import trainer
-from fedlmg_server.distillation import team
+from fedlmg_server.distillation import student, team
 from fedlmg_server.distillation.job import Job
 from fedlmg_server.distillation.team import train_as_team
+from fedlmg_server.run import Run
 from fedlmg_server.trainer import Checkpoint, TrainingSet
+from fedlmg_server.workspace import Workspace
 
 CPU, GREYS = torch.device("cpu"), 8
 CONFIG = Config(
@@ -36,7 +38,9 @@ def one_thread():
 def greys() -> TrainingSet:
     """Images of one grey each, which look the same however they are shifted, turned and zoomed."""
     labels = torch.arange(60) % GREYS
-    return TrainingSet((30 * labels + 10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).clone(), labels)
+    images = (30 * labels + 10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).clone()
+    teacher = torch.eye(GREYS)[labels] * 0.8 + 0.2 / GREYS
+    return TrainingSet(images, labels, teacher * (torch.arange(60) % 3 > 0)[:, None])
 
 
 def make_job(config: Config = CONFIG, num_updates: int = 12) -> Job:
@@ -59,6 +63,7 @@ def test_a_team_learns_what_one_process_learns():
     assert told == told_history
 
 
+@pytest.mark.slow
 def test_a_team_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checkpoint = Checkpoint(tmp_path / "student.safetensors", "key")
     done: list[dict] = []
@@ -80,11 +85,33 @@ def test_a_team_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     assert not checkpoint.path.exists()
 
 
+def test_a_run_takes_the_student_of_its_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = replace(CONFIG, distillation=DistillationConfig(student_batch_size=15))
+    run = Run(replace(config, general=GeneralConfig(warm_start=False)), Workspace(tmp_path), CPU)
+    run.uploads, run.class_names = [], [str(number) for number in range(GREYS)]
+    monkeypatch.setattr(Run, "num_updates", 16)
+    monkeypatch.setattr(student, "num_processes", lambda config, device, num_images: 2)
+
+    model, history = student.train_student(run, greys())
+
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert not torch.equal(model.head.weight, student.make_student(run).head.weight)
+    assert not model.training
+
+
 def test_no_two_processes_vary_their_images_alike():
     common = torch.Generator().manual_seed(0)
     first, second = (trainer._generator_of(rank, common.clone_state()) for rank in (0, 1))
 
     assert not torch.equal(torch.rand(8, generator=first), torch.rand(8, generator=second))
+
+
+@pytest.mark.slow
+def test_an_error_of_the_disk_stays_what_it_is(tmp_path: Path):
+    directory = Checkpoint(tmp_path, "key")
+
+    with pytest.raises(OSError, match="No such device"):
+        train_as_team(make_job(), greys(), CPU, 2, lambda entry: None, directory)
 
 
 def test_a_process_that_fails_ends_the_others():
