@@ -11,6 +11,7 @@ from common.config import Config
 from common.models import architectures
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
+from fedlmg_server.run import Run
 from fedlmg_server.trainer import Checkpoint, TrainingSet
 
 Trained = tuple[dict[str, torch.Tensor], list[dict]]
@@ -28,9 +29,10 @@ class Job:
     """The student's first weights, as a safetensors file."""
 
     @classmethod
-    def of(cls, config: Config, num_classes: int, num_updates: int, model: torch.nn.Module) -> "Job":
+    def of(cls, run: Run, model: torch.nn.Module) -> "Job":
+        """The training of the run's student from the weights of `model`."""
         start = save({name: tensor.contiguous() for name, tensor in weights_of(model).items()})
-        return cls(config, num_classes, num_updates, start)
+        return cls(run.config, len(run.class_names), run.num_updates, start)
 
     def train(
         self,

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 import torch
 
 from common.processes import num_processors
-from fedlmg_server.distillation.job import Trained, weights_of
-from fedlmg_server.distillation.student import job_of, make_student, train_student
+from fedlmg_server.distillation.job import Job, Trained, weights_of
+from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 
@@ -24,7 +24,7 @@ def train_students(run: Run, sets: dict[str, TrainingSet]) -> Iterator[tuple[str
             model, history = train_student(run, data)
             yield name, (weights_of(model), history)
         return
-    workers, job = min(len(sets), num_processors()), job_of(run, make_student(run))
+    workers, job = min(len(sets), num_processors()), Job.of(run, make_student(run))
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures: dict[Future[Trained], str] = {pool.submit(job.train, data): name for name, data in sets.items()}
         for future in as_completed(futures):

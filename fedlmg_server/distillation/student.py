@@ -65,15 +65,10 @@ def train_student(
     model = make_student(run)
     checkpoint = Checkpoint(file, _key(run, data)) if file else None
     if (size := num_processes(run.config, run.device, len(data.images))) > 1:
-        weights, history = train_as_team(job_of(run, model), data, run.device, size, on_epoch, checkpoint)
+        weights, history = train_as_team(Job.of(run, model), data, run.device, size, on_epoch, checkpoint)
         model.load_state_dict(weights)
         return model.eval(), history
     return model, train_model(model, data, run.config, run.num_updates, on_epoch, checkpoint)
-
-
-def job_of(run: Run, model: torch.nn.Module) -> Job:
-    """The training of the run's student for another process, from the weights of `model`."""
-    return Job.of(run.config, len(run.class_names), run.num_updates, model)
 
 
 def _key(run: Run, data: TrainingSet) -> str:

@@ -1,12 +1,12 @@
 """What the server measures of a run for its report, where the clients are virtual and their images are at hand."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
 from common.evaluation import Evaluation
 from fedlmg_server.baselines import compare, fine_tuned
-from fedlmg_server.baselines.compare import Measurements
+from fedlmg_server.baselines.compare import Measurements, OnProgress
 from fedlmg_server.baselines.virtual_run import VirtualRun, has_virtual_clients
 from fedlmg_server.events import Progress
 from fedlmg_server.run import Run
@@ -48,7 +48,7 @@ class Measuring:
             return self._unanswered, fine_tuned.measure(self._virtual, evaluations, on_progress)
 
     @contextmanager
-    def _stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def _stage(self, name: str, total: int) -> Iterator[OnProgress]:
         """Yields what hears of each number of models that are done."""
         completed = 0
 

@@ -20,9 +20,10 @@ from common.vision.metrics import accuracy, predict
 from fedlmg_server import trainer
 from fedlmg_server.distillation import parallel, saved_model, student, teachers
 from fedlmg_server.distillation.aggregate import Distilled, TeacherCache
+from fedlmg_server.distillation.job import Job
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
-from fedlmg_server.distillation.student import job_of, make_student, train_student
+from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
@@ -272,7 +273,7 @@ def test_jobs_of_many_clients_and_images_are_small():
     run, images = make_run(CONFIG, uploads), ImageView.of(torch.zeros(4000, 3, 32, 32, dtype=torch.uint8))
     data = TrainingSet(images.choose(torch.arange(4000)), torch.zeros(4000, dtype=torch.int64))
 
-    job = ForkingPickler.dumps((job_of(run, make_student(run)).train, data))
+    job = ForkingPickler.dumps((Job.of(run, make_student(run)).train, data))
 
     assert len(job) < 1.5 * sum(each.numel() * 4 for each in make_student(run).state_dict().values())
 

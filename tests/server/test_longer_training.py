@@ -58,7 +58,7 @@ def test_training_that_does_not_help_is_undone():
     assert weights_digest(made.weights) == weights_digest(once.weights)
 
 
-def test_it_goes_on_once_alone():
+def test_it_goes_on_only_once():
     planned = []
 
     made = make_job("small_resnet", 8, 8).run(images_of(8), lambda done, more: planned.append(more))

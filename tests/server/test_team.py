@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from common.config import Config
 from common.config.general import GeneralConfig
@@ -47,7 +48,7 @@ def make_job(config: Config = CONFIG, num_updates: int = 12) -> Job:
     torch.manual_seed(0)
     architecture = config.distillation.student_architecture
     model = architectures.build(architecture, GREYS, 16, config.builders)
-    return Job.of(config, GREYS, num_updates, model)
+    return Job(config, GREYS, num_updates, save(model.state_dict()))
 
 
 def test_a_team_learns_what_one_process_learns():
