@@ -96,15 +96,17 @@ def summaries(rows: list[Row]) -> Iterator[tuple[str, list[Summary]]]:
 
 
 def write(rows: list[Row], published: dict[str, dict[str, float]], out: Path) -> None:
-    """`rows.csv`, `table.md`, and for each setting its plots: by client, and against each cost that varies."""
+    """`rows.csv`, `table.md`, and for each setting its plots: by client (balanced accuracies where all rows have them),
+    and against each cost that varies."""
     write_bytes(out / "rows.csv", as_csv(rows).encode())
     write_bytes(out / "table.md", markdown(rows, published).encode())
     for setting, methods in summaries(rows):
         found = [each for each in methods if each.measured]
         if not found:
             continue
-        by_client = {each.method: _mean_by_client(each) for each in found}
-        figures = {"clients": plots.dots(by_client)}
+        are_balanced = all(row.balanced_per_client for each in found for row in each.measured)
+        by_client = {each.method: _mean_by_client(each, are_balanced) for each in found}
+        figures = {"clients": plots.dots(by_client, "balanced accuracy" if are_balanced else "accuracy")}
         for name, key, across in (
             ("images", "num_images", "synthetic images"),
             ("seconds", "server_seconds", "seconds on the server"),
@@ -117,10 +119,11 @@ def write(rows: list[Row], published: dict[str, dict[str, float]], out: Path) ->
             write_bytes(out / "plots" / f"{safe_name(setting)}-{name}.svg", svg)
 
 
-def _mean_by_client(summary: Summary) -> dict[str, float]:
-    clients = dict.fromkeys(client for row in summary.measured for client in row.per_client)
+def _mean_by_client(summary: Summary, are_balanced: bool) -> dict[str, float]:
+    found = [row.balanced_per_client if are_balanced else row.per_client for row in summary.measured]
+    clients = dict.fromkeys(client for per_client in found for client in per_client)
     return {
-        client: statistics.mean(row.per_client[client] for row in summary.measured if client in row.per_client)
+        client: statistics.mean(per_client[client] for per_client in found if client in per_client)
         for client in clients
     }
 

@@ -75,10 +75,13 @@ def merge_members(run: Run, start: Start, members: list[Member]) -> tuple[torch.
 
 
 def measure_on_general_images(run: Run, model: torch.nn.Module) -> Measure:
-    """Accuracy on held-out general images of whatever weights are loaded into `model`."""
+    """Accuracy on held-out general images of whatever weights are loaded into `model`; 0 where there are none, so that
+    the merge is the average."""
     held_out = load_general_images(run).held_out
 
     def measure(state: State) -> float:
+        if not len(held_out):
+            return 0.0
         model.load_state_dict(state)
         return accuracy(predict(model, run.preprocess, held_out.images), held_out.labels)
 

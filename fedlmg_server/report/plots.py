@@ -64,8 +64,9 @@ def curves(title: str, lines: dict[str, Curve], across: str = "epoch") -> bytes:
         return _svg(figure)
 
 
-def dots(accuracies: dict[str, dict[str, float]]) -> bytes:
-    """A row a method, in the given order, with a dot for each client and a bar to their mean; fractions in [0, 1]."""
+def dots(accuracies: dict[str, dict[str, float]], measure: str = "accuracy") -> bytes:
+    """A row a method, in the given order, with a dot for each client and a bar to their mean; fractions in [0, 1] of
+    `measure`."""
     clients = list(dict.fromkeys(client for per_client in accuracies.values() for client in per_client))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 1.2 + 0.34 * len(accuracies)), layout="constrained")
@@ -79,7 +80,7 @@ def dots(accuracies: dict[str, dict[str, float]]) -> bytes:
             axes.plot(*zip(*found, strict=True), "o", color=color, markersize=5, label=_label(client))
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
-        axes.set_xlabel("accuracy, %; the bar is the mean")
+        axes.set_xlabel(f"{measure}, %; the bar is the mean")
         figure.legend(loc="outside lower center", ncols=4, fontsize=9.5)
         return _svg(figure)
 

@@ -165,6 +165,16 @@ def test_every_setting_gets_its_four_plots(tmp_path: Path):
     assert names == {f"skew-{kind}.svg" for kind in ("clients", "images", "seconds", "bytes")}
 
 
+def test_plot_by_client_shows_balanced_accuracies_where_all_rows_have_them(tmp_path: Path):
+    known = replace(ROW, balanced_accuracy=0.4, balanced_per_client={"a": 0.4})
+
+    rows.write([known, replace(known, setting="mixed"), replace(ROW, setting="mixed", method="other")], {}, tmp_path)
+
+    shown = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "plots").iterdir()}
+    assert ">balanced accuracy, %; the bar is the mean<" in shown["skew-clients.svg"]
+    assert ">accuracy, %; the bar is the mean<" in shown["mixed-clients.svg"]
+
+
 def test_a_cost_that_all_share_has_no_plot(tmp_path: Path):
     rows.write([ROW, replace(ROW, method="other", num_images=0)], {}, tmp_path)
 

@@ -195,3 +195,18 @@ def test_merge_without_a_warm_start_says_what_to_set(tmp_path: Path):
 
 def test_no_client_is_called_as_the_guided_student_is():
     assert not is_sane_name(GUIDED)
+
+
+def test_merge_without_held_out_general_images_is_the_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """There every class has one public image: nothing says how much more than the average could be added."""
+    general = make_general()
+    run = make_run(tmp_path, [started("a", general, 0.1), started("b", general, 0.3)], general)
+    one_of_each = LabeledView.of(in_order(two_colors(2)))
+    nothing_held_out = GeneralImages(one_of_each, one_of_each.choose(torch.tensor([], dtype=torch.int64)), "public")
+    monkeypatch.setattr(merged_student, "load_general_images", lambda run: nothing_held_out)
+    start = Start.of_run(run)
+
+    _, merged = merged_student.merge_members(run, start, find_members(run, start, {"a": 1.0, "b": 1.0}))
+
+    assert merged.scale == 1.0
+    assert set(merged.accuracies.values()) == {0.0}
