@@ -1,4 +1,4 @@
-"""Train one classifier on labelled images, with or without a teacher's probabilities.
+"""Train one classifier on labelled images, with or without teachers.
 
 On an accelerator, images of more than `SMALL` pixels are read in mixed precision. One process trains on one device;
 several may train the same classifier, each on its share of every batch.
@@ -22,6 +22,7 @@ from common.vision.batches import balance_rows, keep_on_device, read_batches
 from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
+from fedlmg_server.distillation.views import Readers
 
 OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -37,11 +38,13 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 @dataclass(frozen=True)
 class TrainingSet:
     """images: uint8 (N, 3, h, w); labels: int64 (N,), global class indices, or None: learned from the teacher alone;
-    teacher: float (N, classes) or None; a row of zeros stands for an image without a teacher."""
+    teacher: float (N, classes) or None; a row of zeros stands for an image without a teacher; readers: teachers that
+    are asked about every view instead."""
 
     images: Images
     labels: torch.Tensor | None
     teacher: torch.Tensor | None = None
+    readers: Readers | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def train(
         # Targets in float16 are too many to be softened all at once.
         is_soft = teacher.dtype == torch.float32
         teacher = (soften(teacher, config.temperature) if is_soft else teacher).to(device)
+    read = data.readers.open(device) if data.readers else None
     optimizer = make_optimizer(model, config.student_learning_rate)
     batch_size = min(config.student_batch_size, len(images))
     per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
@@ -108,13 +112,16 @@ def train(
         batches = [rows[rank::size] for rows in order.split(batch_size)[: min(per_epoch, num_updates - update)]]
         varying = generator if size == 1 else _generator_of(rank, generator)
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
-            inputs = preprocess.normalize(vary(shown, looks, varying))
+            views = vary(shown, looks, varying)
+            inputs = preprocess.normalize(views)
             asked = None if labels is None else labels[rows]
             taught = None if teacher is None else teacher[rows]
             if taught is not None and taught.dtype != torch.float32:
                 taught = soften(taught.float(), config.temperature)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = learner(inputs)
+                if read:
+                    taught = soften(read(views, rows), config.temperature)
             loss = distillation_loss(logits.float(), asked, taught, config)
             optimizer.zero_grad()
             scaler.scale(loss * weight).backward()

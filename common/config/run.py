@@ -115,7 +115,7 @@ class DistillationConfig:
     student_batch_size: Annotated[int, Field(ge=2)] = 64
     """Images in a batch of distillation; BatchNorm needs two."""
     student_learning_rate: PositiveFloat = 0.1
-    """Peak of a cosine schedule for SGD with momentum 0.9."""
+    """Peak of a cosine schedule for SGD with momentum 0.9; a student that starts from a general model takes a fifth."""
     temperature: Annotated[float, Field(ge=0.1, le=100)] = 2.0
     """Temperature at which teacher and student are compared."""
 

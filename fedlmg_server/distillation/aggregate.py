@@ -15,6 +15,7 @@ from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.quality import TeacherScore, choose_readings, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.distillation.views import MOST_READERS, Readers
 from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
@@ -67,7 +68,7 @@ class TeacherCache:
 
     def training_set(self, aggregation: str, weights: dict[str, float]) -> TrainingSet:
         """Images and targets of one aggregation, without the images of clients whose weight is 0; with a warm start,
-        general images are among them."""
+        general images are among them, and few teachers read every view of an image."""
         labels = self.synthetic.labels
         rows = torch.tensor([weights[upload.client] > 0 for upload in self.run.uploads])[self._owners]
         if not rows.any():
@@ -75,13 +76,40 @@ class TeacherCache:
                 "no image of a client that can be trusted passed the filter: set the config key 'teacher-weighting' "
                 "to 'uniform', or lower 'min-confidence'"
             )
+        images, labels = self.images.choose(rows), labels[rows]
+        general = self._load_general() if self.run.config.general.warm_start else None
+        if general and aggregation != "fine-tuning" and len(self.run.uploads) <= MOST_READERS:
+            return self._with_readers(aggregation, weights, images, labels, self._owners[rows], general)
         targets = None
         if aggregation == "multi-teacher":
-            targets = teachers.multi_teacher_in_parts(self.run, self.images, labels, weights, self.own.dtype)[rows]
+            targets = teachers.multi_teacher_in_parts(self.run, images, labels, weights, self.own.dtype)
         elif aggregation == "specific-teacher":
             targets = self.own[rows]
-        found = TrainingSet(self.images.choose(rows), labels[rows], targets)
-        return mix(found, self._load_general()) if self.run.config.general.warm_start else found
+        found = TrainingSet(images, labels, targets)
+        return mix(found, general) if general else found
+
+    def _with_readers(
+        self,
+        aggregation: str,
+        weights: dict[str, float],
+        images: ImageView,
+        labels: torch.Tensor,  # (N,)
+        owners: torch.Tensor,  # (N,)
+        general: LabeledView,
+    ) -> TrainingSet:
+        """Teachers read a guided image as `aggregation` says; in the mean of all they read general images, too."""
+        uploads, known = self.run.uploads, self.run.known_classes
+
+        def of_all(labels: torch.Tensor) -> torch.Tensor:
+            return torch.stack([weights[upload.client] * known[upload.client][labels].float() for upload in uploads])
+
+        if aggregation == "multi-teacher":
+            votes, votes_of_general = of_all(labels), of_all(general.labels)
+        else:
+            votes = torch.stack([(owners == number).float() for number in range(len(uploads))])
+            votes_of_general = torch.zeros(len(uploads), len(general))
+        readers = Readers(uploads, self.run.class_names, votes)
+        return mix(TrainingSet(images, labels, readers=readers), general, votes_of_general)
 
     def _load_general(self) -> LabeledView:
         """General images with labels in the run's classes."""

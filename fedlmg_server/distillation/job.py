@@ -1,7 +1,7 @@
 """The training of a student as a process is told it, in numbers and files alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -11,11 +11,17 @@ from common.config import Config
 from common.models import architectures
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
+from fedlmg_server.general.images import general_class_names
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import Checkpoint, TrainingSet
 
 Trained = tuple[dict[str, torch.Tensor], list[dict]]
 """A student's weights on the CPU, and its loss history."""
+
+
+FINE_TUNING_RATE = 0.2
+"""Of `student-learning-rate`, for a student that starts from a general model: at the whole rate it forgets more of what
+that knows than it learns (chosen on validation images)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Job:
     def of(cls, run: Run, model: torch.nn.Module) -> "Job":
         """The training of the run's student from the weights of `model`."""
         start = save({name: tensor.contiguous() for name, tensor in weights_of(model).items()})
-        return cls(run.config, len(run.class_names), run.num_updates, start)
+        return cls(config_of(run), len(run.class_names), run.num_updates, start)
 
     def train(
         self,
@@ -51,6 +57,26 @@ class Job:
             model.to(team.device)
         history = train_model(model, data, config, self.num_updates, on_epoch, checkpoint, team)
         return weights_of(model), history
+
+
+def starts_from_general(run: Run) -> bool:
+    """Whether the run's student starts from a general model: with a warm start, unless `student-initialisation` says
+    otherwise, or a client that came late has a class that the general model lacks."""
+    settings = run.config.distillation
+    return (
+        run.config.general.warm_start
+        and not settings.student_initialisation
+        and general_class_names(run) == run.class_names
+    )
+
+
+def config_of(run: Run) -> Config:
+    """The run's config, with the learning rate of its student."""
+    settings = run.config.distillation
+    if not starts_from_general(run):
+        return run.config
+    rate = FINE_TUNING_RATE * settings.student_learning_rate
+    return replace(run.config, distillation=replace(settings, student_learning_rate=rate))
 
 
 def train_model(

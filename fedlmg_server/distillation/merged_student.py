@@ -65,7 +65,8 @@ def merge_members(run: Run, start: Start, members: list[Member]) -> tuple[torch.
     """The merge as a model in evaluation mode, and how it came about. Where no member can be trusted it is the general
     model, and the run's events say why."""
     model = build_classifier(run, run.config.distillation.student_architecture, len(run.class_names)).to(run.device)
-    merged = merge(start.state, members, measure_on_general_images(run, model), len(run.class_names))
+    measure, are_real = measure_on_general_images(run, model), load_general_images(run).source == "public"
+    merged = merge(start.state, members, measure, len(run.class_names), may_extrapolate=are_real)
     if len(merged.left_out) == len(members):
         reasons = "; ".join(f"{client}: {reason}" for client, reason in merged.left_out.items())
         text = f"no client's classifier can be merged ({reasons or 'all are near chance'})"

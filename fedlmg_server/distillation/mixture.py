@@ -10,10 +10,11 @@ GUIDED_SHARE = 0.5
 """Share of each batch, in the mean, that is synthetic."""
 
 
-def mix(synthetic: TrainingSet, general: LabeledView) -> TrainingSet:
-    """Synthetic images, repeated until they are `GUIDED_SHARE` of the set, and general images with their labels alone.
+def mix(synthetic: TrainingSet, general: LabeledView, votes: torch.Tensor | None = None) -> TrainingSet:
+    """Synthetic images, repeated until they are `GUIDED_SHARE` of the set, and general images with their labels.
 
-    Both have images of one size, uint8 (N, 3, h, w). A general image has no teacher: its row of probabilities is zero.
+    Both have images of one size, uint8 (N, 3, h, w). A general image has no probabilities: its row is zero. votes: how
+    much each of the synthetic set's readers says of each general image, float32 (readers, M), where it has any.
     """
     if synthetic.labels is None:
         raise ValueError("synthetic images that are mixed with general ones must have labels")
@@ -25,8 +26,12 @@ def mix(synthetic: TrainingSet, general: LabeledView) -> TrainingSet:
     if synthetic.teacher is not None:
         nobody = torch.zeros(count, synthetic.teacher.shape[1], dtype=synthetic.teacher.dtype)
         teacher = torch.cat([synthetic.teacher[rows], nobody])
+    readers = synthetic.readers
+    if readers is not None and votes is not None:
+        readers = readers.choose(rows).join(votes)
     return TrainingSet(
         ImageView.of(synthetic.images).choose(rows).join(general.images),
         torch.cat([synthetic.labels[rows], general.labels]),
         teacher,
+        readers,
     )

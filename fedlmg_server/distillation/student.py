@@ -11,17 +11,15 @@ from common.models import architectures, pretrained
 from common.storage.images import ImageView
 from common.storage.tensors import read_tensors
 from common.vision.preprocessing import IMAGENET
-from fedlmg_server.distillation.job import Job, train_model
+from fedlmg_server.distillation.job import Job, config_of, starts_from_general, train_model
 from fedlmg_server.distillation.team import num_processes, train_as_team
-from fedlmg_server.general.images import general_class_names
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import Checkpoint, OnEpoch, TrainingSet
 
 
 def make_student(run: Run) -> torch.nn.Module:
-    """The student before it is trained: as `student-initialisation` asks, else with a warm start the general model,
-    unless a client that came late has a class that the general model lacks.
+    """The student before it is trained: as `student-initialisation` asks, or the general model (`starts_from_general`).
 
     Raises
     ------
@@ -47,7 +45,7 @@ def make_student(run: Run) -> torch.nn.Module:
         own = model.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
         model.load_state_dict(fitting, strict=False)
-    elif run.config.general.warm_start and general_class_names(run) == run.class_names:
+    elif starts_from_general(run):
         model.load_state_dict(load_general_model(run, architecture).state_dict())
     return model.to(run.device)
 
@@ -68,13 +66,14 @@ def train_student(
         weights, history = train_as_team(Job.of(run, model), data, run.device, size, on_epoch, checkpoint)
         model.load_state_dict(weights)
         return model.eval(), history
-    return model, train_model(model, data, run.config, run.num_updates, on_epoch, checkpoint)
+    return model, train_model(model, data, config_of(run), run.num_updates, on_epoch, checkpoint)
 
 
 def _key(run: Run, data: TrainingSet) -> str:
     """Of the uploads, the settings, and what is to be learned from images that follow from these."""
     digest = hashlib.sha256(json.dumps([run.checksums, run.config.settings(), run.num_updates]).encode())
-    for tensor in (ImageView.of(data.images).rows, data.labels, data.teacher):
+    votes = data.readers.votes if data.readers else None
+    for tensor in (ImageView.of(data.images).rows, data.labels, data.teacher, votes):
         if tensor is not None:
             digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

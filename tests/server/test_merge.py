@@ -112,3 +112,21 @@ def test_average_is_taken_where_general_images_tell_nothing():
 
     assert merged.scale == 1.0
     assert merged.state["weight"][0].item() == 3.0
+
+
+def test_average_is_taken_where_no_real_images_are_there_to_tell():
+    members = [member("a", [2.0, 2.0]), member("b", [4.0, 2.0])]
+
+    merged = merge(START, members, always(0.9), 10, may_extrapolate=False)
+
+    assert (merged.scale, merged.accuracies) == (1.0, {0.0: 0.9, 1.0: 0.9})
+    assert merged.state["weight"][0].item() == 3.0
+
+
+def test_member_that_lost_general_knowledge_is_left_out_of_an_average_as_well():
+    def measure(state: dict) -> float:
+        return 0.1 if state["weight"][1] == 3.0 else 0.9
+
+    members = [member("a", [1.1, 2.0]), member("poisoned", [1.1, 3.0])]
+
+    assert list(merge(START, members, measure, 10, may_extrapolate=False).left_out) == ["poisoned"]

@@ -210,3 +210,17 @@ def test_merge_without_held_out_general_images_is_the_average(tmp_path: Path, mo
 
     assert merged.scale == 1.0
     assert set(merged.accuracies.values()) == {0.0}
+
+
+def test_merge_is_the_average_where_the_diffusion_model_drew_the_general_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    general = make_general()
+    run = make_run(tmp_path, [started("a", general, 0.1), started("b", general, 0.3)], general)
+    drawn = GeneralImages(LabeledView.of(in_order(two_colors())), LabeledView.of(in_order(two_colors(32))), "unguided")
+    monkeypatch.setattr(merged_student, "load_general_images", lambda run: drawn)
+    start = Start.of_run(run)
+
+    _, merged = merged_student.merge_members(run, start, find_members(run, start, {"a": 1.0, "b": 1.0}))
+
+    assert (merged.scale, list(merged.accuracies)) == (1.0, [0.0, 1.0])

@@ -177,7 +177,7 @@ def test_a_hostile_answer_does_not_spoil_the_run_s_classes(make_warm, said: list
 
 
 def test_a_latecomer_is_asked_and_gets_a_start(make_warm):
-    strategy = make_warm(**{"deadline-seconds": 2.0})
+    strategy = make_warm(**{"deadline-seconds": 4.0})
     script = {7: [answers("mnist"), uploads("mnist")], 8: [answers("late", ["DOG"]), uploads("late")]}
     grid = TinyGrid(script, online=lambda polls: {7, 8} if stored(strategy) else {7})
 

@@ -167,6 +167,20 @@ def test_where_most_clients_seem_mislabelled_the_server_doubts_itself(heard: Run
     )
 
 
+def test_where_half_of_the_others_lean_as_an_accused_client_does_nothing_is_said_of_it(heard: Run):
+    """The server's images are wrong, or unlike what clients photograph: no client's labels move the others."""
+    accused = hearing.findings(heard)["mixed-up"]
+    for upload in heard.uploads:
+        if upload.client in ("a", "b"):
+            replace(hearing.findings(heard)[upload.client], leans=accused.leans).write(heard.workspace, upload)
+
+    hear_clients(heard)
+
+    assert accused.verdict.state == "mislabelled"
+    assert hearing.verdicts(heard)["mixed-up"].state == "unknown"
+    assert read_rejections(heard.workspace) == {}
+
+
 def test_too_few_clients_left_end_the_run_with_the_reason(heard: Run):
     heard.config = Config.from_run_config(heard.config.to_run_config() | {"min-clients": 4})
 
