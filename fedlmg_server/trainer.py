@@ -22,7 +22,7 @@ from common.vision.batches import balance_rows, keep_on_device, read_batches
 from common.vision.looks import vary
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
-from fedlmg_server.distillation.views import Readers
+from fedlmg_server.readers import Readers
 
 OnEpoch = Callable[[dict[str, float]], None]
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4

@@ -27,7 +27,7 @@ FLOWER_FILES = {
     *(f"fedlmg_server/baselines/{name}.py" for name in ("rounds", "fedavg", "fedprox", "feddyn")),
 }
 SERVER_FLOORS = (
-    {"method_names"},
+    {"method_names", "readers"},
     {"class_notes", "events", "flower", "forgotten", "networks", "results", "trainer"},
     {"workspace"},
     {"run"},

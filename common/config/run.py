@@ -97,8 +97,9 @@ class DistillationConfig:
 
     aggregation: Literal["fine-tuning", "multi-teacher", "specific-teacher", "merge"] = "merge"
     """How the returned model is made. `fine-tuning`: it learns from the images' labels alone; `multi-teacher`: also
-    from all clients' classifiers; `specific-teacher`: also from the classifier that guided each image. `merge`: the
-    clients' changes to the common start are added up (task arithmetic, arXiv 2212.04089)."""
+    from all clients' classifiers; `specific-teacher`: also from the classifier that guided each image. With a warm
+    start and at most 16 clients, these read every augmented view that the student sees. `merge`: the clients' changes
+    to the common start are added up (task arithmetic, arXiv 2212.04089)."""
     teacher_weighting: Literal["quality", "uniform"] = "quality"
     """`quality`: a client whose classifier is near chance level by every measure is excluded (ours). `uniform`: every
     client counts."""

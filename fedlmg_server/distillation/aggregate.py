@@ -15,8 +15,8 @@ from fedlmg_server.distillation.mixture import mix
 from fedlmg_server.distillation.quality import TeacherScore, choose_readings, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.views import MOST_READERS, Readers
 from fedlmg_server.general.images import general_class_names, load_general_images
+from fedlmg_server.readers import MOST_READERS, Readers
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet

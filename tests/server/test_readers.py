@@ -16,8 +16,8 @@ from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.aggregate import TeacherCache
 from fedlmg_server.distillation.job import config_of
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.distillation.views import Readers
 from fedlmg_server.general.images import GeneralImages
+from fedlmg_server.readers import Readers
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 from tests.conftest import make_upload
