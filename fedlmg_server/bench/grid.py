@@ -31,7 +31,9 @@ from fedlmg_server.bench.rows import Row
 from fedlmg_server.collection.validation import validate_uploads
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
+from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
+from fedlmg_server.results import FILE
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import store
 from fedlmg_server.workspace import MAY_CHANGE, Workspace
@@ -60,7 +62,7 @@ def run_experiment(
             keys |= {"compare": True}
             config = Config.from_run_config(keys)
         run = Run(config, Workspace.open(config, read_versions()))
-        if not (run.workspace.report / "results.json").exists() and (reason := start(keys)):
+        if not _has_finished(run.workspace) and (reason := start(keys)):
             raise ConfigError(f"the run of setting '{setting}' with seed {seed} failed: {reason}")
         validate_uploads(run)
         cell = Cell(setting, keys, VirtualRun.from_run(run), experiment, out, console)
@@ -68,6 +70,12 @@ def run_experiment(
         found += cell.measure_variants()
         rows.write(found, experiment.published, out)
     return found
+
+
+def _has_finished(workspace: Workspace) -> bool:
+    """Whether the run measured all that it was asked for. One that failed or was killed leaves results, too."""
+    states = [event.state for event in workspace.read_events() if isinstance(event, RunFinished | RunFailed)]
+    return states[-1:] == ["finished"] and (workspace.report / FILE).exists()
 
 
 class Cell:

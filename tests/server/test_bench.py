@@ -23,6 +23,7 @@ from fedlmg_server.bench.grid import run_experiment
 from fedlmg_server.bench.rows import Row
 from fedlmg_server.cli import app
 from fedlmg_server.diffusion.pretraining import tiny_pipeline
+from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.report import plots
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -196,6 +197,7 @@ def finished(tmp_path: Path):
         upload = saying(make_upload("a", [str(digit) for digit in range(10)]), data="digits/mnist")
         upload.save(workspace.upload("a"))
         write_finished(workspace, {}, {})
+        workspace.log(RunFinished())
         return ""
 
     return make
@@ -271,6 +273,21 @@ def test_what_needs_no_training_is_measured_on_a_run_without_baselines(tmp_path:
 
     assert (list(local.per_client), local.accuracy) == (["a"], local.per_client["a"])
     assert "fedlmg run --compare" in untrained.note
+
+
+def test_a_run_that_failed_after_its_first_results_is_started_again(tmp_path: Path, finished):
+    asked, started = asking(seeds=[0], methods=["local-all"]), []
+
+    def fail(keys: dict) -> str:
+        finished(keys)
+        Workspace.open(Config.from_run_config(keys), grid.read_versions()).log(RunFailed(reason="no memory"))
+        return "no memory"
+
+    with pytest.raises(ConfigError, match="no memory"):
+        run_experiment(asked, tmp_path, fail, Console(file=StringIO()))
+    run_experiment(asked, tmp_path, lambda keys: started.append(keys) or finished(keys), Console(file=StringIO()))
+
+    assert len(started) == 1
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path):
