@@ -18,6 +18,7 @@ from common.vision.schedule import make_scheduler
 from fedlmg_server import trainer
 from fedlmg_server.baselines.outcome import Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation.job import config_of
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.synthesis.losses import statistics_loss
 
@@ -138,7 +139,7 @@ class Student:
 
     def __init__(self, run: VirtualRun):
         self.run, self.model, self.num_updates = run, make_student(run), run.num_updates
-        settings = run.config.distillation
+        settings = config_of(run).distillation
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             settings.student_learning_rate,

@@ -13,6 +13,7 @@ from fedlmg_server.baselines.averaging import average_uploads, shared_architectu
 from fedlmg_server.baselines.outcome import DoesNotApply, Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation import teachers
+from fedlmg_server.distillation.job import config_of
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.trainer import TrainingSet
 
@@ -31,7 +32,7 @@ def feddf(run: VirtualRun) -> Outcome:
     with cost.timed("server"):
         per_client = teachers.predict_with_all(run, images)
         data = TrainingSet(images, None, teachers.multi_teacher(per_client, run.known_classes))
-        model, config = _make_start(run), run.config
+        model, config = _make_start(run), config_of(run)
         trainer.train(model, data, run.preprocess, config.distillation, config.seed, run.num_updates)
     cost.num_images = len(images)
     cost.download_bytes += bytes_to_every_client(run, model)

@@ -75,7 +75,7 @@ def greedy_soup(run: VirtualRun) -> Outcome:
     DoesNotApply: as `average`.
     """
     start, members = _members(run)
-    measure = measure_on_general_images(run, _build(run))
+    measure = measure_on_general_images(run, _build(run), load_general_images(run))
     ranked = sorted(members, key=lambda member: measure(member.state), reverse=True)
     chosen, best = [ranked[0]], measure(ranked[0].state)
     for member in ranked[1:]:

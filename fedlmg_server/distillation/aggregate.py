@@ -16,7 +16,7 @@ from fedlmg_server.distillation.quality import TeacherScore, choose_readings, sc
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.general.images import general_class_names, load_general_images
-from fedlmg_server.readers import MOST_READERS, Readers
+from fedlmg_server.readers import Readers
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet
@@ -40,8 +40,8 @@ class Distilled:
 
 
 class TeacherCache:
-    """What the teachers say of the synthetic images. The probabilities of one teacher at a time are in memory, of these
-    only one part, and the upload that they come from."""
+    """What the teachers say of the synthetic images. While it is made, the probabilities of one teacher at a time are
+    in memory, of these only one part, and the upload that they come from."""
 
     def __init__(self, run: Run, synthetic: SyntheticSet):
         self.run, self.synthetic = run, synthetic
@@ -77,39 +77,38 @@ class TeacherCache:
                 "to 'uniform', or lower 'min-confidence'"
             )
         images, labels = self.images.choose(rows), labels[rows]
-        general = self._load_general() if self.run.config.general.warm_start else None
-        if general and aggregation != "fine-tuning" and len(self.run.uploads) <= MOST_READERS:
-            return self._with_readers(aggregation, weights, images, labels, self._owners[rows], general)
-        targets = None
-        if aggregation == "multi-teacher":
-            targets = teachers.multi_teacher_in_parts(self.run, images, labels, weights, self.own.dtype)
-        elif aggregation == "specific-teacher":
-            targets = self.own[rows]
-        found = TrainingSet(images, labels, targets)
-        return mix(found, general) if general else found
+        if not self.run.config.general.warm_start:
+            return TrainingSet(images, labels, self._targets(aggregation, weights, images, labels, rows))
+        general = self._load_general()
+        if aggregation != "fine-tuning":
+            votes = self._votes(aggregation, weights, labels, self._owners[rows], general.labels)
+            if readers := Readers.of(self.run.uploads, self.run.class_names, votes):
+                return mix(TrainingSet(images, labels, readers=readers), general)
+        return mix(TrainingSet(images, labels, self._targets(aggregation, weights, images, labels, rows)), general)
 
-    def _with_readers(
+    def _targets(
+        self, aggregation: str, weights: dict[str, float], images: ImageView, labels: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor | None:
+        """What the teachers say of the images, each read once; rows: bool, which of all images these are."""
+        if aggregation == "multi-teacher":
+            return teachers.multi_teacher_in_parts(self.run, images, labels, weights, self.own.dtype)
+        return self.own[rows] if aggregation == "specific-teacher" else None
+
+    def _votes(
         self,
         aggregation: str,
         weights: dict[str, float],
-        images: ImageView,
-        labels: torch.Tensor,  # (N,)
+        labels: torch.Tensor,  # (N,) of guided images
         owners: torch.Tensor,  # (N,)
-        general: LabeledView,
-    ) -> TrainingSet:
-        """Teachers read a guided image as `aggregation` says; in the mean of all they read general images, too."""
+        of_general: torch.Tensor,  # (M,) labels of general images
+    ) -> torch.Tensor:
+        """float32 (uploads, N + M): who says how much of each image. The mean of all speaks of general images, too."""
         uploads, known = self.run.uploads, self.run.known_classes
-
-        def of_all(labels: torch.Tensor) -> torch.Tensor:
-            return torch.stack([weights[upload.client] * known[upload.client][labels].float() for upload in uploads])
-
         if aggregation == "multi-teacher":
-            votes, votes_of_general = of_all(labels), of_all(general.labels)
-        else:
-            votes = torch.stack([(owners == number).float() for number in range(len(uploads))])
-            votes_of_general = torch.zeros(len(uploads), len(general))
-        readers = Readers(uploads, self.run.class_names, votes)
-        return mix(TrainingSet(images, labels, readers=readers), general, votes_of_general)
+            everything = torch.cat([labels, of_general])
+            return torch.stack([weights[each.client] * known[each.client][everything].float() for each in uploads])
+        guided = torch.stack([(owners == number).float() for number in range(len(uploads))])
+        return torch.cat([guided, torch.zeros(len(uploads), len(of_general))], dim=1)
 
     def _load_general(self) -> LabeledView:
         """General images with labels in the run's classes."""

@@ -4,7 +4,7 @@ merged = start + scale x weighted mean of the clients' differences to the start.
 by factors instead, so that it stays positive: start x (the mean factor) ** scale. The scale is the largest whose
 accuracy on held-out general images is at most three points below the start's: differences of unlike clients hardly
 overlap, so more than their mean can be added, until the sum forgets what all of them knew. Where no real general images
-are there to tell, the mean is added.
+are there to tell, no more than the mean is added.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,17 +60,25 @@ def merge(
     """The merge of the members that can be trusted; the start where there are none.
 
     may_extrapolate: whether the images of `measure` are real, so that they can tell a good scale from a bad one. If
-    not, the average is taken: images that a diffusion model drew are easy, and say little of real ones.
+    not, no more than the average is added, and less only where that is read much worse: images that a diffusion model
+    drew are easy, and say little of real ones.
     """
     accuracy_of_start = measure(start)
     left_out = _find_unfit(start, members, measure, accuracy_of_start, num_classes)
     trusted = [member for member in members if member.client not in left_out]
     if not trusted:
         return Merged(dict(start), 0.0, {0.0: accuracy_of_start}, left_out)
-    if not may_extrapolate or above_chance(accuracy_of_start, num_classes) < NEAR_CHANCE:
-        average = add_differences(start, trusted, 1.0)
-        return Merged(average, 1.0, {0.0: accuracy_of_start, 1.0: measure(average)}, left_out)
+    if above_chance(accuracy_of_start, num_classes) < NEAR_CHANCE:
+        return Merged(add_differences(start, trusted, 1.0), 1.0, {0.0: accuracy_of_start}, left_out)
     best, accuracies = dict(start), {0.0: accuracy_of_start}
+    if not may_extrapolate:
+        least = LEAST_KEPT * above_chance(accuracy_of_start, num_classes)
+        for scale in (scale for scale in reversed(SCALES) if scale <= 1):
+            state = add_differences(start, trusted, scale)
+            accuracies[scale] = measure(state)
+            if above_chance(accuracies[scale], num_classes) >= least:
+                return Merged(state, scale, accuracies, left_out)
+        return Merged(best, 0.0, accuracies, left_out)
     chosen = 0.0
     for scale in SCALES:
         state = add_differences(start, trusted, scale)

@@ -5,7 +5,7 @@ or the copy in its upload. For the other clients a student is distilled from the
 classifiers guided, beside general images. It counts as many times as there are such clients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,7 +15,7 @@ from common.vision.metrics import accuracy, predict
 from fedlmg_server.distillation.merge import Measure, Member, Merged, State, merge
 from fedlmg_server.distillation.student import build_classifier
 from fedlmg_server.events import Note
-from fedlmg_server.general.images import load_general_images
+from fedlmg_server.general.images import GeneralImages, load_general_images
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 
@@ -65,8 +65,11 @@ def merge_members(run: Run, start: Start, members: list[Member]) -> tuple[torch.
     """The merge as a model in evaluation mode, and how it came about. Where no member can be trusted it is the general
     model, and the run's events say why."""
     model = build_classifier(run, run.config.distillation.student_architecture, len(run.class_names)).to(run.device)
-    measure, are_real = measure_on_general_images(run, model), load_general_images(run).source == "public"
+    general = load_general_images(run)
+    measure, are_real = measure_on_general_images(run, model, general), general.source == "public"
     merged = merge(start.state, members, measure, len(run.class_names), may_extrapolate=are_real)
+    if not len(general.held_out):
+        merged = replace(merged, accuracies={})
     if len(merged.left_out) == len(members):
         reasons = "; ".join(f"{client}: {reason}" for client, reason in merged.left_out.items())
         text = f"no client's classifier can be merged ({reasons or 'all are near chance'})"
@@ -75,10 +78,10 @@ def merge_members(run: Run, start: Start, members: list[Member]) -> tuple[torch.
     return model.eval(), merged
 
 
-def measure_on_general_images(run: Run, model: torch.nn.Module) -> Measure:
+def measure_on_general_images(run: Run, model: torch.nn.Module, general: GeneralImages) -> Measure:
     """Accuracy on held-out general images of whatever weights are loaded into `model`; 0 where there are none, so that
     the merge is the average."""
-    held_out = load_general_images(run).held_out
+    held_out = general.held_out
 
     def measure(state: State) -> float:
         if not len(held_out):

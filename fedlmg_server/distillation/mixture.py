@@ -10,11 +10,11 @@ GUIDED_SHARE = 0.5
 """Share of each batch, in the mean, that is synthetic."""
 
 
-def mix(synthetic: TrainingSet, general: LabeledView, votes: torch.Tensor | None = None) -> TrainingSet:
+def mix(synthetic: TrainingSet, general: LabeledView) -> TrainingSet:
     """Synthetic images, repeated until they are `GUIDED_SHARE` of the set, and general images with their labels.
 
-    Both have images of one size, uint8 (N, 3, h, w). A general image has no probabilities: its row is zero. votes: how
-    much each of the synthetic set's readers says of each general image, float32 (readers, M), where it has any.
+    Both have images of one size, uint8 (N, 3, h, w). A general image has no probabilities: its row is zero. Readers of
+    the synthetic set have votes on its images and then on the general ones.
     """
     if synthetic.labels is None:
         raise ValueError("synthetic images that are mixed with general ones must have labels")
@@ -26,9 +26,8 @@ def mix(synthetic: TrainingSet, general: LabeledView, votes: torch.Tensor | None
     if synthetic.teacher is not None:
         nobody = torch.zeros(count, synthetic.teacher.shape[1], dtype=synthetic.teacher.dtype)
         teacher = torch.cat([synthetic.teacher[rows], nobody])
-    readers = synthetic.readers
-    if readers is not None and votes is not None:
-        readers = readers.choose(rows).join(votes)
+    behind = len(synthetic.images) + torch.arange(count)
+    readers = synthetic.readers.choose(torch.cat([rows, behind])) if synthetic.readers else None
     return TrainingSet(
         ImageView.of(synthetic.images).choose(rows).join(general.images),
         torch.cat([synthetic.labels[rows], general.labels]),

@@ -1,7 +1,7 @@
 """Train several students side by side: on a processor, one process of one thread for each core; else one by one.
 
 Small nets use two cores nearly twice as well as two processes than as two threads of one. The processes share the
-tensors of the training sets, so sets that are views of the same images cost their memory once; uploads stay here.
+tensors of the training sets, so sets that are views of the same images cost their memory once.
 """
 
 from collections.abc import Iterator

@@ -71,7 +71,7 @@ def train_student(
 
 def _key(run: Run, data: TrainingSet) -> str:
     """Of the uploads, the settings, and what is to be learned from images that follow from these."""
-    digest = hashlib.sha256(json.dumps([run.checksums, run.config.settings(), run.num_updates]).encode())
+    digest = hashlib.sha256(json.dumps([run.checksums, config_of(run).settings(), run.num_updates]).encode())
     votes = data.readers.votes if data.readers else None
     for tensor in (ImageView.of(data.images).rows, data.labels, data.teacher, votes):
         if tensor is not None:

@@ -1,13 +1,13 @@
 """The verdict on each client, from all that the server can show its classifiers; kept in the workspace's `witness/`."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import torch
 
 from common.datasets.labeled_images import LabeledView
-from common.labels import class_key, parse_aliases
+from common.labels import parse_aliases
 from common.labels.maps import find_indices
 from common.storage.atomic import write_json
 from common.storage.images import Images, ImageView
@@ -19,16 +19,7 @@ from fedlmg_server.general.images import general_class_names, load_general_image
 from fedlmg_server.general.models import load_general_model
 from fedlmg_server.run import Run
 from fedlmg_server.witness.styled import draw_plain, draw_styled, load_copy
-from fedlmg_server.witness.verdict import (
-    UNKNOWN,
-    Leans,
-    Verdict,
-    confirm,
-    find_leans,
-    join,
-    judge_reading,
-    judge_shift,
-)
+from fedlmg_server.witness.verdict import UNKNOWN, Verdict, confirm, join, judge_reading, judge_shift
 from fedlmg_server.workspace import Workspace
 
 
@@ -42,8 +33,6 @@ class Finding:
     general images of the client's classes: the copy, or the client's own; None if none started from one."""
     reads_styled: float | None = None
     """The same of the client's own classifier and images in its look; None if none were drawn."""
-    leans: Leans = field(default_factory=dict)
-    """Of a classifier that started from a general model."""
 
     def write(self, workspace: Workspace, upload: Upload) -> None:
         write_json(workspace.finding(upload.client), {"upload": upload.manifest.checksum} | asdict(self))
@@ -73,16 +62,15 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledV
     copy = load_copy(run, upload)
     started = _Started.of_upload(run, upload, copy) if held_out else None
     verdicts, reads_general = [], None
-    leans: Leans = {}
     if started and held_out:
-        of_shift, reads_general, leans = started.judge(run, upload, held_out)
+        of_shift, reads_general = started.judge(run, upload, held_out)
         verdicts.append(of_shift)
     # What the copy shows says nothing of the client's own classifier, whatever start its manifest names.
     own_is_judged = copy is None and bool(verdicts) and verdicts[0].state != "unknown"
     if own_is_judged:
-        return Finding(join(verdicts), reads_general, leans=leans)
+        return Finding(join(verdicts), reads_general)
     if (drawn := draw_styled(backend, run, upload)) is None:
-        return Finding(join([*verdicts, UNKNOWN]), reads_general, leans=leans)
+        return Finding(join([*verdicts, UNKNOWN]), reads_general)
     images, labels = drawn
     held = upload.held_class_names
     verdict = judge_reading(read_own(run, upload, images), labels, held)
@@ -91,7 +79,7 @@ def hear(run: Run, backend: DiffusionBackend, upload: Upload, held_out: LabeledV
         verdict = confirm(verdict, read_own(run, upload, others), shown, held)
     verdicts.append(verdict)
     read = above_chance(verdict.read or 0.0, len(held), len(labels))
-    return Finding(join(verdicts), reads_general, read, leans)
+    return Finding(join(verdicts), reads_general, read)
 
 
 def read_own(run: Run, upload: Upload, images: Images) -> torch.Tensor:
@@ -142,16 +130,13 @@ class _Started:
         wire = {name: to_wire(tensor) for name, tensor in general.state_dict().items()}
         return cls(model, general.to(run.device), list(names)) if weights_digest(wire) == start else None
 
-    def judge(self, run: Run, upload: Upload, held_out: LabeledView) -> tuple[Verdict, float, Leans]:
-        """By general images of the classes that the client holds; also how far above chance it reads them, and what it
-        leans to."""
+    def judge(self, run: Run, upload: Upload, held_out: LabeledView) -> tuple[Verdict, float]:
+        """By general images of the classes that the client holds; also how far above chance it reads them."""
         columns = _find_columns(run, upload, self.class_names)
         images, labels = _choose_held(run, upload, self.class_names, held_out)
         before, after = (_read(model, upload.preprocess, images)[:, columns] for model in (self.general, self.model))
         verdict = judge_shift(before, after, labels, upload.held_class_names)
-        aliases = parse_aliases(run.config.clients.class_aliases)
-        leans = find_leans(before, after, labels, [class_key(name, aliases) for name in upload.held_class_names])
-        return verdict, above_chance(verdict.read or 0.0, len(columns), len(labels)), leans
+        return verdict, above_chance(verdict.read or 0.0, len(columns), len(labels))
 
 
 def _choose_held(

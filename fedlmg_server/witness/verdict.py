@@ -17,8 +17,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 State = Literal["consistent", "mislabelled", "unknown"]
-Leans = dict[str, dict[str, float]]
-"""Key of the class that images show -> key of a class that a classifier leans to -> nats."""
 
 LEAST_SHIFT = 1.2
 """Nats that each class of an assignment must gain, on average. Mislabelled clients of digits reach at least 1.4,
@@ -80,34 +78,14 @@ def judge_shift(
     right_before, right = (_share_right(log_p, labels) for log_p in (log_before, log_after))
     if not _is_complete(labels, class_names) or right_before < LEAST_KNOWN:
         return Verdict("unknown", read=right)
-    gains = _gains(_move(log_before, log_after), labels)
+    moved = log_after.clamp(min=SMALLEST_LOG) - log_before.clamp(min=SMALLEST_LOG)
+    gains = _gains(moved, labels)
     assignment = _drop_weak_circles(_assign(gains, LEAST_SHIFT), gains)
     read_as_taught = _share_right(log_after, torch.tensor(assignment)[labels])
     has_forgotten = max(right, read_as_taught) < LEAST_KEPT * right_before
     if has_forgotten or not _is_told(log_before, log_after, labels, assignment):
         return Verdict("unknown", read=right)
     return _verdict(assignment, gains, class_names, right)
-
-
-def find_leans(log_before: torch.Tensor, log_after: torch.Tensor, labels: torch.Tensor, class_keys: list[str]) -> Leans:
-    """What a classifier leans to more than the general model that it started from, from `LEAST_SHIFT_OF_CLASS`."""
-    if not _is_complete(labels, class_keys):
-        return {}
-    gains = _gains(_move(log_before, log_after), labels)
-    leans: Leans = {}
-    for true, label in (gains >= LEAST_SHIFT_OF_CLASS).nonzero().tolist():
-        leans.setdefault(class_keys[true], {})[class_keys[label]] = round(gains[true, label].item(), 2)
-    return leans
-
-
-def is_shared(swaps: list[tuple[str, str]], others: list[Leans]) -> bool:
-    """Whether half of the other clients lean as an accused one does. Then general images may be drawn wrong, or all
-    clients' images are unlike them: labels that one client mixed up move no other.
-
-    swaps: keys of the class that images show, and of the class that the accused client calls them.
-    """
-    alike = sum(all(label in leans.get(true, {}) for true, label in swaps) for leans in others)
-    return bool(others) and 2 * alike >= len(others)
 
 
 def judge_reading(log_after: torch.Tensor, labels: torch.Tensor, class_names: list[str]) -> Verdict:
@@ -194,10 +172,6 @@ def _is_clear(log_p: torch.Tensor, labels: torch.Tensor, taught: torch.Tensor) -
     as_taught, as_shown = read == taught, read == labels
     by_class = [int(as_taught[labels == label].sum() - as_shown[labels == label].sum()) for label in labels.unique()]
     return min(by_class) > 0 and sum(by_class) > LEAST_ERRORS * int(as_taught.sum() + as_shown.sum()) ** 0.5
-
-
-def _move(log_before: torch.Tensor, log_after: torch.Tensor) -> torch.Tensor:
-    return log_after.clamp(min=SMALLEST_LOG) - log_before.clamp(min=SMALLEST_LOG)
 
 
 def _gains(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import is_model_saved, save_model
 from fedlmg_server.distillation.student import make_student, train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
+from fedlmg_server.readers import Readers
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
@@ -303,7 +304,8 @@ def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("one_thread", "pool")
 def test_students_trained_side_by_side_are_those_trained_alone():
     run = make_run(DistillationConfig(student_epochs=1, student_batch_size=16), [make_upload("a", ["0", "1"])])
-    jobs = {"one": two_colors(), "other": two_colors(32)}
+    taught = Readers.of([make_upload("a", ["dark", "bright"])], ["dark", "bright"], torch.ones(1, 32))
+    jobs = {"one": two_colors(), "other": replace(two_colors(32), readers=taught)}
 
     together = dict(train_students(run, jobs))
 

@@ -123,6 +123,18 @@ def test_average_is_taken_where_no_real_images_are_there_to_tell():
     assert merged.state["weight"][0].item() == 3.0
 
 
+def test_less_than_the_average_is_added_where_that_no_longer_reads_drawn_images():
+    """The average has 2.5 as its first weight, and three quarters of it 2.125."""
+
+    def measure(state: dict) -> float:
+        return 0.2 if 2.2 < state["weight"][0] < 2.8 else 0.9
+
+    merged = merge(START, [member("a", [3.0, 2.0]), member("b", [2.0, 2.0])], measure, 10, may_extrapolate=False)
+
+    assert merged.scale == 0.75
+    assert merged.accuracies == {0.0: 0.9, 1.0: 0.2, 0.75: 0.9}
+
+
 def test_member_that_lost_general_knowledge_is_left_out_of_an_average_as_well():
     def measure(state: dict) -> float:
         return 0.1 if state["weight"][1] == 3.0 else 0.9

@@ -4,6 +4,7 @@ from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -11,13 +12,13 @@ from common.config.run import DistillationConfig
 from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.upload import Upload, weights_digest
 from common.vision.metrics import accuracy, predict
-from fedlmg_server import trainer
+from fedlmg_server import readers, trainer
 from fedlmg_server.distillation import aggregate
 from fedlmg_server.distillation.aggregate import TeacherCache
 from fedlmg_server.distillation.job import config_of
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.general.images import GeneralImages
-from fedlmg_server.readers import Readers
+from fedlmg_server.readers import Reader, Readers
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 from tests.conftest import make_upload
@@ -37,9 +38,15 @@ def sure_of(client: str, class_names: list[str], row: int) -> Upload:
     return replace(upload, arrays=arrays, manifest=manifest)
 
 
+def opened(uploads: list[Upload], votes: torch.Tensor) -> Reader:
+    readers = Readers.of(uploads, NAMES, votes)
+    assert readers is not None
+    return readers.open(CPU)
+
+
 def test_each_view_gets_the_answer_of_who_may_speak_of_it():
     votes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    read = Readers([sure_of("x", NAMES, 0), sure_of("y", ["c", "b"], 0)], NAMES, votes).open(CPU)
+    read = opened([sure_of("x", NAMES, 0), sure_of("y", ["c", "b"], 0)], votes)
 
     said = read(VIEWS, torch.tensor([1, 0, 2]))
 
@@ -48,8 +55,7 @@ def test_each_view_gets_the_answer_of_who_may_speak_of_it():
 
 
 def test_a_mean_counts_by_votes_and_each_class_by_those_that_know_it():
-    uploads = [sure_of("x", NAMES, 0), sure_of("y", ["b", "c"], 0)]
-    read = Readers(uploads, NAMES, torch.tensor([[1.0], [3.0]])).open(CPU)
+    read = opened([sure_of("x", NAMES, 0), sure_of("y", ["b", "c"], 0)], torch.tensor([[1.0], [3.0]]))
 
     (said,) = read(VIEWS[:1], torch.tensor([0])).tolist()
 
@@ -59,17 +65,17 @@ def test_a_mean_counts_by_votes_and_each_class_by_those_that_know_it():
 def test_a_classifier_that_fails_on_a_view_says_nothing_of_it():
     broken = sure_of("x", NAMES, 0)
     broken.arrays["head.bias"][1] = torch.nan
-    read = Readers([broken, sure_of("y", NAMES, 2)], NAMES, torch.ones(2, 1)).open(CPU)
+    read = opened([broken, sure_of("y", NAMES, 2)], torch.ones(2, 1))
 
     assert read(VIEWS[:1], torch.tensor([0])).argmax(1).tolist() == [2]
 
 
 def test_a_student_learns_what_a_reader_says_alone():
     teacher, data = trained("a"), two_colors()
-    readers = Readers([teacher], teacher.class_names, torch.ones(1, len(data.labels)))
+    taught = Readers.of([teacher], teacher.class_names, torch.ones(1, len(data.labels)))
     model = make_upload("student", teacher.class_names, seed=1).classifier().requires_grad_(True)
 
-    trainer.train(model, TrainingSet(data.images, None, readers=readers), teacher.preprocess, CONFIG, 0, 24)
+    trainer.train(model, TrainingSet(data.images, None, readers=taught), teacher.preprocess, CONFIG, 0, 24)
 
     assert accuracy(predict(model, teacher.preprocess, data.images), data.labels) > 0.9
 
@@ -108,8 +114,11 @@ def test_with_a_warm_start_all_clients_read_views_of_guided_and_of_general_image
     assert data.readers.votes.tolist() == [[1.0] * 8, [0.5] * 8]
 
 
-def test_many_clients_read_every_image_once(warm: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(aggregate, "MOST_READERS", 1)
+@pytest.mark.parametrize("limit", ["MOST_READERS", "MOST_BYTES"])
+def test_too_many_or_too_large_classifiers_read_every_image_once(
+    warm: Run, monkeypatch: pytest.MonkeyPatch, limit: str
+):
+    monkeypatch.setattr(readers, limit, 1)
 
     data = TeacherCache(warm, guided(warm)).training_set("specific-teacher", {"a": 1.0, "b": 1.0})
 
@@ -117,11 +126,32 @@ def test_many_clients_read_every_image_once(warm: Run, monkeypatch: pytest.Monke
     assert data.teacher is not None
 
 
-def test_a_process_is_sent_readers_by_reference(warm: Run):
-    data = TeacherCache(warm, guided(warm)).training_set("multi-teacher", {"a": 1.0, "b": 1.0})
+def test_only_clients_that_say_something_are_held(warm: Run):
+    data = TeacherCache(warm, guided(warm)).training_set("specific-teacher", {"a": 0.0, "b": 1.0})
 
-    weights = sum(each.numel() * 4 for upload in warm.uploads for each in upload.arrays.values())
-    assert len(ForkingPickler.dumps(data.readers)) < weights / 2
+    assert data.readers is not None
+    assert len(data.readers.teachers) == 1
+    assert data.readers.votes.tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
+
+
+def test_a_classifier_is_sent_to_a_process_as_one_file_in_shared_memory(warm: Run):
+    data = TeacherCache(warm, guided(warm)).training_set("multi-teacher", {"a": 1.0, "b": 1.0})
+    before = psutil.Process().num_fds()
+
+    sent = ForkingPickler.dumps(data.readers)
+
+    assert psutil.Process().num_fds() - before <= 2 * len(warm.uploads) + 4
+    assert len(sent) < 100 * len(warm.uploads) * 10
+
+
+def test_opening_readers_leaves_random_numbers_alone(warm: Run):
+    data = TeacherCache(warm, guided(warm)).training_set("multi-teacher", {"a": 1.0, "b": 1.0})
+    before = torch.get_rng_state()
+
+    assert data.readers is not None
+    data.readers.open(CPU)
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_student_that_starts_from_a_general_model_takes_a_fifth_of_the_learning_rate(warm: Run, tmp_path: Path):

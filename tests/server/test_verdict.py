@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedlmg_server.witness.verdict import Verdict, confirm, find_leans, is_shared, join, judge_reading, judge_shift
+from fedlmg_server.witness.verdict import Verdict, confirm, join, judge_reading, judge_shift
 
 FOUR = ["a", "b", "c", "d"]
 LABELS = torch.arange(80) % 4
@@ -140,26 +140,3 @@ def test_a_client_is_consistent_only_if_every_classifier_is():
         "unknown",
         "unknown",
     ]
-
-
-def test_leans_are_told_from_half_a_nat():
-    leaning = (sure_of(LABELS) + 0.9 * sure_of(exchange(1, 3)).where(LABELS[:, None] == 1, 0.0)).log_softmax(1)
-
-    leans = find_leans(sure_of(LABELS), leaning, LABELS, FOUR)
-
-    assert leans == {"b": {"d": pytest.approx(3.6, abs=0.1)}}
-
-
-@pytest.mark.parametrize(
-    ("others", "shared"),
-    [
-        ([{"a": {"b": 0.6}, "b": {"a": 3.0}}], True),
-        ([{"a": {"b": 0.6}, "b": {"a": 3.0}}, {}], True),
-        ([{"a": {"b": 0.6}, "b": {"a": 3.0}}, {}, {}], False),
-        ([{"a": {"b": 0.6}}], False),
-        ([], False),
-    ],
-    ids=["the only other", "one of two", "one of three", "half of the swap", "nobody else"],
-)
-def test_an_accusation_is_doubted_where_half_of_the_others_lean_alike(others: list, shared: bool):
-    assert is_shared([("a", "b"), ("b", "a")], others) == shared
