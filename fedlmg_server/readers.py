@@ -107,8 +107,8 @@ class Readers:
 
 
 def _ask(net: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor | None:
-    """Probabilities (B, classes). A client's classifier that read all images before may still fail on a batch of one,
-    or say what is no number: then it says nothing of these views."""
+    """Probabilities (B, classes); None if the classifier fails, which one that read all images before may still do on a
+    batch of one."""
     try:
         return net(inputs).float().softmax(1)
     except torch.OutOfMemoryError:

@@ -77,14 +77,14 @@ class TeacherCache:
                 "to 'uniform', or lower 'min-confidence'"
             )
         images, labels = self.images.choose(rows), labels[rows]
-        if not self.run.config.general.warm_start:
-            return TrainingSet(images, labels, self._targets(aggregation, weights, images, labels, rows))
-        general = self._load_general()
-        if aggregation != "fine-tuning":
+        general = self._load_general() if self.run.config.general.warm_start else None
+        readers = None
+        if general is not None and aggregation != "fine-tuning":
             votes = self._votes(aggregation, weights, labels, self._owners[rows], general.labels)
-            if readers := Readers.of(self.run.uploads, self.run.class_names, votes):
-                return mix(TrainingSet(images, labels, readers=readers), general)
-        return mix(TrainingSet(images, labels, self._targets(aggregation, weights, images, labels, rows)), general)
+            readers = Readers.of(self.run.uploads, self.run.class_names, votes)
+        targets = None if readers else self._targets(aggregation, weights, images, labels, rows)
+        found = TrainingSet(images, labels, targets, readers)
+        return found if general is None else mix(found, general)
 
     def _targets(
         self, aggregation: str, weights: dict[str, float], images: ImageView, labels: torch.Tensor, rows: torch.Tensor
