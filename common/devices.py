@@ -1,9 +1,18 @@
 """The device on which this machine computes, and its memory."""
 
+import ctypes
+import sys
+from contextlib import suppress
+
 import psutil
 import torch
 
 from common.processes import num_processors
+
+SMALL = 64
+"""Pixels of an image up to which a net is trained in float32: it is too small to gain by mixed precision."""
+MMAP_THRESHOLD, LARGE_BLOCK = -3, 1_000_000
+"""A parameter of the C library's `mallopt`, and bytes."""
 
 
 def limit_threads() -> None:
@@ -33,6 +42,32 @@ def reduced_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"cpu": torch.float32, "xpu": torch.bfloat16}.get(device.type, torch.float16)
+
+
+def training_precision(model: torch.nn.Module, image_size: int, device: torch.device) -> torch.dtype:
+    """The dtype in which forward passes are computed while a net learns images of that size.
+
+    A processor that multiplies in bfloat16 trains a ResNet in half the time and takes a third less memory; a net with
+    grouped convolutions, as MobileNet, takes up to twice the time (measured).
+    """
+    if image_size <= SMALL:
+        return torch.float32
+    if device.type != "cpu":
+        return reduced_precision(device)
+    # PyTorch before 2.10 does not tell.
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    is_grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
+    multiplies = any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if multiplies and not is_grouped else torch.float32
+
+
+def return_large_blocks() -> None:
+    """Have the C library give a large block back to the system as soon as it is freed, until the process ends. Else
+    its heap keeps the blocks of a batch, and other sizes do not fit into the holes: a ResNet-18 at 224 px then takes a
+    fifth more memory. Small nets are up to twice as fast without this. Only Linux's C library can do it."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def measure_free_memory(device: torch.device) -> int:

@@ -58,7 +58,7 @@ def fine_tune(
     images, targets = keep_on_device(own.images, preprocess, device), own.labels.to(device)
     chances = 1 / own.labels.bincount(minlength=1)[own.labels].double()
     optimizer = fine_tuning.make_optimizer(net)
-    step = Steps(net, optimizer, client)
+    step = Steps(net, optimizer, client, preprocess.image_size)
     if checkpoint.exists():
         progress = load_training(checkpoint, net, optimizer)
     else:

@@ -124,7 +124,7 @@ def measure_step_seconds(model: torch.nn.Module, image_size: int, batch_size: in
     """Duration of one training step in seconds; a first step warms up and does not count."""
     images = torch.rand(batch_size, 3, image_size, image_size, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    step = Steps(model, torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9), "this machine")
+    step = Steps(model, torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9), "this machine", image_size)
     for _ in range(2):
         started = time.monotonic()
         step(images, labels).item()

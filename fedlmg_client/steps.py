@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from common.devices import reduced_precision, release_cached_memory
+from common.devices import SMALL, release_cached_memory, return_large_blocks, training_precision
 
 FEWEST = 2
 """BatchNorm needs two images in a part."""
@@ -17,8 +17,13 @@ class Steps:
     An attempt that fails leaves no trace: BatchNorm's moments and the random numbers are as if it had not been made.
     """
 
-    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, client: str):
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, client: str, image_size: int):
         self.model, self.optimizer, self.client = model, optimizer, client
+        dtype = training_precision(model, image_size, next(model.parameters()).device)
+        # Gradients in float16 would have to be scaled.
+        self.dtype = dtype if dtype == torch.bfloat16 else torch.float32
+        if image_size > SMALL:
+            return_large_blocks()
         self.most: int | None = None
         """Images that the memory was found to hold; None: not known yet."""
 
@@ -53,11 +58,10 @@ class Steps:
 
     def _add_gradients(self, inputs: tuple[torch.Tensor, ...], targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
         count, device = sum(map(len, inputs)), inputs[0].device
-        is_reduced = reduced_precision(device) == torch.bfloat16
         self.optimizer.zero_grad()
         losses = []
         for images, asked in zip(inputs, targets, strict=True):
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_reduced):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
                 loss = F.cross_entropy(self.model(images), asked) * (len(images) / count)
             loss.backward()
             losses.append(loss.detach())

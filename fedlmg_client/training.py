@@ -195,7 +195,7 @@ def fit(
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
     num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
     scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)
-    step = Steps(model, optimizer, client)
+    step = Steps(model, optimizer, client, preprocess.image_size)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
         loss = _train_epoch(step, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay, looks)

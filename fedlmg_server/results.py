@@ -148,6 +148,8 @@ class Confusion(Contract):
     """Row true class, column predicted."""
     per_client: dict[str, list[Fraction | None]]
     """Client -> accuracy of each class, None where the client has no test image of it."""
+    images: dict[str, list[Count]] = Field(default_factory=dict)
+    """Client -> its test images of each class."""
 
 
 def _check_schema(schema: int) -> int:

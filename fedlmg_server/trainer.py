@@ -1,6 +1,6 @@
 """Train one classifier on labelled images, with or without teachers.
 
-On an accelerator, images of more than `SMALL` pixels are read in mixed precision. One process trains on one device;
+Images that are not small are read in mixed precision where the device gains by it. One process trains on one device;
 several may train the same classifier, each on its share of every batch.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from common.config.run import DistillationConfig
-from common.devices import reduced_precision
+from common.devices import SMALL, return_large_blocks, training_precision
 from common.models.architectures import has_batch_norm
 from common.storage.images import Images
 from common.storage.tensors import load_training, read_progress, save_training
@@ -30,8 +30,6 @@ ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
 """Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
 ENTRIES_OF_PART = 20
 """Entries in the history of a training that sees less than an epoch."""
-SMALL = 64
-"""Pixels of images for which mixed precision saves no time."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
@@ -100,7 +98,9 @@ def train(
     update = _resume(checkpoint, model, optimizer, generator, history) if checkpoint else 0
     learner = team.prepare_model(model) if team else model
     scheduler = make_scheduler(optimizer, num_updates, warm_up, update)
-    dtype = reduced_precision(device) if preprocess.image_size > SMALL else torch.float32
+    dtype = training_precision(model, preprocess.image_size, device)
+    if preprocess.image_size > SMALL:
+        return_large_blocks()
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     losses: list[torch.Tensor] = []
     saved = time.monotonic()

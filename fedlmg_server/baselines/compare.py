@@ -167,7 +167,8 @@ def confusion_of_returned_model(run: VirtualRun) -> Confusion:
         for name, table in tables.items()
     }
     counts = torch.stack(list(tables.values())).sum(0).tolist()
-    return Confusion(class_names=run.class_names, counts=counts, per_client=per_client)
+    images = {name: table.sum(1).tolist() for name, table in tables.items()}
+    return Confusion(class_names=run.class_names, counts=counts, per_client=per_client, images=images)
 
 
 def measure_trained(

@@ -15,13 +15,13 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch.multiprocessing.spawn import ProcessException, spawn
 
 from common.config import Config
-from common.devices import release_cached_memory
+from common.devices import SMALL, release_cached_memory
 from common.models.architectures import is_builder
 from common.processes import end_with_parent, num_processors
 from common.storage.tensors import read_tensors, write_tensors
 from common.telling import ToldError, first_line
 from fedlmg_server.distillation.job import Job, Trained
-from fedlmg_server.trainer import SMALL, Checkpoint, OnEpoch, TrainingSet
+from fedlmg_server.trainer import Checkpoint, OnEpoch, TrainingSet
 
 LEAST_SHARE = 8
 """Images of a batch for each process: fewer say too little of BatchNorm's moments."""

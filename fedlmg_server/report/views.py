@@ -82,13 +82,16 @@ def matrix(results: Results) -> dict | None:
 def classes(results: Results) -> dict:
     """Accuracy of the aggregated model by class, all test images together and client by client; hardest first if cut.
 
-    Returns columns; rows, (class, test images, accuracy, accuracy by column); omitted.
+    Returns columns; rows, (class, test images, accuracy, by column (accuracy, test images or None)); omitted.
     """
     measured = results.confusion or Confusion(class_names=[], counts=[], per_client={})
     columns = [name for name in clients_shown(results) if name in measured.per_client]
     rows = []
     for index, (name, counts) in enumerate(zip(measured.class_names, measured.counts, strict=True)):
-        by_client = [measured.per_client[column][index] for column in columns]
+        by_client = [
+            (measured.per_client[column][index], measured.images[column][index] if column in measured.images else None)
+            for column in columns
+        ]
         rows.append((name, sum(counts), counts[index] / sum(counts) if sum(counts) else None, by_client))
     total = len(rows)
     if total > MAX_CLASSES:

@@ -25,10 +25,11 @@ that names must change as well (see `LEAST_TOLD`)."""
 LEAST_SHIFT_OF_CLASS = 0.5
 """Nats that every single class of it must gain, in a circle of classes that take each other's names. A client with few
 images of a class forgets that class, which leans to another, but not the other to it."""
-LEAST_TOLD, LEAST_TOLD_OF_CLASS = 0.06, 0.03
+LEAST_TOLD, LEAST_TOLD_OF_CLASS = 0.06, 0.1
 """How much larger a share of a class's images must be called by another class's name than the general model does: in
 the mean of an assignment's classes, and in two of them at least. Where no answer changes, a classifier is only less
-sure: honest clients of blood cells reach 0.05, mislabelled ones of digits 0.07 and more."""
+sure. A small net of a client with few images or classes forgets some classes for others: of 183 honest nets 9 reached
+0.03 to 0.09 in the second class; of 57 mislabelled ones 3 stay below 0.1."""
 LEAST_GAIN = 0.5
 """Nats that each class of an assignment must gain, on average, in the reading test."""
 LEAST_ERRORS = 2.0

@@ -31,7 +31,7 @@ from torchvision.transforms import v2
 
 from common.config import Config
 from common.config.run import DistillationConfig
-from common.devices import default_device, reduced_precision
+from common.devices import default_device, training_precision
 from common.manifest import Preprocessing
 from common.processes import num_processors
 from common.storage.images import ImageFile
@@ -168,7 +168,7 @@ def _plain(folder: Path, batch: int, device: torch.device) -> None:
     )
     model = resnet50(num_classes=CLASSES).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    dtype = reduced_precision(device)
+    dtype = training_precision(model, STUDENT, device)
     for images, labels in loader:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(images.to(device, memory_format=torch.channels_last, non_blocking=True))

@@ -12,7 +12,8 @@ from fedlmg_client import training
 from fedlmg_client.steps import Steps
 from tests.client.noise import noise_data
 
-INPUTS = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+SIZE = 8
+INPUTS = torch.rand(10, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(10) % 3
 
 
@@ -33,7 +34,7 @@ class Small(torch.nn.Module):
 
 def make_step(most: int) -> Steps:
     net = Small(most)
-    return Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab")
+    return Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab", SIZE)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -91,7 +92,7 @@ class Failing(torch.nn.Module):
 @pytest.mark.parametrize(("calls", "most"), [({1}, 5), ({1, 3}, 2)])
 def test_an_attempt_that_fails_leaves_no_trace(calls: set[int], most: int):
     failing, known = (Failing(numbers) for numbers in (calls, set()))
-    steps = [Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab") for net in (failing, known)]
+    steps = [Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab", SIZE) for net in (failing, known)]
     steps[1].most = most
 
     states = []

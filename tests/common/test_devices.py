@@ -1,10 +1,25 @@
 """Where this machine computes, and how much memory it has left for that."""
 
+import subprocess
+import sys
+
 import psutil
 import pytest
 import torch
 
 from common import devices
+
+CPU = torch.device("cpu")
+DENSE, GROUPED = torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4)
+FREE_ALL_BUT_THE_LAST = """
+import psutil, numpy
+from common import devices
+{first}
+numpy.ones(1_000_000)
+blocks = [numpy.ones(1_000_000) for _ in range(20)]
+blocks[:-1] = []
+print(psutil.Process().memory_info().rss)
+"""
 
 
 @pytest.fixture
@@ -46,3 +61,35 @@ def test_free_memory_of_the_processor_is_less_than_the_machine_has():
 
 def test_a_machine_without_an_accelerator_has_no_cached_memory_to_give_back(without_accelerator: None):
     devices.release_cached_memory()
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "instructions", "expected"),
+    [
+        (DENSE, 224, "avx512_bf16", torch.bfloat16),
+        (DENSE, 224, "amx_bf16", torch.bfloat16),
+        (DENSE, 224, "avx512_f", torch.float32),
+        (DENSE, devices.SMALL, "avx512_bf16", torch.float32),
+        (GROUPED, 224, "avx512_bf16", torch.float32),
+    ],
+)
+def test_a_processor_trains_in_bfloat16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    model: torch.nn.Module,
+    image_size: int,
+    instructions: str,
+    expected: torch.dtype,
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
+
+    assert devices.training_precision(torch.nn.Sequential(model), image_size, CPU) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's C library can do it")
+def test_large_blocks_go_back_to_the_system_when_they_are_freed():
+    kept, returned = (
+        int(subprocess.check_output([sys.executable, "-c", FREE_ALL_BUT_THE_LAST.format(first=first)]))
+        for first in ("", "devices.return_large_blocks()")
+    )
+
+    assert kept - returned > 100e6

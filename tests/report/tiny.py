@@ -48,6 +48,7 @@ def figures() -> dict:
             "class_names": ["cat", "dog"],
             "counts": [[30, 10], [5, 15]],
             "per_client": {"mnist": [0.9, None], HOSTILE: [0.6, 0.75]},
+            "images": {"mnist": [20, 0], HOSTILE: [20, 20]},
         },
     }
 

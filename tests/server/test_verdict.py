@@ -49,9 +49,12 @@ def test_a_classifier_that_is_less_sure_of_two_classes_and_errs_no_more_is_not_a
     assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR) == Verdict("unknown", read=1.0)
 
 
-def test_a_classifier_that_errs_on_one_class_alone_is_not_accused():
+@pytest.mark.parametrize("others", [0, 1], ids=["one class alone", "one class, and once on the other"])
+def test_a_classifier_that_errs_on_one_class_is_not_accused(others: int):
     """It calls a quarter of one class by another's name, and leans a little to the first where it sees the other."""
-    answers = LABELS.where((LABELS != 1) | (torch.arange(80) % 16 > 3), 3)
+    number = torch.arange(80) // 4
+    answers = LABELS.where((LABELS != 1) | (number > 4), 3)
+    answers = answers.where((LABELS != 3) | (number >= others), 1)
     leaning = (sure_of(answers) + 0.9 * sure_of(exchange(1, 3))).log_softmax(1)
 
     assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR).state == "unknown"
