@@ -2,7 +2,9 @@
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import torch
@@ -55,7 +57,7 @@ def training_precision(model: torch.nn.Module, image_size: int, device: torch.de
     if device.type != "cpu":
         return reduced_precision(device)
     # PyTorch before 2.10 does not tell.
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     is_grouped = any(getattr(module, "groups", 1) > 1 for module in model.modules())
     multiplies = any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if multiplies and not is_grouped else torch.float32

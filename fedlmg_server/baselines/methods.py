@@ -34,6 +34,7 @@ from fedlmg_server.results import MethodResult, Results, read_results
 
 BASELINES: dict[str, Callable[[VirtualRun], Outcome]] = {
     "general-stain-normalised": stain.stain_normalised,
+    "general-multi-teacher": same_effort.general_multi_teacher,
     "general-same-seconds": same_effort.general_same_seconds,
     "general-same-updates": same_effort.general_same_updates,
     "prompts-only-same-seconds": same_effort.prompts_only,

@@ -4,22 +4,29 @@
 images flatter guidance. Here the student takes as many updates as every other, on as many unguided images as fit into
 the seconds of guided synthesis, in a warm-started run beside general images as the other students.
 
+`general-multi-teacher`: no diffusion model. The clients' classifiers teach on views of general images alone, as many
+updates as every other student takes.
+
 `general-same-seconds`: the general model of the student's architecture, trained for as many more seconds as synthesis
 and distillation took. `general-same-updates`: for as many more updates as a student takes.
 """
 
 import time
 
+import torch
+
 from common.config import Config
 from common.models.predictor import Classifier
-from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome, bytes_to_every_client
+from fedlmg_server.baselines.outcome import Cost, DoesNotApply, Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.distillation.mixture import mix
+from fedlmg_server.distillation import teachers
+from fedlmg_server.distillation.mixture import load_general, mix
 from fedlmg_server.distillation.student import build_classifier, train_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
 from fedlmg_server.general.images import GeneralImages, load_general_images
 from fedlmg_server.general.models import find_general_model, make_job
 from fedlmg_server.quarantine import ClientFault
+from fedlmg_server.readers import Readers
 from fedlmg_server.synthesis import incidents, launch, store
 from fedlmg_server.synthesis.following import Following
 from fedlmg_server.trainer import TrainingSet
@@ -47,11 +54,33 @@ def prompts_only(run: VirtualRun) -> Outcome:
     synthetic = read_synthetic_set(longer, METHOD)
     data, cost.num_images = TrainingSet(synthetic.images, synthetic.labels), len(synthetic.labels)
     if run.config.general.warm_start:
-        images = load_general_images(run).train
+        images = load_general(run)
         data, cost.num_images = mix(data, images), cost.num_images + len(images)
     with cost.timed("server"):
         model, _ = train_student(run, data)
     cost.download_bytes = bytes_to_every_client(run, model)
+    return Outcome(run.measure(model), cost)
+
+
+def general_multi_teacher(run: VirtualRun) -> Outcome:
+    """
+    Raises
+    ------
+    DoesNotApply: the run has no general images.
+    """
+    if not run.config.general.warm_start:
+        raise DoesNotApply(NO_GENERAL_IMAGES)
+    general, cost = load_general(run), cost_of_uploads(run)
+    images, labels = general.images, general.labels
+    with cost.timed("server"):
+        votes = torch.stack([run.known_classes[upload.client][labels].float() for upload in run.uploads])
+        readers, targets = Readers.of(run.uploads, run.class_names, votes), None
+        if readers is None:
+            weights = {upload.client: 1.0 for upload in run.uploads}
+            targets = teachers.multi_teacher_in_parts(run, images, labels, weights, torch.float16)
+        model, _ = train_student(run, TrainingSet(images, labels, targets, readers))
+    cost.num_images = len(labels)
+    cost.download_bytes += bytes_to_every_client(run, model)
     return Outcome(run.measure(model), cost)
 
 

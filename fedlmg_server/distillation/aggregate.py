@@ -6,16 +6,14 @@ from pathlib import Path
 import torch
 
 from common.config import ConfigError
-from common.datasets.labeled_images import LabeledView
 from common.storage.images import ImageView
 from common.upload import Upload
 from fedlmg_server.distillation import merged_student, teachers
 from fedlmg_server.distillation.merge import Member, Merged
-from fedlmg_server.distillation.mixture import mix
+from fedlmg_server.distillation.mixture import load_general, mix
 from fedlmg_server.distillation.quality import TeacherScore, choose_readings, score_teachers
 from fedlmg_server.distillation.student import train_student
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
-from fedlmg_server.general.images import general_class_names, load_general_images
 from fedlmg_server.readers import Readers
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis.filters import Rejected
@@ -77,7 +75,7 @@ class TeacherCache:
                 "to 'uniform', or lower 'min-confidence'"
             )
         images, labels = self.images.choose(rows), labels[rows]
-        general = self._load_general() if self.run.config.general.warm_start else None
+        general = load_general(self.run) if self.run.config.general.warm_start else None
         readers = None
         if general is not None and aggregation != "fine-tuning":
             votes = self._votes(aggregation, weights, labels, self._owners[rows], general.labels)
@@ -109,12 +107,6 @@ class TeacherCache:
             return torch.stack([weights[each.client] * known[each.client][everything].float() for each in uploads])
         guided = torch.stack([(owners == number).float() for number in range(len(uploads))])
         return torch.cat([guided, torch.zeros(len(uploads), len(of_general))], dim=1)
-
-    def _load_general(self) -> LabeledView:
-        """General images with labels in the run's classes."""
-        images = load_general_images(self.run).train
-        rows = torch.tensor([self.run.class_names.index(name) for name in general_class_names(self.run)])
-        return images.with_labels(rows[images.labels])
 
 
 def distil(run: Run, synthetic: SyntheticSet, on_epoch: OnEpoch = lambda entry: None) -> Distilled:

@@ -4,6 +4,8 @@ import torch
 
 from common.datasets.labeled_images import LabeledView
 from common.storage.images import ImageView
+from fedlmg_server.general.images import general_class_names, load_general_images
+from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 
 GUIDED_SHARE = 0.5
@@ -34,3 +36,10 @@ def mix(synthetic: TrainingSet, general: LabeledView) -> TrainingSet:
         teacher,
         readers,
     )
+
+
+def load_general(run: Run) -> LabeledView:
+    """The general images that students learn from, with labels in the run's classes."""
+    images = load_general_images(run).train
+    rows = torch.tensor([run.class_names.index(name) for name in general_class_names(run)])
+    return images.with_labels(rows[images.labels])

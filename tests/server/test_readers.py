@@ -13,7 +13,7 @@ from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.upload import Upload, weights_digest
 from common.vision.metrics import accuracy, predict
 from fedlmg_server import readers, trainer
-from fedlmg_server.distillation import aggregate
+from fedlmg_server.distillation import mixture
 from fedlmg_server.distillation.aggregate import TeacherCache
 from fedlmg_server.distillation.job import config_of
 from fedlmg_server.distillation.synthetic_set import SyntheticSet
@@ -89,7 +89,7 @@ def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     data = two_colors(4)
     general = LabeledImages(data.images, 1 - data.labels)
     found = GeneralImages(LabeledView.of(general), LabeledView.of(general), "public")
-    monkeypatch.setattr(aggregate, "load_general_images", lambda run: found)
+    monkeypatch.setattr(mixture, "load_general_images", lambda run: found)
     uploads = [trained("a"), trained("b")]
     return warm_run(uploads, tmp_path, uploads[0])
 

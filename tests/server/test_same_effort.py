@@ -11,15 +11,18 @@ from PIL import Image
 
 from common.config import Config
 from common.datasets.labeled_images import LabeledView
+from fedlmg_server import readers
 from fedlmg_server.baselines import methods, same_effort
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import mixture
 from fedlmg_server.events import StageFinished
 from fedlmg_server.general.images import GeneralImages
 from fedlmg_server.general.training import Job
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, scores, store
 from fedlmg_server.synthesis.scores import Score
+from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.server.tiny_federation import shown, virtual_run
 
@@ -77,7 +80,7 @@ def test_after_a_warm_start_the_student_also_sees_general_images(compared: Virtu
     compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
     general = LabeledView.of(shown(compared.uploads[0]))
     data = GeneralImages(general, general, "public")
-    monkeypatch.setattr(same_effort, "load_general_images", lambda run: data)
+    monkeypatch.setattr(mixture, "load_general_images", lambda run: data)
     monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
     train = same_effort.train_student
     monkeypatch.setattr(same_effort, "train_student", lambda run, data: seen.append(data) or train(run, data))
@@ -137,7 +140,30 @@ def test_the_general_model_is_trained_for_as_long_as_the_server_takes(
     assert (outcome.cost.rounds, outcome.cost.num_images) == (0, 64)
 
 
-@pytest.mark.parametrize("method", ["general-same-seconds", "general-same-updates"])
+@pytest.mark.parametrize(("most", "reads_views"), [(16, True), (1, False)])
+def test_all_clients_teach_on_general_images_alone(
+    most: int, reads_views: bool, compared: VirtualRun, monkeypatch: pytest.MonkeyPatch
+):
+    taught: list[TrainingSet] = []
+    warm = {"warm-start": True, "student-initialisation": "average"}
+    compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
+    general = LabeledView.of(shown(compared.uploads[0]))
+    monkeypatch.setattr(mixture, "load_general_images", lambda run: GeneralImages(general, general, "public"))
+    monkeypatch.setattr(readers, "MOST_READERS", most)
+    train = same_effort.train_student
+    monkeypatch.setattr(same_effort, "train_student", lambda run, data: taught.append(data) or train(run, data))
+
+    outcome = methods.measure_method("general-multi-teacher", compared)
+
+    data = taught[0]
+    assert len(data.images) == outcome.cost.num_images == 64
+    assert ((data.readers is not None), (data.teacher is not None)) == (reads_views, not reads_views)
+    assert data.readers is None or data.readers.votes.tolist() == [[1.0] * 64] * 2
+    assert set(outcome.per_client) == {"a", "b"}
+    assert outcome.cost.upload_bytes == sum(upload.num_bytes for upload in compared.uploads)
+
+
+@pytest.mark.parametrize("method", ["general-same-seconds", "general-same-updates", "general-multi-teacher"])
 def test_the_general_model_needs_general_images(method: str, compared: VirtualRun):
     with pytest.raises(DoesNotApply, match="set 'warm-start'"):
         methods.measure_method(method, compared)
