@@ -60,6 +60,15 @@ def test_a_classifier_that_errs_on_one_class_is_not_accused(others: int):
     assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR).state == "unknown"
 
 
+def test_two_pairs_of_which_each_errs_in_one_direction_are_not_accused():
+    """A quarter of the images of either first class is called by another name, and none of the other by its name."""
+    number = torch.arange(80) // 4
+    answers = LABELS.where((number > 4) | (LABELS > 1), LABELS + 2)
+    leaning = (sure_of(answers) + 0.9 * sure_of((LABELS + 2) % 4)).log_softmax(1)
+
+    assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR).state == "unknown"
+
+
 def test_a_rotation_names_each_class_by_what_its_images_look_like():
     rotated = (LABELS + 1) % 4
 
