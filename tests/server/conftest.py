@@ -23,6 +23,7 @@ from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.distillation.saved_model import save_model
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.flower.compat import act_as_task
+from fedlmg_server.general import training
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import launch, scores, worker
 from fedlmg_server.synthesis.guidance import ClassifierGuidance
@@ -30,9 +31,11 @@ from fedlmg_server.synthesis.plan import plan_images
 from fedlmg_server.synthesis.scores import Score
 from fedlmg_server.witness import worker as hearing_worker
 from fedlmg_server.workspace import Workspace
+from tests.common.pictures import draw_classes
 from tests.conftest import make_upload
 from tests.manifests import saying
 from tests.server import tiny_federation
+from tests.server.any_model import draws_anything
 from tests.server.tiny_grid import SUPERLINK, Model
 
 CPU = torch.device("cpu")
@@ -95,6 +98,25 @@ def make_strategy(tmp_path: Path, task: None) -> Callable[..., FedLMG]:
         model = Model({"weight": torch.ones(2)}, {"class_names": ["cat"]})
         workspace = Workspace.open(config, {})
         return FedLMG(config, workspace, lambda: model, poll_seconds=0.01, grace_seconds=0.02)
+
+    return make
+
+
+@pytest.fixture
+def make_warm(
+    make_strategy: Callable[..., FedLMG], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., FedLMG]:
+    """A strategy with a warm start from a few public images, whose general models need not be good."""
+    monkeypatch.setattr(training, "NEAR_CHANCE", 0.0)
+    # No processes: they would take longer to start than to train.
+    monkeypatch.setattr(training, "num_processors", lambda: 1)
+    monkeypatch.setenv("FEDLMG_CACHE", str(tmp_path / "cache"))
+    draw_classes(tmp_path / "public", count=6)
+
+    def make(**changes: object) -> FedLMG:
+        settings = {"warm-start": True, "public-images": str(tmp_path / "public"), "general-updates": 2}
+        settings["diffusion-model"] = draws_anything(tmp_path / "diffusion")
+        return make_strategy(**{**settings, **changes})
 
     return make
 

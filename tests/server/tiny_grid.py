@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import httpx
 import torch
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 
 from common.answer import Answer as Said
 from common.models import architectures
 from common.models.feature_statistics import batch_norm_moments
+from common.start import Start
 from common.upload import Upload, weights_digest
 from fedlmg_server.collection.strategy import FedLMG
+from fedlmg_server.events import Note
 from tests.manifests import make_manifest, saying
 
 SUPERLINK = 1
@@ -122,3 +124,17 @@ class BusyGrid(TinyGrid):
 def stored(strategy: FedLMG) -> list[str]:
     """Clients whose whole uploads the workspace holds."""
     return sorted(folder.name for folder in strategy.workspace.uploads.glob("*") if (folder / "manifest.json").exists())
+
+
+def sent(grid: TinyGrid, node: int, message_type: str = MessageType.TRAIN) -> list[Message]:
+    found = [message for message in grid.pushed if message.metadata.dst_node_id == node]
+    return [message for message in found if message.metadata.message_type == message_type]
+
+
+def start_for(grid: TinyGrid, node: int) -> Start | None:
+    (message,) = sent(grid, node)
+    return Start.from_records(message.content)
+
+
+def notes(strategy: FedLMG) -> list[str]:
+    return [event.text for event in strategy.workspace.read_events() if isinstance(event, Note)]
