@@ -47,6 +47,11 @@ def uploads() -> list[Upload]:
     return [tiny_federation.trained("a"), tiny_federation.trained("b", seed=1)]
 
 
+@pytest.fixture(scope="module")
+def fit() -> Upload:
+    return make_upload("site-a", ["cat", "dog"])
+
+
 @pytest.fixture
 def guidance(upload: Upload) -> ClassifierGuidance:
     return ClassifierGuidance.of_upload(upload, CPU, classification_weight=1.0, statistics_weight=0.1)
