@@ -29,7 +29,7 @@ LEAST_TOLD, LEAST_TOLD_OF_CLASS = 0.06, 0.1
 """How much larger a share of a class's images must be called by another class's name than the general model does: in
 the mean of a circle's classes, and in two of them at least. Where no answer changes, a classifier is only less sure. A
 small net of a client with few images or classes forgets some classes for others, and not these for the first. Of 219
-honest nets 11 were accused at 0.03 of a class, and none is at 0.1; of 114 mislabelled ones 87 were found, and 74 are."""
+honest nets 11 were accused at 0.03 of a class, none is at 0.1; of 114 mislabelled ones 87 were found, and 74 are."""
 LEAST_GAIN = 0.5
 """Nats that each class of an assignment must gain, on average, in the reading test."""
 LEAST_ERRORS = 2.0
