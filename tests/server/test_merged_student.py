@@ -13,7 +13,7 @@ from common.datasets.labeled_images import LabeledImages, LabeledView
 from common.manifest import StudentCopy
 from common.names import is_sane_name
 from common.upload import Upload, to_wire, weights_digest
-from fedlmg_server.distillation import aggregate, merged_student
+from fedlmg_server.distillation import aggregate, merged_student, mixture
 from fedlmg_server.distillation.aggregate import distil
 from fedlmg_server.distillation.merged_student import GUIDED, Start, find_members
 from fedlmg_server.distillation.saved_model import save_model
@@ -35,7 +35,7 @@ def in_order(data: LabeledImages) -> LabeledImages:
 @pytest.fixture(autouse=True)
 def general(monkeypatch: pytest.MonkeyPatch) -> None:
     found = GeneralImages(LabeledView.of(in_order(two_colors())), LabeledView.of(in_order(two_colors(32))), "public")
-    for module in (aggregate, merged_student):
+    for module in (mixture, merged_student):
         monkeypatch.setattr(module, "load_general_images", lambda run: found)
 
 
