@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from common.devices import SMALL, release_cached_memory, return_large_blocks, training_precision
+from common.devices import release_cached_memory, return_large_blocks, training_precision
 
 FEWEST = 2
 """BatchNorm needs two images in a part."""
@@ -19,11 +19,11 @@ class Steps:
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, client: str, image_size: int):
         self.model, self.optimizer, self.client = model, optimizer, client
-        dtype = training_precision(model, image_size, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        dtype = training_precision(model, image_size, device)
         # Gradients in float16 would have to be scaled.
         self.dtype = dtype if dtype == torch.bfloat16 else torch.float32
-        if image_size > SMALL:
-            return_large_blocks()
+        return_large_blocks(model, image_size, device)
         self.most: int | None = None
         """Images that the memory was found to hold; None: not known yet."""
 

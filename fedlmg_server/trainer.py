@@ -1,7 +1,7 @@
 """Train one classifier on labelled images, with or without teachers.
 
-Images that are not small are read in mixed precision where the device gains by it. One process trains on one device;
-several may train the same classifier, each on its share of every batch.
+Images that are not small are read in mixed precision where `training_precision` says so. One process trains on one
+device; several may train the same classifier, each on its share of every batch.
 """
 
 import time
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from common.config.run import DistillationConfig
-from common.devices import SMALL, return_large_blocks, training_precision
+from common.devices import return_large_blocks, training_precision
 from common.models.architectures import has_batch_norm
 from common.storage.images import Images
 from common.storage.tensors import load_training, read_progress, save_training
@@ -99,8 +99,7 @@ def train(
     learner = team.prepare_model(model) if team else model
     scheduler = make_scheduler(optimizer, num_updates, warm_up, update)
     dtype = training_precision(model, preprocess.image_size, device)
-    if preprocess.image_size > SMALL:
-        return_large_blocks()
+    return_large_blocks(model, preprocess.image_size, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     losses: list[torch.Tensor] = []
     saved = time.monotonic()

@@ -4,8 +4,8 @@
 images flatter guidance. Here the student takes as many updates as every other, on as many unguided images as fit into
 the seconds of guided synthesis, in a warm-started run beside general images as the other students.
 
-`general-multi-teacher`: no diffusion model. The clients' classifiers teach on views of general images alone, as many
-updates as every other student takes.
+`general-multi-teacher`: no diffusion model. The clients' classifiers teach on general images alone, for as many updates
+as every other student takes.
 
 `general-same-seconds`: the general model of the student's architecture, trained for as many more seconds as synthesis
 and distillation took. `general-same-updates`: for as many more updates as a student takes.

@@ -71,7 +71,12 @@ def test_clocks_may_differ_as_much_as_a_superlink_says():
 def test_the_exit_of_a_supernode_is_found_in_its_log(tmp_path: Path):
     key = tmp_path / "key"
     key.write_text("none")
-    command = [str(Path(sys.executable).parent / "flower-supernode"), "--insecure", "--auth-supernode-private-key", str(key)]
+    command = [
+        str(Path(sys.executable).parent / "flower-supernode"),
+        "--insecure",
+        "--auth-supernode-private-key",
+        str(key),
+    ]
 
     done = subprocess.run(
         command, env=os.environ | QUIET_FLOWER, capture_output=True, text=True, stdin=subprocess.DEVNULL

@@ -128,3 +128,20 @@ def test_a_client_whose_memory_is_short_ends_with_an_upload(tmp_path: Path, monk
     upload = training.train(noise_data(24, 6), "small_resnet", config, 0, "tiny", tmp_path, "cpu")
 
     assert len(upload.manifest.training.history) == 2
+
+
+@pytest.mark.parametrize(("image_size", "expected"), [(72, torch.bfloat16), (32, torch.float32)])
+def test_a_large_image_is_read_in_the_precision_of_the_processor_and_weights_stay_in_float32(
+    monkeypatch: pytest.MonkeyPatch, image_size: int, expected: torch.dtype
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    seen: list[torch.dtype] = []
+    net = architectures.build("resnet18", 3, image_size)
+    net.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    loss = Steps(net, torch.optim.SGD(net.parameters(), 0.1), "lab", image_size)(
+        torch.rand(4, 3, image_size, image_size), LABELS[:4]
+    )
+
+    assert seen == [expected]
+    assert {loss.dtype, *(tensor.dtype for tensor in net.parameters())} == {torch.float32}

@@ -6,15 +6,17 @@ import sys
 import psutil
 import pytest
 import torch
+import torchvision
 
 from common import devices
 
 CPU = torch.device("cpu")
-DENSE, GROUPED = torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4)
+DENSE, GROUPED = torchvision.models.resnet18(num_classes=2), torchvision.models.mobilenet_v3_small(num_classes=2)
+OWN = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3))
 FREE_ALL_BUT_THE_LAST = """
-import psutil, numpy
+import numpy, psutil, torch
 from common import devices
-{first}
+devices.return_large_blocks(torch.nn.Conv2d(4, 4, 3, groups={groups}), 224, torch.device("cpu"))
 numpy.ones(1_000_000)
 blocks = [numpy.ones(1_000_000) for _ in range(20)]
 blocks[:-1] = []
@@ -71,6 +73,7 @@ def test_a_machine_without_an_accelerator_has_no_cached_memory_to_give_back(with
         (DENSE, 224, "avx512_f", torch.float32),
         (DENSE, devices.SMALL, "avx512_bf16", torch.float32),
         (GROUPED, 224, "avx512_bf16", torch.float32),
+        (OWN, 224, "avx512_bf16", torch.float32),
     ],
 )
 def test_a_processor_trains_in_bfloat16_where_that_is_faster(
@@ -80,16 +83,27 @@ def test_a_processor_trains_in_bfloat16_where_that_is_faster(
     instructions: str,
     expected: torch.dtype,
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True}, raising=False)
 
-    assert devices.training_precision(torch.nn.Sequential(model), image_size, CPU) == expected
+    assert devices.training_precision(model, image_size, CPU) == expected
+
+
+def test_a_processor_of_which_pytorch_tells_nothing_trains_in_float32(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+
+    assert devices.training_precision(DENSE, 224, CPU) == torch.float32
+
+
+@pytest.mark.parametrize(("image_size", "expected"), [(224, torch.float16), (devices.SMALL, torch.float32)])
+def test_an_accelerator_trains_in_the_reduced_precision_that_it_has(image_size: int, expected: torch.dtype):
+    assert devices.training_precision(DENSE, image_size, torch.device("mps")) == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's C library can do it")
-def test_large_blocks_go_back_to_the_system_when_they_are_freed():
+def test_large_blocks_of_a_net_without_grouped_convolutions_go_back_to_the_system_when_they_are_freed():
     kept, returned = (
-        int(subprocess.check_output([sys.executable, "-c", FREE_ALL_BUT_THE_LAST.format(first=first)]))
-        for first in ("", "devices.return_large_blocks()")
+        int(subprocess.check_output([sys.executable, "-c", FREE_ALL_BUT_THE_LAST.format(groups=groups)]))
+        for groups in (4, 1)
     )
 
     assert kept - returned > 100e6

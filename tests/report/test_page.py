@@ -146,8 +146,8 @@ def test_confusion_counts_and_names_the_worst_mistake(html: str):
 
 
 def test_classes_have_their_accuracy_and_test_images_by_client(html: str):
-    assert ["cat", "40", "75.0", "90.0 20", "60.0 20"] in rows(html)
-    assert ["dog", "20", "75.0", "\N{EN DASH}", "75.0 20"] in rows(html)
+    assert ["cat", "40", "75.0", "90.0 (20)", "60.0 (20)"] in rows(html)
+    assert ["dog", "20", "75.0", "\N{EN DASH}", "75.0 (20)"] in rows(html)
 
 
 def test_kept_and_rejected_images_are_counted(html: str):

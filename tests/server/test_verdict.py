@@ -69,6 +69,36 @@ def test_two_pairs_of_which_each_errs_in_one_direction_are_not_accused():
     assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR).state == "unknown"
 
 
+def exchanged_on(images: dict[int, int], order: torch.Tensor, labels: torch.Tensor = LABELS) -> torch.Tensor:
+    """Log-probabilities that lean to `order`; the first images of each class, as many as told, are called by it."""
+    number = torch.arange(len(labels)) // 4
+    called = torch.tensor([images.get(int(label), 0) for label in labels]) > number
+    return (sure_of(labels.where(~called, order)) + 0.9 * sure_of(order)).log_softmax(1)
+
+
+@pytest.mark.parametrize(("images", "state"), [({1: 2, 3: 2}, "mislabelled"), ({1: 1, 3: 1}, "unknown")])
+def test_one_image_of_ten_in_each_of_two_classes_does_not_accuse(images: dict[int, int], state: str):
+    labels = LABELS[:40]
+
+    verdict = judge_shift(sure_of(labels), exchanged_on(images, exchange(1, 3)[:40], labels), labels, FOUR)
+
+    assert verdict.state == state
+
+
+def test_a_circle_of_four_in_which_hardly_an_answer_changes_is_not_accused():
+    leaning = exchanged_on({0: 2, 1: 2}, (LABELS + 1) % 4)
+
+    assert judge_shift(sure_of(LABELS), leaning, LABELS, FOUR).state == "unknown"
+
+
+def test_of_two_pairs_only_the_one_whose_answers_change_is_named():
+    order = torch.tensor([2, 3, 0, 1])[LABELS]
+
+    verdict = judge_shift(sure_of(LABELS), exchanged_on({1: 5, 3: 5}, order), LABELS, FOUR)
+
+    assert verdict.mistaken == {"b": "d", "d": "b"}
+
+
 def test_a_rotation_names_each_class_by_what_its_images_look_like():
     rotated = (LABELS + 1) % 4
 
