@@ -114,6 +114,15 @@ def test_with_a_warm_start_all_clients_read_views_of_guided_and_of_general_image
     assert data.readers.votes.tolist() == [[1.0] * 8, [0.5] * 8]
 
 
+def test_general_images_have_labels_in_the_classes_of_the_run(warm: Run):
+    labels = mixture.load_general(warm).labels
+    warm.class_names = warm.class_names[::-1]
+
+    other_order = mixture.load_general(warm).labels
+
+    assert (labels + other_order).tolist() == [1] * 4
+
+
 @pytest.mark.parametrize("limit", ["MOST_READERS", "MOST_BYTES"])
 def test_too_many_or_too_large_classifiers_read_every_image_once(
     warm: Run, monkeypatch: pytest.MonkeyPatch, limit: str

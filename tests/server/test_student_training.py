@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from common.config.run import ConfigError, DistillationConfig
+from common.models import architectures
 from common.storage.images import ImageFile, ImageView
 from common.storage.tensors import save_training
 from common.vision.metrics import accuracy, predict
+from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.distillation import parallel, saved_model, student
 from fedlmg_server.distillation.aggregate import Distilled
@@ -219,3 +221,15 @@ def test_students_trained_side_by_side_are_those_trained_alone():
     for name, data in jobs.items():
         alone, _ = train_student(run, data)
         torch.testing.assert_close(together[name][0]["head.weight"], alone.head.weight.detach())
+
+
+def test_a_student_of_large_images_reads_them_in_the_precision_of_the_processor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    seen: list[torch.dtype] = []
+    model = architectures.build("resnet18", 2, 72)
+    model.fc.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    trainer.train(model, two_colors(4), PreprocessSpec(72), CONFIG, seed=0, num_updates=1)
+
+    assert seen == [torch.bfloat16]
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
