@@ -13,7 +13,7 @@ from common.processes import num_processors
 
 SMALL = 64
 """Pixels of an image up to which a net is trained in float32: it is too small to gain by mixed precision."""
-MMAP_THRESHOLD, LARGE_BLOCK = -3, 4_000_000
+MMAP_THRESHOLD, LARGE_BLOCK = -3, 1_000_000
 """A parameter of the C library's `mallopt`, and bytes."""
 
 
