@@ -10,26 +10,14 @@ import typer
 from click import Group
 from typer.testing import CliRunner
 
-from common.config import Config
 from common.models.predictor import load_classifier
 from common.worth import say_worth
 from fedlmg_client import folders, page, personalise, returned
 from fedlmg_client.cli import app
 from fedlmg_client.uploading import make_upload
+from tests.client.tiny_client import CONFIG
 from tests.client.tiny_start import CLASSES, make_start
 from tests.common.pictures import draw_noise
-
-CONFIG = Config.from_run_config(
-    {
-        "dataset": "",
-        "image-size": 16,
-        "local-epochs": 2,
-        "local-batch-size": 4,
-        "architectures": "small_mlp",
-        "student-architecture": "small_resnet",
-        "warm-start": True,
-    }
-)
 
 
 @pytest.mark.parametrize("command", ["join", "audit", "audit-images", "personalise"])

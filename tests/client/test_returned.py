@@ -11,7 +11,6 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from common.clients.data import load_client_data
-from common.config import Config
 from common.evaluation import Evaluation
 from common.labels.maps import find_indices
 from common.models.predictor import load_classifier
@@ -22,19 +21,10 @@ from fedlmg_client import models, personal_training, personalise, returned
 from fedlmg_client.client_app import take_and_evaluate
 from fedlmg_client.uploading import make_upload
 from fedlmg_server.flower.compat import act_as_task
+from tests.client.tiny_client import CONFIG, RUN_CONFIG
 from tests.client.tiny_start import CLASSES, make_start
 from tests.common.pictures import draw_noise
 
-RUN_CONFIG = {
-    "dataset": "",
-    "image-size": 16,
-    "local-epochs": 2,
-    "local-batch-size": 4,
-    "architectures": "small_mlp",
-    "student-architecture": "small_resnet",
-    "warm-start": True,
-}
-CONFIG = Config.from_run_config(RUN_CONFIG)
 START = make_start("small_resnet")
 
 
