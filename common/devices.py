@@ -69,7 +69,7 @@ def return_large_blocks(model: torch.nn.Module, image_size: int, device: torch.d
     net learns images that are not small on the processor. Only Linux's C library can do it.
 
     Else its heap keeps the blocks of a batch, and others do not fit into the holes: a ResNet-18 at 224 px takes up to a
-    fifth more memory, and is up to a tenth faster. Nets with grouped convolutions would take twice the time.
+    fifth more memory, and up to a fifth less time. Nets with grouped convolutions would take up to three times as long.
     """
     if sys.platform == "linux" and device.type == "cpu" and image_size > SMALL and not _has_groups(model):
         with suppress(AttributeError, OSError):

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from safetensors.torch import load, save
 
+from common.devices import training_precision
 from common.labels.maps import mark_known, to_global_indices
 from common.models import architectures
 from common.upload import Upload
@@ -77,6 +78,10 @@ class Readers:
 
     def open(self, device: torch.device) -> Reader:
         nets = [teacher.build(device) for teacher in self.teachers]
+        dtypes = [
+            training_precision(net, teacher.preprocess.image_size, device)
+            for net, teacher in zip(nets, self.teachers, strict=True)
+        ]
         columns = [to_global_indices(teacher.class_names, self.class_names).to(device) for teacher in self.teachers]
         known = [mark_known(teacher.class_names, self.class_names).to(device).float() for teacher in self.teachers]
 
@@ -91,7 +96,8 @@ class Readers:
                     continue
                 weight = votes[shown, None].to(device, non_blocking=True)
                 shown = shown.to(device, non_blocking=True)
-                said = _ask(nets[number], teacher.preprocess(views[shown]))
+                with torch.autocast(device.type, dtypes[number], enabled=dtypes[number] != torch.float32):
+                    said = _ask(nets[number], teacher.preprocess(views[shown]))
                 if said is None:
                     continue
                 spread = torch.zeros(len(shown), len(self.class_names), device=device)

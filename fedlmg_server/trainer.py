@@ -119,8 +119,8 @@ def train(
                 taught = soften(taught.float(), config.temperature)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = learner(inputs)
-                if read:
-                    taught = soften(read(views, rows), config.temperature)
+            if read:
+                taught = soften(read(views, rows), config.temperature)
             loss = distillation_loss(logits.float(), asked, taught, config)
             optimizer.zero_grad()
             scaler.scale(loss * weight).backward()

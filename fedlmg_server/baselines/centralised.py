@@ -6,11 +6,9 @@
 import torch
 
 from common.datasets.labeled_images import LabeledImages
-from common.labels import parse_aliases
-from common.labels.maps import find_indices
 from common.storage.images import ImageView
 from fedlmg_server.baselines.virtual_run import VirtualRun
-from fedlmg_server.general.images import general_class_names, load_general_images
+from fedlmg_server.distillation.mixture import load_general
 from fedlmg_server.trainer import TrainingSet
 
 
@@ -24,9 +22,7 @@ def pool_with_general(run: VirtualRun) -> TrainingSet:
     """The same and the run's general images, the fewer ones of the two repeated."""
     pooled = _join(list(run.train.values()))
     real = LabeledImages(run.preprocess.resize(pooled.images), pooled.labels)
-    aliases = parse_aliases(run.config.clients.class_aliases)
-    indices, general = find_indices(general_class_names(run), run.class_names, aliases), load_general_images(run).train
-    general = general.with_labels(indices[general.labels])
+    general = load_general(run)
     if not len(general):
         return TrainingSet(real.images, real.labels)
     most = max(len(real), len(general))

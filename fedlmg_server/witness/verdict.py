@@ -31,7 +31,7 @@ the mean of a circle's classes, and in two of them at least. Where no answer cha
 small net of a client with few images or classes forgets some classes for others, and not these for the first. Of 219
 honest nets 11 were accused at 0.03 of a class, none is at 0.1; of 114 mislabelled ones 87 were found, and 74 are."""
 LEAST_TOLD_IMAGES = 2
-"""How many more images that must be, at least, in these two classes: of few images one is a large share."""
+"""In these two classes it must be so many more images, too: where a class has few, one image is a large share."""
 LEAST_GAIN = 0.5
 """Nats that each class of an assignment must gain, on average, in the reading test."""
 LEAST_ERRORS = 2.0
@@ -162,8 +162,8 @@ def _find_circles(assignment: list[int]) -> list[list[int]]:
 def _follow(circles: list[list[int]], count: int) -> torch.Tensor:
     """int64 (count,): the class whose name each class takes; its own outside the circles."""
     names = torch.arange(count)
-    for circle in circles:
-        names[circle] = torch.tensor([*circle[1:], circle[0]])
+    for true, label in (pair for circle in circles for pair in _pairs(circle)):
+        names[true] = label
     return names
 
 

@@ -11,6 +11,7 @@ from common.upload import Upload, to_wire
 from fedlmg_server.baselines import averaging, centralised, compare, fedavg, feddyn, fedprox, methods, rounds, start
 from fedlmg_server.baselines.outcome import DoesNotApply, bytes_of_starts, bytes_of_starts_to_personalise
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.distillation import mixture
 from fedlmg_server.general.images import GeneralImages
 from tests.conftest import make_upload
 from tests.manifests import make_training, saying
@@ -162,7 +163,7 @@ def test_half_of_the_upper_bound_s_images_are_real(count: int, uploads, tmp_path
     run = virtual_run(uploads, tmp_path, warm_start=True)
     plain = LabeledImages(torch.full((count, 3, 32, 32), 7, dtype=torch.uint8), torch.arange(count) % 2)
     made = GeneralImages(LabeledView.of(plain), LabeledView.of(plain), "public")
-    monkeypatch.setattr(centralised, "load_general_images", lambda run: made)
+    monkeypatch.setattr(mixture, "load_general_images", lambda run: made)
 
     mixed = centralised.pool_with_general(run)
 

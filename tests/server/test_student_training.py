@@ -15,7 +15,7 @@ from common.storage.images import ImageFile, ImageView
 from common.storage.tensors import save_training
 from common.vision.metrics import accuracy, predict
 from common.vision.preprocessing import PreprocessSpec
-from fedlmg_server import trainer
+from fedlmg_server import readers, trainer
 from fedlmg_server.distillation import parallel, saved_model, student
 from fedlmg_server.distillation.aggregate import Distilled
 from fedlmg_server.distillation.job import Job
@@ -233,3 +233,18 @@ def test_a_student_of_large_images_reads_them_in_the_precision_of_the_processor(
 
     assert seen == [torch.bfloat16]
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+
+
+def test_a_teacher_is_read_in_a_precision_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    uploads = [make_upload("a", ["dark", "bright"])]
+    taught = Readers.of(uploads, ["dark", "bright"], torch.ones(1, 4))
+    seen: list[bool] = []
+    ask = readers._ask
+    monkeypatch.setattr(readers, "_ask", lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or ask(*given))
+    data = replace(two_colors(4), readers=taught)
+
+    trainer.train(architectures.build("resnet18", 2, 72), data, PreprocessSpec(72), CONFIG, seed=0, num_updates=1)
+
+    # The small net of the client is no net of torchvision's.
+    assert seen == [False]
