@@ -1,9 +1,9 @@
 """A Stable Diffusion pipeline that is small enough for a laptop's CPU; every part has the class of the real one.
 
-Images of 32 pixels become latents (4, 8, 8), or of more channels. The text encoder reads characters, so every class
-name that is made of `CHARACTERS` and not too long has its own prompt (`conditioning.Prompts` rejects the others). The
-prompt enters every block by cross-attention and also as a scale and shift, pooled together with the time step. In so
-few training steps, cross-attention alone hardly learned the prompt (measured).
+Images of 32 pixels, and of 64, become latents (4, 8, 8), or of more channels. The text encoder reads characters, so
+every class name that is made of `CHARACTERS` and not too long has its own prompt (`conditioning.Prompts` rejects the
+others). The prompt enters every block by cross-attention and also as a scale and shift, pooled together with the time
+step. In so few training steps, cross-attention alone hardly learned the prompt (measured).
 """
 
 import json
@@ -29,6 +29,9 @@ CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_.,'&()/+"
 """The characters that the text encoder knows."""
 MAX_PROMPT_TOKENS = 24
 TEXT_WIDTH = 64
+LARGEST_AT_A_QUARTER = 32
+"""Pixels of an image whose latents have a quarter of its side. Those of larger ones have an eighth, as Stable
+Diffusion's: the denoiser of 64 pixels then costs as much as that of 32."""
 
 
 def build_pipeline(
@@ -58,17 +61,18 @@ def build_pipeline(
     # With CLIP's own 0.02 (and factor 1), the denoiser cannot tell prompts apart that differ in one character.
     embedding: Any = text_encoder.get_input_embeddings()
     torch.nn.init.normal_(embedding.weight, std=1.0)
+    widths = (16, 32, 64) if image_size <= LARGEST_AT_A_QUARTER else (16, 32, 64, 64)
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
         latent_channels=latent_channels,
         norm_num_groups=16,
         mid_block_add_attention=False,
         sample_size=image_size,
     )
     unet = UNet2DConditionModel(
-        sample_size=image_size // 4,
+        sample_size=image_size // 2 ** (len(widths) - 1),
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=channels,
