@@ -1,18 +1,20 @@
-"""Training of general models, side by side: on a processor one process of one thread for each core, else one by one."""
+"""Training of general models, side by side: a process for each accelerator, or for each processor core."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from common.config.run import DistillationConfig
+from common.devices import device_of_process, release_cached_memory
 from common.models import architectures, pretrained
 from common.processes import num_processors
 from common.storage.tensors import read_tensors, write_tensors
@@ -148,15 +150,16 @@ class Job:
 
 def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> Iterator[tuple[Job, GeneralModel | str]]:
     """Each job and its model, as they finish; for one that fails, why."""
-    workers = min(len(jobs), num_processors())
-    if workers == 1 or any(job.device.type != "cpu" for job in jobs):
+    workers = num_workers(jobs)
+    if workers == 1:
         for job in jobs:
             yield job, _try(job, images, on_updates)
         return
+    release_cached_memory()
     context = get_context("spawn")
     counts, told = context.Array("q", 2), (0, 0)
     broken: list[Job] = []
-    with ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(counts,)) as pool:
+    with _pool(workers, context, counts) as pool:
         running = {pool.submit(_run_in_process, job, images): job for job in jobs}
         while running:
             finished, _ = wait(running, POLL_SECONDS, FIRST_COMPLETED)
@@ -171,10 +174,21 @@ def run_all(jobs: list[Job], images: GeneralImages, on_updates: OnUpdates) -> It
                     yield job, future.result()
     for job in broken:
         # One process that dies takes the others with it, so each job gets a process of its own.
-        with ProcessPoolExecutor(1, context, initializer=_initialise, initargs=(counts,)) as pool:
+        with _pool(1, context, counts) as pool:
             future = pool.submit(_run_in_process, job, images)
             died = isinstance(future.exception(), BrokenProcessPool)
         yield job, DIED if died else future.result()
+
+
+def num_workers(jobs: list[Job]) -> int:
+    """How many of the jobs run at once: one on each accelerator, or on each processor core."""
+    if any(job.device.type == "cpu" for job in jobs):
+        return min(len(jobs), num_processors())
+    return min(len(jobs), torch.accelerator.device_count())
+
+
+def _pool(workers: int, context: BaseContext, counts: Any) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, context, initializer=_initialise, initargs=(counts, context.Value("i")))
 
 
 def _try(job: Job, images: GeneralImages, on_updates: OnUpdates) -> GeneralModel | str:
@@ -186,15 +200,24 @@ def _try(job: Job, images: GeneralImages, on_updates: OnUpdates) -> GeneralModel
 
 _counts: Any = None
 """In a process of `run_all`: the updates that all have done, and have added to the plan, shared."""
+_rank = 0
+"""In a process of `run_all`: its number among them."""
 
 
-def _initialise(counts: Any) -> None:
-    global _counts
+def _initialise(counts: Any, started: Any) -> None:
+    """counts: `_counts`; started: how many processes there are before this one, shared."""
+    global _counts, _rank
     _counts = counts
+    with started.get_lock():
+        _rank = started.value
+        started.value += 1
     torch.set_num_threads(1)
 
 
 def _run_in_process(job: Job, images: GeneralImages) -> GeneralModel | str:
+    """On the accelerator of this process's rank, where the job's device is one."""
+    if job.device.type != "cpu":
+        job = replace(job, device=device_of_process(_rank))
     return _try(job, images, _note_updates)
 
 

@@ -81,6 +81,32 @@ def test_models_are_trained_side_by_side_as_one_by_one(make_run):
     }
 
 
+@pytest.mark.parametrize(("jobs", "accelerators", "expected"), [(3, 2, 2), (1, 2, 1), (3, 1, 1)])
+def test_each_accelerator_trains_one_model_at_a_time(
+    make_run, monkeypatch: pytest.MonkeyPatch, jobs: int, accelerators: int, expected: int
+):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: accelerators)
+    job = replace(models.make_job(make_run(), "small_mlp", 8), device=torch.device("cuda"))
+
+    assert training.num_workers([job] * jobs) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="an accelerator rounds otherwise than the processor")
+def test_a_process_trains_on_the_device_of_its_rank(make_run, images, monkeypatch: pytest.MonkeyPatch):
+    """The jobs' device computes nothing; the processes take the machine's, here its processor."""
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    jobs = [models.make_job(make_run(name), name, 8) for name in NAMES]
+    alone = {job.architecture: job.run(images) for job in jobs}
+
+    elsewhere = [replace(job, device=torch.device("meta")) for job in jobs]
+    together = {job.architecture: made for job, made in training.run_all(elsewhere, images, lambda done, more: None)}
+
+    assert {name: weights_digest(model.weights) for name, model in together.items()} == {
+        name: weights_digest(model.weights) for name, model in alone.items()
+    }
+
+
 @pytest.mark.slow
 def test_a_model_whose_process_dies_takes_no_other_with_it(make_run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "num_processors", lambda: 2)
