@@ -89,6 +89,17 @@ def test_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(traine
         assert torch.equal(continued[name], tensor), name
 
 
+@pytest.mark.parametrize("image_size", [32, 64])
+def test_the_denoiser_of_64_pixels_works_on_as_many_latents_as_that_of_32(image_size: int):
+    pipeline = tiny_pipeline.build_pipeline(image_size)
+
+    latents = pipeline.vae.encode(torch.zeros(1, 3, image_size, image_size)).latent_dist.mean
+
+    assert latents.shape == (1, 4, 8, 8)
+    assert pipeline.unet.config.sample_size == 8
+    assert pipeline.vae.decode(latents).sample.shape == (1, 3, image_size, image_size)
+
+
 def test_standardised_latents_decode_as_before():
     pipeline = tiny_pipeline.build_pipeline()
     pipeline.vae.quant_conv.bias.data += torch.arange(8.0)
