@@ -1,10 +1,10 @@
 """Merge classifiers that started from one general model into one (task arithmetic, arXiv 2212.04089; the rule is ours).
 
 merged = start + scale x weighted mean of the clients' differences to the start. A BatchNorm's running variance changes
-by factors instead, so that it stays positive: start x (the mean factor) ** scale. The scale is the largest whose
-accuracy on held-out general images is at most three points below the start's: differences of unlike clients hardly
-overlap, so more than their mean can be added, until the sum forgets what all of them knew. Where no real general images
-are there to tell, no more than the mean is added.
+by factors instead, so that it stays positive: start x (the mean factor) ** scale. The clients' average has scale 1.
+Differences of unlike clients hardly overlap, so more than their mean can be added, until the sum forgets what all of
+them knew: as much as costs three points of accuracy on held-out general images. Less is added only where the average
+costs ten. Where no real general images are there to tell, no more than the mean is added.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ State = dict[str, torch.Tensor]
 Measure = Callable[[State], float]
 """A classifier's weights -> its accuracy in [0, 1] on held-out general images."""
 
-SCALES = (0.5, 0.75, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8)
-"""Multiples of the mean difference that are tried; 1 is the clients' average."""
-MOST_LOSS = 0.03
-"""How far the accuracy on general images may fall."""
+LARGER_SCALES, SMALLER_SCALES = (1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8), (0.75, 0.5)
+"""Multiples of the mean difference that are tried beside the average, in turn."""
+MOST_LOSS_OF_AVERAGE, MOST_LOSS_OF_MORE = 0.1, 0.03
+"""How far the accuracy on general images may fall by the average or less of it, and by more than it."""
 LARGEST_NORM = 3.0
 """A difference may be this many times as long as the clients' median difference."""
 LEAST_KEPT = 0.5
@@ -59,9 +59,8 @@ def merge(
 ) -> Merged:
     """The merge of the members that can be trusted; the start where there are none.
 
-    may_extrapolate: whether the images of `measure` are real, so that they can tell a good scale from a bad one. If
-    not, no more than the average is added, and less only where that is read much worse: images that a diffusion model
-    drew are easy, and say little of real ones.
+    may_extrapolate: whether the images of `measure` are real, so that they can tell a good scale from a bad one. Images
+    that a diffusion model drew are easy, and say little of real ones.
     """
     accuracy_of_start = measure(start)
     left_out = _find_unfit(start, members, measure, accuracy_of_start, num_classes)
@@ -70,22 +69,19 @@ def merge(
         return Merged(dict(start), 0.0, {0.0: accuracy_of_start}, left_out)
     if above_chance(accuracy_of_start, num_classes) < NEAR_CHANCE:
         return Merged(add_differences(start, trusted, 1.0), 1.0, {0.0: accuracy_of_start}, left_out)
-    best, accuracies = dict(start), {0.0: accuracy_of_start}
-    if not may_extrapolate:
-        least = LEAST_KEPT * above_chance(accuracy_of_start, num_classes)
-        for scale in (scale for scale in reversed(SCALES) if scale <= 1):
-            state = add_differences(start, trusted, scale)
-            accuracies[scale] = measure(state)
-            if above_chance(accuracies[scale], num_classes) >= least:
-                return Merged(state, scale, accuracies, left_out)
-        return Merged(best, 0.0, accuracies, left_out)
-    chosen = 0.0
-    for scale in SCALES:
+    chosen, best, accuracies = 0.0, dict(start), {0.0: accuracy_of_start}
+    for scale in (1.0, *SMALLER_SCALES):
         state = add_differences(start, trusted, scale)
         accuracies[scale] = measure(state)
-        if accuracies[scale] < accuracy_of_start - MOST_LOSS:
+        if accuracies[scale] >= accuracy_of_start - MOST_LOSS_OF_AVERAGE:
+            chosen, best = scale, state
             break
-        best, chosen = state, scale
+    for scale in LARGER_SCALES if may_extrapolate and chosen == 1.0 else ():
+        state = add_differences(start, trusted, scale)
+        accuracies[scale] = measure(state)
+        if accuracies[scale] < accuracy_of_start - MOST_LOSS_OF_MORE:
+            break
+        chosen, best = scale, state
     return Merged(best, chosen, accuracies, left_out)
 
 

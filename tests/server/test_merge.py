@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from fedlmg_server.distillation.merge import MOST_LOSS, SCALES, Member, add_differences, merge
+from fedlmg_server.distillation.merge import (
+    LARGER_SCALES,
+    MOST_LOSS_OF_MORE,
+    Member,
+    add_differences,
+    merge,
+)
 
 START = {
     "weight": torch.tensor([1.0, 2.0]),
@@ -64,18 +70,26 @@ def test_largest_scale_is_taken_that_keeps_general_knowledge():
 
     merged = merge(START, [member("a", [2.0, 2.0])], measure, 10)
 
-    assert merged.scale == max(scale for scale in SCALES if 0.02 * scale <= MOST_LOSS + 1e-9)
+    assert merged.scale == max(scale for scale in LARGER_SCALES if 0.02 * scale <= MOST_LOSS_OF_MORE + 1e-9)
     assert merged.state["weight"][0].item() == pytest.approx(1 + merged.scale)
 
 
-def test_start_comes_back_where_any_difference_costs_too_much():
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [(0.05, 1.0), (0.12, 0.75), (0.19, 0.5), (0.3, 0.0)],
+    ids=["five points: the average", "twelve: three quarters", "nineteen: half", "thirty: the start"],
+)
+def test_less_than_the_average_is_added_only_where_that_costs_ten_points(cost: float, expected: float):
+    """Two members, each read as the start: the accuracy falls with what is added of both."""
+
     def measure(state: dict) -> float:
-        return 0.9 if state["weight"][0] == 1.0 or state["weight"][0] == 2.0 else 0.5
+        added = state["weight"] - START["weight"]
+        return 0.9 - cost * 2 * min(added.tolist())
 
-    merged = merge(START, [member("a", [2.0, 2.0])], measure, 10)
+    merged = merge(START, [member("a", [2.0, 2.0]), member("b", [1.0, 3.0])], measure, 10)
 
-    assert merged.scale == 0
-    assert torch.equal(merged.state["weight"], START["weight"])
+    assert merged.scale == expected
+    assert merged.state["weight"].tolist() == [1 + expected / 2, 2 + expected / 2]
 
 
 def test_member_far_from_the_others_is_left_out():
@@ -84,7 +98,7 @@ def test_member_far_from_the_others_is_left_out():
     merged = merge(START, [*honest, member("far", [50.0, 2.0])], always(0.9), 10)
 
     assert list(merged.left_out) == ["far"]
-    assert merged.state["weight"][0].item() == pytest.approx(1 + 0.1 * SCALES[-1])
+    assert merged.state["weight"][0].item() == pytest.approx(1 + 0.1 * LARGER_SCALES[-1])
 
 
 def test_member_that_lost_general_knowledge_is_left_out():
