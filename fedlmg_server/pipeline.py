@@ -109,5 +109,7 @@ def _draw(run: Run, methods: Sequence[str], missing: list[str]) -> None:
 
             with workspace.stage(stage) as work:
                 before = following.count()
-                workers.wait(following.is_complete, following.count, on_progress)
-                work.images = following.count() - before
+                try:
+                    workers.wait(following.is_complete, following.count, on_progress)
+                finally:
+                    work.images = following.count() - before

@@ -87,9 +87,9 @@ def train(
         teacher = (soften(teacher, config.temperature) if is_soft else teacher).to(device)
     read = data.readers.open(device) if data.readers else None
     optimizer = make_optimizer(model, config.student_learning_rate)
-    batch_size = min(config.student_batch_size, len(images))
-    per_epoch, warm_up = max(1, len(images) // batch_size), max(1, num_updates // 20)
-    per_entry = per_epoch if per_epoch <= num_updates else max(1, num_updates // ENTRIES_OF_PART)
+    batch_size, warm_up = min(config.student_batch_size, len(images)), max(1, num_updates // 20)
+    per_epoch = max(1, len(images) // batch_size)
+    per_entry = updates_per_entry(len(images), config, num_updates)
     rank, size = (team.process_index, team.num_processes) if team else (0, 1)
     # Shares may differ by an image. The team's gradient is the mean of its processes' gradients.
     weight = len(range(rank, batch_size, size)) * size / batch_size
@@ -143,6 +143,12 @@ def train(
     if checkpoint and rank == 0:
         checkpoint.path.unlink(missing_ok=True)
     return history
+
+
+def updates_per_entry(num_images: int, config: DistillationConfig, num_updates: int) -> int:
+    """After how many updates a training of so many images tells of each entry of its history."""
+    per_epoch = max(1, num_images // min(config.student_batch_size, num_images))
+    return per_epoch if per_epoch <= num_updates else max(1, num_updates // ENTRIES_OF_PART)
 
 
 def _generator_of(rank: int, generator: torch.Generator) -> torch.Generator:

@@ -258,12 +258,15 @@ class Workspace:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageWork]:
-        """Log a stage's start and its end, with its seconds and what the block notes in the object that it is given."""
+        """Log a stage's start and its end, with its seconds and what the block notes in the object that it is given,
+        also where an error ends it."""
         self.log(StageStarted(name=name))
         started, work = time.monotonic(), StageWork()
-        yield work
-        seconds = round(time.monotonic() - started, 3)
-        self.log(StageFinished(name=name, seconds=seconds, images=work.images))
+        try:
+            yield work
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.log(StageFinished(name=name, seconds=seconds, images=work.images))
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds of each finished stage, added up over all runs of this workspace."""

@@ -18,7 +18,8 @@ def explain_missing(
         # A client without a key is a new node after every start, and its upload may have come from that.
         is_there = name in held and node not in broadcast.failed
         if name not in forgotten and not is_there:
-            missing[name or f"node {node}"] = reason
+            # Another client of the same name is in the run.
+            missing[f"node {node}" if name in held else name or f"node {node}"] = reason
     num_absent = max(0, num_expected - len(held) - len(missing))
     heard_of = {*held, *missing}
     absent = [name for name in dict.fromkeys(known.values()) if name not in heard_of and name not in forgotten]

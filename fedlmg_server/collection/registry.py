@@ -26,14 +26,15 @@ class Registry:
 
         Raises
         ------
-        RegistryError: the file is not valid JSON.
+        RegistryError: the file is not what `add` wrote.
         """
         try:
-            return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-        except ValueError:
-            raise RegistryError(
-                f"{self.path} is not the JSON that `fedlmg server add-client` wrote: restore the file"
-            ) from None
+            clients = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+            if all(client.keys() >= {"key", "node"} for client in clients.values()):
+                return clients
+        except (ValueError, AttributeError):
+            pass
+        raise RegistryError(f"{self.path} is not the JSON that `fedlmg server add-client` wrote: restore the file")
 
     def read_names(self) -> dict[int, str]:
         """Node -> name of every registered client."""

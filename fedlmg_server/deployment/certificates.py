@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.network import LOOPBACK, is_address
+from fedlmg_server.deployment.settings import DeploymentError
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
 
@@ -55,8 +56,18 @@ def make_server_certificate(
 
 
 def days_until_expiry(certificate: Path) -> float:
-    """Days until the certificate expires; negative if it has expired."""
-    end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    """Days until the certificate expires; negative if it has expired.
+
+    Raises
+    ------
+    DeploymentError: the file holds no certificate.
+    """
+    try:
+        end = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except ValueError:
+        raise DeploymentError(
+            f"{certificate} holds no certificate: make a new one with `fedlmg server renew`"
+        ) from None
     return (end - datetime.now(UTC)) / timedelta(days=1)
 
 

@@ -1,6 +1,5 @@
 """The commands of `fedlmg server`, which set up, run and manage the server that clients join."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -133,13 +132,13 @@ def status(folder: Folder = HERE) -> None:
         nodes = (
             deployment.connection.run_flwr("supernode", "list", deployment.connection.name)["nodes"] if answers else []
         )
-    except (DeploymentError, OSError) as error:
+        console.print(_make_client_table(deployment, {int(node["node-id"]): node for node in nodes}))
+        if workspace := deployment.read_last_run():
+            _show_run(workspace)
+    except (DeploymentError, RegistryError, OSError) as error:
         raise print_failure(console, error) from None
     except FlowerError as error:
         raise print_failure(console, error, status=OTHER_SIDE) from None
-    console.print(_make_client_table(deployment, {int(node["node-id"]): node for node in nodes}))
-    if deployment.last_run.exists():
-        _show_run(Path(json.loads(deployment.last_run.read_text(encoding="utf-8"))["workspace"]))
     if not answers:
         raise typer.Exit(OTHER_SIDE)
 

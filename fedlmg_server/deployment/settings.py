@@ -105,6 +105,20 @@ class Deployment:
         """A JSON file that names the workspace of the newest run."""
         return self.root / "last-run.json"
 
+    def read_last_run(self) -> Path | None:
+        """The workspace of the newest run; None if there was none.
+
+        Raises
+        ------
+        DeploymentError: the file that names it is damaged.
+        """
+        try:
+            return Path(json.loads(self.last_run.read_text(encoding="utf-8"))["workspace"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            raise DeploymentError(f"{self.last_run} is damaged: remove it, and the next run writes it anew") from None
+
     @property
     def registry(self) -> Registry:
         return Registry(self.root / "clients.json")

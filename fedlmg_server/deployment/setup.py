@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.telling import first_line
 from fedlmg_server.deployment import certificates, proxy
 from fedlmg_server.deployment.settings import CONNECTION, Deployment, DeploymentError, write_private
 
@@ -76,9 +77,15 @@ def write_certificate(deployment: Deployment, days: int = certificates.SERVER_DA
         raise DeploymentError(
             f"the certificate authority's key {deployment.authority_key} cannot be read, so restore it: {error}"
         ) from None
-    certificate, key = certificates.make_server_certificate(
-        deployment.authority.read_bytes(), authority_key, deployment.hosts, days
-    )
+    try:
+        certificate, key = certificates.make_server_certificate(
+            deployment.authority.read_bytes(), authority_key, deployment.hosts, days
+        )
+    except (ValueError, TypeError) as error:
+        raise DeploymentError(
+            f"{deployment.authority} and {deployment.authority_key} are not the authority's certificate and key, so "
+            f"restore them: {first_line(error)}"
+        ) from None
     write_private(deployment.certificate_key, key)
     deployment.certificate.write_bytes(certificate)
 

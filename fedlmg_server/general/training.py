@@ -131,11 +131,16 @@ class Job:
         self, model: torch.nn.Module, images: GeneralImages, num_updates: int, before: int, on_updates: OnUpdates
     ) -> GeneralModel:
         """One cycle more; before: updates of those that went before."""
-        per_epoch = max(1, len(images.train) // BATCHES.student_batch_size)
+        settings = FROM_IMAGENET if self.from_imagenet else BATCHES
+        per_entry = trainer.updates_per_entry(len(images.train), settings, num_updates)
         trainer.train(
-            *(model, TrainingSet(images.train.images, images.train.labels), self.preprocess),
-            *(FROM_IMAGENET if self.from_imagenet else BATCHES, self.seed + before, num_updates),
-            on_epoch=lambda entry: on_updates(per_epoch, 0),
+            model,
+            TrainingSet(images.train.images, images.train.labels),
+            self.preprocess,
+            settings,
+            self.seed + before,
+            num_updates,
+            on_epoch=lambda entry: on_updates(per_entry, 0),
             looks=self.looks,
             balanced=True,
         )

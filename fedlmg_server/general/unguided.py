@@ -4,6 +4,7 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ MODULE = "fedlmg_server.general.worker"
 STAGE = "general images"
 CHEAPER = 4
 """Unguided images that take about as long as a guided one."""
+FILE = "plan.json"
 OWNER = "general"
 """Stands for a client's name in the seeds of the images."""
 
@@ -39,7 +41,7 @@ def load_unguided_images(run: Run, class_names: list[str]) -> LabeledImages:
     """
     plan = Plan(run, class_names)
     if not plan.is_complete():
-        write_json(plan.folder / "class_names.json", class_names)
+        plan.keep()
         plan.generate()
     parts = [read_tensors(plan.file(number))[0] for number in range(len(plan.batches))]
     images = run.preprocess.resize(torch.cat([part["images"] for part in parts]))
@@ -47,22 +49,35 @@ def load_unguided_images(run: Run, class_names: list[str]) -> LabeledImages:
 
 
 class Plan:
-    """Which images there will be, and the files of those that are there: one for each batch, written as a whole."""
+    """Which images there will be, and the files of those that are there: one for each batch, written as a whole.
+
+    A plan that was begun keeps its number of images, whoever joins the run later.
+    """
 
     def __init__(self, run: Run, class_names: list[str]) -> None:
         self.run, self.class_names = run, class_names
-        per_class = max(1, run.config.general.most_images("unguided") // len(class_names))
-        if not run.config.general.num_general_images:
-            # A large diffusion model takes seconds for an image: unguided ones must not cost more than guided ones.
-            per_class = min(per_class, CHEAPER * run.config.synthesis.images_per_class * run.config.clients.num_clients)
-        planned = plan_images(run.config.seed, OWNER, class_names, per_class)
-        self.batches = split_into_batches(planned, run.config.synthesis.synthesis_batch_size)
         key = hashlib.sha256(json.dumps(class_names).encode()).hexdigest()[:16]
         self.folder = run.workspace.general / "unguided" / key
+        self.per_class = _read(self.folder)["per_class"] if (self.folder / FILE).exists() else self._choose_number()
+        planned = plan_images(run.config.seed, OWNER, class_names, self.per_class)
+        self.batches = split_into_batches(planned, run.config.synthesis.synthesis_batch_size)
+
+    def _choose_number(self) -> int:
+        """Images of each class."""
+        config = self.run.config
+        number = max(1, config.general.most_images("unguided") // len(self.class_names))
+        if config.general.num_general_images:
+            return number
+        # A large diffusion model takes seconds for an image: unguided ones must not cost more than guided ones.
+        return min(number, CHEAPER * config.synthesis.images_per_class * config.clients.num_clients)
 
     @classmethod
     def of_folder(cls, run: Run, folder: Path) -> "Plan":
-        return cls(run, json.loads((folder / "class_names.json").read_text(encoding="utf-8")))
+        return cls(run, _read(folder)["class_names"])
+
+    def keep(self) -> None:
+        """Write it into its folder."""
+        write_json(self.folder / FILE, {"class_names": self.class_names, "per_class": self.per_class})
 
     def file(self, number: int) -> Path:
         return self.folder / f"batch-{number:05}.safetensors"
@@ -102,3 +117,7 @@ class Plan:
 
     def _generate(self, backend: DiffusionBackend, part: list[PlannedImage]) -> torch.Tensor:
         return generate_batch(backend, None, part, self.class_names, self.run.config.synthesis)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -52,7 +52,7 @@ def render(workspace: Path, results: Results) -> str:
         curves=list(_curves(workspace, names)),
         step_curves=list(_step_curves(workspace, names)),
         grids=list(_grids(workspace, names, results.config.get("min-confidence", 0.0))),
-        missing=_missing(workspace, results, names),
+        missing=results.missing,
         versions=_mapping(_read_json(workspace / "run.json").get("versions")),
         limits=LIMITS,
     )
@@ -174,14 +174,6 @@ def _caption(score: Score | None, min_confidence: float) -> str:
     read = "read as asked" if score.agrees else "read as another class"
     why = filters.find_reason(score, min_confidence)
     return f"{read}, {format_percent(score.confidence)} % for this class; {f'rejected: {why}' if why else 'accepted'}"
-
-
-def _missing(workspace: Path, results: Results, names: dict[str, str]) -> dict[str, str]:
-    quarantined = {
-        names.get(path.parent.name, path.parent.name): str(_read_json(path).get("reason", "no reason was kept"))
-        for path in sorted(workspace.glob("quarantine/*/reason.json"))
-    }
-    return quarantined | {name: str(reason) for name, reason in results.missing.items()}
 
 
 def _read_json(path: Path) -> dict:

@@ -106,7 +106,7 @@ def _client(
         upload_bytes=upload.num_bytes,
         num_test_images=told.num_examples or None,
         balanced_accuracy={NAMES_IN_RESULTS[kind]: value for kind, value in told.balanced.items()},
-        own_accuracy=training.test_accuracy,
+        own_accuracy=training.test_accuracy if told.own is None else told.own,
         own_accuracy_all_clients=mean_of_known(measured.matrix.get(upload.client, {}).values()),
         general_accuracy=told.general,
         no_federation_accuracy=told.no_federation,

@@ -60,6 +60,10 @@ def test_reasons_of_missing_clients_are_shown(html: str):
     assert ["broken", "weights hold a NaN"] in rows(html)
 
 
+def test_a_client_whose_next_upload_was_valid_is_not_among_the_missing(html: str):
+    assert "its first upload was cut short" not in html
+
+
 def test_every_picture_has_a_text(html: str):
     pictures = re.findall(r"<img.*?>", html, re.S)
     assert len(pictures) == 14  # bars, two classes of two clients guided and unguided, five plots

@@ -43,6 +43,7 @@ def figures() -> dict:
         },
         "stages": {"upload": 60.0, "synthesis": 2.0},
         "missing": {"late": "no answer by the <deadline>"},
+        "refused": {"broken": "weights hold a NaN"},
         "matrix": {"mnist": {"mnist": 0.91, HOSTILE: 0.12}, HOSTILE: {"mnist": 0.3, HOSTILE: 0.5}},
         "confusion": {
             "class_names": ["cat", "dog"],
@@ -80,7 +81,8 @@ def make_workspace(root: Path) -> results.Results:
         write_json(root / "synthetic" / safe_name(name) / "losses-0.jsonl", losses)
         score = {"file": "cat/0.png", "class_name": "cat", "confidence": 0.875, "agrees": True}
         write_json(root / "synthetic" / safe_name(name) / "scores-0.jsonl", score)
-    write_json(root / "quarantine" / "broken" / "reason.json", {"reason": "weights hold a NaN"})
+    # Its next upload was valid, so that it is in the model.
+    write_json(root / "quarantine" / "mnist" / "reason.json", {"reason": "its first upload was cut short"})
     write_json(root / "report" / "histories.json", {"fedlmg-fine-tuning": [{"epoch": 1, "loss": 0.5}]})
     write_json(root / "run.json", {"versions": {"torch": "2.99.1"}})
     return results.make_results(**figures())

@@ -126,6 +126,20 @@ def test_bad_input_gets_a_sentence(tmp_path: Path, arguments: list[str], sentenc
     assert sentence in done.output
 
 
+@pytest.mark.parametrize("damaged", ["clients.json", "server.crt", "last-run.json", "private/ca.key"])
+@pytest.mark.parametrize("content", ["{bad", "[]", '{"site-a": {}}'])
+def test_a_damaged_file_of_the_server_is_named(deployment: Deployment, damaged: str, content: str):
+    (deployment.root / damaged).write_text(content)
+
+    done = CliRunner().invoke(
+        app, ["server", "renew" if damaged == "private/ca.key" else "status", str(deployment.root)]
+    )
+
+    assert done.exit_code == 1
+    assert str(deployment.root / damaged) in done.output.replace("\n", "")
+    assert isinstance(done.exception, SystemExit)
+
+
 def test_a_run_without_clients_says_how_to_add_one(deployment: Deployment):
     done = CliRunner().invoke(app, ["run", "--server", str(deployment.root)])
 

@@ -173,6 +173,16 @@ def test_a_killed_process_leaves_the_same_unguided_images_in_the_end(make_run, p
     assert generated(run) == undisturbed
 
 
+def test_a_client_that_comes_late_changes_nothing_of_the_unguided_images(make_run):
+    keys = {"general_images": "unguided", "num_general_images": 0, "images_per_class": 10}
+    begun = unguided.Plan(make_run(num_clients=2, **keys), ["dark", "bright"])
+    begun.keep()
+
+    later = unguided.Plan(make_run(num_clients=3, **keys), ["dark", "bright"])
+
+    assert later.batches == begun.batches
+
+
 def test_unguided_images_cost_no_more_than_guided_ones(make_run):
     run = make_run(general_images="unguided", num_general_images=0, images_per_class=2, num_clients=3, min_clients=1)
 

@@ -129,6 +129,17 @@ def test_progress_tells_the_updates_of_all_models(make_run):
     assert [(event.completed, event.total, event.unit) for event in told][-1] == (8, 8, "updates")
 
 
+def test_updates_are_told_as_they_are_done_where_there_are_fewer_than_an_epoch_has(make_run, images: GeneralImages):
+    told: list[int] = []
+    job = models.make_job(make_run(), "small_mlp", 20)
+    many = LabeledView.of(LabeledImages(images.train.images.read().repeat(80, 1, 1, 1), images.train.labels.repeat(80)))
+    assert len(many) > 20 * training.BATCHES.student_batch_size
+
+    job.run(replace(images, train=many), lambda done, more: told.append(done))
+
+    assert sum(told) == 20
+
+
 def test_another_run_takes_the_model_from_the_cache(make_run, monkeypatch: pytest.MonkeyPatch):
     first = make_general_models(make_run("first"), ["small_mlp"])["small_mlp"]
     monkeypatch.setattr(training.Job, "run", None)

@@ -27,7 +27,10 @@ def test_a_second_client_of_the_same_name_is_refused(make_strategy: Callable[...
 
     strategy.collection.run(TinyGrid({7: [uploads("mnist")], 8: [uploads("mnist")]}))
 
-    assert "two clients call themselves 'mnist'" in strategy.missing["mnist"]
+    (node, reason), *others = strategy.missing.items()
+    assert (stored(strategy), others) == (["mnist"], [])
+    assert node in ("node 7", "node 8")
+    assert "two clients call themselves 'mnist'" in reason
 
 
 def test_a_client_answers_under_the_name_of_its_key_alone(make_strategy: Callable[..., FedLMG], registry: str):

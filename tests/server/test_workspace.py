@@ -1,5 +1,6 @@
 """A workspace belongs to one config from its first upload on."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,19 @@ def test_a_command_that_is_refused_changes_nothing_of_the_run_that_goes_on(tmp_p
         make(tmp_path, **{"num-clients": 9})
 
     assert Workspace.existing(tmp_path)[1].clients.num_clients == 4
+
+
+def test_a_stage_that_an_error_ends_keeps_its_seconds_and_its_images(tmp_path: Path):
+    workspace = make(tmp_path)
+
+    def be_stopped() -> None:
+        with workspace.stage("synthesis") as work:
+            time.sleep(0.05)
+            work.images = 3
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_stopped()
+
+    assert workspace.stage_seconds()["synthesis"] >= 0.05
+    assert workspace.stage_images()["synthesis"] == 3

@@ -180,6 +180,19 @@ def test_a_warm_started_run_is_compared_with_what_needs_no_client(finished: Virt
     assert results.general.source == "public"
 
 
+@pytest.mark.parametrize(("told", "expected"), [(0.25, 0.25), (None, "of the upload")])
+def test_a_client_s_own_accuracy_is_measured_as_its_others_are(finished: VirtualRun, told: float | None, expected):
+    """A class that its upload leaves out is among the test images of its evaluation alone."""
+    prepare(finished, False)
+
+    write(finished, {"mnist": Evaluation(num_examples=500, own=told)})
+
+    of_upload = finished.uploads[0].manifest.training.test_accuracy
+    assert of_upload != 0.25
+    own = read_results(finished.workspace.report).clients["mnist"].own_accuracy
+    assert own == (of_upload if expected == "of the upload" else expected)
+
+
 def test_models_that_a_client_keeps_have_rows_and_figures(finished: VirtualRun):
     model = finished.uploads[0]
     keep(finished, "mnist", model, model.class_names)
