@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from torchvision.transforms.v2 import MixUp
 
 from common.config.run import DistillationConfig
 from common.devices import return_large_blocks, training_precision
@@ -65,6 +66,7 @@ def train(
     looks: str = "digits",
     checkpoint: Checkpoint | None = None,
     balanced: bool = False,
+    mixing: MixUp | None = None,
     team: Accelerator | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place, end to end, for `num_updates` batches; returns, and tells, `{"epoch", "loss"}` after each
@@ -73,8 +75,8 @@ def train(
     Loss: cross-entropy + KL(teacher || student) T^2 (paper, Eqs. 11-13, in the argument order of the authors' code).
     The number of updates, not of epochs, is given, so that baselines with fewer images train as long. `looks`: profile
     by which the images' look is varied. `balanced`: the classes of `data`, which has labels, are drawn alike where
-    their sizes are unlike. `team`: the processes that train this classifier together, all called alike; the first one
-    writes the checkpoint.
+    their sizes are unlike. `mixing`: mixes images in pairs, and their labels, where there is no teacher. `team`: the
+    processes that train this classifier together, all called alike; the first one writes the checkpoint.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -112,8 +114,10 @@ def train(
         varying = generator if size == 1 else _generator_of(rank, generator)
         for rows, shown in zip(batches, read_batches(images, batches, preprocess, device), strict=True):
             views = vary(shown, looks, varying)
-            inputs = preprocess.normalize(views)
             asked = None if labels is None else labels[rows]
+            if mixing:
+                views, asked = mixing(views, asked)
+            inputs = preprocess.normalize(views)
             taught = None if teacher is None else teacher[rows]
             if taught is not None and taught.dtype != torch.float32:
                 taught = soften(taught.float(), config.temperature)
@@ -199,7 +203,7 @@ def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.
 
 def distillation_loss(
     logits: torch.Tensor,  # (B, classes)
-    labels: torch.Tensor | None,  # (B,)
+    labels: torch.Tensor | None,  # (B,), or (B, classes) of mixed images
     teacher: torch.Tensor | None,  # (B, classes), softened
     config: DistillationConfig,
 ) -> torch.Tensor:

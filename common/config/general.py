@@ -35,8 +35,8 @@ class GeneralConfig:
     looks: Literal["none", "digits", "photos", "microscopy"] = "digits"
     """How general and synthetic images are varied in training. `none`: small shifts, turns and zooms alone. `digits`:
     also contrast, colour and resolution. `photos`: also hue, saturation, gamma, blur, crops and mirror images.
-    `microscopy`: stronger colours, no crops, turned by any quarter. A client's own images are shifted, turned, mirrored
-    and cropped likewise, and keep their colours."""
+    `microscopy`: stronger colours, no crops, turned by any quarter, and mixed in pairs for the general models. A
+    client's own images are shifted, turned, mirrored and cropped likewise, and keep their colours."""
     replay_megabytes: NonNegativeFloat = 6.0
     """Most MB (10**6 bytes) of general images that a client receives and trains on besides its own. 0 sends none."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2 import MixUp
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from common.vision.augmentation import augment, vary_look
@@ -44,6 +45,8 @@ class Looks:
     """Largest relative change of each channel's contrast."""
     brightness: float = 0.25
     """Largest change of each channel's brightness."""
+    mixup: float = 0.0
+    """Parameter of the Beta distribution by which two images are mixed while a general model learns."""
 
 
 PROFILES: dict[str, Looks | None] = {
@@ -60,6 +63,7 @@ PROFILES: dict[str, Looks | None] = {
         blur=1.0,
         contrast=0.4,
         brightness=0.2,
+        mixup=0.4,
     ),
 }
 """Value of the config key `looks` -> profile."""
@@ -69,6 +73,15 @@ def describe(looks: str) -> dict[str, Any] | None:
     """What a result depends on of a profile, for the key of a cache."""
     profile = PROFILES[looks]
     return None if profile is None else asdict(profile)
+
+
+def make_mixing(looks: str, num_classes: int) -> MixUp | None:
+    """What mixes the images of a batch in pairs, and their labels (arXiv 1710.09412); None where the profile does not.
+
+    It draws from PyTorch's own random numbers.
+    """
+    profile = PROFILES[looks]
+    return MixUp(alpha=profile.mixup, num_classes=num_classes) if profile and profile.mixup else None
 
 
 def vary(

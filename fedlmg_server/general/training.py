@@ -143,6 +143,7 @@ class Job:
             on_epoch=lambda entry: on_updates(per_entry, 0),
             looks=self.looks,
             balanced=True,
+            mixing=looks.make_mixing(self.looks, len(self.class_names)),
         )
         weights = {name: to_wire(tensor.clone()) for name, tensor in model.state_dict().items()}
         model.load_state_dict(weights)

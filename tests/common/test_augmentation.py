@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.vision.augmentation import augment, vary_look
-from common.vision.looks import PROFILES, move
+from common.vision.looks import PROFILES, make_mixing, move
 
 IMAGES = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -69,3 +69,20 @@ def test_photographs_are_cropped_anywhere_and_nothing_new_comes_in():
     assert 0.5 < widths[0] < 0.75
     assert 0.9 < widths[-1] <= 1
     assert 0 <= moved.min() <= moved.max() <= 1
+
+
+def test_micrographs_are_mixed_with_their_labels():
+    """Images of one grey each, 0 or 1, of the class 0 or 1: the mixture's grey is its share of class 1."""
+    labels = torch.tensor([0, 1, 1, 0])
+    torch.manual_seed(0)
+
+    images, shares = make_mixing("microscopy", 2)(labels[:, None, None, None].expand(-1, 3, 4, 4).float(), labels)
+
+    assert torch.allclose(images[:, 0, 0, 0], shares[:, 1])
+    assert torch.allclose(shares.sum(1), torch.ones(4))
+    assert ((shares > 0) & (shares < 1)).any()
+
+
+@pytest.mark.parametrize("looks", ["none", "digits", "photos"])
+def test_other_images_are_not_mixed(looks: str):
+    assert make_mixing(looks, 2) is None

@@ -204,6 +204,16 @@ def test_an_architecture_that_cannot_be_built_is_told_and_left_out(make_run, nam
 PHOTOS = {"initialisation": "imagenet", "student_initialisation": "imagenet", "general_updates": 2}
 
 
+def test_a_general_model_of_micrographs_learns_from_mixed_images(make_run, images, monkeypatch: pytest.MonkeyPatch):
+    job = models.make_job(make_run(looks="microscopy"), "small_mlp", 8)
+    mixed = job.run(images)
+    assert weights_digest(job.run(images).weights) == weights_digest(mixed.weights)
+
+    monkeypatch.setattr(training.looks, "make_mixing", lambda looks, num_classes: None)
+
+    assert weights_digest(job.run(images).weights) != weights_digest(mixed.weights)
+
+
 @pytest.mark.parametrize(
     ("named", "made"), [("small_mlp", []), ("small_mlp,small_shufflenet_v2", ["small_shufflenet_v2"])]
 )
