@@ -71,5 +71,6 @@ def _check_membership(found: Membership | None, most: float) -> None:
     if found and found.auc > most:
         raise ToldError(
             f"the membership-inference AUC of the model is {found.auc:.2f}, above the 'max-membership-auc' of "
-            f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'"
+            f"{most:g}, so nothing was sent: train for fewer epochs, or set 'dp-epsilon'",
+            "its model is above its own 'max-membership-auc', so it sent nothing",
         )

@@ -27,7 +27,7 @@ KINDS = (MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE)
 TOLD = ("ToldError", "FolderError", "ConfigError")
 """Classes of errors that have a public sentence."""
 HARMLESS = {
-    "MISSING", "kind", "FEWEST", "most:g", "found.auc:.2f", "nearest[0]", "name", "patch", "partitions", "image_size",
+    "MISSING", "kind", "FEWEST", "most:g", "nearest[0]", "name", "patch", "partitions", "image_size",
     "SMALLEST_IMAGE", "size:.1f", "smaller", "refused", "privacy.dp_epsilon:g", "delta:.1g", "label", "key(name)",
     "words", "index", "LEAST_IMAGES", "problem", "error.problem",
     "os.strerror(error.errno)",

@@ -15,6 +15,7 @@ from common.config.node import PrivacyConfig
 from common.config.run import Config, ConfigError
 from common.models import architectures
 from common.models.predictor import Classifier
+from common.telling import ToldError
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, uploading
 from fedlmg_client.cli import app
@@ -81,6 +82,16 @@ def test_a_model_that_gives_too_much_away_is_not_sent(folder_of_noise: dict[str,
 
     with pytest.raises(ValueError, match=r"above the 'max-membership-auc' of 0\.01, so nothing was sent"):
         uploading.make_upload(node, Config.from_run_config(FOLDER))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 8.0])
+def test_what_the_attack_measured_is_not_told_to_the_server(folder_of_noise: dict[str, str], epsilon: float):
+    node = folder_of_noise | {"max-membership-auc": 0.01, "dp-epsilon": epsilon}
+
+    with pytest.raises(ToldError) as caught:
+        uploading.make_upload(node, Config.from_run_config(FOLDER))
+
+    assert caught.value.public == "its model is above its own 'max-membership-auc', so it sent nothing"
 
 
 def test_what_the_budget_does_not_pay_for_stays_with_the_client(folder_of_noise: dict[str, str]):
