@@ -49,7 +49,8 @@ class Epoch(Contract):
 
 
 class Training(Contract):
-    """How the client trained. An accuracy is None if there were no images to measure it on."""
+    """How the client trained. An accuracy is None if there were no images to measure it on, or if the client does not
+    tell it."""
 
     num_examples: Count
     validation_accuracy: Fraction | None

@@ -7,7 +7,7 @@ from common.clients.data import load_client_data, virtual_index
 from common.clients.node_config import NodeConfig, cache_path, privacy_of, read_node_config
 from common.config import Config
 from common.devices import default_device
-from common.manifest import Membership
+from common.manifest import Manifest, Membership
 from common.start import Start
 from common.telling import ToldError
 from common.upload import Upload
@@ -49,9 +49,7 @@ def make_upload(
         own_data, architecture, settings, config.seed, data.name, cache, device, privacy, start, looks
     )
     _check_membership(upload.manifest.membership, privacy.max_membership_auc)
-    if upload.manifest.privacy:
-        # The privacy budget covers the weights only, so the audit's figures are not sent.
-        upload = replace(upload, manifest=upload.manifest.model_copy(update={"membership": None}))
+    upload = replace(upload, manifest=_leave_untold(upload.manifest, own.share_evaluation))
     student = config.distillation.student_architecture
     if start and answer.upload == "both" and student != architecture and student in start.models:
         copy = student_copy.train(
@@ -60,6 +58,17 @@ def make_upload(
         _check_membership(copy.membership, privacy.max_membership_auc)
         upload = copy.add_to(upload)
     return faults.spoil_upload(fault, faults.add_noise(upload, index, config), config)
+
+
+def _leave_untold(said: Manifest, share_evaluation: bool) -> Manifest:
+    """The same without figures that stay on the client; the cached upload keeps them."""
+    if said.privacy:
+        # The privacy budget covers the weights only, so the audit's figures are not sent.
+        said = said.model_copy(update={"membership": None})
+    if share_evaluation:
+        return said
+    training = said.training.model_copy(update={"test_accuracy": None, "test_accuracy_wire": None})
+    return said.model_copy(update={"training": training})
 
 
 def _check_membership(found: Membership | None, most: float) -> None:
