@@ -13,7 +13,7 @@ from common import labels
 from common.clients.data import ClientData, load_client_data
 from common.clients.node_config import NodeConfig, cache_path, client_name, privacy_of
 from common.config import Config
-from common.evaluation import Evaluation
+from common.evaluation import Evaluation, Kind
 from common.start import Start
 from common.storage.atomic import write_json
 from common.upload import Upload
@@ -24,6 +24,9 @@ from fedlmg_client.status import ModelStored, Trained, append_event
 
 SETTINGS = "settings.json"
 """Beside the returned model: the run's settings, with which it can be made personal again."""
+
+BEYOND_BUDGET: tuple[Kind, ...] = ("personal", "no_federation")
+"""Models that are fine-tuned without a privacy budget: a client that trains with one tells nothing of them."""
 
 
 def take(
@@ -51,8 +54,7 @@ def take(
     evaluation = compare(cache, data, config)
     append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
     if privacy_of(node_config, config).dp_epsilon:
-        # The privacy budget does not cover models that are fine-tuned without it, so nothing is told of them.
-        untold = dict.fromkeys(("personal", "no_federation"))
+        untold: dict[str, None] = dict.fromkeys(BEYOND_BUDGET)
         balanced = {kind: value for kind, value in evaluation.balanced.items() if kind not in untold}
         return evaluation.model_copy(update={**untold, "balanced": balanced})
     return evaluation

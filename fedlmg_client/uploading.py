@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from common.clients.data import load_client_data, virtual_index
+from common.answer import Answer
+from common.clients.data import ClientData, load_client_data, virtual_index
 from common.clients.node_config import NodeConfig, cache_path, privacy_of, read_node_config
 from common.config import Config
 from common.devices import default_device
@@ -30,13 +31,27 @@ def make_upload(
     ------
     ValueError: data, architecture or initial weights cannot be used, or the membership AUC is above the client's limit.
     """
-    data, cache = load_client_data(node_config, config), cache_path(node_config, config)
+    data = plan.leave_out(load_data(node_config, config), left_out or {})
+    answer = plan.make_answer(node_config, config, data, cache_path(node_config, config))
+    return make_promised_upload(node_config, config, data, answer, start)
+
+
+def load_data(node_config: NodeConfig, config: Config) -> ClientData:
+    """The client's images, spoilt by the fault of a virtual client."""
+    data = load_client_data(node_config, config)
+    fault = faults.find_fault(data, config)
+    return faults.spoil_class_names(fault, faults.spoil_data(fault, data, config.seed))
+
+
+def make_promised_upload(
+    node_config: NodeConfig, config: Config, data: ClientData, answer: Answer, start: Start | None
+) -> Upload:
+    """The same as `make_upload`, of loaded images and for an answer that was given."""
+    cache = cache_path(node_config, config)
     fault, index = faults.find_fault(data, config), virtual_index(data.source, config)
     own, privacy = read_node_config(node_config), privacy_of(node_config, config)
     settings = replace(config.training, initialisation=own.initialisation or config.training.initialisation)
-    data, settings = faults.spoil_data(fault, data, config.seed), faults.spoil_settings(fault, settings)
-    data = plan.leave_out(faults.spoil_class_names(fault, data), left_out or {})
-    answer = plan.make_answer(node_config, config, data, cache)
+    settings = faults.spoil_settings(fault, settings)
     own_data = shared_data = data
     if start := plan.take_start(start, answer, data, config):
         shared_data, architecture = plan.relabel(data, start, config), answer.architecture

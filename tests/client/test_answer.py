@@ -4,11 +4,10 @@ import pytest
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from common.answer import Answer, read_answer
-from fedlmg_client import dry_run, probe
-from fedlmg_client.cli import console
+from fedlmg_client import probe
 from fedlmg_client.client_app import answer_question
 from tests.client import tiny_client
-from tests.client.tiny_client import CONFIG, RUN_CONFIG
+from tests.client.tiny_client import RUN_CONFIG
 
 images, node_config, flower = tiny_client.images, tiny_client.node_config, tiny_client.flower
 
@@ -73,11 +72,3 @@ def test_an_unknown_architecture_is_told_at_the_question(flower: None, node_conf
     reply = ask(node_config | {"architecture": "small_resnett"})
 
     assert "the nearest is 'small_resnet'" in reply["error"]["reason"]
-
-
-def test_a_rehearsal_says_that_a_copy_may_come(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    dry_run.show_upload(node_config, CONFIG, console)
-
-    assert "also holds a copy of the student's architecture, 'small_resnet'" in " ".join(
-        capsys.readouterr().out.split()
-    )

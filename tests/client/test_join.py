@@ -1,4 +1,4 @@
-"""`fedlmg-client`: keys, the status line, the rehearsal of an upload, the choice of an architecture."""
+"""`fedlmg-client`: keys, the status line, the choice of an architecture."""
 
 import os
 import stat
@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from typer.testing import CliRunner
 
 from common.config import Config
-from common.upload import megabytes
-from fedlmg_client import cli, dry_run, join, keys, probe
+from fedlmg_client import cli, join, keys, probe
 from fedlmg_client.status import (
     ConnectionChanged,
     EvaluationStarted,
@@ -24,17 +23,8 @@ from fedlmg_client.status import (
     UploadStarted,
     append_event,
 )
-from fedlmg_client.uploading import make_upload
-from tests.common.pictures import draw_classes
 
 CONFIG = Config.from_run_config({"dataset": "", "local-epochs": 1, "architectures": "small_mobilenet_v3"})
-
-
-@pytest.fixture
-def node_config(tmp_path: Path) -> dict[str, str]:
-    for split in ("train", "validation", "test"):
-        draw_classes(tmp_path / "images" / split, count=2)
-    return {"name": "site-a", "data-path": str(tmp_path / "images"), "cache-path": str(tmp_path / "cache")}
 
 
 def test_a_key_pair_is_openssh_p384_and_its_owners_alone(tmp_path: Path):
@@ -103,14 +93,6 @@ def test_a_join_does_not_show_what_happened_before_it(tmp_path: Path):
     append_event(tmp_path, ModelStored(accuracy=0.5))
 
     assert Status(tmp_path).poll() == "waiting for the server"
-
-
-def test_a_rehearsal_shows_the_upload_to_the_byte(node_config: dict[str, str], capsys: pytest.CaptureFixture[str]):
-    total = dry_run.show_upload(node_config, CONFIG, cli.console)
-
-    upload = make_upload(node_config, CONFIG).to_records()
-    assert total == round(megabytes(upload) * 1e6)
-    assert f"{total} bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("seconds", "chosen"), [(0.0, "resnet18"), (1e9, "small_mobilenet_v3")])
