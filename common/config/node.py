@@ -35,7 +35,8 @@ class NodeSettings(PrivacyConfig):
     """What one client says of itself. A real client names its images; a virtual one has a number."""
 
     name: str = ""
-    """Name of the client. Without it, the name of its folder, or of the virtual client's images."""
+    """Name of the client, which the server learns. Without it, the name of its folder, or those of its table and the
+    folder of that; for a virtual client, the name of its images."""
     data_path: str = ""
     """The client's images: a folder, a table or a list, as `fedlmg-client check` takes them. `dataset-path` is read as
     well."""
