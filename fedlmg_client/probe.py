@@ -1,6 +1,5 @@
 """What this machine can train in time, by timed steps: architecture `auto`, and a copy of the student (ours)."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from common.config import Config
 from common.devices import measure_free_memory
 from common.models import architectures
 from common.storage.atomic import write_json
+from common.storage.json_files import read_object
 from fedlmg_client.fine_tuning import REPLAY_BATCH
 from fedlmg_client.steps import Steps
 
@@ -48,8 +48,11 @@ class CopyCost:
 def choose_architecture_once(
     cache: Path, config: Config, num_classes: int, num_images: int, device: torch.device
 ) -> str:
-    """Choose an architecture, and remember the choice: timings vary, but the choice for a task must not."""
-    task = _describe_task(config, num_classes, num_images)
+    """Choose an architecture, and remember the choice: timings vary, but the choice for a task must not.
+
+    A task has the server's deadline and the kind of device.
+    """
+    task = f"{_describe_task(config, num_classes, num_images, device)} {config.clients.deadline_seconds:g}"
     choose = partial(choose_architecture, config, num_classes, num_images, device)
     return str(_remember(cache / "architecture.json", task, choose))
 
@@ -68,7 +71,7 @@ def estimate_copy_once(
         own, copy = (estimate_seconds(model, config, num_images, REPLAY_BATCH, device) for model in models)
         return asdict(CopyCost(own, copy, _count_weights(models[1]) * BYTES_ON_THE_WIRE / 1e6))
 
-    task = f"{architecture} {student} {_describe_task(config, num_classes, num_images)}"
+    task = f"{architecture} {student} {_describe_task(config, num_classes, num_images, device)}"
     return CopyCost(**_remember(cache / "copy-cost.json", task, estimate))
 
 
@@ -106,14 +109,20 @@ def _count_weights(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _describe_task(config: Config, num_classes: int, num_images: int) -> str:
+def _describe_task(config: Config, num_classes: int, num_images: int, device: torch.device) -> str:
     settings = config.training
-    return f"{num_classes} {num_images} {settings.image_size} {settings.local_epochs} {settings.local_batch_size}"
+    images = f"{num_classes} {num_images} {settings.image_size}"
+    return f"{images} {settings.local_epochs} {settings.local_batch_size} {device.type}"
 
 
 def _remember(path: Path, task: str, compute: Callable[[], Any]) -> Any:
-    """The JSON value that `compute` gave for this task at the first call."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The JSON value that `compute` gave for this task at the first call.
+
+    Raises
+    ------
+    ValueError: the file was damaged since.
+    """
+    known = read_object(path, "remove it, and this machine is timed again") if path.exists() else {}
     if task not in known:
         known[task] = compute()
         write_json(path, known)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,38 @@ def test_a_choice_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 1e9)
 
     assert probe.choose_architecture_once(tmp_path, CONFIG, 2, 100, torch.device("cpu")) == first
+
+
+@pytest.mark.parametrize(("deadline", "device"), [(60.0, "cpu"), (3600.0, "meta")], ids=["deadline", "device"])
+def test_for_another_deadline_or_device_the_choice_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float, device: str
+):
+    monkeypatch.setattr(probe, "measure_free_memory", lambda _: 1e12)
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 0.0)
+    probe.choose_architecture_once(tmp_path, CONFIG, 2, 100, torch.device("cpu"))
+    monkeypatch.setattr(probe, "measure_step_seconds", lambda *_: 1e9)
+    changed = replace(CONFIG, clients=replace(CONFIG.clients, deadline_seconds=deadline))
+
+    chosen = probe.choose_architecture_once(tmp_path, changed, 2, 100, torch.device(device))
+
+    assert chosen == "small_mobilenet_v3"
+
+
+def test_on_another_device_the_cost_of_a_copy_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    costs = []
+    for seconds, device in ((0.0, "cpu"), (1.0, "meta")):
+        monkeypatch.setattr(probe, "measure_step_seconds", lambda *_, seconds=seconds: seconds)
+        costs.append(probe.estimate_copy_once(tmp_path, CONFIG, "small_mlp", 2, 100, torch.device(device)))
+
+    assert costs[0].own_seconds < costs[1].own_seconds
+
+
+@pytest.mark.parametrize("content", ["{bad", "[]"])
+def test_a_choice_that_was_damaged_is_told_with_its_file(tmp_path: Path, content: str):
+    (tmp_path / "architecture.json").write_text(content)
+
+    with pytest.raises(ValueError, match=r"architecture\.json must be a JSON object, .*: remove it"):
+        probe.choose_architecture_once(tmp_path, CONFIG, 2, 100, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
