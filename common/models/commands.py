@@ -47,9 +47,11 @@ def predict(
     from common.datasets.readers.image_files import printable_path
 
     classifier = _load(model, builder)
+    notes: list[str] = []
     problems: list[str] = []
+    files = _files(images, notes, problems)
     started = time.monotonic()
-    rows = list(classifier.predict(_files(images, problems), problems, max_megapixels))
+    rows = list(classifier.predict(files, problems, max_megapixels))
     seconds = time.monotonic() - started
     named = [
         {"path": printable_path(path), "class": label, "confidence": round(value, 4)} for path, label, value in rows
@@ -67,7 +69,7 @@ def predict(
                 "escaped: set the environment variable PYTHONIOENCODING to utf-8",
                 soft_wrap=True,
             )
-    for problem in problems:
+    for problem in notes + problems:
         console.print(f"[yellow]skipped:[/] {escape(problem)}", soft_wrap=True)
     console.print(f"{len(rows)} images, {len(rows) / max(seconds, 1e-9):.1f} images per second")
     if problems or not rows:
@@ -114,14 +116,23 @@ def _load(path: Path, builder: str | None) -> "Classifier":
         raise print_failure(console, error) from None
 
 
-def _files(paths: list[Path], problems: list[str]) -> list[Path]:
-    from common.datasets.readers.tree import LeftOut, describe, list_images
+def _files(paths: list[Path], notes: list[str], problems: list[str]) -> list[Path]:
+    """The images that the paths name. `notes` gets a line about litter, `problems` about all else that is not used."""
+    from common.datasets.readers.image_files import printable_path
+    from common.datasets.readers.tree import LITTER, LeftOut, describe, list_images
 
     files: list[Path] = []
     for path in paths:
+        if not os.path.isdir(path):
+            files.append(path)
+            continue
         left_out = LeftOut()
-        files += list_images(path, left_out) if os.path.isdir(path) else [path]
-        problems += describe(left_out, path)
+        found = list_images(path, left_out)
+        notes += describe({file: reason for file, reason in left_out.items() if reason is LITTER}, path)
+        problems += describe({file: reason for file, reason in left_out.items() if reason is not LITTER}, path)
+        if not found:
+            problems.append(f"no image below {printable_path(path)}: name another folder")
+        files += found
     return files
 
 
@@ -138,7 +149,7 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     from common.datasets.readers.image_files import ImageError, printable_path, read_image
     from common.names import safe_name
 
-    files = _files(paths, [])
+    files = _files(paths, [], [])
     files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
     batches, folders = [], []
     for path in files:

@@ -7,7 +7,6 @@ for path, label, confidence in model.predict(["one.jpg", "two.png"]):
     print(path, label, confidence)
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,11 +18,13 @@ from common.config.node import MAX_MEGAPIXELS
 from common.datasets.readers.image_files import ImageError, read_image
 from common.devices import limit_threads
 from common.models import architectures
+from common.storage.json_files import read_object
 from common.storage.tensors import read_tensors
 from common.telling import first_line
 from common.vision.preprocessing import PreprocessSpec
 
 BATCH_SIZE = 64
+BROKEN = "get the model again, or name another"
 
 
 class ModelError(ValueError):
@@ -95,15 +96,17 @@ def load_classifier(path: Path | str, builder: str | None = None) -> Classifier:
     if not (file := next(filter(Path.is_file, files), None)):
         raise ModelError(f"{path} holds no model.json: name a finished workspace or its folder `model`")
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
+        description = read_object(file, BROKEN)
         preprocessing = PreprocessSpec.from_json(description["preprocessing"])
         network = architectures.build(
-            description["architecture"],
+            str(description["architecture"]),
             len(description["class_names"]),
             preprocessing.image_size,
             [builder] if builder else (),
         )
         network.load_state_dict(read_tensors(file.parent / "model.safetensors")[0])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except KeyError as error:
+        raise ModelError(f"the model in {file.parent} cannot be loaded: {file} lacks {error}: {BROKEN}") from None
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"the model in {file.parent} cannot be loaded: {first_line(error)}") from None
     return Classifier(network.float(), list(description["class_names"]), preprocessing).eval()

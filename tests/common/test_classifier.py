@@ -80,12 +80,13 @@ def test_an_unreadable_image_is_named(workspace: Path, tmp_path: Path):
     ("file", "content", "reason"),
     [
         ("model.json", None, "holds no model.json"),
-        ("model.json", "{", "cannot be loaded"),
-        ("model.json", "{}", "cannot be loaded: 'preprocessing'"),
+        ("model.json", "{", r"model\.json must be a JSON object, .*: get the model again, or name another"),
+        ("model.json", "[]", r"model\.json must be a JSON object, .*: get the model again, or name another"),
+        ("model.json", "{}", r"model\.json lacks 'preprocessing': get the model again, or name another"),
         ("model.safetensors", None, "cannot be loaded"),
         ("model.safetensors", "torn", "cannot be loaded: .*must be a safetensors file"),
     ],
-    ids=["no-description", "torn-description", "empty-description", "no-weights", "torn-weights"],
+    ids=["no-description", "torn-description", "list", "empty-description", "no-weights", "torn-weights"],
 )
 def test_a_model_that_is_not_whole_is_refused_in_a_sentence(
     workspace: Path, file: str, content: str | None, reason: str
@@ -137,6 +138,24 @@ def test_predict_prints_json_of_what_is_readable_and_ends_with_status_1(workspac
 
     assert [row["path"] for row in json.loads(result.stdout)] == [str(images[0]), str(images[2])]
     assert (result.exit_code, "1.png: it is no image" in result.stderr) == (1, True)
+
+
+def test_files_of_systems_beside_the_images_are_told_and_no_problem(workspace: Path, images: list[Path]):
+    images[0].with_name(".DS_Store").touch()
+
+    result = CliRunner().invoke(app, ["predict", "--model", str(workspace), str(images[0].parent)])
+
+    assert "skipped: 1 file of systems and tools, or hidden" in result.stderr
+    assert (result.exit_code, result.stdout.count("\n")) == (0, 1 + len(images))
+
+
+def test_a_folder_without_images_is_named(workspace: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+
+    result = CliRunner().invoke(app, ["predict", "--model", str(workspace), str(tmp_path / "empty")])
+
+    assert result.exit_code == 1
+    assert f"no image below {tmp_path / 'empty'}: name another folder" in result.stderr
 
 
 @pytest.mark.slow
