@@ -71,7 +71,7 @@ class Personalised:
     model: Model
     chosen: Candidate
     candidates: list[Candidate]
-    """All that were measured; empty if the recipe is fixed."""
+    """All that were measured; empty if the base knows no class of the training images."""
 
     def describe(self) -> str:
         """In a sentence, what was chosen and why."""
@@ -137,8 +137,13 @@ def say_choice(recipe: Mapping[str, Any]) -> str:
         said = "it is your own upload"
     elif recipe["kind"] == "unchanged":
         said = "it stays as it came"
-        if recipe["validation"] is None:
+        if not recipe["candidates"]:
             return f"{said}, for it knows no class of your training images"
+        if recipe["validation"] is None:
+            points = f"over {100 * LARGEST_FALL:.0f} points"
+            return (
+                f"{said}, for fine-tuned on your images it forgets too much: it reads {points} less of general images"
+            )
     else:
         said = f"fine-tuned on your images, with {recipe['alpha']:.0%} of the change"
     if recipe["validation"] is None:

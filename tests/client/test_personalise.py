@@ -178,6 +178,19 @@ def test_a_model_that_knows_none_of_the_classes_stays_as_it_came(data: ClientDat
     assert made.describe() == "it stays as it came, for it knows no class of your training images"
 
 
+def test_a_model_that_would_forget_too_much_says_so_where_nothing_was_validated():
+    forgetful = [Candidate("fine-tuned", alpha, None, 0.74) for alpha in personalise.ALPHAS]
+    candidates = [Candidate("unchanged", 0.0, None, 0.8), *forgetful]
+    made = Personalised(model_of(make_start("small_resnet")), personalise.choose(candidates, 49), candidates)
+
+    said = made.describe()
+
+    assert said == (
+        "it stays as it came, for fine-tuned on your images it forgets too much: it reads over 5 points less of general "
+        "images"
+    )
+
+
 def test_images_of_a_class_that_the_model_lacks_are_left_out(data: ClientData, tmp_path: Path):
     made = run(replace(data, class_names=["fox", "dog"]), tmp_path)
 
