@@ -140,10 +140,8 @@ def say_choice(recipe: Mapping[str, Any]) -> str:
         if not recipe["candidates"]:
             return f"{said}, for it knows no class of your training images"
         if recipe["validation"] is None:
-            points = f"over {100 * LARGEST_FALL:.0f} points"
-            return (
-                f"{said}, for fine-tuned on your images it forgets too much: it reads {points} less of general images"
-            )
+            fall = f"its accuracy on general images falls by over {100 * LARGEST_FALL:.0f} points"
+            return f"{said}, for fine-tuned on your images it forgets too much: {fall}"
     else:
         said = f"fine-tuned on your images, with {recipe['alpha']:.0%} of the change"
     if recipe["validation"] is None:

