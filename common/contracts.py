@@ -86,7 +86,7 @@ def explain_error(error: ValidationError, record: str) -> str:
     if first["type"] == "extra_forbidden":
         return f"{record} has the unknown key '{key}'"
     if not key:
-        return f"{record} {reason}"
+        return f"{record} {reason.removeprefix('it ')}"
     return f"{record} has '{key}' = {show_value(first['input'])}: {reason}"
 
 

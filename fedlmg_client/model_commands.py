@@ -15,6 +15,7 @@ from common.models import commands
 from common.names import folder_name
 from common.reading_options import AllowOutside, ImageGigabytes, MaxMegapixels
 from common.storage.atomic import write_bytes
+from common.telling import first_line
 from common.terminal import print_failure
 from fedlmg_client import folders
 
@@ -74,10 +75,6 @@ def report(
         write_bytes(out, page.render(cache, model).encode())
     except (page.PageError, OSError) as error:
         raise print_failure(console, error) from None
-    except (KeyError, TypeError) as error:
-        raise print_failure(
-            console, f"the files in {cache} are incomplete ({error}): join again, or name another cache folder"
-        ) from None
     console.print(f"Report: {escape(str(out))}", soft_wrap=True)
 
 
@@ -95,6 +92,7 @@ def personalise(
     from common.clients.node_config import CACHES, NodeConfig
     from common.worth import say_worth
     from fedlmg_client import returned
+    from fedlmg_client.models import TROUBLE
 
     if bool(cache) == bool(name):
         raise print_failure(console, "name your cache folder, or give --name NAME, and not both")
@@ -106,8 +104,8 @@ def personalise(
             "image-gigabytes": image_gigabytes,
         }
         measured = returned.compare_again(cache, {"data-path": str(data.expanduser().resolve()), **reading})
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
-        raise print_failure(console, f"no personal model can be made in {cache}: {error}") from None
+    except TROUBLE as error:
+        raise print_failure(console, f"no personal model can be made in {cache}: {first_line(error)}") from None
     worth = say_worth(measured.no_federation, measured.personal)
     console.print(escape(f"Your personal model is in {cache / folders.PERSONAL}. {worth}".strip()), soft_wrap=True)
 

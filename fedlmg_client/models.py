@@ -1,8 +1,7 @@
 """Models that a client keeps: a net with its description, as a folder, and how it does on the client's test images."""
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +14,17 @@ from common.labels import maps
 from common.models import architectures
 from common.start import Start
 from common.storage.atomic import write_json
+from common.storage.json_files import read_object
 from common.storage.tensors import read_tensors, write_tensors
 from common.telling import ToldError, first_line
 from common.upload import Upload
 from common.vision.metrics import accuracy, balanced_accuracy, count_confusions, predict
 from common.vision.preprocessing import PreprocessSpec
+from fedlmg_client.measured import Measured
+
+TROUBLE = (OSError, ValueError, RuntimeError, MemoryError)
+"""What reading, making or measuring a model can raise: PyTorch raises a RuntimeError if the memory runs out."""
+REMEDY = "remove the folder, and join again"
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,31 @@ class Model:
         ------
         OSError, ValueError: the folder holds no model.
         """
-        return cls.described(read_description(folder), read_tensors(folder / "model.safetensors")[0])
+        description, arrays = read_description(folder), read_tensors(folder / "model.safetensors")[0]
+        try:
+            return cls.described(description, arrays)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'model.json'} cannot be used: {error}: {REMEDY}") from None
 
-    def save(self, folder: Path, measured: dict, **more: object) -> None:
-        """Write the model, its evaluation, and whatever else its description says.
+    def is_kept(self, folder: Path) -> bool:
+        """Whether the folder holds this very model."""
+        try:
+            kept = Model.load(folder)
+        except TROUBLE:
+            return False
+        is_described_alike = replace(kept, arrays={}) == replace(self, arrays={})
+        if not is_described_alike or kept.arrays.keys() != self.arrays.keys():
+            return False
+        return all(torch.equal(kept.arrays[name], tensor) for name, tensor in self.arrays.items())
 
-        `model.json` is written last, so a folder that has one is complete. `evaluation.json` never leaves the client.
+    def save(self, folder: Path, measured: Measured, **more: object) -> None:
+        """Write the model, what was measured of it, and whatever else its description says.
+
+        `model.json` is written last, so a folder that has one is complete.
         """
         (folder / "model.json").unlink(missing_ok=True)
         write_tensors(folder / "model.safetensors", self.arrays)
-        write_json(folder / "evaluation.json", measured)
+        measured.write(folder)
         described = {
             "architecture": self.architecture,
             "class_names": self.class_names,
@@ -108,25 +128,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     ------
     OSError, ValueError: there is none, or it is no JSON object.
     """
-    content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{folder / 'model.json'} must be a JSON object: remove the folder, and join again")
-    return content
+    return read_object(folder / "model.json", REMEDY)
 
 
-def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases: dict[str, str]) -> dict[str, Any]:
-    """Measure the model on the client's test images; images of a class that the model lacks count as wrong.
-
-    Returns
-    -------
-    dict of
-        client: its name.
-        accuracy: in [0, 1]; 0 without test images.
-        balanced_accuracy: the same, as the mean over the classes that have test images.
-        class_names: the client's classes.
-        correct: for each class of the client, the model's index of that class, or -1 if the model lacks it.
-        confusion: counts of images; rows are the client's classes, columns the model's.
-    """
+def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases: dict[str, str]) -> Measured:
+    """Measure the model on the client's test images; images of a class that the model lacks count as wrong."""
     net = model.build(builders)
     indices = maps.find_indices(data.class_names, model.class_names, aliases)
     measured, balanced, table = 0.0, 0.0, torch.zeros(len(data.class_names), len(model.class_names), dtype=torch.long)
@@ -136,23 +142,17 @@ def evaluate(model: Model, data: ClientData, builders: Collection[str], aliases:
         measured = accuracy(probabilities, right)
         balanced = balanced_accuracy(probabilities.argmax(1), right, data.test.labels)
         table = count_confusions(probabilities, data.test.labels, len(data.class_names))
-    return {
-        "client": data.name,
-        "accuracy": measured,
-        "balanced_accuracy": balanced,
-        "class_names": data.class_names,
-        "correct": indices.tolist(),
-        "confusion": table.tolist(),
-    }
+    return Measured(
+        client=data.name,
+        accuracy=measured,
+        balanced_accuracy=balanced,
+        class_names=data.class_names,
+        correct=indices.tolist(),
+        confusion=table.tolist(),
+    )
 
 
-def describe_unmeasured(client: str) -> dict[str, Any]:
-    """What `evaluate` returns where the client's images cannot be read: it has no class and no image."""
-    nothing: dict[str, list[Any]] = {"class_names": [], "correct": [], "confusion": []}
-    return {"client": client, "accuracy": 0.0, "balanced_accuracy": 0.0, **nothing}
-
-
-def save_general(start: Start, folder: Path, measured: dict) -> None:
+def save_general(start: Start, folder: Path, measured: Measured) -> None:
     """Keep a start with one general model; `load_general` reads it."""
     write_tensors(folder / "replay.safetensors", {"images": start.replay.images, "labels": start.replay.labels})
     Model.of_start(start).save(folder, measured, looks=start.looks)
@@ -169,5 +169,7 @@ def load_general(folder: Path) -> Start | None:
         return None
     model, looks = Model.load(folder), str(read_description(folder).get("looks", "none"))
     replay, _ = read_tensors(folder / "replay.safetensors")
+    if not {"images", "labels"} <= replay.keys():
+        raise ValueError(f"{folder / 'replay.safetensors'} lacks images or labels: {REMEDY}")
     images = LabeledImages(replay["images"], replay["labels"])
     return Start(model.class_names, model.preprocess, looks, {model.architecture: model.arrays}, images)

@@ -1,14 +1,16 @@
 """A client's own report page: what the round was worth to it and how its models do, and nothing about other clients."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from common import manifest
 from common.html_page import find_mistakes, format_percent, load_template
-from common.manifest import ManifestError
+from common.manifest import Manifest, ManifestError
 from common.worth import say_worth
+from fedlmg_client import measured
 from fedlmg_client.folders import ALONE, GENERAL, PERSONAL, RETURNED, find_model, find_upload
+from fedlmg_client.measured import Measured
+from fedlmg_client.models import read_description
 from fedlmg_client.personalise import say_choice
 
 MAX_CLASSES = 30
@@ -26,6 +28,7 @@ TILES = {
     "returned": "the returned model",
     "personal": "your personal model",
 }
+REMEDY = "join again, or name another cache folder"
 NOT_MEASURED = "This client has no test images, so the returned model was not measured."
 
 
@@ -40,23 +43,23 @@ def render(cache: Path, word: str = "") -> str:
 
     Raises
     ------
-    PageError: the client has not measured a returned model yet, its own upload is missing, or it lacks that model.
+    PageError: the client has not measured a returned model yet, its own upload is missing, it lacks that model, or one
+        of the files is damaged.
     """
-    missing = "this client has not measured a returned model yet"
-    returned = _read_json(cache / RETURNED / "evaluation.json", missing)
+    returned = _read_measured(cache / RETURNED, "this client has not measured a returned model yet")
     if not (folder := find_upload(cache)):
         raise PageError(f"{cache} holds no upload of this client: name the client's cache folder")
     try:
         upload = manifest.read(folder)
     except (OSError, ManifestError) as error:
-        raise PageError(f"{folder / 'manifest.json'} cannot be read: {error}") from None
-    training, is_measured = upload.training, any(map(sum, returned["confusion"]))
+        raise PageError(f"{folder / 'manifest.json'} cannot be read: {error}: {REMEDY}") from None
+    training = upload.training
     found = {name: cache / each for name, each in MEASURED.items() if (cache / each / "model.json").is_file()}
-    accuracies = {name: _accuracy(each) if is_measured else None for name, each in found.items()}
-    accuracies["own"] = _accuracy(folder) if (folder / "evaluation.json").is_file() else training.test_accuracy
+    accuracies = {name: _accuracy(each) for name, each in found.items()}
+    accuracies["own"] = _accuracy(folder) if (folder / measured.FILE).is_file() else training.test_accuracy
     word = word or ("personal" if "personal" in found else "returned")
-    shown, columns = _read_shown(cache, word)
-    rows, counts, correct = shown["class_names"], shown["confusion"], shown["correct"]
+    shown, columns = _read_shown(cache, word, upload)
+    rows, counts, correct = shown.class_names, shown.confusion, shown.correct
     classes = [
         (name, sum(line), (line[column] if column >= 0 else 0) / sum(line) if sum(line) else None)
         for name, line, column in zip(rows, counts, correct, strict=True)
@@ -64,13 +67,13 @@ def render(cache: Path, word: str = "") -> str:
     validation: dict[float, float | None] = {entry.epoch: entry.validation_accuracy for entry in training.history}
     few = max(len(rows), len(columns)) <= MAX_CLASSES
     return load_template(TEMPLATE).render(
-        name=returned["client"],
-        headline=_headline(accuracies) if is_measured else NOT_MEASURED,
+        name=returned.client,
+        headline=_headline(accuracies) if returned.num_images else _say_unmeasured(returned),
         tiles=[(accuracies[name], title) for name, title in TILES.items() if name in accuracies],
         choice=_say_choice(found.get("personal")),
         shown=NAMES[word],
         num_train=training.num_examples,
-        num_test=sum(map(sum, counts)),
+        num_test=shown.num_images,
         architecture=upload.architecture,
         copy=upload.student_copy and upload.student_copy.architecture,
         classes=classes if few else sorted(classes, key=lambda each: (each[2] is None, each[2]))[:MAX_CLASSES],
@@ -89,37 +92,62 @@ def _headline(accuracies: dict[str, float | None]) -> str:
     own, returned = accuracies["own"], accuracies.get("returned")
     if worth := say_worth(accuracies.get("no-federation", own), accuracies.get("personal")):
         return worth
-    if own is None or returned is None:
+    if returned is None:
         return NOT_MEASURED
-    more = f"{100 * abs(returned - own):.1f} points {'more' if returned >= own else 'less'}"
-    own_images = f"an accuracy of {format_percent(returned)} % on your test images"
-    return f"The returned model has {own_images}, {more} than your own model."
+    said = f"The returned model has an accuracy of {format_percent(returned)} % on your test images"
+    if own is None:
+        return f"{said}."
+    return (
+        f"{said}, {100 * abs(returned - own):.1f} points {'more' if returned >= own else 'less'} than your own model."
+    )
+
+
+def _say_unmeasured(returned: Measured) -> str:
+    if not returned.unmeasured:
+        return NOT_MEASURED
+    return (
+        f"The returned model was not measured: {returned.unmeasured}. To measure it, run `fedlmg-client personalise`."
+    )
 
 
 def _say_choice(personal: Path | None) -> str:
     """What became the personal model, in a sentence; empty without one."""
     if not personal:
         return ""
-    recipe = _read_json(personal / "model.json", "the personal model is incomplete")["recipe"]
-    return f"Your personal model: {say_choice(recipe)}."
+    try:
+        return f"Your personal model: {say_choice(_describe(personal)['recipe'])}."
+    except (LookupError, TypeError, ValueError) as error:
+        raise PageError(f"{personal / 'model.json'} does not say how it was made ({error}): {REMEDY}") from None
 
 
-def _read_shown(cache: Path, word: str) -> tuple[dict[str, Any], list[str]]:
-    """The evaluation of the model that is shown, and the model's classes."""
+def _read_shown(cache: Path, word: str, upload: Manifest) -> tuple[Measured, list[str]]:
+    """What was measured of the model that is shown, and the model's classes."""
     if not (folder := find_model(cache, word)):
         raise PageError(f"{cache} does not hold {NAMES[word]}: join again, or leave out --model")
-    described = folder / ("manifest.json" if word == "own" else "model.json")
-    columns = _read_json(described, "it should describe the model")["class_names"]
-    return _read_json(folder / "evaluation.json", f"{NAMES[word]} has not been measured yet"), columns
+    columns = upload.class_names if word == "own" else _describe(folder).get("class_names")
+    shown = _read_measured(folder, f"{NAMES[word]} has not been measured yet")
+    if not isinstance(columns, list) or any(len(line) != len(columns) for line in shown.confusion):
+        raise PageError(f"{folder / measured.FILE} does not fit the classes of its model: {REMEDY}")
+    return shown, columns
 
 
-def _accuracy(folder: Path) -> float:
-    return float(_read_json(folder / "evaluation.json", "the model has not been measured yet")["accuracy"])
+def _accuracy(folder: Path) -> float | None:
+    """None if the model was measured on no image."""
+    found = _read_measured(folder, "the model has not been measured yet")
+    return found.accuracy if found.num_images else None
 
 
-def _read_json(path: Path, problem: str) -> dict[str, Any]:
+def _describe(folder: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise PageError(f"{path} cannot be read: {problem}") from None
-    return content
+        return read_description(folder)
+    except (OSError, ValueError) as error:
+        raise PageError(error) from None
+
+
+def _read_measured(folder: Path, missing: str) -> Measured:
+    try:
+        return Measured.read(folder)
+    except FileNotFoundError:
+        raise PageError(f"{folder / measured.FILE} cannot be read: {missing}") from None
+    except (OSError, ValueError) as error:
+        raise PageError(error) from None

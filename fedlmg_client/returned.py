@@ -1,11 +1,9 @@
 """The returned model on the client: it is kept, made personal, and measured beside the client's other models."""
 
-import json
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,10 +14,13 @@ from common.config import Config
 from common.evaluation import Evaluation, Kind
 from common.start import Start
 from common.storage.atomic import write_json
+from common.storage.json_files import read_object
+from common.telling import first_line
 from common.upload import Upload
 from fedlmg_client import faults, models, personalise
 from fedlmg_client.folders import ALONE, GENERAL, PERSONAL, RETURNED, find_upload
-from fedlmg_client.models import Model, evaluate
+from fedlmg_client.measured import Measured
+from fedlmg_client.models import TROUBLE, Model, evaluate
 from fedlmg_client.status import ModelStored, Trained, append_event
 
 SETTINGS = "settings.json"
@@ -39,19 +40,22 @@ def take(
 
     Raises
     ------
-    ValueError: the model cannot be built from its description, or the data cannot be read.
+    ValueError: the model cannot be built from its description, and is not kept.
+    OSError, ValueError, RuntimeError, MemoryError: the model is kept, but the data cannot be read, or the memory runs
+        out.
     """
     cache, model = cache_path(node_config, config), Model.described(description, arrays)
+    name = client_name(node_config, config)
+    # The server may not send it again. Whatever fails from here on can be made up for by `compare_again`.
+    _keep(model, start, cache, name, config)
     try:
         data = load_client_data(node_config, config)
-    except (OSError, ValueError):
-        # The server may not send it again. It can be made personal when the images are back.
-        name = client_name(node_config, config)
-        _keep(model, start, cache, name, config, lambda each: models.describe_unmeasured(name))
+        data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
+        evaluation = compare(cache, data, config)
+    except TROUBLE as error:
+        if Measured.read(cache / RETURNED).unmeasured:
+            Measured.nothing(name, first_line(error)).write(cache / RETURNED)
         raise
-    data = faults.spoil_data(faults.find_fault(data, config), data, config.seed)
-    _keep(model, start, cache, data.name, config, lambda each: _measure(each, data, config))
-    evaluation = compare(cache, data, config)
     append_event(cache, ModelStored(accuracy=evaluation.returned, personal=evaluation.personal))
     if privacy_of(node_config, config).dp_epsilon:
         untold: dict[str, None] = dict.fromkeys(BEYOND_BUDGET)
@@ -60,27 +64,45 @@ def take(
     return evaluation
 
 
-def _keep(
-    model: Model,
-    start: Start | None,
-    cache: Path,
-    client: str,
-    config: Config,
-    measure: Callable[[Model], dict[str, Any]],
-) -> None:
+def _keep(model: Model, start: Start | None, cache: Path, client: str, config: Config) -> None:
     """Keep the returned model, and of its architecture the general model with the images to replay; without these, none
-    of an earlier round."""
-    model.save(cache / RETURNED, measure(model))
+    of an earlier round. What was made of another model of an earlier round is no longer used."""
+    nothing = Measured.nothing(client, "it has arrived, and nothing was measured since")
+    _check(model, config)
+    if not model.is_kept(cache / RETURNED):
+        model.save(cache / RETURNED, nothing)
+        _retire(cache / PERSONAL)
     write_json(cache / RETURNED / SETTINGS, config.settings())
     try:
         if start and (arrays := start.models.get(model.architecture)):
             start = replace(start, models={model.architecture: arrays})
-            models.save_general(start, cache / GENERAL, measure(Model.of_start(start)))
+            general = Model.of_start(start)
+            _check(general, config)
+            is_known = general.is_kept(cache / GENERAL)
+            models.save_general(start, cache / GENERAL, nothing)
+            if not is_known:
+                _retire(cache / ALONE)
             return
     except ValueError as error:
         print(f"{client}: the server's general model is left out: {error}", flush=True)
     for folder in (GENERAL, ALONE):
-        (cache / folder / "model.json").unlink(missing_ok=True)
+        _retire(cache / folder)
+
+
+def _check(model: Model, config: Config) -> None:
+    """
+    Raises
+    ------
+    ValueError: the model cannot be built.
+    """
+    # One that is too large for the memory now may fit another time.
+    with suppress(RuntimeError, MemoryError):
+        model.build(config.builders | {model.architecture})
+
+
+def _retire(folder: Path) -> None:
+    """Let no command use the model in a folder any more."""
+    (folder / "model.json").unlink(missing_ok=True)
 
 
 def compare(cache: Path, data: ClientData, config: Config, again: bool = False) -> Evaluation:
@@ -92,10 +114,12 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
     Raises
     ------
     OSError, ValueError: the cache holds no returned model.
-    OSError, ValueError, RuntimeError: the personal model cannot be made `again`; then the former one is kept.
+    OSError, ValueError, RuntimeError, MemoryError: a model cannot be measured, or the personal one cannot be made
+        `again`; then the former one is kept.
     """
     returned, start = Model.load(cache / RETURNED), models.load_general(cache / GENERAL)
     measured = {"returned": _measure(returned, data, config)}
+    measured["returned"].write(cache / RETURNED)
     own, found = _measure_own(cache, data, config)
     if found:
         measured["own"] = found
@@ -103,21 +127,22 @@ def compare(cache: Path, data: ClientData, config: Config, again: bool = False) 
     if start:
         general = Model.of_start(start)
         measured["general"] = _measure(general, data, config)
+        measured["general"].write(cache / GENERAL)
         tasks["no_federation"] = (ALONE, general, "a model without the federation")
     for key, (folder, base, name) in tasks.items():
         try:
             # Without the federation a client has the general model alone: its upload is the round's.
             candidate = own if key == "personal" else None
             measured[key] = _personalise(base, candidate, data, start, config, cache / folder, name, again)
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the machine runs out of memory.
+        except TROUBLE as error:
             if again and key == "personal":
                 raise
-            (cache / folder / "model.json").unlink(missing_ok=True)
-            print(f"{data.name}: {name} cannot be made: {error}", flush=True)
+            _retire(cache / folder)
+            print(f"{data.name}: {name} cannot be made: {first_line(error)}", flush=True)
     if not len(data.test):
         return Evaluation(num_examples=0)
-    accuracies = {name: float(found["accuracy"]) for name, found in measured.items()}
-    balanced = {name: float(found["balanced_accuracy"]) for name, found in measured.items()}
+    accuracies = {name: found.accuracy for name, found in measured.items()}
+    balanced = {name: found.balanced_accuracy for name, found in measured.items()}
     return Evaluation.model_validate({"num_examples": len(data.test), "balanced": balanced} | accuracies)
 
 
@@ -127,16 +152,21 @@ def compare_again(cache: Path, node_config: NodeConfig) -> Evaluation:
 
     Raises
     ------
-    OSError, ValueError: the cache holds no returned model, or the images cannot be read.
+    OSError, ValueError: the cache holds no returned model, or a damaged one, or the images cannot be read.
+    RuntimeError, MemoryError: the memory runs out.
     """
+    file = cache / RETURNED / SETTINGS
     try:
-        settings = json.loads((cache / RETURNED / SETTINGS).read_text(encoding="utf-8"))
-        name = json.loads((cache / RETURNED / "evaluation.json").read_text(encoding="utf-8"))["client"]
+        settings = read_object(file, models.REMEDY)
+        name = Measured.read(cache / RETURNED).client
     except FileNotFoundError:
         raise ValueError(
             "it holds no returned model: wait until the model has arrived, or name another cache"
         ) from None
-    config = Config.from_run_config(settings)
+    try:
+        config = Config.from_run_config(settings)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be used: {error}: {models.REMEDY}") from None
     data = load_client_data({"name": name, "cache-path": str(cache), **node_config}, config)
     return compare(cache, data, config, again=True)
 
@@ -150,13 +180,13 @@ def _personalise(
     folder: Path,
     name: str,
     again: bool,
-) -> dict[str, Any]:
+) -> Measured:
     """Make one model, keep it in `folder`, and return what `models.evaluate` measures of it."""
     digest = personalise.digest(base, own, data, start, config)
-    if (folder / "model.json").is_file() and not again:
-        if models.read_description(folder)["recipe"]["digest"] == digest:
+    if not again:
+        if _read_digest(folder) == digest:
             return _measure(Model.load(folder), data, config)
-        (folder / "model.json").unlink()
+        _retire(folder)
     checkpoint = folder / f"{digest}.checkpoint.safetensors"
     report = partial(_report, data.name, name, folder.parent)
     made = personalise.personalise(base, own, data, start, config, checkpoint, report)
@@ -168,17 +198,25 @@ def _personalise(
     return measured
 
 
+def _read_digest(folder: Path) -> str:
+    """The digest of what a folder's model was made from; empty if there is none, or its description is damaged."""
+    try:
+        return str(models.read_description(folder)["recipe"]["digest"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
 def _report(client: str, name: str, cache: Path, epoch: int, epochs: int, seconds_left: float) -> None:
     print(f"{client}: {name}, epoch {epoch}/{epochs}, {seconds_left:.0f} s left", flush=True)
     append_event(cache, Trained(name=name, epoch=epoch, epochs=epochs, seconds_left=round(seconds_left, 1)))
 
 
-def _measure(model: Model, data: ClientData, config: Config) -> dict:
+def _measure(model: Model, data: ClientData, config: Config) -> Measured:
     builders = config.builders | {model.architecture}
     return evaluate(model, data, builders, labels.parse_aliases(config.clients.class_aliases))
 
 
-def _measure_own(cache: Path, data: ClientData, config: Config) -> tuple[Model | None, dict[str, Any] | None]:
+def _measure_own(cache: Path, data: ClientData, config: Config) -> tuple[Model | None, Measured | None]:
     """The classifier that was uploaded last and what is measured of it, which is kept beside it; None if it cannot be
     read or built."""
     if not (folder := find_upload(cache)):
@@ -186,8 +224,8 @@ def _measure_own(cache: Path, data: ClientData, config: Config) -> tuple[Model |
     try:
         own = Model.of_upload(Upload.load(folder))
         found = _measure(own, data, config)
-        write_json(folder / "evaluation.json", found)
+        found.write(folder)
         return own, found
-    except (OSError, ValueError) as error:
-        print(f"{data.name}: your own upload is left out, for it cannot be used: {error}", flush=True)
+    except TROUBLE as error:
+        print(f"{data.name}: your own upload is left out, for it cannot be used: {first_line(error)}", flush=True)
         return None, None

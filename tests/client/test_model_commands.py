@@ -213,6 +213,26 @@ def test_a_cache_without_a_returned_model_is_told(finished: Path, tmp_path: Path
     assert "it holds no returned model: wait until the model has arrived" in said
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("aggregated/evaluation.json", "{}", "evaluation.json lacks 'client': join again"),
+        ("aggregated/settings.json", "[]", "settings.json must be a JSON object, got a list: remove the folder"),
+        ("aggregated/settings.json", '{"nokey": 1}', "settings.json cannot be used: unknown config key 'nokey'"),
+        ("aggregated/model.json", "{}", "model.json cannot be used: the description of the model is incomplete"),
+        ("aggregated/model.json", "{", "model.json must be a JSON object, and cannot be read as one"),
+        ("general/model.json", "{", "model.json must be a JSON object, and cannot be read as one"),
+    ],
+)
+def test_a_damaged_file_in_the_cache_is_told(finished: Path, tmp_path: Path, file: str, content: str, sentence: str):
+    cache = Path(shutil.copytree(finished / "caches" / "site-a", tmp_path / "site-a"))
+    (cache / file).write_text(content)
+
+    said = refuse("personalise", cache, "--data", finished / "images")
+
+    assert f"{cache / Path(file).parent}/{sentence}" in said
+
+
 def test_images_that_cannot_be_read_are_told(caches: Path, tmp_path: Path):
     assert "no personal model can be made" in refuse("personalise", caches / "site-a", "--data", tmp_path / "nowhere")
 

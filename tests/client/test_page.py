@@ -1,15 +1,18 @@
 """A client's own page: its figures and nobody else's."""
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from common.storage.atomic import write_json
 from fedlmg_client import page
 from fedlmg_client.cli import app
-from tests.client.tiny_cache import HOSTILE, make_cache
+from fedlmg_client.measured import Measured
+from tests.client.tiny_cache import HOSTILE, MEASURED, make_cache
 
 
 def text(html: str) -> str:
@@ -38,8 +41,9 @@ def test_names_are_escaped(tmp_path: Path):
 
 def test_without_test_images_nothing_is_claimed(tmp_path: Path):
     cache = make_cache(tmp_path)
-    empty = {"client": "a", "accuracy": 0.0, "class_names": ["cat"], "correct": [0], "confusion": [[0, 0, 0]]}
-    write_json(cache / "aggregated" / "evaluation.json", empty)
+    Measured(
+        client="a", accuracy=0, balanced_accuracy=0, class_names=["cat"], correct=[0], confusion=[[0, 0, 0]]
+    ).write(cache / "aggregated")
 
     assert "This client has no test images" in page.render(cache)
 
@@ -51,14 +55,37 @@ def test_command_writes_the_page_into_the_cache(tmp_path: Path):
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
-def test_files_that_are_not_whole_are_told_in_a_sentence(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("evaluation.json", {}, "evaluation.json lacks 'client'"),
+        ("evaluation.json", [], "evaluation.json must be an object"),
+        ("evaluation.json", MEASURED | {"correct": [0]}, "has class_names, correct and confusion of different lengths"),
+        ("evaluation.json", MEASURED | {"correct": [0, 3]}, "has a correct class that the model lacks"),
+        ("evaluation.json", MEASURED | {"confusion": [[1, 2], [3, 4]]}, "does not fit the classes of its model"),
+        ("model.json", [], "model.json must be a JSON object, got a list"),
+        ("model.json", {}, "does not fit the classes of its model"),
+    ],
+)
+def test_a_file_that_is_damaged_is_told_in_a_sentence(tmp_path: Path, file: str, content: object, sentence: str):
     cache = make_cache(tmp_path)
-    write_json(cache / "aggregated" / "evaluation.json", {})
+    write_json(cache / "aggregated" / file, content)
 
     result = CliRunner().invoke(app, ["report", str(cache)])
 
     assert result.exit_code == 1
-    assert "are incomplete ('confusion')" in result.output
+    assert sentence in result.output
+    assert "join again" in result.output
+
+
+def test_a_personal_model_that_does_not_say_how_it_was_made_is_told_in_a_sentence(tmp_path: Path):
+    cache = make_cache(tmp_path)
+    shutil.copytree(cache / "aggregated", cache / "personal")
+
+    result = CliRunner().invoke(app, ["report", str(cache)])
+
+    assert result.exit_code == 1
+    assert f"{cache / 'personal' / 'model.json'} does not say how it was made" in result.output
 
 
 def test_a_folder_that_is_no_cache_is_refused_in_a_sentence(tmp_path: Path):

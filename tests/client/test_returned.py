@@ -17,8 +17,9 @@ from common.models.predictor import load_classifier
 from common.start import Start
 from common.upload import Upload
 from common.vision.metrics import accuracy
-from fedlmg_client import models, personal_training, personalise, returned
+from fedlmg_client import folders, models, page, personal_training, personalise, returned
 from fedlmg_client.client_app import take_and_evaluate
+from fedlmg_client.measured import Measured
 from fedlmg_client.uploading import make_upload
 from fedlmg_server.flower.compat import act_as_task
 from tests.client.tiny_client import CONFIG, RUN_CONFIG
@@ -171,15 +172,100 @@ def test_an_upload_that_can_no_longer_be_built_is_left_out(node_config: dict[str
     assert said.personal is not None
 
 
-def test_a_model_that_comes_while_the_images_are_away_is_kept(node_config: dict[str, str]):
-    images = Path(node_config["data-path"])
-    images.rename(images.with_name("away"))
+@pytest.mark.parametrize("step", ["load_client_data", "evaluate"])
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()])
+def test_a_model_that_comes_while_the_memory_is_full_is_kept(
+    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+):
+    def fails(*_: object) -> None:
+        raise error
 
-    answer = reply(node_config)
+    with monkeypatch.context() as patch:
+        patch.setattr(returned, step, fails)
+        answer = reply(node_config)
 
-    images.with_name("away").rename(images)
     assert "error" in answer
-    assert returned.compare_again(cache_of(node_config), {"data-path": str(images)}).general is not None
+    assert returned.compare_again(cache_of(node_config), {"data-path": node_config["data-path"]}).general is not None
+
+
+def test_a_model_that_comes_while_the_images_are_away_is_kept(node_config: dict[str, str], tmp_path: Path):
+    answer = reply(node_config | {"data-path": str(tmp_path / "away")})
+
+    assert "error" in answer
+    assert returned.compare_again(cache_of(node_config), {"data-path": node_config["data-path"]}).general is not None
+
+
+def test_without_its_images_a_client_uses_no_personal_model_of_a_former_round(again: dict[str, str], tmp_path: Path):
+    reply(again | {"data-path": str(tmp_path / "away")}, seed=2)
+
+    assert folders.find_model(cache_of(again)) == cache_of(again) / "aggregated"
+
+
+def test_the_same_model_that_comes_again_without_the_images_takes_nothing_away(again: dict[str, str], tmp_path: Path):
+    before = Measured.read(cache_of(again) / "aggregated")
+
+    reply(again | {"data-path": str(tmp_path / "away")})
+
+    assert folders.find_model(cache_of(again)) == cache_of(again) / "personal"
+    assert Measured.read(cache_of(again) / "aggregated") == before
+
+
+@pytest.mark.parametrize(("seed", "is_used"), [(0, True), (3, False)], ids=["same", "other"])
+def test_without_its_images_a_client_compares_with_no_other_general_model(
+    again: dict[str, str], tmp_path: Path, seed: int, is_used: bool
+):
+    reply(again | {"data-path": str(tmp_path / "away")}, make_start("small_resnet", seed=seed), seed=2)
+
+    assert (cache_of(again) / "no-federation" / "model.json").exists() == is_used
+
+
+def test_the_page_says_why_a_model_was_not_measured(again: dict[str, str], tmp_path: Path):
+    reply(again | {"data-path": str(tmp_path / "away")}, seed=2)
+
+    shown = page.render(cache_of(again))
+
+    assert f"The returned model was not measured: there is no folder {tmp_path / 'away'}" in shown
+    assert "test images of this client" not in shown
+
+
+def test_a_model_that_was_not_measured_is_measured_when_the_images_are_back(again: dict[str, str], tmp_path: Path):
+    reply(again | {"data-path": str(tmp_path / "away")}, seed=2)
+
+    returned.compare_again(cache_of(again), {"data-path": again["data-path"]})
+
+    found = Measured.read(cache_of(again) / "aggregated")
+    assert (found.num_images, found.unmeasured) == (10, "")
+
+
+def test_a_model_that_cannot_be_built_replaces_none(again: dict[str, str], tmp_path: Path):
+    sent = make_start("small_mlp").models["small_mlp"]
+    described = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": START.preprocess.to_json()}
+    before = (cache_of(again) / "aggregated" / "model.safetensors").read_bytes()
+
+    with pytest.raises(ValueError, match="the weights do not fit"):
+        returned.take(again | {"data-path": str(tmp_path / "away")}, CONFIG, sent, described, START)
+
+    assert (cache_of(again) / "aggregated" / "model.safetensors").read_bytes() == before
+
+
+def test_an_upload_that_does_not_fit_the_memory_is_left_out(
+    node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    def fails(_: object) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(models.Model, "of_upload", fails)
+
+    said = evaluate(node_config)
+
+    assert said.own is None
+    assert said.personal is not None
+
+
+def test_a_personal_model_whose_description_is_damaged_is_made_anew(again: dict[str, str]):
+    (cache_of(again) / "personal" / "model.json").write_text("[]")
+
+    assert evaluate(again).personal is not None
 
 
 def test_without_test_images_nothing_is_measured(node_config: dict[str, str], monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,14 @@ from common.storage.atomic import write_json
 from tests.manifests import make_manifest, make_training
 
 HOSTILE = "<i>dog</i>"
+MEASURED = {
+    "client": "site-a",
+    "accuracy": 0.75,
+    "balanced_accuracy": 0.75,
+    "class_names": ["Cat", HOSTILE],
+    "correct": [0, 1],
+    "confusion": [[9, 1, 0], [0, 6, 4]],
+}
 
 
 def make_cache(root: Path) -> Path:
@@ -15,12 +23,5 @@ def make_cache(root: Path) -> Path:
     training = make_training(num_examples=30, test_accuracy=0.6, history=[epoch])
     manifest.write(root / "abc" / "upload", make_manifest(architecture="small_mlp", training=training))
     write_json(root / "aggregated" / "model.json", {"class_names": ["cat", HOSTILE, "emu"]})
-    evaluation = {
-        "client": "site-a",
-        "accuracy": 0.75,
-        "class_names": ["Cat", HOSTILE],
-        "correct": [0, 1],
-        "confusion": [[9, 1, 0], [0, 6, 4]],
-    }
-    write_json(root / "aggregated" / "evaluation.json", evaluation)
+    write_json(root / "aggregated" / "evaluation.json", MEASURED)
     return root
