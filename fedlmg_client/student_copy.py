@@ -13,7 +13,7 @@ from common.start import Start
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
 from common.upload import Upload, weights_digest
-from fedlmg_client import audit, packing, training
+from fedlmg_client import audit, finished, packing, training
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def train(
     folder = cache / training.cache_key(data, architecture, config, training.NO_PRIVACY, seed, start, looks)
     file, description = folder / "copy" / "model.safetensors", folder / "copy" / "copy.json"
     if description.exists():
-        content = json.loads(description.read_text(encoding="utf-8"))
-        found = content["membership"] and Membership.model_validate(content["membership"])
-        return Copy(read_tensors(file)[0], StudentCopy.model_validate(content["said"]), found)
+        with finished.tell_damage(description.parent):
+            content = json.loads(description.read_text(encoding="utf-8"))
+            found = content["membership"] and Membership.model_validate(content["membership"])
+            return Copy(read_tensors(file)[0], StudentCopy.model_validate(content["said"]), found)
     torch.manual_seed(seed)
     model = start.build(architecture, builders).to(device).to(memory_format=torch.channels_last)
     preprocess, name = start.preprocess, f"a copy of {architecture}"

@@ -27,7 +27,7 @@ from common.vision.batches import count_batches, keep_on_device, read_batches, s
 from common.vision.looks import describe, move
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
-from fedlmg_client import audit, fine_tuning, packing, private_training
+from fedlmg_client import audit, fine_tuning, finished, packing, private_training
 from fedlmg_client.fine_tuning import Replay
 from fedlmg_client.private_training import Budget
 from fedlmg_client.secret_numbers import load_or_create_secret
@@ -65,16 +65,18 @@ def train(
     Raises
     ------
     ValueError: the architecture is unknown (the message names the nearest known one), initial weights are not
-        available, there are fewer than two training images, the server would reject a name, or private training is
-        not possible.
+        available, there are fewer than two training images, the server would reject a name, private training is not
+        possible, or an upload that was trained before is damaged.
     """
     start = start if start and architecture in start.models else None
     folder = cache / cache_key(data, architecture, config, privacy, seed, start, looks)
     if is_whole(folder / "upload"):
         remove_checkpoints(folder)
+        with finished.tell_damage(folder / "upload"):
+            upload = Upload.load(folder / "upload")
         # The newest upload is the one that was sent last.
         (folder / "upload" / "manifest.json").touch()
-        return Upload.load(folder / "upload")
+        return upload
     check_trainable(data)
     preprocess = start.preprocess if start else PreprocessSpec.of(config.image_size, config.initialisation)
     budget = None

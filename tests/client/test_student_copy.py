@@ -107,6 +107,15 @@ def test_what_was_trained_from_the_same_start_is_not_trained_again(
     assert make_upload(trained, CONFIG, make_start(*BOTH)).manifest == first[1].manifest
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "copy.json"])
+def test_a_finished_copy_that_is_damaged_is_named_and_what_to_do(trained: dict[str, str], file: str):
+    (damaged,) = Path(trained["cache-path"]).glob(f"*/copy/{file}")
+    damaged.write_text("{}")
+
+    with pytest.raises(ValueError, match=f"{damaged.parent} is damaged .*: remove that folder"):
+        make_upload(trained, CONFIG, make_start(*BOTH))
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"num_replayed": 9}])
 def test_another_start_is_trained_from_anew(
     trained: dict[str, str], monkeypatch: pytest.MonkeyPatch, change: dict[str, int]

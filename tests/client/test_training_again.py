@@ -69,6 +69,16 @@ def test_second_call_returns_the_cached_upload(data: ClientData, tmp_path: Path,
     assert second.manifest == first.manifest
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "statistics.safetensors", "manifest.json"])
+def test_a_finished_training_that_is_damaged_is_named_and_what_to_do(data: ClientData, tmp_path: Path, file: str):
+    run(data, tmp_path)
+    (damaged,) = tmp_path.glob(f"*/upload/{file}")
+    damaged.write_bytes(damaged.read_bytes()[:20])
+
+    with pytest.raises(ValueError, match=f"{damaged.parent} is damaged .*: remove that folder"):
+        run(data, tmp_path)
+
+
 @pytest.mark.parametrize("change", [{"fingerprint": "other"}, {"class_names": ["cat", "fox"]}])
 def test_other_data_is_trained_anew(
     data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
