@@ -19,6 +19,7 @@ from common.telling import ToldError
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_client import audit, uploading
 from fedlmg_client.cli import app
+from fedlmg_client.measured import Measured
 from fedlmg_client.models import Model
 from tests.client import private_noise
 from tests.client.private_noise import CONFIG, train
@@ -142,7 +143,7 @@ def model_of_noise(tmp_path: Path) -> str:
         "class_names": ["cat", "dog"],
         "preprocessing": PreprocessSpec(16).to_json(),
     }
-    Model.described(spec, model.state_dict()).save(tmp_path / "model", {})
+    Model.described(spec, model.state_dict()).save(tmp_path / "model", Measured.nothing("site-a", "nobody asked for it"))
     return str(tmp_path / "model")
 
 
