@@ -143,7 +143,9 @@ def model_of_noise(tmp_path: Path) -> str:
         "class_names": ["cat", "dog"],
         "preprocessing": PreprocessSpec(16).to_json(),
     }
-    Model.described(spec, model.state_dict()).save(tmp_path / "model", Measured.nothing("site-a", "nobody asked for it"))
+    Model.described(spec, model.state_dict()).save(
+        tmp_path / "model", Measured.nothing("site-a", "nobody asked for it")
+    )
     return str(tmp_path / "model")
 
 
