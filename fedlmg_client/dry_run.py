@@ -47,9 +47,9 @@ def show_upload(node_config: NodeConfig, config: Config, console: Console) -> in
     total = _print_upload(upload, console)
     if start:
         console.print(
-            f"In a round, '{started}' starts from the server's model and has an output for every class of the run. "
-            "Here an untrained model with your classes took that place, so its weights and all that has a row for each "
-            "class will differ"
+            f"In a round, '{started}' starts from the server's model, where the server has one, and has an output for "
+            "every class of the run. Here an untrained model with your classes took that place, so its weights and all "
+            "that has a row for each class will differ"
         )
     console.print(_describe_evaluation(node_config, config, len(data.test)))
     return total

@@ -59,9 +59,8 @@ def fine_tune(
     chances = 1 / own.labels.bincount(minlength=1)[own.labels].double()
     optimizer = fine_tuning.make_optimizer(net)
     step = Steps(net, optimizer, client, preprocess.image_size)
-    if checkpoint.exists():
-        progress = load_training(checkpoint, net, optimizer)
-    else:
+    progress = load_training(checkpoint, net, optimizer)
+    if progress is None:
         progress = _plan(net, len(own), preprocess, replay, config) | {"done": 0, "seconds": 0.0}
     epochs, num_batches = progress["epochs"], progress["batches"]
     steps = epochs * num_batches

@@ -192,8 +192,7 @@ def fit(
     images, labels = keep_on_device(data.train.images, preprocess, device), data.train.labels.to(device)
     best_file, checkpoint = folder / "best.safetensors", folder / "checkpoint.safetensors"
     progress: dict[str, Any] = {"best": -1.0, "seconds": 0.0, "history": []}
-    if checkpoint.exists():
-        progress = load_training(checkpoint, model, optimizer)
+    progress = load_training(checkpoint, model, optimizer) or progress
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
     num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
     scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)

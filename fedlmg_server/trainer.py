@@ -184,7 +184,8 @@ def _resume(
     """The number of updates that were done before; all else is put into what is given."""
     if not checkpoint.path.exists() or read_progress(checkpoint.path).get("key") != checkpoint.key:
         return 0
-    progress = load_training(checkpoint.path, model, optimizer)
+    if not (progress := load_training(checkpoint.path, model, optimizer)):
+        return 0
     for state, told in zip((generator, torch.default_generator), progress["random"], strict=True):
         state.set_state(torch.frombuffer(bytearray.fromhex(told), dtype=torch.uint8))
     history += progress["history"]

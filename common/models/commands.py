@@ -149,7 +149,10 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     from common.datasets.readers.image_files import ImageError, printable_path, read_image
     from common.names import safe_name
 
-    files = _files(paths, [], [])
+    notes: list[str] = []
+    files = _files(paths, [], notes)
+    for note in notes:
+        console.print(f"[yellow]skipped:[/] {escape(note)}", soft_wrap=True)
     files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
     batches, folders = [], []
     for path in files:
@@ -166,6 +169,8 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     if files and not batches:
         raise print_failure(console, "none of the images for the check of the export can be read: name others")
     index = {spelling: i for i, name in enumerate(class_names) for spelling in (name, safe_name(name))}
+    if paths and not batches:
+        console.print("The export is checked on noise, for there are no images.")
     if batches:
         return batches, [index[name] for name in folders] if set(folders) <= set(index) else None
     generator = torch.Generator().manual_seed(0)

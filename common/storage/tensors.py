@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from common.storage.atomic import write_bytes
+from common.telling import first_line
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -44,9 +45,19 @@ def save_training(
     write_tensors(path, {name: tensor.clone() for name, tensor in tensors.items()}, {"progress": json.dumps(progress)})
 
 
-def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load a checkpoint of `save_training` into `module` and `optimizer`, in place; returns `progress`."""
-    tensors, metadata = read_tensors(path)
+def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Load a checkpoint of `save_training` into `module` and `optimizer`, in place; returns `progress`.
+
+    None: there is no checkpoint, or it is damaged, which is printed. The training starts again.
+    """
+    if not path.exists():
+        return None
+    try:
+        tensors, metadata = read_tensors(path)
+        progress: dict[str, Any] = json.loads(metadata["progress"])
+    except (ValueError, LookupError) as error:
+        print(f"the checkpoint {path} is damaged, so its training starts again ({first_line(error)})", flush=True)
+        return None
     module.load_state_dict({name[7:]: tensor for name, tensor in tensors.items() if name.startswith("module.")})
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -54,7 +65,6 @@ def load_training(path: Path, module: torch.nn.Module, optimizer: torch.optim.Op
             _, index, moment = name.split(".", 2)
             state.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
 
 

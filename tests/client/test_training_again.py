@@ -39,6 +39,23 @@ def test_training_cut_off_after_an_epoch_ends_with_the_same_weights(
     assert resumed.manifest.sha256 == whole.manifest.sha256
 
 
+def test_a_training_whose_checkpoint_is_damaged_starts_again(
+    data: ClientData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    whole = run(data, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_print_progress", _cut_off)
+        with pytest.raises(CutOffError):
+            run(data, tmp_path / "cut")
+    (checkpoint,) = (tmp_path / "cut").glob("*/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+
+    resumed = run(data, tmp_path / "cut")
+
+    assert f"the checkpoint {checkpoint} is damaged, so its training starts again" in capsys.readouterr().out
+    assert resumed.manifest.sha256 == whole.manifest.sha256
+
+
 def _cut_off(*_: object) -> None:
     raise CutOffError
 

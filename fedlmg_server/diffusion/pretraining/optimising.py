@@ -61,8 +61,7 @@ def optimise(
     step, seconds_before, started = 0, 0.0, time.monotonic()
     if phase.is_timed:
         num_steps = config.warmup_steps + PROBE[1]  # Until the speed is known.
-    if checkpoint.exists():
-        progress = load_training(checkpoint, keeper, optimizer)
+    if progress := load_training(checkpoint, keeper, optimizer):
         step, average.optimization_step = progress["step"], progress["step"]
         seconds_before = progress.get("seconds", 0.0)
         if phase.is_timed:
