@@ -23,7 +23,7 @@ from common.storage.images import ImageView
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
 from common.telling import ToldError
 from common.upload import Upload, is_whole
-from common.vision.batches import count_batches, keep_on_device, read_batches, shuffle_batches
+from common.vision.batches import balance_batches, count_batches, keep_on_device, read_batches
 from common.vision.looks import describe, move
 from common.vision.preprocessing import PreprocessSpec
 from common.vision.schedule import make_scheduler
@@ -34,7 +34,7 @@ from fedlmg_client.secret_numbers import load_or_create_secret
 from fedlmg_client.status import Trained, append_event
 from fedlmg_client.steps import Steps
 
-RECIPE = 1
+RECIPE = 2
 """Number of the training below: what was trained by another one is trained anew."""
 SECRET = "noise.key"
 """The file of a private training's secret, beside its checkpoint."""
@@ -238,7 +238,8 @@ def _train_epoch(
 ) -> float:
     """Train for one epoch and return the mean loss; order, augmentation and dropout depend only on seed and epoch.
 
-    In private training order and noise depend on its secret instead.
+    Classes of unlike sizes are drawn alike (ours). In private training every image is drawn with the same chance, and
+    order and noise depend on its secret instead.
     """
     epoch_seed = seed * 1_000_003 + epoch
     torch.manual_seed(epoch_seed)
@@ -248,7 +249,7 @@ def _train_epoch(
         batches = private_training.poisson_batches(len(labels), budget, budget.draw(epoch, "batches"))
         private_training.set_training_mode(step.model)
     else:
-        batches = shuffle_batches(len(labels), config.local_batch_size, generator)
+        batches = balance_batches(labels, config.local_batch_size, generator)
         step.model.train()
     losses = []
     for rows, shown in zip(batches, read_batches(images, batches, preprocess, labels.device), strict=True):

@@ -26,6 +26,11 @@ def shuffle_batches(num_images: int, batch_size: int, generator: torch.Generator
     return _split(torch.randperm(num_images, generator=generator), batch_size)
 
 
+def balance_batches(labels: torch.Tensor, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """As `shuffle_batches`, of the rows that `balance_rows` draws."""
+    return _split(balance_rows(labels, generator), batch_size)
+
+
 def balance_rows(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """As many rows as labels, int64 (N,), in random order: each row once or, where the classes' sizes are `UNLIKE`, as
     many of each class as of every other by chance, so that some rows come more than once (ours)."""

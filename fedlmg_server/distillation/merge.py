@@ -3,8 +3,8 @@
 merged = start + scale x weighted mean of the clients' differences to the start. A BatchNorm's running variance changes
 by factors instead, so that it stays positive: start x (the mean factor) ** scale. The clients' average has scale 1.
 Differences of unlike clients hardly overlap, so more than their mean can be added, until the sum forgets what all of
-them knew: as much as costs three points of accuracy on held-out general images. Less is added only where the average
-costs ten. Where no real general images are there to tell, no more than the mean is added.
+them knew: as much as costs one point of accuracy on held-out general images. Less is added only where the average costs
+ten. Where no real general images are there to tell, no more than the mean is added.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Measure = Callable[[State], float]
 
 LARGER_SCALES, SMALLER_SCALES = (1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 2.8), (0.75, 0.5)
 """Multiples of the mean difference that are tried beside the average, in turn."""
-MOST_LOSS_OF_AVERAGE, MOST_LOSS_OF_MORE = 0.1, 0.03
+MOST_LOSS_OF_AVERAGE, MOST_LOSS_OF_MORE = 0.1, 0.01
 """How far the accuracy on general images may fall by the average or less of it, and by more than it."""
 LARGEST_NORM = 3.0
 """A difference may be this many times as long as the clients' median difference."""

@@ -9,9 +9,12 @@ import torch
 from common.clients.data import ClientData
 from common.config import Config
 from common.config.run import LARGEST_SEED
+from common.datasets.labeled_images import LabeledView
 from common.models import architectures
+from common.storage.images import ImageView
 from common.storage.tensors import write_tensors
 from common.upload import Upload
+from common.vision.metrics import predict
 from fedlmg_client import training
 from fedlmg_server.collection.upload_checks import check_upload
 from tests.client import short_training
@@ -38,6 +41,18 @@ def test_statistics_by_cluster_have_as_many_rows_for_every_class(data: ClientDat
     upload = run(data, tmp_path, statistics="class/4")
 
     assert {moments.mean.shape[:2] for moments in upload.statistics.values()} == {(4, 2)}
+
+
+def test_a_rare_class_is_learned_from_as_often_as_another(data: ClientData, tmp_path: Path):
+    # The images do not tell the classes apart, so that the classifier learns how often it is shown each of them.
+    grey = torch.full((32, 3, 16, 16), 128, dtype=torch.uint8)
+    train = LabeledView(ImageView.of(grey), torch.tensor([0] * 28 + [1] * 4))
+    nothing = data.validation.choose(torch.arange(0))
+
+    upload = run(replace(data, train=train, validation=nothing), tmp_path, "small_mlp", local_epochs=10)
+
+    (probabilities,) = predict(upload.classifier(), upload.preprocess, grey[:1])
+    assert probabilities.tolist() == pytest.approx([0.5, 0.5], abs=0.2)
 
 
 def test_upload_without_validation_images_has_the_last_weights(

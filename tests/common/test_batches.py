@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.vision.batches import balance_rows
+from common.vision.batches import balance_batches, balance_rows, shuffle_batches
 
 
 def labels_of(*counts: int) -> torch.Tensor:
@@ -28,3 +28,12 @@ def test_unlike_classes_are_drawn_as_often_as_each_other():
     assert len(rows) == 1000
     assert counts[1] == 0
     assert all(270 < counts[label] < 400 for label in (0, 2, 3))
+
+
+def test_batches_of_like_classes_are_those_of_a_shuffle():
+    labels = labels_of(5, 5)
+
+    batches = balance_batches(labels, 4, torch.Generator().manual_seed(3))
+
+    shuffled = shuffle_batches(10, 4, torch.Generator().manual_seed(3))
+    assert [rows.tolist() for rows in batches] == [rows.tolist() for rows in shuffled]
