@@ -24,7 +24,6 @@ def pack(
     architecture: str,
     preprocess: PreprocessSpec,
     config: LocalTrainingConfig,
-    client: str,
     progress: dict,
     budget: Budget | None,
 ) -> Upload:
@@ -35,7 +34,7 @@ def pack(
     moments = {} if budget else _gather_statistics(model, data, preprocess, config)
     _check_finite(to_tensors(moments), "feature statistics")
     test_accuracy = measure_accuracy(model, preprocess, data.test)
-    arrays = to_arrays(model, client)
+    arrays = to_arrays(model, data.name)
     model.load_state_dict(arrays)
     found = audit.measure_membership(model, preprocess, data.train, data.validation.join(data.test))
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names)).tolist()
@@ -49,7 +48,7 @@ def pack(
     )
     manifest = Manifest(
         schema_version=SCHEMA,
-        client=client,
+        client=data.name,
         architecture=architecture,
         class_names=list(data.class_names),
         class_counts=counts,

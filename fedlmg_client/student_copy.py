@@ -57,7 +57,7 @@ def train(
     model = start.build(architecture, builders).to(device).to(memory_format=torch.channels_last)
     preprocess, name = start.preprocess, f"a copy of {architecture}"
     device = torch.device(device)
-    progress = training.fit(model, data, preprocess, config, seed, data.name, folder, device, None, start, looks, name)
+    progress = training.fit(model, data, preprocess, config, seed, folder, device, None, start, looks, name)
     arrays = packing.to_arrays(model, data.name)
     model.load_state_dict(arrays)
     said = StudentCopy(

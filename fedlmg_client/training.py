@@ -48,7 +48,6 @@ def train(
     architecture: str,
     config: LocalTrainingConfig,
     seed: int,
-    client: str,
     cache: Path,
     device: str | torch.device,
     privacy: PrivacyConfig = NO_PRIVACY,
@@ -95,16 +94,16 @@ def train(
         architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
     if config.initialisation and not start:
         taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
-        print(f"{client}: {taken}", flush=True)
+        print(f"{data.name}: {taken}", flush=True)
     model = model.to(device).to(memory_format=torch.channels_last)
     if budget:
         private_training.prepare_model(model, architecture, config.image_size)
-    progress = fit(model, data, preprocess, config, seed, client, folder, torch.device(device), budget, start, looks)
-    upload = packing.pack(model, data, architecture, preprocess, config, client, progress, budget)
+    progress = fit(model, data, preprocess, config, seed, folder, torch.device(device), budget, start, looks)
+    upload = packing.pack(model, data, architecture, preprocess, config, progress, budget)
     if start:
         upload = replace(upload, manifest=upload.manifest.model_copy(update={"start": start.digest(architecture)}))
     if found := upload.manifest.membership:
-        print(f"{client}: {audit.describe_membership(found)}", flush=True)
+        print(f"{data.name}: {audit.describe_membership(found)}", flush=True)
     upload.save(folder / "upload")
     remove_checkpoints(folder)
     return upload
@@ -167,7 +166,6 @@ def fit(
     preprocess: PreprocessSpec,
     config: LocalTrainingConfig,
     seed: int,
-    client: str,
     folder: Path,
     device: torch.device,
     budget: Budget | None = None,
@@ -196,7 +194,7 @@ def fit(
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
     num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
     scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)
-    step = Steps(model, optimizer, client, preprocess.image_size)
+    step = Steps(model, optimizer, data.name, preprocess.image_size)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
         loss = _train_epoch(step, scheduler, images, labels, preprocess, config, epoch, seed, budget, replay, looks)
@@ -210,7 +208,7 @@ def fit(
             write_tensors(best_file, {name: tensor.clone() for name, tensor in model.state_dict().items()})
         progress["seconds"] += time.monotonic() - started
         save_training(checkpoint, model, optimizer, progress)
-        _print_progress(client, config.local_epochs, loss, progress, folder.parent, name)
+        _print_progress(data.name, config.local_epochs, loss, progress, folder.parent, name)
     model.load_state_dict(read_tensors(best_file)[0])
     model.eval()
     return progress

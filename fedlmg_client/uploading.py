@@ -60,9 +60,7 @@ def make_promised_upload(
     else:
         architecture = plan.choose_architecture(node_config, config, data, cache)
     device, looks = default_device(), config.general.looks
-    upload = training.train(
-        own_data, architecture, settings, config.seed, data.name, cache, device, privacy, start, looks
-    )
+    upload = training.train(own_data, architecture, settings, config.seed, cache, device, privacy, start, looks)
     _check_membership(upload.manifest.membership, privacy.max_membership_auc)
     upload = replace(upload, manifest=_leave_untold(upload.manifest, own.share_evaluation))
     student = config.distillation.student_architecture

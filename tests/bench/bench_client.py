@@ -102,7 +102,7 @@ def train(arguments: argparse.Namespace) -> dict:
     )  # fmt: skip
     config = LocalTrainingConfig(local_epochs=1, local_batch_size=BATCH, image_size=arguments.image_size)
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, few, spec, config, 0, "bench", Path(folder) / "cache", torch.device("cpu"))
+        training.fit(model, few, spec, config, 0, Path(folder) / "cache", torch.device("cpu"))
     peak = _peak()
     for images in read_batches(data.splits["train"].images, _batches(len(data.splits["train"])), spec, "cpu"):
         assert images.shape[-1] == arguments.image_size

@@ -91,7 +91,7 @@ class Court:
     def train(self, data: ClientData, architecture: str, seed: int, start: Start | None = None) -> Upload:
         nets, looks = self.run.workspace.root.parent / "nets", self.run.config.general.looks
         settings = self.run.config.training
-        return training.train(data, architecture, settings, seed, data.name, nets, CPU, start=start, looks=looks)
+        return training.train(data, architecture, settings, seed, nets, CPU, start=start, looks=looks)
 
     def hear_started(self, data: ClientData, architecture: str, seed: int, start: Start) -> Iterator[str]:
         """A net that was trained from the general model, with each kind of labels."""

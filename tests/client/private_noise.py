@@ -27,4 +27,4 @@ def train(
     privacy: PrivacyConfig = PRIVATE,
     config: LocalTrainingConfig = CONFIG,
 ) -> Upload:
-    return training.train(data, architecture, config, 0, data.name, cache, "cpu", privacy)
+    return training.train(data, architecture, config, 0, cache, "cpu", privacy)

@@ -20,4 +20,4 @@ def data() -> ClientData:
 
 
 def run(data: ClientData, cache: Path, architecture: str = "small_resnet", **changes: object):
-    return training.train(data, architecture, replace(CONFIG, **changes), 0, data.name, cache, "cpu")
+    return training.train(data, architecture, replace(CONFIG, **changes), 0, cache, "cpu")

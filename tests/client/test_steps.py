@@ -125,7 +125,7 @@ def test_a_client_whose_memory_is_short_ends_with_an_upload(tmp_path: Path, monk
     monkeypatch.setattr(architectures, "build", build_for_small_memory)
     config = LocalTrainingConfig(local_epochs=2, local_batch_size=12, image_size=16)
 
-    upload = training.train(noise_data(24, 6), "small_resnet", config, 0, "tiny", tmp_path, "cpu")
+    upload = training.train(noise_data(24, 6), "small_resnet", config, 0, tmp_path, "cpu")
 
     assert len(upload.manifest.training.history) == 2
 

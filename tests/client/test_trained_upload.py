@@ -76,7 +76,7 @@ def test_upload_without_validation_images_has_the_last_weights(
 def test_the_largest_seed_trains(data: ClientData, tmp_path: Path):
     config = replace(CONFIG, local_epochs=1)
 
-    upload = training.train(data, "small_mlp", config, LARGEST_SEED, data.name, tmp_path, "cpu")
+    upload = training.train(data, "small_mlp", config, LARGEST_SEED, tmp_path, "cpu")
 
     assert [name for name, tensor in upload.arrays.items() if not tensor.isfinite().all()] == []
     assert upload.arrays
