@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from common.models import architectures
+from common.models import optimizers
 from common.start import Start
 from common.vision import looks
 from common.vision.preprocessing import PreprocessSpec
@@ -20,14 +20,13 @@ SGD_LEARNING_RATE = 0.02
 """Peak, for nets with BatchNorm; from scratch it is more than twice as high."""
 ADAMW_LEARNING_RATE = 2e-3
 """Peak, for nets without BatchNorm."""
+WARMUP_SHARE = 0.05
+"""Of the steps of every training on a client: the learning rate rises in them."""
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum for nets with BatchNorm, AdamW for others, at the peak of the learning rate."""
-    if architectures.has_batch_norm(model):
-        rate = SGD_LEARNING_RATE
-        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    return torch.optim.AdamW(model.parameters(), ADAMW_LEARNING_RATE, weight_decay=0.05)
+    """SGD for nets with BatchNorm, AdamW for others, at the peak of the learning rate."""
+    return optimizers.make_optimizer(model, SGD_LEARNING_RATE, ADAMW_LEARNING_RATE)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from fedlmg_client import fine_tuning, probe
 from fedlmg_client.fine_tuning import Replay
 from fedlmg_client.steps import Steps
 
-WARMUP_SHARE = 0.05
 Report = Callable[[int, int, float], None]
 """Gets the epochs done, their number, and the seconds left."""
 
@@ -64,7 +63,8 @@ def fine_tune(
         progress = _plan(net, len(own), preprocess, replay, config) | {"done": 0, "seconds": 0.0}
     epochs, num_batches = progress["epochs"], progress["batches"]
     steps = epochs * num_batches
-    scheduler = make_scheduler(optimizer, steps, max(1, round(steps * WARMUP_SHARE)), progress["done"] * num_batches)
+    warm_up, done = max(1, round(steps * fine_tuning.WARMUP_SHARE)), progress["done"] * num_batches
+    scheduler = make_scheduler(optimizer, steps, warm_up, done)
     for epoch in range(progress["done"], epochs):
         started = time.monotonic()
         torch.manual_seed(config.seed * 1_000_003 + epoch)

@@ -17,6 +17,7 @@ from common.config.run import LocalTrainingConfig
 from common.datasets.readers.contents import LEAST_IMAGES
 from common.manifest import SCHEMA
 from common.models import architectures, pretrained
+from common.models.optimizers import make_local_optimizer
 from common.names import is_sane_name
 from common.start import Start
 from common.storage.images import ImageView
@@ -38,8 +39,6 @@ RECIPE = 2
 """Number of the training below: what was trained by another one is trained anew."""
 SECRET = "noise.key"
 """The file of a private training's secret, beside its checkpoint."""
-ADAMW_LEARNING_RATE_FACTOR = 1 / 50
-WARMUP_SHARE = 0.05
 NO_PRIVACY = PrivacyConfig()
 
 
@@ -183,7 +182,8 @@ def fit(
     """
     # Private training keeps its recipe and replays nothing; only its weights come from the start.
     tuned = start if not budget else None
-    optimizer = fine_tuning.make_optimizer(model) if tuned else _make_optimizer(model, config)
+    rate = config.local_learning_rate
+    optimizer = fine_tuning.make_optimizer(model) if tuned else make_local_optimizer(model, rate)
     replay = Replay.of_start(tuned, device) if tuned else None
     if budget:
         optimizer = private_training.make_private_optimizer(optimizer, budget)
@@ -193,7 +193,7 @@ def fit(
     progress = load_training(checkpoint, model, optimizer) or progress
     num_batches = budget.steps_per_epoch if budget else count_batches(len(labels), config.local_batch_size)
     num_updates, done = config.local_epochs * num_batches, len(progress["history"]) * num_batches
-    scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * WARMUP_SHARE)), done)
+    scheduler = make_scheduler(optimizer, num_updates, max(1, round(num_updates * fine_tuning.WARMUP_SHARE)), done)
     step = Steps(model, optimizer, data.name, preprocess.image_size)
     for epoch in range(len(progress["history"]), config.local_epochs):
         started = time.monotonic()
@@ -212,13 +212,6 @@ def fit(
     model.load_state_dict(read_tensors(best_file)[0])
     model.eval()
     return progress
-
-
-def _make_optimizer(model: torch.nn.Module, config: LocalTrainingConfig) -> torch.optim.Optimizer:
-    rate = config.local_learning_rate
-    if architectures.has_batch_norm(model):
-        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    return torch.optim.AdamW(model.parameters(), rate * ADAMW_LEARNING_RATE_FACTOR, weight_decay=0.05)
 
 
 def _train_epoch(

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import MixUp
 
 from common.config.run import DistillationConfig
 from common.devices import return_large_blocks, training_precision
-from common.models.architectures import has_batch_norm
+from common.models import optimizers
 from common.storage.images import Images
 from common.storage.tensors import load_training, read_progress, save_training
 from common.vision.batches import balance_rows, keep_on_device, read_batches
@@ -26,8 +26,7 @@ from common.vision.schedule import make_scheduler
 from fedlmg_server.readers import Readers
 
 OnEpoch = Callable[[dict[str, float]], None]
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-ADAMW_LEARNING_RATE_FACTOR, ADAMW_WEIGHT_DECAY = 1 / 100, 0.05
+ADAMW_LEARNING_RATE_FACTOR = 1 / 100
 """Nets without BatchNorm diverge at the learning rate that others take with SGD (ours)."""
 ENTRIES_OF_PART = 20
 """Entries in the history of a training that sees less than an epoch."""
@@ -193,13 +192,8 @@ def _resume(
 
 
 def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """SGD with momentum; for a net without BatchNorm AdamW at a hundredth of the learning rate."""
-    if not has_batch_norm(model):
-        rate = learning_rate * ADAMW_LEARNING_RATE_FACTOR
-        return torch.optim.AdamW(model.parameters(), rate, weight_decay=ADAMW_WEIGHT_DECAY)
-    return torch.optim.SGD(
-        model.parameters(), learning_rate, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
-    )
+    """SGD; for a net without BatchNorm AdamW at a hundredth of the learning rate."""
+    return optimizers.make_optimizer(model, learning_rate, learning_rate * ADAMW_LEARNING_RATE_FACTOR)
 
 
 def distillation_loss(

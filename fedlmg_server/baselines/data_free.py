@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.labels.maps import to_global_indices
-from common.models import feature_statistics
+from common.models import feature_statistics, optimizers
 from common.vision.looks import vary
 from common.vision.schedule import make_scheduler
-from fedlmg_server import trainer
 from fedlmg_server.baselines.outcome import Outcome, bytes_to_every_client, cost_of_uploads
 from fedlmg_server.baselines.virtual_run import VirtualRun
 from fedlmg_server.distillation.job import config_of
@@ -143,9 +142,9 @@ class Student:
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             settings.student_learning_rate,
-            momentum=trainer.MOMENTUM,
+            momentum=optimizers.MOMENTUM,
             nesterov=True,
-            weight_decay=trainer.WEIGHT_DECAY,
+            weight_decay=optimizers.WEIGHT_DECAY,
         )
         self.scheduler = make_scheduler(self.optimizer, self.num_updates, max(1, self.num_updates // 20))
         self.update = 0

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from common.datasets.labeled_images import LabeledImages
 from common.models import architectures
+from common.models.optimizers import make_local_optimizer
 from common.vision.batches import count_batches, shuffle_batches
 from common.vision.looks import move
 from common.vision.schedule import make_scheduler
@@ -25,8 +26,6 @@ from fedlmg_server.flower.compat import act_as_task, quiet_logger
 
 NUM_ROUNDS, LOCAL_EPOCHS = 20, 1
 """As in the paper, section 4.1."""
-ADAMW_LEARNING_RATE_FACTOR = 1 / 50
-"""As in the clients' own training."""
 
 
 def train_and_measure(
@@ -110,7 +109,7 @@ class VirtualClients(Grid):
         server_round = int(told["server-round"])
         generator = torch.Generator().manual_seed((config.seed * 1_000_003 + server_round) * 1_000 + node)
         torch.manual_seed(generator.initial_seed())
-        optimizer = _optimizer(model, config.training.local_learning_rate)
+        optimizer = make_local_optimizer(model, config.training.local_learning_rate)
         updates_per_round = LOCAL_EPOCHS * count_batches(len(labels), config.training.local_batch_size)
         num_updates = self.num_rounds * updates_per_round
         done = (server_round - 1) * updates_per_round
@@ -147,13 +146,6 @@ class VirtualClients(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         raise NotImplementedError
-
-
-def _optimizer(model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-    """As the clients' own, at the peak learning rate: SGD for nets with BatchNorm, else AdamW."""
-    if architectures.has_batch_norm(model):
-        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    return torch.optim.AdamW(model.parameters(), rate * ADAMW_LEARNING_RATE_FACTOR, weight_decay=0.05)
 
 
 def _size(record: ArrayRecord) -> int:
