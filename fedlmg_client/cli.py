@@ -75,7 +75,9 @@ def audit_images(
     try:
         path, cache = data.expanduser(), image_cache()
         own = folders.load(
-            *(path, image_size, allow_outside),
+            path,
+            image_size,
+            allow_outside,
             max_megapixels=max_megapixels,
             cache=cache,
             most_gigabytes=image_gigabytes,

@@ -90,9 +90,16 @@ def train_model(
 ) -> list[dict]:
     """Train a student in place as the run's config says; returns its loss history."""
     preprocess = PreprocessSpec.of(config.training.image_size, config.distillation.student_initialisation)
-    looks = config.general.looks
     return trainer.train(
-        *(model, data, preprocess, config.distillation, config.seed, num_updates, on_epoch, looks, checkpoint),
+        model,
+        data,
+        preprocess,
+        config.distillation,
+        config.seed,
+        num_updates,
+        on_epoch=on_epoch,
+        looks=config.general.looks,
+        checkpoint=checkpoint,
         team=team,
     )
 

@@ -109,7 +109,11 @@ def _compared(
                 **asdict(evaluation_classifier.overlap(*features)),
             }
         yield Measured(
-            *(run.config.seed, name, upload.client, class_name, int(rows.sum())),
+            seed=run.config.seed,
+            images=name,
+            client=upload.client,
+            class_name=class_name,
+            num_images=int(rows.sum()),
             read_as_asked=accuracy(read[rows], generated.labels[rows]),
             confidence=confidence[rows].mean().item(),
             statistics_gap=gaps[rows].mean().item(),

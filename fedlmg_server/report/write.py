@@ -53,8 +53,13 @@ def write_report(
         config=run.config.settings(),
         clients={
             upload.client: _client(
-                *(run, upload, measured, evaluations, found.get(upload.client)),
-                *(scores[upload.client], description["rejected"].get(upload.client, {})),
+                run,
+                upload,
+                measured,
+                told=evaluations.get(upload.client, Evaluation(num_examples=0)),
+                verdict=found.get(upload.client),
+                score=scores[upload.client],
+                rejected=description["rejected"].get(upload.client, {}),
             )
             for upload in run.uploads
         },
@@ -88,14 +93,14 @@ def _client(
     run: Run,
     upload: Upload,
     measured: Measurements,
-    evaluations: dict[str, Evaluation],
+    told: Evaluation,
     verdict: Verdict | None,
     score: dict,
     rejected: dict[str, dict[str, int]],
 ) -> ClientResult:
+    """told: what the client measured itself. rejected: class -> reason -> number of its images."""
     everywhere = {kind: mean_of_known(matrix.get(upload.client, {}).values()) for kind, matrix in measured.kept.items()}
     training = upload.manifest.training
-    told = evaluations.get(upload.client, Evaluation(num_examples=0))
     return ClientResult(
         quality=score["quality"],
         weight=score["weight"],

@@ -42,15 +42,19 @@ def optimise(
     objective: torch.nn.Module,
     draw: Draw,
     phase: Phase,
-    run: tuple[Accelerator, PretrainConfig, Path],
+    accelerator: Accelerator,
+    config: PretrainConfig,
+    out: Path,
     ema: bool = False,
     snapshot: Callable[[], None] | None = None,
 ) -> tuple[int, float]:
     """Train one objective with AdamW; with `ema` its modules end with the averaged weights.
 
+    out: its folder `checkpoints` holds the checkpoint. snapshot: called after each checkpoint, while the modules have
+    the averaged weights, and at the end.
+
     Returns the steps and the seconds of training, summed over all runs that continued each other.
     """
-    accelerator, config, out = run
     checkpoint, num_steps = out / "checkpoints" / f"{phase.name}.safetensors", phase.num_steps
     objective.to(accelerator.device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=phase.peak, betas=(0.9, 0.99), weight_decay=1e-3)

@@ -128,7 +128,9 @@ def train(
         Autoencoding(pipeline.vae, config, perceptual),
         lambda generator: (to_unit(batch_rows(generator)),),
         Phase("autoencoder", config.vae_steps, config.vae_learning_rate, seconds * vae_share),
-        (accelerator, config, out),
+        accelerator,
+        config,
+        out,
     )
     mean, std = encode_images(pipeline.vae, images)
     if start is None:
@@ -151,7 +153,9 @@ def train(
         Denoising(pipeline, tokens),
         latents_and_prompts,
         Phase("denoiser", config.denoiser_steps, config.denoiser_learning_rate, seconds * (1 - vae_share)),
-        (accelerator, config, out),
+        accelerator,
+        config,
+        out,
         ema=True,
         snapshot=snapshot,
     )
