@@ -16,9 +16,13 @@ SHARED = Path("common/pages/macros.html.j2")
 """The tables that all pages share; `style.css` beside it is their look."""
 
 
+DASH = "\N{EN DASH}"
+"""Stands for a figure that was not measured."""
+
+
 def format_percent(accuracy: float | None) -> str:
     """An accuracy in [0, 1] as percent, 0.8123 -> `81.2`; a dash if it was not measured."""
-    return "\N{EN DASH}" if accuracy is None else f"{100 * accuracy:.1f}"
+    return DASH if accuracy is None else f"{100 * accuracy:.1f}"
 
 
 @cache

@@ -8,6 +8,8 @@ from urllib.request import getproxies
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """The names under which a machine reaches itself."""
+SERVER_PORT = 9443
+"""The port that clients connect to, unless the operator chose another."""
 
 
 def find_free_port() -> int:

@@ -19,6 +19,8 @@ from common.storage.tensors import read_tensors, write_tensors
 from common.vision.preprocessing import PreprocessSpec
 
 STUDENT_COPY = "student-copy.safetensors"
+WIRE_BYTES = 2
+"""Of a weight on the wire, in float16."""
 
 
 def weights_digest(arrays: dict[str, torch.Tensor]) -> str:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from common.config.node import IMAGE_GIGABYTES, MAX_MEGAPIXELS
 from common.datasets.readers.parts import split_part
 from common.names import LONGEST_NAME, is_sane_name
+from common.network import SERVER_PORT
 from common.reading_options import AllowOutside, ImageGigabytes, MaxMegapixels
 from common.storage.caches import image_cache
 from common.terminal import OTHER_SIDE, print_failure, run_commands
@@ -106,7 +107,7 @@ def keygen(
 
 @app.command()
 def join(
-    host: Annotated[str, typer.Argument(help="The server: HOST or HOST:PORT; the default port is 9443.")],
+    host: Annotated[str, typer.Argument(help=f"The server: HOST or HOST:PORT; the default port is {SERVER_PORT}.")],
     data: Annotated[Path, typer.Option(help="Your images, given as for `check`.")],
     ca: Annotated[Path | None, typer.Option(help="Certificate file from the server's operator.")] = None,
     key: Annotated[Path | None, typer.Option(help="Private key file that `keygen` made.")] = None,

@@ -9,6 +9,8 @@ from common.contracts import Contract, Count, Fraction, parse_record
 from common.storage.atomic import write_json
 
 FILE = "evaluation.json"
+REMEDY = "join again, or name another cache folder"
+"""What the user can do about damaged files of a cache."""
 
 
 class Measured(Contract):
@@ -44,7 +46,7 @@ class Measured(Contract):
         try:
             return parse_record(cls, file.read_bytes(), str(file))
         except ValueError as error:
-            raise ValueError(f"{error}: join again, or name another cache folder") from None
+            raise ValueError(f"{error}: {REMEDY}") from None
 
     def write(self, folder: Path) -> None:
         write_json(folder / FILE, self.to_json())

@@ -9,7 +9,7 @@ from common.manifest import Manifest, ManifestError
 from common.worth import say_worth
 from fedlmg_client import measured
 from fedlmg_client.folders import ALONE, GENERAL, PERSONAL, RETURNED, find_model, find_upload
-from fedlmg_client.measured import Measured
+from fedlmg_client.measured import REMEDY, Measured
 from fedlmg_client.models import read_description
 from fedlmg_client.personalise import say_choice
 
@@ -28,7 +28,6 @@ TILES = {
     "returned": "the returned model",
     "personal": "your personal model",
 }
-REMEDY = "join again, or name another cache folder"
 NOT_MEASURED = "This client has no test images, so the returned model was not measured."
 
 

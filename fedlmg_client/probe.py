@@ -14,6 +14,7 @@ from common.devices import measure_free_memory
 from common.models import architectures
 from common.storage.atomic import write_json
 from common.storage.json_files import read_object
+from common.upload import WIRE_BYTES
 from fedlmg_client.fine_tuning import REPLAY_BATCH
 from fedlmg_client.steps import Steps
 
@@ -26,8 +27,6 @@ CANDIDATES = {
 """Candidates for images of up to 64 pixels (True) and for larger images (False), the most capable first."""
 SHARE_OF_DEADLINE = 1 / 3
 """Training may take this share of the server's deadline."""
-BYTES_ON_THE_WIRE = 2
-"""Of a weight: float16."""
 BYTES_PER_WEIGHT = 24
 """Memory for a weight: weight, gradient, momentum and best weight in float32, and the upload twice in float16."""
 EPOCH_OVERHEAD = 1.3
@@ -69,7 +68,7 @@ def estimate_copy_once(
             for name in (architecture, student)
         ]
         own, copy = (estimate_seconds(model, config, num_images, REPLAY_BATCH, device) for model in models)
-        return asdict(CopyCost(own, copy, _count_weights(models[1]) * BYTES_ON_THE_WIRE / 1e6))
+        return asdict(CopyCost(own, copy, _count_weights(models[1]) * WIRE_BYTES / 1e6))
 
     task = f"{architecture} {student} {_describe_task(config, num_classes, num_images, device)}"
     return CopyCost(**_remember(cache / "copy-cost.json", task, estimate))

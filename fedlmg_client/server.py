@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.network import find_unusable_proxy, is_address, join_address
-
-DEFAULT_PORT = 9443
+from common.network import SERVER_PORT, find_unusable_proxy, is_address, join_address
 
 
 class ServerError(ValueError):
@@ -62,7 +60,7 @@ def read_address(host: str) -> str:
     if "/" in host or "@" in host:
         raise ServerError(f"{expected}: leave out what stands before the host's name, such as https://, and after it")
     if is_address(host.strip("[]")):
-        return join_address(host.strip("[]"), DEFAULT_PORT)
+        return join_address(host.strip("[]"), SERVER_PORT)
     name, colon, port = host.rpartition(":")
     name = name if colon else host
     if name.startswith("[") and name.endswith("]"):
@@ -71,7 +69,7 @@ def read_address(host: str) -> str:
         raise ServerError(f"{expected}: a port is a number between 1 and 65535")
     if not is_address(name) and not _is_name(name):
         raise ServerError(f"{expected}: HOST is a DNS name or an IP address")
-    return join_address(name, int(port) if colon else DEFAULT_PORT)
+    return join_address(name, int(port) if colon else SERVER_PORT)
 
 
 def _is_name(text: str) -> bool:

@@ -1,6 +1,7 @@
 """The names of the methods that a run compares: their order, their titles, and which are upper bounds."""
 
 DISTILLATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
+"""Values of the config key `aggregation` for which a student is trained."""
 METHODS = (
     *("local-own", "local-all", "ensemble"),
     *(

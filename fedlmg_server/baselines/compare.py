@@ -18,11 +18,12 @@ from fedlmg_server.baselines.attack import measure_attack, measure_attack_on_upl
 from fedlmg_server.baselines.outcome import DoesNotApply
 from fedlmg_server.baselines.virtual_run import Accuracies, VirtualRun, balanced_of, choose_shared
 from fedlmg_server.distillation import teachers
-from fedlmg_server.distillation.aggregate import AGGREGATIONS, TeacherCache
+from fedlmg_server.distillation.aggregate import TeacherCache
 from fedlmg_server.distillation.parallel import train_students
 from fedlmg_server.distillation.saved_model import load_model
 from fedlmg_server.distillation.student import make_student
 from fedlmg_server.distillation.synthetic_set import read_synthetic_set
+from fedlmg_server.method_names import DISTILLATIONS
 from fedlmg_server.results import Confusion, MethodResult
 from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
@@ -33,7 +34,7 @@ all clients' models on average, and the mean of their probabilities."""
 STARTED = ("general", *(f"{kind}{tests}" for kind in fine_tuned.KINDS for tests in ("", "-all")))
 """Methods of a warm-started run: the general model, and models that clients fine-tuned and kept."""
 TRAINED = (
-    *(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in AGGREGATIONS),
+    *(f"{images}-{name}" for images in ("prompts-only", "fedlmg") for name in DISTILLATIONS),
     *("centralised", "centralised-with-general"),
 )
 """Methods with a student of their own; the last needs general images."""
@@ -195,7 +196,7 @@ def measure_trained(
 def _training_sets(run: VirtualRun, methods: list[str]) -> dict[str, TrainingSet]:
     sets = {}
     for images in ("prompts-only", "fedlmg"):
-        wanted = [name for name in AGGREGATIONS if f"{images}-{name}" in methods]
+        wanted = [name for name in DISTILLATIONS if f"{images}-{name}" in methods]
         if wanted:
             cache = TeacherCache(run, read_synthetic_set(run, images))
             for name in wanted:

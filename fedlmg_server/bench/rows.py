@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from common.html_page import DASH
 from common.names import safe_name
 from common.storage.atomic import write_bytes
 from common.vision.shares import wilson_interval
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.method_names import title_method
 from fedlmg_server.report import plots
-from fedlmg_server.report.markdown import DASH, line, spread
+from fedlmg_server.report.markdown import line, spread
 from fedlmg_server.results import format_interval
 
 COSTS = tuple(cost.name for cost in fields(Cost))

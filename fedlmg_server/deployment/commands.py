@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from common.network import SERVER_PORT
 from common.terminal import OTHER_SIDE, print_failure
 from fedlmg_server.collection.registry import RegistryError
-from fedlmg_server.deployment.settings import PUBLIC_PORT, SUPERLINK_PORT, Deployment, DeploymentError
+from fedlmg_server.deployment.settings import SUPERLINK_PORT, Deployment, DeploymentError
 from fedlmg_server.flower.connection import FlowerError
 
 server = typer.Typer(no_args_is_help=True, help="Set up, run and manage the server that clients join.")
@@ -31,7 +32,7 @@ def init(
         list[str],
         typer.Option(help="DNS name or IP address under which clients reach this machine; may be given repeatedly."),
     ],
-    port: Annotated[int, typer.Option(help="Port that clients connect to.")] = PUBLIC_PORT,
+    port: Annotated[int, typer.Option(help="Port that clients connect to.")] = SERVER_PORT,
     superlink_port: Annotated[
         int, typer.Option(help="Port of Flower's SuperLink, which listens on loopback only.")
     ] = SUPERLINK_PORT,

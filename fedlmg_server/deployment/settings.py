@@ -5,12 +5,12 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common.network import join_address
+from common.network import SERVER_PORT, join_address
 from common.storage.atomic import write_json
 from fedlmg_server.collection.registry import Registry
 from fedlmg_server.flower.connection import Connection, make_environment
 
-PUBLIC_PORT, SUPERLINK_PORT = 9443, 9444
+SUPERLINK_PORT = 9444
 CONNECTION = "server"
 """The deployment's Flower configuration gives the SuperLink this name."""
 
@@ -28,7 +28,7 @@ class Deployment:
 
     root: Path
     hosts: tuple[str, ...]
-    port: int = PUBLIC_PORT
+    port: int = SERVER_PORT
     """Clients connect to nginx on this port."""
     superlink_port: int = SUPERLINK_PORT
     """The SuperLink listens on this port, on loopback only."""

@@ -20,8 +20,6 @@ from fedlmg_server.synthesis.filters import Rejected
 from fedlmg_server.trainer import OnEpoch, TrainingSet
 from fedlmg_server.witness.hearing import findings
 
-AGGREGATIONS = ("fine-tuning", "multi-teacher", "specific-teacher")
-
 
 @dataclass(frozen=True)
 class Distilled:

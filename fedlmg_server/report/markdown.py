@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from statistics import mean, stdev
 
-DASH = "\N{EN DASH}"
+from common.html_page import DASH
 
 
 def spread(values: Iterable[float], digits: int = 1, sign: str = "") -> str:

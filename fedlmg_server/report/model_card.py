@@ -3,11 +3,10 @@
 It goes where the model goes, so it counts the clients and names none of them.
 """
 
-from common.html_page import format_percent
+from common.html_page import DASH, format_percent
 from fedlmg_server.method_names import title_method
 from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report import worth
-from fedlmg_server.report.markdown import DASH
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.views import left_out
 from fedlmg_server.results import ClientResult, Results, format_interval, format_points

@@ -1,6 +1,6 @@
 """A run's large tables, cut to what a page can show; each says in a sentence what it leaves out."""
 
-from common.html_page import find_mistakes, format_percent
+from common.html_page import DASH, find_mistakes, format_percent
 from common.vision.shares import mean_of_known
 from fedlmg_server.results import ClientResult, Confusion, Model, Results, format_interval
 
@@ -46,7 +46,7 @@ def certainty(results: Results) -> dict | None:
 def format_certainty(client: ClientResult, model: Model) -> str:
     """An interval and a balanced accuracy in percent, such as `60-83, 71.2` with a dash."""
     if model not in client.accuracy_interval:
-        return "\N{EN DASH}"
+        return DASH
     balanced = client.balanced_accuracy.get(model)
     return f"{format_interval(client.accuracy_interval[model])}, {format_percent(balanced)}"
 
