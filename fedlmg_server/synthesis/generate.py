@@ -53,6 +53,7 @@ def generate_for_client(
     """
     folder, config, workspace = run.image_folder(upload, method), run.config.synthesis, run.workspace
     rank, world_size = share
+    scores_file = scores.file_of(folder, rank)
     batches = plan.split_into_batches(store.planned_images(run, upload), config.synthesis_batch_size)
     with incidents.drawing(workspace, upload.client, 0):
         guidance = guide_by(upload, config, backend.device)
@@ -78,8 +79,8 @@ def generate_for_client(
             pixels = to_pixels(images)
             found = score_batch(batch, pixels, is_finite, backend.check_safety(images), guidance, upload.class_names)
         with store.finishing():
-            store.save_batch(folder, f"scores-{rank}.jsonl", batch, pixels, found)
-            traces.append_losses(folder / f"losses-{rank}.jsonl", losses)
+            store.save_batch(folder, scores_file, batch, pixels, found)
+            traces.append_losses(traces.file_beside(scores_file), losses)
             losses.clear()
         generated += len(batch)
         if not any(score.finite for score in found):

@@ -56,14 +56,14 @@ def _list_images(workspace: Workspace, method: str) -> list[Path]:
 
 def save_batch(
     folder: Path,
-    scores_file: str,
+    scores_file: Path,
     batch: list[PlannedImage],
     pixels: torch.Tensor,  # uint8 (B, 3, h, w)
     found: list[Score],
 ) -> None:
     """Write a batch: first the scores, then the images, so that an image on the disk always has its score."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores.append_scores(folder / scores_file, found)
+    scores.append_scores(scores_file, found)
     for image, values in zip(batch, pixels.cpu(), strict=True):
         buffer = BytesIO()
         to_pil_image(values).save(buffer, "png")
