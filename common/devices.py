@@ -38,6 +38,12 @@ def device_of_process(local_rank: int) -> torch.device:
     return torch.device(device.type, local_rank % torch.accelerator.device_count())
 
 
+def count_workers(most: int) -> int:
+    """Processes that compute side by side on this machine: one for each accelerator, else for each processor core, and
+    at most `most`."""
+    return min(torch.accelerator.device_count() or num_processors(), most)
+
+
 def reduced_precision(device: torch.device) -> torch.dtype:
     """The dtype of mixed precision: bfloat16 where the device computes in it, else float16 on an accelerator, and
     float32 on a processor."""

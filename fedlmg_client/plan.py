@@ -58,7 +58,7 @@ def choose_architecture(node_config: NodeConfig, config: Config, data: ClientDat
     name = str(node_config.get("architecture", ""))
     if name == probe.AUTO:
         return probe.choose_architecture_once(cache, config, len(data.class_names), len(data.train), default_device())
-    names = [name.strip() for name in config.training.architectures.split(",")]
+    names = config.training.architecture_names
     chosen = name or names[int(node_config.get("partition-id", 0)) % len(names)]
     return faults.spoil_architecture(faults.find_fault(data, config), chosen)
 

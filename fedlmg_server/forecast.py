@@ -13,9 +13,9 @@ from accelerate import init_empty_weights
 from safetensors import safe_open
 
 from common.config import Config, ConfigError
-from common.devices import default_device, measure_free_memory, reduced_precision
+from common.devices import count_workers, default_device, measure_free_memory, reduced_precision
 from common.models import architectures, feature_statistics
-from common.processes import num_processors
+from common.upload import WIRE_BYTES
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server.diffusion import location
 from fedlmg_server.diffusion.description import Description, describe
@@ -24,8 +24,6 @@ from fedlmg_server.distillation.synthetic_set import MOST_IN_MEMORY
 from fedlmg_server.preflight import check_config, virtual_classes
 from fedlmg_server.synthesis.estimate import tell_time, time_images
 
-WIRE_BYTES = 2
-"""Of a number in an upload."""
 PROBE_CLASS = "class"
 """Stands for a class's name where the config names none."""
 
@@ -107,7 +105,7 @@ def forecast(config: Config, classes: int | None = None, seconds: float | None =
     synthesis, device = config.synthesis, default_device()
     images = [count * synthesis.images_per_class for count in held]
     num_batches = sum(math.ceil(count / synthesis.synthesis_batch_size) for count in images)
-    processes = min(torch.accelerator.device_count() or num_processors(), num_batches)
+    processes = count_workers(num_batches)
     description = describe(synthesis.diffusion_model, synthesis.diffusion_size)
     weights = _find_weights(description)
     if seconds is None and weights:
@@ -169,7 +167,7 @@ def _need_disk(config: Config, num_images: int, side: int, num_classes: int) -> 
 
 
 def _upload_bytes(config: Config, num_classes: int) -> int:
-    names = [name.strip() for name in config.training.architectures.split(",")]
+    names = config.training.architecture_names
     sent = [names[index % len(names)] for index in range(config.clients.num_clients)]
     if config.general.warm_start and config.training.upload != "own":
         sent += [config.distillation.student_architecture] * config.clients.num_clients
@@ -214,7 +212,7 @@ def _measure_seconds(config: Config, device: torch.device, num_classes: int) -> 
 
     if device.type == "cpu":
         torch.set_num_threads(1)
-    name, size = config.training.architectures.split(",")[0].strip(), config.training.image_size
+    name, size = config.training.architecture_names[0], config.training.image_size
     net = architectures.build(name, num_classes, size, config.builders).eval().requires_grad_(False).to(device)
     preprocess, synthesis = PreprocessSpec.of(size), config.synthesis
     with torch.no_grad():

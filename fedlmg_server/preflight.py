@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import init_empty_weights
 
 from common import labels
-from common.clients import virtual
+from common.clients import virtual, virtual_folders
 from common.config import Config, ConfigError
 from common.config.simulation import NUM_CLASSES, classes_of
 from common.datasets.embedded import registry
@@ -53,14 +53,10 @@ def check_config(config: Config) -> None:
         _check_virtual_clients(config, vocabulary)
 
 
-def _names(config: Config) -> list[str]:
-    return [name.strip() for name in config.training.architectures.split(",")]
-
-
 def _check_networks(config: Config) -> None:
     suffix = architectures.GROUP_NORM if config.simulation.dp_epsilon else ""
     student = config.distillation.student_architecture
-    found = {**{name: "architectures" for name in _names(config)}, student: "student-architecture"}
+    found = {**{name: "architectures" for name in config.training.architecture_names}, student: "student-architecture"}
     for name, key in found.items():
         known = architectures.list_names()
         if not architectures.is_builder(name) and architectures.base_architecture(name) not in known:
@@ -78,7 +74,7 @@ def _check_student_initialisation(config: Config) -> None:
     if source == "average":
         is_virtual = config.simulation.dataset or config.simulation.folders
         own = config.training.upload != "student" or not config.general.warm_start
-        if is_virtual and own and student not in _names(config)[: config.clients.num_clients]:
+        if is_virtual and own and student not in config.training.architecture_names[: config.clients.num_clients]:
             raise ConfigError(f"config key 'student-initialisation': no client uploads a '{student}' to average")
     elif source == IMAGENET:
         _check_imagenet("student-initialisation", student)
@@ -100,8 +96,9 @@ def _check_virtual_clients(config: Config, vocabulary: Vocabulary) -> None:
     """What a real client checks of itself, where the server's machine plays all clients."""
     if config.simulation.dp_epsilon and not importlib.util.find_spec("opacus"):
         raise ConfigError("config key 'dp-epsilon' needs the extra 'privacy': install it, or set the key to 0")
-    for name in _names(config)[: config.clients.num_clients] if config.training.initialisation else ():
-        _check_initialisation(config, name)
+    if config.training.initialisation:
+        for name in config.training.architecture_names[: config.clients.num_clients]:
+            _check_initialisation(config, name)
     spaces = virtual_classes(config)
     aliases = labels.parse_aliases(config.clients.class_aliases)
     spelt = labels.in_one_spelling({"": list(vocabulary.names or ()), **spaces}, aliases)
@@ -137,8 +134,7 @@ def _check_initialisation(config: Config, name: str) -> None:
 def virtual_classes(config: Config) -> dict[str, list[str]]:
     """Name of each virtual client -> the classes that it may hold, as far as file names tell."""
     names = list(registry.find_dataset(config.simulation.dataset).class_names)
-    paths = [part.strip() for part in config.simulation.folders.split(";") if part.strip()]
-    listed = [_list_classes("folders", path) for path in paths] or [names]
+    listed = [_list_classes("folders", str(path)) for path in virtual_folders.list_paths(config)] or [names]
     found = {}
     for index in range(config.clients.num_clients):
         there = listed[index % len(listed)]

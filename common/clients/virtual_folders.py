@@ -18,7 +18,7 @@ VALIDATION_SHARE = 1 / 8
 
 def count_folders(config: Config) -> int:
     """The number of folders that the config key `folders` names."""
-    return len(_paths(config))
+    return len(list_paths(config))
 
 
 def count_clients(index: int, config: Config) -> int:
@@ -32,7 +32,7 @@ def name_client(index: int, config: Config) -> str:
     Characters other than letters, digits, `_` and `-` become `-`: `NICO_unique#2` gives `NICO_unique-2`. If two folders
     have the same name, or one has no such character, clients are called `client-0` and so on.
     """
-    names = [re.sub(r"[^A-Za-z0-9_-]+", "-", path.name).strip("-") for path in _paths(config)]
+    names = [re.sub(r"[^A-Za-z0-9_-]+", "-", path.name).strip("-") for path in list_paths(config)]
     if len(set(filter(None, names))) < len(names):
         return f"client-{index}"
     share = index // len(names)
@@ -48,7 +48,7 @@ def load(index: int, config: Config, most: int | None) -> tuple[list[str], dict[
     ------
     FolderError: the folder cannot be used as a dataset.
     """
-    path, share = _paths(config)[index % count_folders(config)], config.simulation.test_share
+    path, share = list_paths(config)[index % count_folders(config)], config.simulation.test_share
     names, splits = _load(path, config.training.image_size, None if share else most)
     return names, split_anew(splits, share, config.seed) if share else splits
 
@@ -69,7 +69,8 @@ def split_anew(splits: dict[str, LabeledView], share: float, seed: int) -> dict[
     return {split: images.choose(rows) for split, rows in rows_of.items()}
 
 
-def _paths(config: Config) -> list[Path]:
+def list_paths(config: Config) -> list[Path]:
+    """The folders that the config key `folders` names."""
     return [Path(part.strip()).expanduser() for part in config.simulation.folders.split(";") if part.strip()]
 
 

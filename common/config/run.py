@@ -86,6 +86,11 @@ class LocalTrainingConfig:
     come from unlike sources (ours). Each step multiplies the bytes of the statistics."""
 
     @property
+    def architecture_names(self) -> list[str]:
+        """The architectures, without blanks around them."""
+        return [name.strip() for name in self.architectures.split(",")]
+
+    @property
     def num_clusters(self) -> int:
         """Clusters into which a class is split for its statistics; 1: a class is taken whole; 0: all classes are."""
         return 0 if self.statistics == "global" else int(self.statistics.partition("/")[2] or 1)
@@ -138,7 +143,7 @@ class Config:
     @property
     def builders(self) -> frozenset[str]:
         """Every `package.module:function` that the operator named: what may be imported in this run."""
-        named = [*self.training.architectures.split(","), self.distillation.student_architecture]
+        named = [*self.training.architecture_names, self.distillation.student_architecture]
         if "crashing-architecture" in faults_by_client(self.simulation).values():
             named.append(CRASHING_ARCHITECTURE)
         return frozenset(name.strip() for name in named if ":" in name)

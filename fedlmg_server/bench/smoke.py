@@ -71,13 +71,13 @@ def shrink(experiment: Experiment, folder: Path) -> Experiment:
 
 def _fewer(config: Config) -> dict:
     """At most MOST_CLIENTS, of small architectures, that know two classes each where they know some."""
-    names = config.training.architectures.split(",")
+    num_names = len(config.training.architecture_names)
     clients = min(config.clients.num_clients, MOST_CLIENTS)
     classes = ";".join(f"{2 * index},{2 * index + 1}" for index in range(clients))
     return {
         "num-clients": clients,
         "min-clients": min(config.clients.min_clients, clients),
-        "architectures": ",".join(in_turn(";".join(SMALL), index) for index in range(len(names))),
+        "architectures": ",".join(in_turn(";".join(SMALL), index) for index in range(num_names)),
         "client-classes": classes if config.simulation.client_classes else "",
     }
 

@@ -14,10 +14,11 @@ from huggingface_hub import list_repo_files, try_to_load_from_cache
 
 from common.config import ConfigError
 from common.config.synthesis import SynthesisConfig
+from common.telling import first_line
 from fedlmg_server.diffusion import families, location, vocabulary
 from fedlmg_server.diffusion.backend import DiffusionBackend, freeze
 from fedlmg_server.diffusion.conditioning import Prompts
-from fedlmg_server.diffusion.description import Description, cannot_open, describe, first_line
+from fedlmg_server.diffusion.description import Description, cannot_open, describe
 from fedlmg_server.diffusion.families.family import Family
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.lora import add_lora, identify

@@ -72,8 +72,8 @@ def _check_size(run: Run, job: Job) -> None:
     ------
     ConfigError: a client chose a net that takes this server too long.
     """
-    asked = {name.strip() for name in run.config.training.architectures.split(",")}
-    if job.architecture in asked | {run.config.distillation.student_architecture}:
+    config = run.config
+    if job.architecture in [*config.training.architecture_names, config.distillation.student_architecture]:
         return
     with init_empty_weights():
         count = sum(parameter.numel() for parameter in job.build().parameters())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from common.datasets.labeled_images import LabeledImages
-from common.processes import num_processors
+from common.devices import count_workers
 from common.storage.atomic import write_json
 from common.storage.tensors import read_tensors, write_tensors
 from fedlmg_server.diffusion.backend import DiffusionBackend
@@ -91,7 +91,7 @@ class Plan:
     def generate(self) -> None:
         """Generate the missing batches by other processes."""
         workspace, total = self.run.workspace, sum(map(len, self.batches))
-        processes = min(torch.accelerator.device_count() or num_processors(), len(self.batches))
+        processes = count_workers(len(self.batches))
 
         def on_progress(completed: int) -> None:
             workspace.log(Progress(stage=STAGE, completed=completed, total=total, unit="images"))

@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from common.devices import default_device
-from common.processes import num_processors
+from common.devices import count_workers, default_device
 from fedlmg_server.run import Run
 from fedlmg_server.synthesis import incidents, plan
 from fedlmg_server.synthesis.incidents import Position
@@ -29,7 +26,7 @@ MODULE = "fedlmg_server.synthesis.worker"
 def num_processes(run: Run) -> int:
     """One for each accelerator, else one for each processor core; no more than there are batches."""
     num_batches = sum(plan.num_batches(upload.held_class_names, run.config.synthesis) for upload in run.uploads)
-    return min(torch.accelerator.device_count() or num_processors(), num_batches)
+    return count_workers(num_batches)
 
 
 class Workers:

@@ -2,9 +2,7 @@
 
 from functools import partial
 
-import torch
-
-from common.processes import num_processors
+from common.devices import count_workers
 from common.upload import Upload
 from fedlmg_server.events import Note, Progress
 from fedlmg_server.general.images import summarise
@@ -75,7 +73,7 @@ def is_heard(run: Run, upload: Upload) -> bool:
 
 
 def _start_workers(run: Run, missing: int) -> None:
-    workspace, processes = run.workspace, min(torch.accelerator.device_count() or num_processors(), missing)
+    workspace, processes = run.workspace, count_workers(missing)
 
     def on_progress(remaining: int) -> None:
         workspace.log(Progress(stage=STAGE, completed=missing - remaining, total=missing, unit="clients"))
