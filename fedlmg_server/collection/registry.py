@@ -5,10 +5,8 @@ from pathlib import Path
 
 from common.names import is_plain_name
 from common.storage.atomic import write_json
+from fedlmg_server.flower.compat import KEY_IN_USE, NO_SUCH_NODE
 from fedlmg_server.flower.connection import Connection, FlowerError
-
-KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
-"""Parts of Flower's error messages."""
 
 
 class RegistryError(ValueError):

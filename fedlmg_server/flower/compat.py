@@ -15,6 +15,8 @@ UNKNOWN, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE, CLIENT_APP_CRASHED = 0, 3, 5, 8
 """Flower's codes of temporary errors; Flower does not document them."""
 LOST = ("No heartbeat received from the task", "Task failed with unknown error.")
 """Flower's details of a run whose ServerApp was ended from outside; they say nothing to a user."""
+KEY_IN_USE, NO_SUCH_NODE = "Public key already in use", "Node ID not found"
+"""In Flower's errors: a client's key was registered before; the client to remove is not registered."""
 FLEET_API, HEALTH = "/v1/fleet/", "/health"
 """Paths of a SuperLink: what its clients may reach, and what answers 200 when it is up."""
 NO_INSTALLATION = {"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}

@@ -23,6 +23,11 @@ def test_flower_still_has_the_texts_that_are_looked_for(text: str):
     assert flower_source.says(f'"{text}"'), f"Flower does not say {text!r} any more: see flower/compat.py"
 
 
+@pytest.mark.parametrize("beginning", [compat.KEY_IN_USE, compat.NO_SUCH_NODE])
+def test_flowers_errors_on_clients_still_begin_with_these_texts(beginning: str):
+    assert flower_source.says(f'"{beginning}'), f"Flower does not say {beginning!r} any more: see flower/compat.py"
+
+
 def test_a_superlink_has_the_paths_that_are_asked_for():
     assert flower_source.says(f'prefix="{compat.FLEET_API.rstrip("/")}"'), "the Fleet API moved: see FLEET_API"
     assert flower_source.says(f'.get("{compat.HEALTH}"'), "the SuperLink's health moved: see HEALTH"
