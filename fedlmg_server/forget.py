@@ -32,13 +32,6 @@ CLASSES_STAY = "names of classes that this client alone had: the other clients' 
 """Likewise after a warm start."""
 
 
-def forget_client(run: Run, client: str) -> list[str]:
-    """`erase_client` and `make_again`; returns what the former does."""
-    left = erase_client(run, client)
-    make_again(run)
-    return left
-
-
 def erase_client(run: Run, client: str) -> list[str]:
     """Delete everything that came from the client, was made from it or tells of it, the model included.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, StringConstraints
 from pydantic.dataclasses import dataclass
 
-from common.config.fields import RULES, Count, Says, Share, Text, fields_of
+from common.config.fields import RULES, Count, Says, Share, Text
 from common.labels.names import fold_name
 
 Lora = Annotated[
@@ -152,12 +152,6 @@ class SynthesisConfig:
         for prompt in split_prompts(self.prompt):
             if CLASS not in prompt:
                 raise ValueError(f"config key 'prompt' must have {CLASS} in each of its prompts, not so in '{prompt}'")
-
-    @classmethod
-    def of_preset(cls, preset: str, **changes: Any) -> "SynthesisConfig":
-        """The settings of a preset, with some changed; the constructor itself takes each value as it is given."""
-        own = {name: value for name, value in PRESETS[preset].items() if name in fields_of(cls)}
-        return cls(**{"preset": preset} | own | changes)
 
     @property
     def method(self) -> GuidanceMethod:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeGuard
 
 import torch
 
@@ -10,7 +9,6 @@ from common.storage.images import Images, ImageView
 
 EVALUATION_BATCH_SIZE = 256
 """Images of up to 64 pixels that are read at once; of larger ones as many as have as many pixels."""
-MAX_POINTS = 2000
 
 
 @torch.no_grad()
@@ -74,17 +72,3 @@ def count_confusions(probabilities: torch.Tensor, labels: torch.Tensor, num_labe
     classes = probabilities.shape[1]
     rows = num_labels or classes
     return torch.bincount(labels * classes + probabilities.argmax(1), minlength=rows * classes).reshape(rows, classes)
-
-
-def read_curve(history: object, key: str) -> list[tuple[float, float]]:
-    """The (epoch, value) points of a training history, at most 2000.
-
-    The history comes from another party: entries that are not well-formed are skipped.
-    """
-    entries = history[:MAX_POINTS] if isinstance(history, list) else []
-    pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries if isinstance(entry, dict)]
-    return [(epoch, value) for epoch, value in pairs if _is_plottable(epoch) and _is_plottable(value)]
-
-
-def _is_plottable(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and abs(value) < 1e9

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeGuard
 
 from common import manifest
 from common.html_page import format_percent, load_template
-from common.manifest import Manifest, ManifestError
+from common.manifest import MOST_POINTS, Manifest, ManifestError
 from common.names import safe_name
-from common.vision.metrics import read_curve
 from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.report import generated, montage, plots, views, worth
 from fedlmg_server.results import Results, format_points
@@ -105,9 +105,20 @@ def _curves(workspace: Path, names: dict[str, str]) -> Iterator[dict]:
     students = {
         name: [(100 * epoch / curve[-1][0], loss) for epoch, loss in curve]
         for name, history in _read_json(workspace / "report" / "histories.json").items()
-        if (curve := read_curve(history, "loss")) and curve[-1][0] > 0
+        if (curve := _read_losses(history)) and curve[-1][0] > 0
     }
     yield from _plot("Distillation: loss", students, "share of the training, %")
+
+
+def _read_losses(history: object) -> plots.Curve:
+    """The (epoch, loss) points of a student's training. Entries whose numbers cannot be plotted are skipped."""
+    entries = history[:MOST_POINTS] if isinstance(history, list) else []
+    points = [(entry.get("epoch"), entry.get("loss")) for entry in entries if isinstance(entry, dict)]
+    return [(epoch, loss) for epoch, loss in points if _is_plottable(epoch) and _is_plottable(loss)]
+
+
+def _is_plottable(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and abs(value) < 1e9
 
 
 def _manifests(workspace: Path) -> Iterator[tuple[str, Manifest]]:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from common.config import Config
 from common.config.synthesis import SynthesisConfig
 from common.models import architectures, feature_statistics
 from common.vision.preprocessing import PreprocessSpec
@@ -73,7 +74,7 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
     }
     yield result
     for preset, compiled in [*((name, False) for name in PRESETS), *((name, True) for name in arguments.compile)]:
-        config = SynthesisConfig.of_preset(preset, diffusion_model=str(folder))
+        config = Config.from_run_config({"preset": preset, "diffusion-model": str(folder)}).synthesis
         if arguments.tiny:
             config = replace(config, **FEW_STEPS)
         weights = config.classification_weight, config.statistics_weight
@@ -86,8 +87,8 @@ def measure(folder: Path, arguments: argparse.Namespace, device: torch.device) -
         yield result
     if device.type == "cuda":
         for preset in PRESETS:
-            config, tried = SynthesisConfig.of_preset(preset), result["presets"][preset]["batch"]
-            result["presets"][preset]["largest_batch"] = largest_batch(plain, guidance, config, tried)
+            config, found = Config.from_run_config({"preset": preset}).synthesis, result["presets"][preset]
+            found["largest_batch"] = largest_batch(plain, guidance, config, found["batch"])
             yield result
 
 

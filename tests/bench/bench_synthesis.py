@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 import torch
 
+from common.config import Config
 from common.config.synthesis import SynthesisConfig
 from common.processes import num_processors
 from fedlmg_server.diffusion import opening
@@ -101,11 +102,11 @@ def reference_speed(barrier, num_images: int, threads: int | None) -> float:
 def preset_speed(barrier, preset: str, num_images: int) -> float:
     torch.set_num_threads(1)
     upload = make_upload("bench", CLASS_NAMES)
-    config = SynthesisConfig.of_preset(preset)
+    config = Config.from_run_config({"preset": preset}).synthesis
     backend = opening.load_backend(config, torch.device("cpu"))
     guidance = guide_by(upload, config, backend.device)
     drawings = plan_images(0, "bench", CLASS_NAMES, -(-num_images // 10))[:num_images]
-    generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, SynthesisConfig.of_preset("fast"))
+    generate_batch(backend, guidance, drawings[:2], CLASS_NAMES, Config.from_run_config({"preset": "fast"}).synthesis)
     barrier.wait()
     started = time.perf_counter()
     for batch in split_into_batches(drawings, config.synthesis_batch_size):

@@ -11,7 +11,7 @@ from common.config import Config, ConfigError, document, former
 from common.config.fields import key
 from common.config.overrides import read_overrides
 from common.config.run import KEYS, LARGEST_SEED, UNSET, tell_contradictions
-from common.config.synthesis import AUTHORS, PRESETS, SynthesisConfig
+from common.config.synthesis import AUTHORS, PRESETS
 from common.storage.atomic import write_json
 from fedlmg_server.flower.bundle import write_app
 from fedlmg_server.workspace import Workspace
@@ -72,7 +72,7 @@ def test_preset_fills_the_keys_that_are_not_set():
 
 
 def test_preset_of_the_authors_alone_has_their_method():
-    assert {preset: SynthesisConfig.of_preset(preset).method == AUTHORS for preset in PRESETS} == {
+    assert {preset: Config.from_run_config({"preset": preset}).synthesis.method == AUTHORS for preset in PRESETS} == {
         "default": False,
         "fast": False,
         "authors": True,

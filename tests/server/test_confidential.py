@@ -13,12 +13,12 @@ from common.upload import Upload
 from fedlmg_client import client_app
 from fedlmg_server import pipeline
 from fedlmg_server.collection.strategy import FedLMG
-from fedlmg_server.forget import forget_client
 from fedlmg_server.general import training
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.common.pictures import draw_classes
 from tests.conftest import make_upload
+from tests.server.tiny_federation import forget_client
 from tests.server.tiny_grid import Answer, TinyGrid, answers, evaluates, sends
 
 pytestmark = pytest.mark.usefixtures("drawn_in_this_process", "task")

@@ -7,13 +7,13 @@ import pytest
 
 from common.config import Config, ConfigError
 from fedlmg_server import pipeline
-from fedlmg_server.forget import forget_client
 from fedlmg_server.general.models import make_general_models
 from fedlmg_server.run import Run
 from fedlmg_server.workspace import Workspace
 from tests.common.pictures import draw_classes
 from tests.conftest import make_upload
 from tests.manifests import saying
+from tests.server.tiny_federation import forget_client
 
 CLASSES = {"site-a": ["cat", "dog"], "site-b": ["Dog", "fox"], "site-c": ["cat", "fox"]}
 SETTINGS = {

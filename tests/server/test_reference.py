@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from common.config.synthesis import SynthesisConfig
+from common.config import Config
 from fedlmg_server.diffusion.latent import LatentBackend
 from fedlmg_server.diffusion.noise_schedule import make_scheduler
 from fedlmg_server.synthesis.generate import generate_batch, guide_by
@@ -22,7 +23,7 @@ def make_loop(backend, upload) -> ReferenceLoop:
 
 def test_preset_authors_draws_the_reference_s_image(backend, upload):
     steps = {"num_inference_steps": 3, "noise_editing_steps": 3}
-    config = SynthesisConfig.of_preset("authors", **steps)
+    config = replace(Config.from_run_config({"preset": "authors"}).synthesis, **steps)
     image = PlannedImage("dog", 1)
     exact = LatentBackend(backend.family, make_scheduler(backend.pipeline.scheduler.config, config.sampler, flow=False))
     generator = torch.Generator().manual_seed(~image.seed & (2**63 - 1))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from common.config.synthesis import OURS, SynthesisConfig
+from common.config import Config
+from common.config.synthesis import OURS
 from fedlmg_server.diffusion.backend import straight_through_clamp
 from fedlmg_server.diffusion.families.stable_diffusion import Adapter
 from fedlmg_server.diffusion.latent import LatentBackend
@@ -232,8 +233,8 @@ def test_guidance_of_no_step_is_plain_sampling(backend, guidance, start):
 )
 def test_drawing_never_waits_for_the_device(backend, upload, preset, sampler):
     """A device without numbers: whoever asks for one, as `item`, `cpu` and indexing by its tensors do, is told off."""
-    few = {"num_inference_steps": 2, "noise_editing_steps": 1}
-    nowhere, config = torch.device("meta"), SynthesisConfig.of_preset(preset, **few)
+    settings = {"preset": preset, "num-inference-steps": 2, "noise-editing-steps": 1}
+    nowhere, config = torch.device("meta"), Config.from_run_config(settings).synthesis
     pipeline = copy.deepcopy(backend.pipeline).to(nowhere)
     schedule = make_scheduler(pipeline.scheduler.config, sampler, flow=False)
     distant = LatentBackend(Adapter(pipeline), schedule)

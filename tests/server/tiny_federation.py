@@ -13,7 +13,9 @@ from common.upload import Upload, to_wire
 from common.vision.preprocessing import PreprocessSpec
 from fedlmg_server import trainer
 from fedlmg_server.baselines.virtual_run import VirtualRun
+from fedlmg_server.forget import erase_client, make_again
 from fedlmg_server.general.training import GeneralModel
+from fedlmg_server.run import Run
 from fedlmg_server.trainer import TrainingSet
 from fedlmg_server.workspace import Workspace
 from tests.conftest import make_upload
@@ -70,6 +72,12 @@ def keep_general(run: VirtualRun, general: Upload, class_names: list[str]) -> No
     weights = {name: to_wire(value) for name, value in general.arrays.items()}
     model = GeneralModel("small_resnet", class_names, weights, accuracy=1.0, num_held_out=100)
     model.write(run.workspace.general / "small_resnet.safetensors")
+
+
+def forget_client(run: Run, client: str) -> None:
+    """As `fedlmg forget` does."""
+    erase_client(run, client)
+    make_again(run)
 
 
 def shown(upload: Upload) -> LabeledImages:
