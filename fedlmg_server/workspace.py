@@ -1,7 +1,11 @@
 """The run's folder on the server: every stage reads what the stage before left here, and skips what is already there.
 
-run.json, classes.json, general/, prompts/, uploads/<client>/, quarantine/<client>/,
-synthetic/<client>/<class>/<seed>.png, model/, report/, events.jsonl
+The run           run.json, nodes.json, forgotten.json, events.jsonl, flower.log, trackers/
+Before uploads    classes.json, general/
+For each client   uploads/, quarantine/, synthetic/ with <client>/<class>/<seed>.png, synthetic-prompts-only/, witness/
+While it works    prompts/, logs/, incidents/, distillation/
+Results           model/, report/
+A simulation      virtual-clients/, baselines/
 """
 
 import json
@@ -9,10 +13,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,45 +23,13 @@ from common.config import Config, ConfigError
 from common.names import is_plain_name, safe_name
 from common.storage.atomic import write_json
 from common.storage.event_log import append_event
-from fedlmg_server import class_notes
+from fedlmg_server import class_notes, run_record
 from fedlmg_server.class_notes import ClassNotes
 from fedlmg_server.events import RunEvent, StageFinished, StageStarted, follow_events
 from fedlmg_server.forgotten import Forgotten
 
-SCHEMA = 2
-"""Of `run.json`: 1, which had no number, held keys of other names."""
 METHODS = ("fedlmg", "prompts-only")
 """Ways to generate synthetic images: guided by a classifier, or by the prompt alone (a baseline)."""
-MAY_CHANGE = ("num-clients", "min-clients", "deadline-seconds", "max-upload-megabytes", "max-classes", "max-images")
-"""Keys that a workspace's run may be continued with other values of: whom to wait for, and how much to accept."""
-
-
-def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One line for each key whose value differs between two flat configs."""
-    keys = sorted(set(old) | set(new))
-    return [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys if old.get(key) != new.get(key)]
-
-
-def _read_run(path: Path) -> tuple[dict[str, Any], Config]:
-    """A workspace's record, and the config of its run.
-
-    Raises
-    ------
-    ConfigError: it is none, or one of another version.
-    """
-    made: Any = None
-    with suppress(ValueError):
-        made = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(made, dict) or not isinstance(made.get("config"), dict):
-        raise ConfigError(f"{path} is no record of a run: take another workspace, or put back the file")
-    if made.get("schema") == SCHEMA:
-        with suppress(ConfigError):
-            options = made.get("options", {}) | {"workspace": str(path.parent)}
-            return made, Config.from_run_config(made["config"] | options)
-    raise ConfigError(
-        f"workspace {path.parent} was made by another version of FedLMG, whose settings this one cannot read: use that "
-        "version again, or another workspace"
-    )
 
 
 def _rename_former_folders(root: Path) -> None:
@@ -66,18 +37,6 @@ def _rename_former_folders(root: Path) -> None:
     for folder in [path for kind in ("uploads", "quarantine", "synthetic*") for path in root.glob(f"{kind}/*")]:
         if is_plain_name(folder.name) and (name := safe_name(folder.name)) != folder.name:
             folder.rename(folder.with_name(name))
-
-
-def _record_of(config: Config) -> dict[str, Any]:
-    """What a workspace keeps of a config: the run's settings, and the newest command's options but its folder."""
-    settings = config.settings()
-    options = {key: value for key, value in config.to_run_config().items() if key not in settings}
-    options.pop("workspace")
-    return {"schema": SCHEMA, "seed": config.seed, "config": settings, "options": options}
-
-
-def _fixed(flat: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flat.items() if key not in MAY_CHANGE}
 
 
 @dataclass
@@ -94,8 +53,9 @@ class Workspace:
 
     @classmethod
     def open(cls, config: Config, versions: dict[str, str]) -> "Workspace":
-        """Make the folder, or continue one that was made with the same config but for `MAY_CHANGE`. One that no client
-        has uploaded to takes any config, and is made anew.
+        """Make the folder, or continue one that was made with the same config but for `run_record.MAY_CHANGE`.
+
+        One that no client has uploaded to takes any config, and is made anew.
 
         Raises
         ------
@@ -103,10 +63,10 @@ class Workspace:
         cannot be written; or another run is using it.
         """
         workspace = cls(Path(config.options.workspace).expanduser().resolve())
-        run, record = workspace.root / "run.json", _record_of(config)
+        run, record = workspace.root / run_record.FILE, run_record.make(config)
         if run.exists():
-            made, made_with = _read_run(run)
-            if changes := difference(_fixed(made_with.settings()), _fixed(record["config"])):
+            made, made_with = run_record.read(run)
+            if changes := run_record.list_changes(made_with.settings(), record["config"]):
                 if workspace.has_uploads:
                     raise ConfigError(
                         f"workspace {workspace.root} was made with another config ({'; '.join(changes)}): "
@@ -135,9 +95,9 @@ class Workspace:
         ConfigError: there is none, or one of another version.
         """
         workspace = cls(root.expanduser().resolve())
-        if not (workspace.root / "run.json").exists():
-            raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no run.json")
-        config = _read_run(workspace.root / "run.json")[1]
+        if not (workspace.root / run_record.FILE).exists():
+            raise ConfigError(f"{workspace.root} is no workspace of a run: it holds no {run_record.FILE}")
+        config = run_record.read(workspace.root / run_record.FILE)[1]
         _rename_former_folders(workspace.root)
         return workspace, config
 

@@ -28,7 +28,7 @@ FLOWER_FILES = {
 }
 SERVER_FLOORS = (
     {"method_names", "readers"},
-    {"class_notes", "events", "flower", "forgotten", "networks", "results", "trainer"},
+    {"class_notes", "events", "flower", "forgotten", "networks", "results", "run_record", "trainer"},
     {"workspace"},
     {"run"},
     {"quarantine"},

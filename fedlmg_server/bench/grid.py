@@ -35,8 +35,9 @@ from fedlmg_server.events import RunFailed, RunFinished
 from fedlmg_server.flower.versions import read_versions
 from fedlmg_server.results import FILE
 from fedlmg_server.run import Run
+from fedlmg_server.run_record import MAY_CHANGE
 from fedlmg_server.synthesis import store
-from fedlmg_server.workspace import MAY_CHANGE, Workspace
+from fedlmg_server.workspace import Workspace
 
 Start = Callable[[dict], str]
 """Runs a whole `fedlmg run` by its run config keys; returns why it failed, empty when it did not."""

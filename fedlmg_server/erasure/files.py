@@ -10,7 +10,7 @@ from typing import Any
 from common.names import is_plain_name
 from common.storage import json_lines
 from common.storage.atomic import write_bytes, write_json
-from fedlmg_server import class_notes
+from fedlmg_server import class_notes, run_record
 from fedlmg_server.erasure.trackers import erase_from_trackers
 from fedlmg_server.erasure.words import Words
 from fedlmg_server.synthesis import incidents
@@ -23,7 +23,7 @@ BY_CLIENT = (
     *(f"synthetic-{method}" for method in METHODS),
 )
 """Folders of a workspace that hold one folder or file for each client, and in it what came from that client alone."""
-KEPT = ("run.json", "forgotten.json", class_notes.FILE)
+KEPT = (run_record.FILE, "forgotten.json", class_notes.FILE)
 """Records of the run that name no client but by its folder or its hash: a word of them that is also a client's name, as
 a key or a class may be, stays."""
 OF_THE_RUN = ("stage", "progress", "plan", "estimate", "run")

@@ -13,6 +13,7 @@ from common import manifest
 from common.html_page import format_percent, load_template
 from common.manifest import MOST_POINTS, Manifest, ManifestError
 from common.names import safe_name
+from fedlmg_server import run_record
 from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.report import generated, montage, plots, views, worth
 from fedlmg_server.results import Results, format_points
@@ -53,7 +54,7 @@ def render(workspace: Path, results: Results) -> str:
         step_curves=list(_step_curves(workspace, names)),
         grids=list(_grids(workspace, names, results.config.get("min-confidence", 0.0))),
         missing=results.missing,
-        versions=_mapping(_read_json(workspace / "run.json").get("versions")),
+        versions=_mapping(_read_json(workspace / run_record.FILE).get("versions")),
         limits=LIMITS,
     )
 
