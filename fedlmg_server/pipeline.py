@@ -1,4 +1,4 @@
-"""The server's stages after the uploads: validation, synthesis, distillation. Data flows down this list.
+"""The server's stages after the uploads: validation, witness, synthesis, distillation. Data flows down this list.
 
 Each stage reads what the stage before left in the workspace and skips what is already there.
 """
@@ -91,25 +91,28 @@ def _find_missing(run: Run, methods: Sequence[str]) -> list[str]:
 
 def _draw(run: Run, methods: Sequence[str], missing: list[str]) -> None:
     """Generate the images that some methods lack, as far as clients let it, a stage for each of all methods."""
-    workspace, total = run.workspace, run.num_images
-    workspace.log(PlanMade(images=total, classes=len(run.class_names), methods=missing))
+    workspace = run.workspace
+    workspace.log(PlanMade(images=run.num_images, classes=len(run.class_names), methods=missing))
     with launch.start_workers(workspace, launch.num_processes(run), missing) as workers:
         for method in methods:
-            stage = "synthesis" if method == "fedlmg" else method
-
             following = Following(run, method)
-
-            def on_progress(
-                completed: int, stage: str = stage, method: str = method, following: Following = following
-            ) -> None:
-                workspace.log(Progress(stage=stage, completed=completed, total=total, unit="images"))
-                for client, losses in traces.newest_losses(run, method, following.loss_files()).items():
-                    for kind, value in losses.items():
-                        workspace.log(Loss(series=f"{kind}, {client}", step=completed, value=value))
-
-            with workspace.stage(stage) as work:
+            with workspace.stage(_stage_of(method)) as work:
                 before = following.count()
                 try:
-                    workers.wait(following.is_complete, following.count, on_progress)
+                    progress = partial(_log_progress, run, method, following)
+                    workers.wait(following.is_complete, following.count, progress)
                 finally:
                     work.images = following.count() - before
+
+
+def _stage_of(method: str) -> str:
+    return "synthesis" if method == "fedlmg" else method
+
+
+def _log_progress(run: Run, method: str, following: Following, completed: int) -> None:
+    """Log how many images are there, and the newest losses of each client."""
+    workspace = run.workspace
+    workspace.log(Progress(stage=_stage_of(method), completed=completed, total=run.num_images, unit="images"))
+    for client, losses in traces.newest_losses(run, method, following.loss_files()).items():
+        for kind, value in losses.items():
+            workspace.log(Loss(series=f"{kind}, {client}", step=completed, value=value))
