@@ -32,8 +32,8 @@ VERSIONS = 4
 """Looks of each training image where looks are varied; all are made, and encoded, before the denoiser is trained."""
 PART = 512
 """Images whose look is varied at once."""
-LEAST_JUDGE_UPDATES = 900
-"""Of the evaluation classifier: a small folder's images are seen more often."""
+LEAST_UPDATES = 900
+"""Of an evaluation classifier."""
 SIZE_STEP = 8
 
 
@@ -76,11 +76,11 @@ def load_public_images(data: str, image_size: int, max_megapixels: float = MAX_M
     A folder is laid out as `fedlmg-client check` takes it; links out of it are followed. What is skipped is printed.
     """
     if data in registry.EMBEDDED:
-        federation = registry.find_dataset(data)
-        train = federation.make_public_images(NUM_PUBLIC_IMAGES, seed=0)
-        held_out = federation.make_public_images(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
-        description = f"{NUM_PUBLIC_IMAGES} {federation.public_sources}"
-        return PublicImages(list(federation.class_names), train, held_out, description)
+        dataset = registry.find_dataset(data)
+        train = dataset.make_public_images(NUM_PUBLIC_IMAGES, seed=0)
+        held_out = dataset.make_public_images(NUM_HELD_OUT_IMAGES, seed=1, purpose="public-held-out")
+        description = f"{NUM_PUBLIC_IMAGES} {dataset.public_sources}"
+        return PublicImages(list(dataset.class_names), train, held_out, description)
     folder = folders.load(Path(data).expanduser(), image_size, allow_outside=True, max_megapixels=max_megapixels)
     for problem in folder.problems:
         print(f"skipped {problem}", flush=True)
@@ -141,11 +141,16 @@ def vary_looks(images: PublicImages, config: PretrainConfig) -> PublicImages:
 
 
 def _make_perceptual(images: PublicImages, config: PretrainConfig) -> Perceptual:
-    """By a classifier of the training images: the judge must not have taught what it judges."""
+    """By a classifier of the training images: the evaluation classifier must not have taught what it measures."""
     seen = TrainingSet(images.train.images, images.train.labels)
-    epochs = max(1, LEAST_JUDGE_UPDATES * evaluation_classifier.TRAINING.student_batch_size // len(seen.images))
+    epochs = max(1, _least_epochs(len(seen.images)))
     known = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, _looks(config))
     return Perceptual(known.classifier, known.preprocess)
+
+
+def _least_epochs(num_images: int) -> int:
+    """Of an evaluation classifier: a small folder's images are seen more often."""
+    return LEAST_UPDATES * evaluation_classifier.TRAINING.student_batch_size // num_images
 
 
 def _looks(config: PretrainConfig) -> str:
@@ -188,9 +193,7 @@ def _train_evaluation_classifier(
     count = len(images.held_out.labels) * 5 // 6
     seen = TrainingSet(images.held_out.images[:count], images.held_out.labels[:count])
     rest = LabeledImages(images.held_out.images[count:], images.held_out.labels[count:])
-    epochs = max(
-        evaluation_classifier.EPOCHS, LEAST_JUDGE_UPDATES * evaluation_classifier.TRAINING.student_batch_size // count
-    )
+    epochs = max(evaluation_classifier.EPOCHS, _least_epochs(count))
     by = evaluation_classifier.train(seen, len(images.class_names), config.seed, epochs, _looks(config))
     return by, accuracy(by.reads(rest.images), rest.labels), rest
 
