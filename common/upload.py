@@ -42,6 +42,8 @@ def to_wire(tensor: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Upload:
+    """What a client sends: a trained classifier, the statistics of its features, and how it was made."""
+
     arrays: dict[str, torch.Tensor]
     """Full state dict, floating point in the wire's dtype, 0-dim buffers kept."""
     statistics: FeatureStatistics

@@ -14,6 +14,8 @@ REMEDY = "join again, or name another cache folder"
 
 
 class Measured(Contract):
+    """The accuracies and the confusion matrix of one model on one client's test images."""
+
     client: str
     accuracy: Fraction
     """0 without test images."""

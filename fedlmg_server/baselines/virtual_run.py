@@ -70,6 +70,8 @@ def _find_indices(run: Run) -> list[int]:
 
 @dataclass(eq=False)
 class VirtualRun(Run):
+    """A run with the images of all its clients, which baselines train on; only a simulation has them."""
+
     public: torch.Tensor | None = field(default=None, repr=False)
     """Unlabelled public images, uint8 (N, 3, h, w); None: the set that trained the embedded diffusion model."""
 

@@ -4,9 +4,9 @@ Top-level keys are run config keys that hold for all, and these of the experimen
 
 `seeds`          of the runs; `[0]` where not given
 `methods`        the rows: names of `baselines.methods.NAMES`, or `"all"`; none where not given
-`public`         image folder of unlabelled public images, for `feddf`; the embedded federation has its own
+`public`         image folder of unlabelled public images, for `feddf`; an embedded dataset has its own
 `layout`         what `--smoke` builds in place of the data: one of `smoke.LAYOUTS`
-`[settings.X]`   federations, as run config keys over the top-level ones: each is a `fedlmg run` for every seed
+`[settings.X]`   run config keys over the top-level ones: each setting is a `fedlmg run` for every seed
 `[variants.X]`   rows whose images are generated anew on each run's uploads, as run config keys over the setting's
 `[published.X]`  method or variant -> the mean accuracy in % that the paper gives for setting X
 

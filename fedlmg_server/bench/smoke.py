@@ -163,4 +163,4 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "open-image": _open_image,
     "laboratories": _laboratories,
 }
-"""What `layout` in an experiment may be; empty: the embedded federation."""
+"""What `layout` in an experiment may be; empty: an embedded dataset."""

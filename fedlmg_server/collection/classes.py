@@ -76,8 +76,8 @@ def find_excess(
 ) -> dict[str, str]:
     """Client -> why it must go, so that all together keep within `max-classes` and `max-images`.
 
-    Who holds the most classes goes first where there are too many images. Where there are too many classes, it is who
-    has the most that nobody else has: without clients that share their classes there would be hardly fewer.
+    Of too many images, the client that holds the most classes goes first. Of too many classes, it is the client with
+    the most that no other has: without clients that share their classes there would be hardly fewer.
 
     spaces: client -> class names, in the spelling that all share. held: client -> of how many it holds images. fixed:
     classes that the run has in any case.

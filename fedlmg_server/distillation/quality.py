@@ -1,10 +1,11 @@
 """How far each client can be trusted as a teacher, so that one badly trained or poisoned client does no harm (ours).
 
-Honest clients of unlike domains read each other's images no better than chance, so no single measure may condemn one.
-A client counts by the best of what the server measures: how it reads the others' synthetic images, images in its own
-look, and general images (see `witness/`). Where all of these are weak, its own word, the validation accuracy that it
-reports, still gets it half a vote, and no more. Who reports none is told by how the others read its images, which
-follow the prompt too, and so say little of the client. Only who is near chance by all of them is left out.
+Classifiers do not transfer between domains, so a low cross-domain score is no evidence of a bad client. A client's
+quality is the best of three measures: how its classifier reads the other clients' synthetic images, images in its own
+look, and general images (see `witness/`). Where all three are weak, the validation accuracy that the client reports can
+still get it half a vote, and no more. A client that reports none is measured by how the other classifiers read its
+images instead; these follow the prompt too, and so say little of the client. Only a client whose measures are all near
+chance is left out.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from fedlmg_server.distillation.synthetic_set import SyntheticSet
 from fedlmg_server.witness.judge import SILENT, Finding
 
 NEAR_CHANCE, FULL_TRUST = 0.15, 0.3
-"""Quality below which a client is left out, and from which it has full weight; measured on the embedded federation."""
+"""Quality below which a client is left out, and from which it has full weight; measured on the embedded digits."""
 MOST_BY_WORD = NEAR_CHANCE
 """Quality that a client's own word can get it: half of the full weight."""
 MOST_READ = 16

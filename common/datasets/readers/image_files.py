@@ -64,7 +64,7 @@ def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> "torch.Ten
 
 
 def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
-    """RGB, uint8 (3, h, w), from (h, w, 3). Who only looks at pictures needs no PyTorch."""
+    """RGB, uint8 (3, h, w), from (h, w, 3). Code that only looks at pictures needs no PyTorch."""
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -118,7 +118,7 @@ def read_pictures(
 
 
 class _Room:
-    """Pixels that threads may decode at the same time. Who wants more than all of them waits until nobody has any."""
+    """Pixels that threads may decode at the same time. A thread that wants more than all waits until none has any."""
 
     def __init__(self, pixels: int):
         self.most = self.free = pixels

@@ -55,7 +55,7 @@ def _files(cache: Path) -> dict[Path, tuple[int, float]]:
 
 
 def _remove(file: Path) -> None:
-    """A file of squares and its description. Who reads it has it open, and reads on."""
+    """A file of squares and its description. A process that reads it has it open, and reads on."""
     for each in (file.with_suffix(".json"), file):
         with suppress(OSError):
             each.unlink()
