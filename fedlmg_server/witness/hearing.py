@@ -19,10 +19,11 @@ MOST_ACCUSED = 0.5
 
 
 def hear_clients(run: Run) -> None:
-    """Judge the clients that were not judged yet; leave out the mislabelled ones, or tell, as the config says. Where
-    general images are drawn, it tells alone: a diffusion model that took eosinophils for monocytes once accused an
-    honest laboratory. A client whose classifiers fail here is not judged: they fail in the synthesis, too, and are
-    charged there.
+    """Judge the clients that were not judged yet; leave out the mislabelled ones, or tell, as the config says.
+
+    Where general images are drawn, the witness only tells: a diffusion model that took eosinophils for monocytes once
+    accused an honest laboratory. A client whose classifiers fail here is not judged: they fail in the synthesis, too,
+    and the client is charged there.
 
     Raises
     ------
@@ -38,16 +39,24 @@ def hear_clients(run: Run) -> None:
         for client, verdict in verdicts(run).items()
         if verdict.state == "mislabelled"
     }
-    spared = len(accused) > MOST_ACCUSED * len(run.uploads)
+    too_many = len(accused) > MOST_ACCUSED * len(run.uploads)
     are_drawn = (summarise(run) or {}).get("source") == "unguided"
-    if accused and run.config.distillation.witness == "leave-out" and not spared and not are_drawn:
+    if accused and run.config.distillation.witness == "leave-out" and not too_many and not are_drawn:
         known = "mislabelled, by all that this server knows of the classes"
         charge(run, {client: f"{known}: {reason}" for client, reason in accused.items()})
-        return
+    else:
+        _tell(run, accused, too_many, are_drawn)
+
+
+def _tell(run: Run, accused: dict[str, str], too_many: bool, are_drawn: bool) -> None:
+    """Log why each client may be mislabelled, and what else may be the cause.
+
+    accused: client -> reason. too_many: of all clients. are_drawn: whether the general images are.
+    """
     drawn = "; or the diffusion model mixes these classes up, as it drew the general images" if are_drawn else ""
     for client, reason in accused.items():
         run.workspace.log(Note(text=f"client '{client}' may be mislabelled: {reason}{drawn}"))
-    if spared:
+    if too_many:
         text = f"{len(accused)} of {len(run.uploads)} clients seem to be mislabelled, so that none is left out"
         run.workspace.log(Note(text=f"{text}: check this server's general images and its diffusion model"))
 
