@@ -68,8 +68,8 @@ def exit_on_sigterm() -> None:
 def end_with_parent(parent: int) -> None:
     """End this process as soon as the process that started it, whose id is `parent`, has ended.
 
-    The id is told, not asked for: who asks late may have been given to another parent already, and on Windows a
-    launcher stands in between.
+    The caller gives the id, since a process whose parent has ended may have another parent by the time that it asks,
+    and on Windows a launcher stands in between.
     """
 
     def watch() -> None:

@@ -25,7 +25,7 @@ def check_network(name: str, num_classes: int, image_size: int, builders: Collec
 
 @cache
 def _check_known(name: str, num_classes: int, image_size: int) -> None:
-    """Once for all clients that have this net; nobody's builder is asked, which may change."""
+    """Check a net once for all clients that have it. A builder may change, so it is not checked here."""
     _check_network(name, num_classes, image_size, ())
 
 

@@ -18,7 +18,7 @@ ADVERSARIAL_WEIGHT, ADVERSARIAL_TEMPERATURE = 1.0, 3.0
 WEIGHT_STEP, WEIGHT_STEP_DECAY = 0.01, 0.99
 """Of a client's weight, for each batch of the pool; the decay is by epoch."""
 PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
-"""How far a pixel moves, of [0, 1]."""
+"""How far a pixel in [0, 1] moves, and how much the ensemble's outputs are softened to find where to."""
 
 
 def co_boosting(run: VirtualRun) -> Outcome:
@@ -49,7 +49,7 @@ def reweight(ensemble: Ensemble, images: torch.Tensor, labels: torch.Tensor, ste
         loss = F.cross_entropy(ensemble.logits(shown, weights), asked)
         gradient = torch.autograd.grad(loss, weights)[0]
         moved = (ensemble.weights - step * gradient.sign()).clamp(0, 1)
-        # An ensemble of nobody reads nothing.
+        # An ensemble in which no client has a weight reads nothing.
         ensemble.weights = moved if moved.any() else ensemble.weights
 
 

@@ -98,7 +98,10 @@ class TeacherCache:
         owners: torch.Tensor,  # (N,)
         of_general: torch.Tensor,  # (M,) labels of general images
     ) -> torch.Tensor:
-        """float32 (uploads, N + M): who says how much of each image. The mean of all speaks of general images, too."""
+        """The weight of each client's answer on each image, float32 (uploads, N + M).
+
+        On general images it is 0 for `specific-teacher`: no client guided them.
+        """
         uploads, known = self.run.uploads, self.run.known_classes
         if aggregation == "multi-teacher":
             everything = torch.cat([labels, of_general])

@@ -1,4 +1,4 @@
-"""Who teaches the student: nobody, all clients together, or for each image the client that guided it."""
+"""Teachers of the student: none, all clients together, or for each image the client that guided it."""
 
 from collections.abc import Callable, Iterator
 

@@ -110,7 +110,10 @@ def _learn(
 
 
 def _join(rank: int, size: int, on_cpu: bool, folder: Path, may_skip_layers: bool) -> Accelerator:
-    """The processes meet in a file, which needs no port. may_skip_layers: of a builder nobody knows what it uses."""
+    """Let the processes meet in a file, which needs no port.
+
+    may_skip_layers: a builder's net may use some layers for some images only.
+    """
     if not on_cpu:
         torch.accelerator.set_device_index(rank)
     torch.distributed.init_process_group(
