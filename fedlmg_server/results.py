@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationError, computed_field
 
 from common.contracts import Amount, Contract, Count, Fraction, explain_error
-from common.html_page import DASH
 from common.labels.left_out import explain_left_out
 from common.manifest import Membership, Privacy
 from common.storage.atomic import write_json
@@ -275,18 +274,6 @@ def read_results(report: Path) -> Results:
 
 def write_results(report: Path, results: Results) -> None:
     write_json(report / FILE, results.to_json())
-
-
-def format_points(accuracy: float | None, reference: float | None) -> str:
-    """Difference in percentage points with its sign; a dash where either is not measured."""
-    if accuracy is None or reference is None:
-        return DASH
-    return f"{100 * (accuracy - reference):+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def format_interval(interval: tuple[float, float] | None) -> str:
-    """Two fractions as percent, such as `60\N{EN DASH}83`; a dash if there is none."""
-    return DASH if interval is None else "\N{EN DASH}".join(f"{100 * end:.0f}" for end in interval)
 
 
 def _validate(content: object) -> Results:

@@ -14,8 +14,8 @@ from common.vision.shares import wilson_interval
 from fedlmg_server.baselines.outcome import Cost
 from fedlmg_server.method_names import title_method
 from fedlmg_server.report import plots
+from fedlmg_server.report.figures import format_interval
 from fedlmg_server.report.markdown import line, spread
-from fedlmg_server.results import format_interval
 
 COSTS = tuple(cost.name for cost in fields(Cost))
 BASE = "default"

@@ -7,9 +7,10 @@ from common.html_page import DASH, format_percent
 from fedlmg_server.method_names import title_method
 from fedlmg_server.monitor.text import make_printable
 from fedlmg_server.report import worth
+from fedlmg_server.report.figures import format_interval, format_points
 from fedlmg_server.report.page import LIMITS, headline
 from fedlmg_server.report.views import left_out
-from fedlmg_server.results import ClientResult, Results, format_interval, format_points
+from fedlmg_server.results import ClientResult, Results
 
 MAX_CLASSES, MAX_CLIENTS = 50, 50
 SURE = ("test images", "this model, 95 % interval", "this model, balanced")

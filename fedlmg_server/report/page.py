@@ -16,7 +16,8 @@ from common.names import safe_name
 from fedlmg_server import run_record
 from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.report import generated, montage, plots, views, worth
-from fedlmg_server.results import Results, format_points
+from fedlmg_server.report.figures import format_points
+from fedlmg_server.results import Results
 from fedlmg_server.synthesis import filters, scores
 from fedlmg_server.synthesis.scores import Score
 

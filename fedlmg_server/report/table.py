@@ -11,7 +11,8 @@ from common.html_page import format_percent
 from fedlmg_server.method_names import UPPER_BOUNDS, title_method
 from fedlmg_server.monitor.text import make_safe_markup
 from fedlmg_server.report import views, worth
-from fedlmg_server.results import ClientResult, Outcome, Results, format_points
+from fedlmg_server.report.figures import format_points
+from fedlmg_server.results import ClientResult, Outcome, Results
 
 FEW_KEPT = 0.5
 """Share of a client's images below which the user is told."""

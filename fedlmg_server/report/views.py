@@ -2,7 +2,8 @@
 
 from common.html_page import DASH, find_mistakes, format_percent
 from common.vision.shares import mean_of_known
-from fedlmg_server.results import ClientResult, Confusion, Model, Results, format_interval
+from fedlmg_server.report.figures import format_interval
+from fedlmg_server.results import ClientResult, Confusion, Model, Results
 
 MAX_COLUMNS = 12
 MAX_MODELS = 24
