@@ -83,17 +83,7 @@ def train(
         is_real = data.source == "folder"
         secret = load_or_create_secret(folder / SECRET) if is_real else str(seed).encode()
         budget = Budget.from_config(privacy, config, len(data.train), secret, folder.name)
-    torch.manual_seed(seed)
-    builders = {architectures.base_architecture(architecture)}
-    if start:
-        model = start.build(architecture, builders)
-    else:
-        model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
-    if budget and not start and architectures.has_batch_norm(model):
-        architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
-    if config.initialisation and not start:
-        taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
-        print(f"{data.name}: {taken}", flush=True)
+    architecture, model = _build(data, architecture, config, seed, start, is_private=budget is not None)
     model = model.to(device).to(memory_format=torch.channels_last)
     if budget:
         private_training.prepare_model(model, architecture, config.image_size)
@@ -106,6 +96,23 @@ def train(
     upload.save(folder / "upload")
     remove_checkpoints(folder)
     return upload
+
+
+def _build(
+    data: ClientData, architecture: str, config: LocalTrainingConfig, seed: int, start: Start | None, is_private: bool
+) -> tuple[str, torch.nn.Module]:
+    """The net that is trained, and its architecture: for private training from scratch one without BatchNorm."""
+    torch.manual_seed(seed)
+    builders = {architectures.base_architecture(architecture)}
+    if start:
+        return architecture, start.build(architecture, builders)
+    model = architectures.build(architecture, len(data.class_names), config.image_size, builders)
+    if is_private and architectures.has_batch_norm(model):
+        architecture, model = architecture + architectures.GROUP_NORM, architectures.with_group_norm(model)
+    if config.initialisation:
+        taken = pretrained.initialise(model, architectures.base_architecture(architecture), config.initialisation)
+        print(f"{data.name}: {taken}", flush=True)
+    return architecture, model
 
 
 def check_trainable(data: ClientData) -> None:
