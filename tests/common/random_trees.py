@@ -15,7 +15,6 @@ SPLITS = {
 PICTURES = (("images", "masks"), ("img", "labels"), ("JPEGImages", "SegmentationClass"), ("Images", "lung masks"))
 LITTER = ("__MACOSX", "@eaDir", ".git", "#recycle", "$RECYCLE.BIN", ".ipynb_checkpoints", "System Volume Information")
 LITTER_FILES = ("Thumbs.db", ".DS_Store", "._1.png", "desktop.ini")
-STRANGE = ("other", "misc", "unlabelled", "pred")
 
 
 @dataclass

@@ -142,7 +142,7 @@ def test_an_unknown_key_is_refused_before_anything_starts(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["local-epochs", "local-epochs = 3", "local-epochs=3 rest"])
-def test_a_run_config_that_is_no_pairs_is_refused(tmp_path: Path, text: str):
+def test_a_run_config_that_is_no_pairs_is_refused(text: str):
     from common.config import ConfigError
     from common.config.overrides import read_overrides
 

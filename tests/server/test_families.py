@@ -217,7 +217,7 @@ def test_decoder_that_cannot_be_opened_is_named(tmp_path):
         opened(folder, guidance_decoder=str(tmp_path / "nowhere"))
 
 
-def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path, guidance):
+def test_tiny_decoder_serves_gradients_and_the_full_one_the_image(tmp_path):
     from diffusers import AutoencoderTiny
 
     folder = tiny_pipelines.save("stable-diffusion-1", tmp_path / "pipeline")

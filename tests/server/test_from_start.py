@@ -61,7 +61,7 @@ def test_general_model_is_measured_by_its_own_class_names(uploads, general, tmp_
     assert start.measure_general(run) == {"a": 1.0, "b": 1.0}
 
 
-def test_there_is_no_general_row_without_a_warm_start(uploads, general, tmp_path: Path):
+def test_there_is_no_general_row_without_a_warm_start(uploads, tmp_path: Path):
     cold = virtual_run(uploads, tmp_path)
 
     assert compare.measure_general(cold) == {}

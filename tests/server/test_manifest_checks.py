@@ -145,7 +145,7 @@ def test_an_upload_without_a_proper_name_is_refused_in_a_short_sentence(fit: Upl
     assert str(refusal.value).isprintable()
 
 
-def test_a_builder_is_imported_only_when_the_servers_own_config_names_it(fit: Upload):
+def test_a_builder_is_imported_only_when_the_servers_own_config_names_it():
     name = "common.models.small:small_vit"
     upload = make_upload("site-a", ["cat", "dog"], "small_vit")
     upload = manifests.saying(upload, architecture=name)

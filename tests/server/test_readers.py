@@ -163,7 +163,7 @@ def test_opening_readers_leaves_random_numbers_alone(warm: Run):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_student_that_starts_from_a_general_model_takes_a_fifth_of_the_learning_rate(warm: Run, tmp_path: Path):
+def test_a_student_that_starts_from_a_general_model_takes_a_fifth_of_the_learning_rate(warm: Run):
     from_scratch = replace(warm.config, general=replace(warm.config.general, warm_start=False))
     other = Run(from_scratch, warm.workspace, CPU)
     other.uploads, other.class_names = warm.uploads, warm.class_names

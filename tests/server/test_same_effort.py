@@ -78,7 +78,7 @@ def test_after_a_warm_start_the_student_also_sees_general_images(compared: Virtu
     seen = []
     warm = {"warm-start": True, "student-initialisation": "average"}
     compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
-    general = LabeledView.of(shown(compared.uploads[0]))
+    general = LabeledView.of(shown())
     data = GeneralImages(general, general, "public")
     monkeypatch.setattr(mixture, "load_general_images", lambda run: data)
     monkeypatch.setattr(launch, "start_workers", draw_plain_shades)
@@ -123,7 +123,7 @@ def test_the_general_model_is_trained_for_as_long_as_the_server_takes(
     trained = []
     keys = {"warm-start": True, "general-updates": 10, "student-epochs": 3}
     compared.config = Config.from_run_config(compared.config.to_run_config() | keys)
-    general = LabeledView.of(shown(compared.uploads[0]))
+    general = LabeledView.of(shown())
     data = GeneralImages(general, general, "public")
     monkeypatch.setattr(same_effort, "load_general_images", lambda run: data)
     monkeypatch.setattr(same_effort, "seconds_of_update", lambda *_: seconds_of_update)
@@ -147,7 +147,7 @@ def test_all_clients_teach_on_general_images_alone(
     taught: list[TrainingSet] = []
     warm = {"warm-start": True, "student-initialisation": "average"}
     compared.config = Config.from_run_config(compared.config.to_run_config() | warm)
-    general = LabeledView.of(shown(compared.uploads[0]))
+    general = LabeledView.of(shown())
     monkeypatch.setattr(mixture, "load_general_images", lambda run: GeneralImages(general, general, "public"))
     monkeypatch.setattr(readers, "MOST_READERS", most)
     train = same_effort.train_student

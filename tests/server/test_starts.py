@@ -57,7 +57,7 @@ def test_all_clients_receive_the_replay_images_that_the_run_keeps(make_run, monk
     assert torch.equal(load_replay(run).images, first.images)
 
 
-def test_a_start_with_a_value_beyond_float16_arrives_as_it_was(make_run, images: GeneralImages, monkeypatch):
+def test_a_start_with_a_value_beyond_float16_arrives_as_it_was(make_run, monkeypatch: pytest.MonkeyPatch):
     train = training.trainer.train
 
     def widened(model: torch.nn.Module, *arguments: object, **more: object) -> None:

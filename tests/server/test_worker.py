@@ -136,7 +136,7 @@ def test_estimate_counts_the_plan_and_times_this_machine(workspace):
     assert not generated(workspace)
 
 
-def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace, upload):
+def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace):
     worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
     worker.work(Run.reopen(workspace.root, CPU), ["fedlmg"], 0, 1)
 
@@ -145,7 +145,7 @@ def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace, 
     assert re.fullmatch(r"8 guided images: about \d+ s on 1 processes, at most 0 MB", told[0])
 
 
-def test_no_other_process_draws_before_the_cost_is_told(workspace, upload):
+def test_no_other_process_draws_before_the_cost_is_told(workspace):
     before = []
 
     def tell() -> None:
@@ -214,7 +214,7 @@ def test_images_are_counted_by_new_score_lines_and_only_once_they_are_written(wo
     assert Following(run, "fedlmg").count() == 8
 
 
-def test_folders_are_listed_once_a_minute(workspace, upload, monkeypatch: pytest.MonkeyPatch):
+def test_folders_are_listed_once_a_minute(workspace, monkeypatch: pytest.MonkeyPatch):
     listed, files = [], scores.files
     monkeypatch.setattr(scores, "files", lambda folder: listed.append(folder) or files(folder))
     following = Following(Run.reopen(workspace.root, CPU), "fedlmg")

@@ -51,7 +51,7 @@ def virtual_run(uploads: list[Upload], folder: Path = Path("nowhere"), **setting
     config = Config.from_run_config(SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()})
     run = VirtualRun(config, Workspace(folder), torch.device("cpu"))
     run.uploads = uploads
-    run.train, run.test = ({upload.client: shown(upload) for upload in uploads} for _ in ("train", "test"))
+    run.train, run.test = ({upload.client: shown() for upload in uploads} for _ in ("train", "test"))
     return run
 
 
@@ -80,7 +80,7 @@ def forget_client(run: Run, client: str) -> None:
     make_again(run)
 
 
-def shown(upload: Upload) -> LabeledImages:
+def shown() -> LabeledImages:
     """Labels are in the union of the classes, which is sorted: bright comes first."""
     data = two_colors()
     return LabeledImages(data.images, 1 - data.labels)
