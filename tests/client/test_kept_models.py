@@ -11,8 +11,8 @@ from fedlmg_client import folders, models, page, personal_training, personalise,
 from fedlmg_client.measured import Measured
 from tests.client import tiny_evaluation
 from tests.client.tiny_client import CONFIG
-from tests.client.tiny_evaluation import START, CutOffError, cache_of, cut_off, evaluate, reply
-from tests.client.tiny_start import CLASSES, make_start
+from tests.client.tiny_evaluation import RETURNED, START, CutOffError, cache_of, cut_off, evaluate, reply
+from tests.client.tiny_start import make_start
 
 uploaded, evaluated = tiny_evaluation.uploaded, tiny_evaluation.evaluated
 node_config, again = tiny_evaluation.node_config, tiny_evaluation.again
@@ -85,11 +85,10 @@ def test_a_model_that_was_not_measured_is_measured_when_the_images_are_back(agai
 
 def test_a_model_that_cannot_be_built_replaces_none(again: dict[str, str], tmp_path: Path):
     sent = make_start("small_mlp").models["small_mlp"]
-    described = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": START.preprocess.to_json()}
     before = (cache_of(again) / "aggregated" / "model.safetensors").read_bytes()
 
     with pytest.raises(ValueError, match="the weights do not fit"):
-        returned.take(again | {"data-path": str(tmp_path / "away")}, CONFIG, sent, described, START)
+        returned.take(again | {"data-path": str(tmp_path / "away")}, CONFIG, sent, RETURNED, START)
 
     assert (cache_of(again) / "aggregated" / "model.safetensors").read_bytes() == before
 

@@ -14,10 +14,9 @@ from common.models.predictor import load_classifier
 from common.worth import say_worth
 from fedlmg_client import folders, page, personalise, returned
 from fedlmg_client.cli import app
-from fedlmg_client.uploading import make_upload
 from tests.client.tiny_client import CONFIG
+from tests.client.tiny_evaluation import RETURNED, START, upload_from
 from tests.client.tiny_start import CLASSES, make_start
-from tests.common.pictures import draw_noise
 
 
 @pytest.mark.parametrize("command", ["join", "audit", "audit-images", "personalise"])
@@ -34,15 +33,8 @@ def test_whoever_is_told_that_the_squares_need_more_room_can_give_it(command: st
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a client's `images` and its cache `site-a` after a whole round; tests leave them as they are."""
     root = tmp_path_factory.mktemp("finished")
-    for split, count in {"train": 3, "validation": 30, "test": 5}.items():
-        for label, name in enumerate(("cat", "dog")):
-            for index in range(count):
-                draw_noise(root / "images" / split / name / f"{index}.png", 1000 * count + 100 * label + index)
-    node = {"name": "site-a", "data-path": str(root / "images"), "cache-path": str(root / "caches" / "site-a")}
-    start = make_start("small_resnet")
-    make_upload(node, CONFIG, make_start("small_mlp", "small_resnet"))
-    described = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": start.preprocess.to_json()}
-    returned.take(node, CONFIG, make_start("small_resnet", seed=1).models["small_resnet"], described, start)
+    node = upload_from(root / "images", root / "caches" / "site-a")
+    returned.take(node, CONFIG, make_start("small_resnet", seed=1).models["small_resnet"], RETURNED, START)
     return root
 
 

@@ -18,6 +18,8 @@ from tests.client.tiny_start import CLASSES, make_start
 from tests.common.pictures import draw_noise
 
 START = make_start("small_resnet")
+RETURNED = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": START.preprocess.to_json()}
+"""The description of the model that comes back."""
 
 
 class CutOffError(BaseException):
@@ -26,13 +28,17 @@ class CutOffError(BaseException):
 
 @pytest.fixture(scope="module")
 def uploaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A client that has uploaded: 6 training, 60 validation, 10 test images."""
     folder = tmp_path_factory.mktemp("uploaded")
+    return upload_from(folder / "images", folder / "cache")
+
+
+def upload_from(images: Path, cache: Path) -> dict[str, str]:
+    """A client that has uploaded: 6 training, 60 validation, 10 test images."""
     for split, count in {"train": 3, "validation": 30, "test": 5}.items():
         for label, name in enumerate(("cat", "dog")):
             for index in range(count):
-                draw_noise(folder / "images" / split / name / f"{index}.png", 1000 * count + 100 * label + index)
-    node_config = {"name": "site-a", "data-path": str(folder / "images"), "cache-path": str(folder / "cache")}
+                draw_noise(images / split / name / f"{index}.png", 1000 * count + 100 * label + index)
+    node_config = {"name": "site-a", "data-path": str(images), "cache-path": str(cache)}
     make_upload(node_config, CONFIG, make_start("small_mlp", "small_resnet"))
     return node_config
 
@@ -65,11 +71,10 @@ def with_own_cache(node_config: dict[str, str], cache: Path) -> dict[str, str]:
 
 
 def reply(node_config: dict, start: Start | None = START, seed: int = 1) -> RecordDict:
-    described = {"architecture": "small_resnet", "class_names": CLASSES, "preprocessing": START.preprocess.to_json()}
     content = RecordDict(
         {
             "arrays": ArrayRecord(make_start("small_resnet", seed=seed).models["small_resnet"]),
-            "config": ConfigRecord({"model": json.dumps(described)}),
+            "config": ConfigRecord({"model": json.dumps(RETURNED)}),
             **(start.to_records() if start else {}),
         }
     )
