@@ -18,7 +18,7 @@ from common.datasets.readers.contents import LEAST_IMAGES
 from common.manifest import SCHEMA
 from common.models import architectures, pretrained
 from common.models.optimizers import make_local_optimizer
-from common.names import LONGEST_NAME, is_sane_name
+from common.names import is_sane_name
 from common.start import Start
 from common.storage.images import ImageView
 from common.storage.tensors import load_training, read_tensors, save_training, write_tensors
@@ -127,10 +127,9 @@ def check_trainable(data: ClientData) -> None:
             f"training needs at least {LEAST_IMAGES} images, but it has {len(data.train)}",
         )
     if bad := [name for name in (data.name, *data.class_names) if not is_sane_name(name)]:
-        rule = f"names of clients and classes must have 1 to {LONGEST_NAME} printable characters"
         raise ToldError(
-            f"{rule}, but one is {bad[0]!r}: rename it",
-            f"{rule}, but {len(bad)} of its names do not",
+            f"names of clients and classes must have 1 to 100 printable characters, but one is {bad[0]!r}: rename it",
+            f"names of clients and classes must have 1 to 100 printable characters, but {len(bad)} of its names do not",
         )
 
 

@@ -107,7 +107,7 @@ def test_a_client_learns_and_its_upload_can_be_sent(device: torch.device, tmp_pa
     data = ClientData("tiny", NAMES, *parts, "fingerprint", "folder")
     config = LocalTrainingConfig(local_epochs=6, local_batch_size=16)
 
-    upload = training.train(data, "small_resnet", config, 0, "tiny", tmp_path, device)
+    upload = training.train(data, "small_resnet", config, 0, tmp_path, device)
 
     received = Upload.from_records(upload.to_records())
     predicted = predict(received.classifier(device), received.preprocess, data.test.images)
