@@ -98,7 +98,7 @@ def _client(
     score: dict,
     rejected: dict[str, dict[str, int]],
 ) -> ClientResult:
-    """told: what the client measured itself. rejected: class -> reason -> number of its images."""
+    """One row of the results. told: what the client measured itself. rejected: class -> reason -> number of images."""
     everywhere = {kind: mean_of_known(matrix.get(upload.client, {}).values()) for kind, matrix in measured.kept.items()}
     training = upload.manifest.training
     return ClientResult(
