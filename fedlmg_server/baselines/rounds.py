@@ -1,6 +1,7 @@
 """Many rounds of training at the clients and averaging at the server, by one of Flower's strategies.
 
-The strategy is Flower's and so are its messages; the virtual clients answer them in this process, one by one.
+The strategy is Flower's and so are its messages; the virtual clients answer them in this process, one by one. They draw
+their images as they come, whatever the sizes of their classes, as the papers of these strategies do.
 """
 
 from collections.abc import Iterable, Mapping
