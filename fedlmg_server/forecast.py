@@ -22,7 +22,7 @@ from fedlmg_server.diffusion.description import Description, describe
 from fedlmg_server.diffusion.vocabulary import open_vocabulary
 from fedlmg_server.distillation.synthetic_set import MOST_IN_MEMORY
 from fedlmg_server.preflight import check_config, virtual_classes
-from fedlmg_server.synthesis.estimate import tell_time, time_images
+from fedlmg_server.synthesis.estimate import tell_processes, tell_time, time_images
 
 PROBE_CLASS = "class"
 """Stands for a class's name where the config names none."""
@@ -85,7 +85,7 @@ class Forecast:
                 "first, or give `--seconds-per-image`"
             )
         total = self.num_images * self.seconds
-        by_all = f"{tell_time(total / self.processes)} on {self.processes} processes"
+        by_all = f"{tell_time(total / self.processes)} on {tell_processes(self.processes)}"
         return f"{kind} time: about {tell_time(total)}, or {by_all}"
 
 

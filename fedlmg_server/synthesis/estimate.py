@@ -31,11 +31,15 @@ class Estimate:
 
     def sentence(self) -> str:
         size, time = f"at most {self.megabytes:.0f} MB", tell_time(self.seconds)
-        return f"{self.num_images} guided images: about {time} on {self.processes} processes, {size}"
+        return f"{self.num_images} guided images: about {time} on {tell_processes(self.processes)}, {size}"
 
 
 def tell_time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds:.0f} s"
+
+
+def tell_processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def count_planned_images(run: Run) -> int:

@@ -142,7 +142,7 @@ def test_the_first_process_tells_beforehand_what_synthesis_will_cost(workspace):
 
     told = [event.sentence for event in workspace.read_events() if isinstance(event, Estimated)]
     assert len(told) == 1
-    assert re.fullmatch(r"8 guided images: about \d+ s on 1 processes, at most 0 MB", told[0])
+    assert re.fullmatch(r"8 guided images: about \d+ s on 1 process, at most 0 MB", told[0])
 
 
 def test_no_other_process_draws_before_the_cost_is_told(workspace):
