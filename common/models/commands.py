@@ -149,10 +149,10 @@ def _batches(paths: list[Path], class_names: list[str]) -> "tuple[list[torch.Ten
     from common.datasets.readers.image_files import ImageError, printable_path, read_image
     from common.names import safe_name
 
-    notes: list[str] = []
-    files = _files(paths, [], notes)
-    for note in notes:
-        console.print(f"[yellow]skipped:[/] {escape(note)}", soft_wrap=True)
+    problems: list[str] = []
+    files = _files(paths, [], problems)
+    for problem in problems:
+        console.print(f"[yellow]skipped:[/] {escape(problem)}", soft_wrap=True)
     files = files[:: max(1, len(files) // CHECKED_IMAGES)][:CHECKED_IMAGES]
     batches, folders = [], []
     for path in files:

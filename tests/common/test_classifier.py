@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from common.datasets.readers.image_files import ImageError, read_image
-from common.models import architectures, predictor
+from common.models import architectures, commands, predictor
 from common.models.export import ExportError, export
 from common.models.predictor import ModelError
 from common.storage.atomic import write_json
@@ -196,3 +196,13 @@ def test_a_missing_package_is_named(workspace: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ExportError, match=r"package 'onnx', .* pip install 'fedlmg\[export\]'"):
         export(predictor.load_classifier(workspace), workspace / "out", [])
+
+
+def test_a_check_on_noise_for_want_of_images_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    batches, labels = commands._batches([tmp_path], ["cat"])
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "The export is checked on noise, for there are no images." in said
+    assert "no image below" in said
+    assert labels is None
+    assert len(batches) == 3
